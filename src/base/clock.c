@@ -1,0 +1,54 @@
+#include "clock.h"
+
+#include <cpuid.h>
+#include <pthread.h>
+
+static u64 tsc_hz;
+
+static u64 raw_ns(void)
+{
+        struct timespec ts;
+
+        clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
+        return (u64)ts.tv_sec * NSEC_PER_SEC + (u64)ts.tv_nsec;
+}
+
+static void tsc_measure(void)
+{
+        unsigned eax, ebx, ecx, edx;
+        u64 t0, n0, t1, n1;
+
+        /* SDM 2A, CPUID leaf 15H: TSC = crystal (ECX) * EBX / EAX. */
+        if (__get_cpuid(0x15, &eax, &ebx, &ecx, &edx) && eax && ebx && ecx) {
+                tsc_hz = (u64)ecx * ebx / eax;
+                return;
+        }
+        /* Hypervisors report kHz at 40000010H (VMware's convention, KVM follows it). */
+        __cpuid(1, eax, ebx, ecx, edx);
+        if (ecx & bit_OSXSAVE && ecx >> 31) {
+                __cpuid(0x40000000, eax, ebx, ecx, edx);
+                if (eax >= 0x40000010) {
+                        __cpuid(0x40000010, eax, ebx, ecx, edx);
+                        if (eax) {
+                                tsc_hz = (u64)eax * 1000;
+                                return;
+                        }
+                }
+        }
+        n0 = raw_ns();
+        t0 = clock_tsc();
+        do {
+                n1 = raw_ns();
+                t1 = clock_tsc();
+        } while (n1 - n0 < 10 * 1000 * 1000);
+        /* Rounded to 10 kHz, more than the measurement is worth. */
+        tsc_hz = (muldiv64(t1 - t0, NSEC_PER_SEC, n1 - n0) + 5000) / 10000 * 10000;
+}
+
+u64 clock_tsc_hz(void)
+{
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+        pthread_once(&once, tsc_measure);
+        return tsc_hz;
+}
