@@ -1,0 +1,126 @@
+/* The guest-physical map: RAM in memory slots, everything else in I/O regions.
+ *
+ * RAM is one memfd, mapped shared, laid out below the PCI hole and above 4 GiB. Each 4 KiB page has a flags byte: while any
+ * flag is set no engine may write the page without calling guest_memory_written() afterwards. That one rule carries
+ * self-modifying code detection (PAGE_CODE) and dirty tracking (PAGE_CLEAN).
+ *
+ * Threads: the map itself is fixed after creation, so look-ups need no lock. Flags are atomic bytes. I/O regions are
+ * looked up and changed with the device lock held. */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/err.h"
+#include "base/observe.h"
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE 4096ULL
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+
+/* RAM never reaches beyond this address below 4 GiB; ECAM, PCI windows, IOAPIC, HPET, LAPIC and ROM live there. */
+#define PCI_HOLE_START 0xc0000000ULL
+#define PCI_HOLE_END 0x100000000ULL
+
+/* ---- I/O regions: ports and device memory ---- */
+
+/* How a device answers. @offset is relative to the region, @size is 1, 2, 4 or 8 and the access never leaves the
+ * region. Called with the device lock held. A NULL function reads as all ones / ignores writes. */
+struct io_ops {
+        u64 (*read)(void *opaque, u64 offset, unsigned size);
+        void (*write)(void *opaque, u64 offset, u64 value, unsigned size);
+        unsigned max_size; /* larger accesses are split; 0 means 8 */
+};
+
+struct io_region {
+        u64 base, size;
+        const struct io_ops *ops;
+        void *opaque;
+        const char *name;
+};
+
+/* A space of regions that do not overlap: the 64 KiB of ports, or guest-physical addresses that are not RAM. */
+struct io_space {
+        struct io_region *regions; /* sorted by base */
+        size_t n, cap;
+        size_t last_hit;
+        pthread_mutex_t *lock;     /* the device lock: taken by io_read/io_write */
+        struct counters *counters; /* under the lock; may be NULL */
+        bool is_port;
+};
+
+void io_space_init(struct io_space *space, pthread_mutex_t *lock, struct counters *counters, bool is_port);
+void io_space_free(struct io_space *space);
+/* Claims [base, base + size). -EBUSY when it overlaps another region. Device lock held (or before threads exist). */
+int io_space_add(struct io_space *space, u64 base, u64 size, const struct io_ops *ops, void *opaque, const char *name,
+                 struct err **err);
+/* Gives up the region that starts at @base and belongs to @opaque; nothing happens when there is none. */
+void io_space_remove(struct io_space *space, u64 base, void *opaque);
+/* One access of 1..8 bytes by a guest; takes the device lock. What nobody claims reads as all ones and ignores writes
+ * and is counted; returns false then. */
+bool io_read(struct io_space *space, u64 address, unsigned size, u64 *ret_value);
+bool io_write(struct io_space *space, u64 address, u64 value, unsigned size);
+
+/* ---- RAM ---- */
+
+enum {
+        PAGE_CODE = 1,  /* an engine holds decoded or translated code of this page */
+        PAGE_CLEAN = 2, /* dirty tracking is on and the page has not been written since it was last collected */
+        PAGE_WATCH = 4, /* somebody else asked to see writes (e.g. a debugger) */
+};
+
+struct memory_slot {
+        u64 gpa, size;
+        u8 *hva;
+        u64 fd_offset; /* in the memfd */
+        bool read_only;
+};
+
+#define MEMORY_SLOTS_MAX 8
+
+struct guest_memory {
+        int fd;                      /* the memfd */
+        u64 ram_size;                /* bytes of RAM */
+        struct memory_slot slots[MEMORY_SLOTS_MAX];
+        size_t n_slots;
+        u8 *page_flags;              /* one byte a RAM page, in memfd order */
+        struct io_space mmio;
+        /* Called when a page with PAGE_CODE was written, after the flag was cleared; from any thread. */
+        void (*on_code_write)(void *opaque, u64 page_gpa);
+        void *on_code_write_opaque;
+        bool dirty_tracking;
+};
+
+/* @ram_size is rounded up to a page. @lock is the device lock. */
+int guest_memory_new(u64 ram_size, pthread_mutex_t *lock, struct counters *device_counters, struct guest_memory **ret,
+                     struct err **err);
+struct guest_memory *guest_memory_free(struct guest_memory *mem);
+
+/* Host address of [gpa, gpa + len) when it lies in one RAM slot, NULL otherwise. Engine use: the caller obeys the page flags. */
+void *guest_memory_hva(const struct guest_memory *mem, u64 gpa, u64 len);
+/* The flags byte of the RAM page that holds @gpa, NULL when it is not RAM. */
+u8 *guest_memory_flags(const struct guest_memory *mem, u64 gpa);
+bool guest_memory_is_ram(const struct guest_memory *mem, u64 gpa, u64 len);
+
+/* DMA by devices and loaders: plain RAM only, any length, may cross slots. 0, or -EFAULT when any byte is not RAM (then nothing
+ * was copied). */
+int guest_memory_read(const struct guest_memory *mem, u64 gpa, void *dst, u64 len);
+int guest_memory_write(struct guest_memory *mem, u64 gpa, const void *src, u64 len);
+/* For zero-copy DMA: the host address of a buffer, or NULL when not all RAM in one slot. After the device wrote to it,
+ * it calls guest_memory_written. */
+static inline void *guest_memory_dma(const struct guest_memory *mem, u64 gpa, u64 len)
+{
+        return guest_memory_hva(mem, gpa, len);
+}
+/* Tells the map that RAM in [gpa, gpa + len) was written: drops stale code and marks pages dirty. */
+void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len);
+
+/* Sets PAGE_CODE on a page. Returns true when it was not set before: the caller must then make sure that no vCPU still has a
+ * writable soft-TLB entry for it before it reads the code bytes. */
+bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa);
+
+/* Dirty tracking. Start and collect are to be called with all vCPUs stopped and their TLBs flushed afterwards. */
+void guest_memory_dirty_start(struct guest_memory *mem);
+void guest_memory_dirty_stop(struct guest_memory *mem);
+/* Sets bit n of @bitmap (ram_size / 4096 bits) for each RAM page n, in memfd order, that was written since the last
+ * call; returns how many. */
+u64 guest_memory_dirty_collect(struct guest_memory *mem, u64 *bitmap);
