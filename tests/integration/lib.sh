@@ -53,3 +53,59 @@ skip_all() {
 show() {
         tr -d '\r' <"$1" | LC_ALL=C sed -e 's/[^[:print:][:space:]]/?/g' -e 's/^/# | /'
 }
+
+# --- machines ------------------------------------------------------------------------------------------------------
+
+VM_TIMEOUT=${VM_TIMEOUT:-120}
+
+# The kernel's messages on the serial port, a panic ends the machine, and no random number is waited for.
+KERNEL_LINE="console=ttyS0 panic=-1 random.trust_cpu=on"
+
+# vm LOG OPTION...: run a machine (options of `strata vm run`) until it ends, its console and messages in LOG.
+# The status is in vm_status: the machine's own, or 137 when it had to be killed after VM_TIMEOUT seconds.
+vm() {
+        local log=$1
+        shift
+        timeout --foreground -s KILL "$VM_TIMEOUT" "$ROOT/tests/vm" "$@" </dev/null >"$log" 2>&1
+        # shellcheck disable=SC2034 # for the caller
+        vm_status=$?
+}
+
+needs_vmm() {
+        [ "${VMM:-strata}" = qemu ] || [ -x "$STRATA" ] || skip_all "$STRATA is not built"
+}
+
+# assets WHAT...: the guests that this script boots.
+assets() {
+        "$ROOT/scripts/guest-assets" --dir "$ASSETS" "$@" >"$TMPDIR/assets.log" 2>&1 && return
+        show "$TMPDIR/assets.log"
+        echo "Bail out! the guests could not be made"
+        exit 1
+}
+
+# guest_running BASE SCRIPT OUTPUT: an initramfs that is BASE plus the text SCRIPT as /run.sh.
+# (The kernel unpacks archives that stand one behind the other, each at a multiple of four bytes.)
+guest_running() {
+        local tree
+        tree=$(mktemp -d)
+        printf '%s\n' "$2" >"$tree/run.sh"
+        {
+                cat "$1"
+                (cd "$tree" && echo run.sh | cpio --quiet -o -H newc -R 0:0)
+        } >"$3"
+        rm -r "$tree"
+}
+
+# says LOG TEXT: the machine printed a line that contains TEXT.
+says() {
+        tr -d '\r' <"$1" | grep -qF -- "$2" && return
+        echo "# not in $1: $2"
+        return 1
+}
+
+# line_after LOG PREFIX: what follows PREFIX on the first line that begins with it.
+line_after() {
+        tr -d '\r' <"$1" | sed -n "s/^$2//p" | head -n 1
+}
+
+TMPDIR=${TMPDIR:-$(mktemp -d)}
