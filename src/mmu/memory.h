@@ -94,6 +94,10 @@ struct guest_memory {
 int guest_memory_new(u64 ram_size, pthread_mutex_t *lock, struct counters *device_counters, struct guest_memory **ret,
                      struct err **err);
 struct guest_memory *guest_memory_free(struct guest_memory *mem);
+static inline void guest_memory_freep(struct guest_memory **mem)
+{
+        guest_memory_free(*mem);
+}
 
 /* Host address of [gpa, gpa + len) when it lies in one RAM slot, NULL otherwise. Engine use: the caller obeys the page flags. */
 void *guest_memory_hva(const struct guest_memory *mem, u64 gpa, u64 len);

@@ -99,6 +99,7 @@ static inline bool mmu_is_canonical(u64 gva)
 #define TLB_BITS 11
 #endif
 #define TLB_SIZE (1u << TLB_BITS)
+#define TLB_LARGE_RANGES 4
 
 enum tlb_mode { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_MODES };
 
@@ -117,11 +118,14 @@ struct soft_tlb {
         struct {
                 u16 pcid;
                 u16 context;
-                u64 cr3;
         } kept[8];
         unsigned kept_next;
-        /* Range covered by entries that are part of larger guest pages: INVLPG inside it must flush everything. */
-        u64 large_lo, large_hi;
+        /* Ranges that hold every entry that is part of a larger guest page: INVLPG inside one must flush everything. A few, so that
+         * the kernel's direct map and its text do not make one range of all that lies between them. */
+        struct {
+                u64 lo, hi; /* hi is the last byte; lo > hi: empty */
+        } large[TLB_LARGE_RANGES];
+        u64 wraps;           /* times the context numbers started again: whoever stores contexts must forget them then */
 };
 
 static inline struct tlb_entry *tlb_entry_of(struct soft_tlb *tlb, enum tlb_mode mode, u64 gva)

@@ -1,0 +1,197 @@
+#include "memory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+static int slot_add(struct guest_memory *mem, u64 gpa, u64 size, u64 fd_offset, struct err **err)
+{
+        struct memory_slot *slot = &mem->slots[mem->n_slots];
+        void *hva = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mem->fd, (off_t)fd_offset);
+
+        if (hva == MAP_FAILED)
+                return err_sys(err, errno, "mapping %lu MiB of guest memory", (unsigned long)(size / MIB));
+        *slot = (struct memory_slot){ .gpa = gpa, .size = size, .hva = hva, .fd_offset = fd_offset };
+        mem->n_slots++;
+        return 0;
+}
+
+int guest_memory_new(u64 ram_size, pthread_mutex_t *lock, struct counters *device_counters, struct guest_memory **ret,
+                     struct err **err)
+{
+        _cleanup_(guest_memory_freep) struct guest_memory *mem = calloc(1, sizeof(*mem));
+        u64 low;
+        int r;
+
+        if (!mem)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the guest-physical map");
+        mem->fd = -1;
+        io_space_init(&mem->mmio, lock, device_counters, false);
+        mem->ram_size = ALIGN_UP(ram_size, PAGE_SIZE);
+        mem->page_flags = calloc(mem->ram_size >> PAGE_SHIFT, 1);
+        if (!mem->page_flags)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for page flags");
+        mem->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+        if (mem->fd < 0)
+                return err_sys(err, errno, "creating guest memory");
+        if (ftruncate(mem->fd, (off_t)mem->ram_size) < 0)
+                return err_sys(err, errno, "sizing guest memory to %lu MiB", (unsigned long)(mem->ram_size / MIB));
+
+        low = MIN(mem->ram_size, PCI_HOLE_START);
+        r = slot_add(mem, 0, low, 0, err);
+        if (r == 0 && mem->ram_size > low)
+                r = slot_add(mem, PCI_HOLE_END, mem->ram_size - low, low, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(mem);
+        return 0;
+}
+
+struct guest_memory *guest_memory_free(struct guest_memory *mem)
+{
+        if (!mem)
+                return NULL;
+        for (size_t i = 0; i < mem->n_slots; i++)
+                munmap(mem->slots[i].hva, mem->slots[i].size);
+        if (mem->fd >= 0)
+                close(mem->fd);
+        io_space_free(&mem->mmio);
+        free(mem->page_flags);
+        free(mem);
+        return NULL;
+}
+
+static const struct memory_slot *slot_of(const struct guest_memory *mem, u64 gpa)
+{
+        for (size_t i = 0; i < mem->n_slots; i++)
+                if (gpa - mem->slots[i].gpa < mem->slots[i].size)
+                        return &mem->slots[i];
+        return NULL;
+}
+
+void *guest_memory_hva(const struct guest_memory *mem, u64 gpa, u64 len)
+{
+        const struct memory_slot *slot = slot_of(mem, gpa);
+
+        if (!slot || len > slot->size - (gpa - slot->gpa))
+                return NULL;
+        return slot->hva + (gpa - slot->gpa);
+}
+
+u8 *guest_memory_flags(const struct guest_memory *mem, u64 gpa)
+{
+        const struct memory_slot *slot = slot_of(mem, gpa);
+
+        return slot ? &mem->page_flags[(gpa - slot->gpa + slot->fd_offset) >> PAGE_SHIFT] : NULL;
+}
+
+bool guest_memory_is_ram(const struct guest_memory *mem, u64 gpa, u64 len)
+{
+        while (len) {
+                const struct memory_slot *slot = slot_of(mem, gpa);
+                u64 n;
+
+                if (!slot)
+                        return false;
+                n = MIN(len, slot->size - (gpa - slot->gpa));
+                gpa += n;
+                len -= n;
+        }
+        return true;
+}
+
+int guest_memory_read(const struct guest_memory *mem, u64 gpa, void *dst, u64 len)
+{
+        u8 *to = dst;
+
+        if (!guest_memory_is_ram(mem, gpa, len))
+                return -EFAULT;
+        while (len) {
+                const struct memory_slot *slot = slot_of(mem, gpa);
+                u64 n = MIN(len, slot->size - (gpa - slot->gpa));
+
+                memcpy(to, slot->hva + (gpa - slot->gpa), n);
+                gpa += n;
+                to += n;
+                len -= n;
+        }
+        return 0;
+}
+
+int guest_memory_write(struct guest_memory *mem, u64 gpa, const void *src, u64 len)
+{
+        const u8 *from = src;
+        const u64 start = gpa, total = len;
+
+        if (!guest_memory_is_ram(mem, gpa, len))
+                return -EFAULT;
+        while (len) {
+                const struct memory_slot *slot = slot_of(mem, gpa);
+                u64 n = MIN(len, slot->size - (gpa - slot->gpa));
+
+                memcpy(slot->hva + (gpa - slot->gpa), from, n);
+                gpa += n;
+                from += n;
+                len -= n;
+        }
+        guest_memory_written(mem, start, total);
+        return 0;
+}
+
+void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len)
+{
+        if (!len)
+                return;
+        for (u64 page = gpa & PAGE_MASK; page <= ((gpa + len - 1) & PAGE_MASK); page += PAGE_SIZE) {
+                u8 *flags = guest_memory_flags(mem, page);
+                u8 old;
+
+                if (!flags || !__atomic_load_n(flags, __ATOMIC_RELAXED))
+                        continue;
+                old = __atomic_fetch_and(flags, (u8)~(PAGE_CODE | PAGE_CLEAN), __ATOMIC_ACQ_REL);
+                if (old & PAGE_CODE && mem->on_code_write)
+                        mem->on_code_write(mem->on_code_write_opaque, page);
+        }
+}
+
+bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa)
+{
+        u8 *flags = guest_memory_flags(mem, gpa);
+
+        if (!flags || __atomic_load_n(flags, __ATOMIC_RELAXED) & PAGE_CODE)
+                return false;
+        return !(__atomic_fetch_or(flags, PAGE_CODE, __ATOMIC_ACQ_REL) & PAGE_CODE);
+}
+
+void guest_memory_dirty_start(struct guest_memory *mem)
+{
+        for (u64 i = 0; i < mem->ram_size >> PAGE_SHIFT; i++)
+                __atomic_fetch_or(&mem->page_flags[i], PAGE_CLEAN, __ATOMIC_RELAXED);
+        mem->dirty_tracking = true;
+}
+
+void guest_memory_dirty_stop(struct guest_memory *mem)
+{
+        mem->dirty_tracking = false;
+        for (u64 i = 0; i < mem->ram_size >> PAGE_SHIFT; i++)
+                __atomic_fetch_and(&mem->page_flags[i], (u8)~PAGE_CLEAN, __ATOMIC_RELAXED);
+}
+
+u64 guest_memory_dirty_collect(struct guest_memory *mem, u64 *bitmap)
+{
+        u64 n = 0;
+
+        if (!mem->dirty_tracking)
+                return 0;
+        for (u64 i = 0; i < mem->ram_size >> PAGE_SHIFT; i++) {
+                if (__atomic_fetch_or(&mem->page_flags[i], PAGE_CLEAN, __ATOMIC_RELAXED) & PAGE_CLEAN)
+                        continue;
+                bitmap[i / 64] |= BIT(i % 64);
+                n++;
+        }
+        return n;
+}
