@@ -115,6 +115,8 @@ struct pending_event {
         u64 rip;  /* to be pushed */
         u64 cr2;  /* for #PF */
         u64 dr6;  /* for #DB: bits to set */
+        u8 length; /* EVENT_SOFT_INT: of the instruction; a fault while delivering points back at it (rip - length) */
+        bool trap; /* a #DB that follows an instruction: RF is not set in the pushed image */
 };
 
 struct interp {
@@ -142,6 +144,8 @@ struct interp {
         u8 delivering_vector;
         bool triple_fault;
         u64 pending_dr6;       /* data breakpoints hit by the instruction so far */
+        bool step_tf_at_end;   /* SYSCALL, SYSRET: RFLAGS.TF after the instruction, not before it, decides about the step trap */
+        bool debug_stop;       /* vcpu->debug hit something (its hit_* are filled): the outer loop returns EXIT_DEBUG */
         jmp_buf unwind;
 
         struct jump_entry jump_cache[JUMP_CACHE_SIZE];
@@ -162,7 +166,8 @@ static inline struct interp *interp_of(const struct vcpu *vcpu)
 /* ---- raising ---- */
 
 #define NO_ERROR_CODE (-1)
-/* Leaves the current instruction with a fault at it; @error is NO_ERROR_CODE or the code. */
+/* Leaves the current instruction with a fault at it; @error is NO_ERROR_CODE or the code. Here and in mem_*, @u is NULL while an event
+ * is being delivered and after a task switch: then the fault is at in->rip. */
 _noreturn_ void interp_raise(struct interp *in, const struct uop *u, enum exception vector, s64 error);
 _noreturn_ void interp_raise_pf(struct interp *in, const struct uop *u, u64 gva, u32 error);
 /* An event raised from system code with everything filled in (INT n, traps). */
@@ -281,8 +286,18 @@ struct sys_op {
 };
 /* NULL when @mnemonic is not a system instruction. The decoder fills r1 = first explicit register operand (GPRs: byte offset; segment,
  * control, debug registers: number), r2 = second, imm (far pointers: offset in imm, selector in aux), the memory operand, size
- * = effective operand size of the instruction (2/4/8), UOP_MEM. Operand order is Intel's (destination first). */
+ * = effective operand size of the instruction (2/4/8), UOP_MEM. Operand order is Intel's (destination first).
+ * aux is the last opcode byte for everything but far pointers: IN and OUT tell DX (EC-EF) from an immediate port (E4-E7) by it. */
 const struct sys_op *sys_op_find(unsigned mnemonic);
+
+/* Forms that share their mnemonic with ordinary instructions; the decoder chooses them by operand or opcode. All end the block but
+ * sys_mov_from_*, sys_push_seg. MOV with a segment register: r1 is the first register operand (the segment register when the other operand
+ * is memory, in either direction), r2 the second. POP of a segment register: r1 is its number. MOV CR/DR: size is 4 or 8. */
+uop_fn sys_mov_to_seg, sys_mov_from_seg, sys_push_seg, sys_pop_seg;
+uop_fn sys_mov_to_cr, sys_mov_from_cr, sys_mov_to_dr, sys_mov_from_dr;
+/* UOP_MEM: a far pointer of size + 2 bytes in memory; else offset in imm, selector in aux. */
+uop_fn sys_call_far, sys_jmp_far;
+uop_fn sys_ret_far; /* imm: bytes to release */
 
 /* Delivers in->event to the guest: IVT, 32-bit IDT, 64-bit IDT, task gates; escalates to #DF and triple fault. Called by the outer loop
  * with in->block possibly stale; may itself raise (the loop catches that and calls again). */
