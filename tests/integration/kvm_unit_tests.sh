@@ -39,7 +39,7 @@ while read -r tier arch name file cpus cpu arguments; do
         fi
         append=()
         [ -z "$arguments" ] || append=(--append "$arguments")
-        VM_TIMEOUT=${KUT_TIMEOUT:-120} QEMU_CPU=$cpu vm "$log" --kernel "$flat" --initrd "$environment" "${append[@]}" \
+        VM_TIMEOUT=${KUT_TIMEOUT:-120} QEMU_MACHINE=pc QEMU_CPU=$cpu vm "$log" --kernel "$flat" --initrd "$environment" "${append[@]}" \
                 --cpus "$cpus" --memory 128M --net none --debug-exit --console stdio
         if [ "$vm_status" = 155 ]; then # exit(77): the test found nothing to test
                 skip "$arch $name" "$(tr -d '\r' <"$log" | grep -E '^(SKIP|SUMMARY)|skip' | tail -n 1)"
