@@ -129,11 +129,6 @@ static bool is_dr(const ZydisDecodedInstruction *insn)
         return insn->opcode_map == ZYDIS_OPCODE_MAP_0F && (insn->opcode == 0x21 || insn->opcode == 0x23);
 }
 
-static bool is_tr(const ZydisDecodedInstruction *insn)
-{
-        return insn->opcode_map == ZYDIS_OPCODE_MAP_0F && (insn->opcode == 0x24 || insn->opcode == 0x26);
-}
-
 static bool is_mov_from_sreg(const ZydisDecodedInstruction *insn)
 {
         return insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && insn->opcode == 0x8c;
@@ -166,7 +161,6 @@ static bool (*const form_fits[ISA_FORM_COUNT])(const ZydisDecodedInstruction *in
         [ISA_FORM_ANY] = is_any,
         [ISA_FORM_CR] = is_cr,
         [ISA_FORM_DR] = is_dr,
-        [ISA_FORM_TR] = is_tr,
         [ISA_FORM_FROM_SREG] = is_mov_from_sreg,
         [ISA_FORM_TO_SREG] = is_mov_to_sreg,
         [ISA_FORM_SREG] = is_sreg,
