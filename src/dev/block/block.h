@@ -33,7 +33,7 @@
 #include "base/observe.h"
 
 /* The unit of offsets and lengths, and the logical block size that devices show to guests. */
-#define BLOCK_SIZE 512U
+#define BLOCK_SECTOR 512U
 
 enum block_format {
         BLOCK_FORMAT_AUTO, /* by content: qcow2 when it has qcow2's magic number, otherwise raw */
@@ -56,7 +56,7 @@ struct block_options {
         bool no_backing;  /* qcow2: do not open the backing file; clusters that come from it fail with -EIO */
 };
 
-/* Parses "FILE[,ro][,format=auto|raw|qcow2][,aio=auto|uring|threads]", the argument of --disk. A comma in the file name is
+/* Parses "FILE[,ro][,format=auto|raw|qcow2][,aio=auto|uring|threads][,backing=on|off]", the argument of --disk. A comma in the file name is
  * written twice. @ret_path is malloc'ed and what ret->path points to; the caller frees it. */
 int block_options_parse(const char *argument, struct block_options *ret, char **ret_path, struct err **err);
 
@@ -79,9 +79,9 @@ struct block_device;
 struct block_request {
         enum block_op op;
         unsigned flags;    /* BLOCK_REQ_* */
-        u64 offset;        /* multiple of BLOCK_SIZE */
-        u64 bytes;         /* discard and write_zeroes: length, multiple of BLOCK_SIZE. Read and write: set from iov by block_submit */
-        struct iovec *iov; /* read, write: lengths sum up to a multiple of BLOCK_SIZE; single elements may have any length */
+        u64 offset;        /* multiple of BLOCK_SECTOR */
+        u64 bytes;         /* discard and write_zeroes: length, multiple of BLOCK_SECTOR. Read and write: set from iov by block_submit */
+        struct iovec *iov; /* read, write: lengths sum up to a multiple of BLOCK_SECTOR; single elements may have any length */
         unsigned n_iov;
         void (*done)(struct block_request *req);
         void *opaque;      /* the caller's */
@@ -100,7 +100,7 @@ int block_open(const struct block_options *options, struct loop *loop, struct co
 /* Drains, flushes and closes. NULL is fine. Returns NULL. */
 struct block_device *block_close(struct block_device *dev);
 
-/* Size in bytes as the guest sees it, a multiple of BLOCK_SIZE. */
+/* Size in bytes as the guest sees it, a multiple of BLOCK_SECTOR. */
 u64 block_size(const struct block_device *dev);
 bool block_read_only(const struct block_device *dev);
 /* The format that was found, never BLOCK_FORMAT_AUTO. */
