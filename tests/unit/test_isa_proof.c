@@ -99,41 +99,46 @@ enum feature {
 
 enum { EAX_, EBX_, ECX_, EDX_ };
 
+enum quirk {
+        STRICT,
+        BARE,  /* only where no hypervisor would take the instruction */
+        LOOSE, /* #UD or #GP, by an enable bit that a process cannot see */
+};
+
 static const struct {
         const char *name;
         u32 leaf, subleaf;
         u8 reg, bit;
-        bool bare;  /* only where no hypervisor would take the instruction */
-        bool loose; /* #UD or #GP, by an enable bit that a process cannot see */
+        enum quirk quirk;
 } features[FEATURE_COUNT] = {
-        [FEATURE_FSGSBASE] = { "fsgsbase", 7, 0, EBX_, 0 },
-        [FEATURE_ENQCMD] = { "enqcmd", 7, 0, ECX_, 29 },
-        [FEATURE_INVPCID] = { "invpcid", 7, 0, EBX_, 10 },
-        [FEATURE_SVM] = { "svm", 0x80000001, 0, ECX_, 2, .loose = true },
-        [FEATURE_INVLPGB] = { "invlpgb", 0x80000008, 0, EBX_, 3 },
-        [FEATURE_RDTSCP] = { "rdtscp", 0x80000001, 0, EDX_, 27 },
-        [FEATURE_RDPID] = { "rdpid", 7, 0, ECX_, 22 },
-        [FEATURE_RDPRU] = { "rdpru", 0x80000008, 0, EBX_, 4 },
-        [FEATURE_HRESET] = { "hreset", 7, 1, EAX_, 22 },
-        [FEATURE_PCONFIG] = { "pconfig", 7, 0, EDX_, 18 },
-        [FEATURE_MONITOR] = { "monitor", 1, 0, ECX_, 3 },
-        [FEATURE_MONITORX] = { "monitorx", 0x80000001, 0, ECX_, 29 },
-        [FEATURE_WAITPKG] = { "waitpkg", 7, 0, ECX_, 5 },
-        [FEATURE_XSAVE] = { "xsave", 1, 0, ECX_, 26 },
-        [FEATURE_XSAVEOPT] = { "xsaveopt", 0xd, 1, EAX_, 0 },
-        [FEATURE_XSAVEC] = { "xsavec", 0xd, 1, EAX_, 1 },
-        [FEATURE_XSAVES] = { "xsaves", 0xd, 1, EAX_, 3 },
-        [FEATURE_SMAP] = { "smap", 7, 0, EBX_, 20 },
-        [FEATURE_PKU] = { "pku", 7, 0, ECX_, 3 },
-        [FEATURE_CET] = { "shadow stacks", 7, 0, ECX_, 7 },
-        [FEATURE_MPX] = { "mpx", 7, 0, EBX_, 14 },
-        [FEATURE_KL] = { "key locker", 7, 0, ECX_, 23 },
-        [FEATURE_VMX] = { "vmx", 1, 0, ECX_, 5, .loose = true },
-        [FEATURE_BARE_VMX] = { "vmx", 1, 0, ECX_, 5, .bare = true },
-        [FEATURE_BARE_SVM] = { "svm", 0x80000001, 0, ECX_, 2, .bare = true },
-        [FEATURE_SNP] = { "sev-snp", 0x8000001f, 0, EAX_, 4, .loose = true },
-        [FEATURE_SMX] = { "smx", 1, 0, ECX_, 6 },
-        [FEATURE_SGX] = { "sgx", 7, 0, EBX_, 2 },
+        [FEATURE_FSGSBASE] = { "fsgsbase", 7, 0, EBX_, 0, STRICT },
+        [FEATURE_ENQCMD] = { "enqcmd", 7, 0, ECX_, 29, STRICT },
+        [FEATURE_INVPCID] = { "invpcid", 7, 0, EBX_, 10, STRICT },
+        [FEATURE_SVM] = { "svm", 0x80000001, 0, ECX_, 2, LOOSE },
+        [FEATURE_INVLPGB] = { "invlpgb", 0x80000008, 0, EBX_, 3, STRICT },
+        [FEATURE_RDTSCP] = { "rdtscp", 0x80000001, 0, EDX_, 27, STRICT },
+        [FEATURE_RDPID] = { "rdpid", 7, 0, ECX_, 22, STRICT },
+        [FEATURE_RDPRU] = { "rdpru", 0x80000008, 0, EBX_, 4, STRICT },
+        [FEATURE_HRESET] = { "hreset", 7, 1, EAX_, 22, STRICT },
+        [FEATURE_PCONFIG] = { "pconfig", 7, 0, EDX_, 18, STRICT },
+        [FEATURE_MONITOR] = { "monitor", 1, 0, ECX_, 3, STRICT },
+        [FEATURE_MONITORX] = { "monitorx", 0x80000001, 0, ECX_, 29, STRICT },
+        [FEATURE_WAITPKG] = { "waitpkg", 7, 0, ECX_, 5, STRICT },
+        [FEATURE_XSAVE] = { "xsave", 1, 0, ECX_, 26, STRICT },
+        [FEATURE_XSAVEOPT] = { "xsaveopt", 0xd, 1, EAX_, 0, STRICT },
+        [FEATURE_XSAVEC] = { "xsavec", 0xd, 1, EAX_, 1, STRICT },
+        [FEATURE_XSAVES] = { "xsaves", 0xd, 1, EAX_, 3, STRICT },
+        [FEATURE_SMAP] = { "smap", 7, 0, EBX_, 20, STRICT },
+        [FEATURE_PKU] = { "pku", 7, 0, ECX_, 3, STRICT },
+        [FEATURE_CET] = { "shadow stacks", 7, 0, ECX_, 7, STRICT },
+        [FEATURE_MPX] = { "mpx", 7, 0, EBX_, 14, STRICT },
+        [FEATURE_KL] = { "key locker", 7, 0, ECX_, 23, STRICT },
+        [FEATURE_VMX] = { "vmx", 1, 0, ECX_, 5, LOOSE },
+        [FEATURE_BARE_VMX] = { "vmx", 1, 0, ECX_, 5, BARE },
+        [FEATURE_BARE_SVM] = { "svm", 0x80000001, 0, ECX_, 2, BARE },
+        [FEATURE_SNP] = { "sev-snp", 0x8000001f, 0, EAX_, 4, LOOSE },
+        [FEATURE_SMX] = { "smx", 1, 0, ECX_, 6, STRICT },
+        [FEATURE_SGX] = { "sgx", 7, 0, EBX_, 2, STRICT },
 };
 
 static bool cpuid_bit(u32 leaf, u32 subleaf, unsigned reg, unsigned bit)
@@ -301,7 +306,7 @@ static const char *cannot_prove(const struct proof *proof, const struct isa_row 
         static char text[96];
         enum feature need = proof->need;
 
-        if (features[need].bare && cpuid_bit(1, 0, ECX_, 31))
+        if (features[need].quirk == BARE && cpuid_bit(1, 0, ECX_, 31))
                 return "a hypervisor below answers it instead of the CPU";
         if (need != FEATURE_NONE && !cpuid_bit(features[need].leaf, features[need].subleaf, features[need].reg,
                                                features[need].bit)) {
@@ -349,7 +354,7 @@ static void the_cpu_does_what_the_table_says(void **state)
 
         wanted = isa_outcome(row, &ctx) == ISA_OUTCOME_ENTERS ? proof->enters : signal_of(isa_fault(row, &ctx));
         got = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-        if (features[proof->need].loose && wanted == SIGSEGV && got == SIGILL)
+        if (features[proof->need].quirk == LOOSE && wanted == SIGSEGV && got == SIGILL)
                 got = wanted;
         /* KVM offers UMIP on CPUs that lack it by intercepting accesses to the descriptor tables; smsw has no intercept. */
         if (row->mnemonic == ZYDIS_MNEMONIC_SMSW && wanted && WIFEXITED(status) && cpuid_bit(1, 0, ECX_, 31)) {
