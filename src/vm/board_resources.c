@@ -1,0 +1,85 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "board.h"
+
+static int open_disk(struct vm *vm, const struct vm_disk_config *config, struct block_device **ret, struct err **err)
+{
+        _cleanup_free_ char *path = NULL;
+        struct block_options options;
+        int r;
+
+        r = block_options_parse(config->spec, &options, &path, err);
+        if (r < 0)
+                return r;
+        r = block_open(&options, vm->loop, &vm->device_counters, ret, err);
+        return r < 0 ? err_wrap(err, r, "attaching disk '%s'", path) : 0;
+}
+
+static int open_net(struct vm *vm, struct net_backend **ret, struct err **err)
+{
+        const struct net_passt_config passt = { 0 };
+
+        switch (vm->config.net) {
+        case VM_NET_USER:
+                return net_passt_open(&vm->env, &passt, ret, err);
+        case VM_NET_TAP:
+                return net_tap_open(&vm->env, vm->config.net_tap, ret, err);
+        case VM_NET_NONE:
+                break;
+        }
+        return 0;
+}
+
+static int open_console(struct vm *vm, struct board_resources *res, struct err **err)
+{
+        switch (vm->config.console) {
+        case VM_CONSOLE_STDIO:
+                res->console_fd = STDOUT_FILENO;
+                break;
+        case VM_CONSOLE_FILE:
+                /* O_NONBLOCK only for the open: a fifo without a reader is an error and not a hang. */
+                res->console_fd = open(vm->config.console_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+                                       0666);
+                if (res->console_fd < 0)
+                        return err_sys(err, errno, "opening the console file '%s'", vm->config.console_file);
+                fcntl(res->console_fd, F_SETFL, 0);
+                res->close_console = true;
+                break;
+        case VM_CONSOLE_NONE:
+                break;
+        }
+        return 0;
+}
+
+int board_resources_open(struct vm *vm, struct board_resources *ret, struct err **err)
+{
+        struct board_resources res = { .console_fd = -1 };
+        int r = 0;
+
+        for (size_t i = 0; i < vm->config.n_disks && r == 0; i++)
+                r = open_disk(vm, &vm->config.disks[i], &res.disks[i], err);
+        if (r == 0)
+                r = open_net(vm, &res.net, err);
+        if (r == 0) /* last, because it leaves a file */
+                r = open_console(vm, &res, err);
+        if (r < 0) {
+                board_resources_close(&res);
+                return r;
+        }
+        *ret = res;
+        return 0;
+}
+
+void board_resources_close(struct board_resources *res)
+{
+        for (size_t i = 0; i < VM_DISKS_MAX; i++)
+                block_close(TAKE_PTR(res->disks[i]));
+        net_backend_free(TAKE_PTR(res->net));
+        if (res->close_console)
+                close(TAKE_FD(res->console_fd));
+        res->close_console = false;
+}
