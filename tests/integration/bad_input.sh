@@ -11,11 +11,16 @@ kernel=$ASSETS/vmlinuz
 initrd=$ASSETS/busybox.cpio
 unset VMM
 
+before=$(mktemp -u)
+listing() {
+        find "$TMPDIR" -mindepth 1 ! -path "$log" ! -path "$before" | sort
+}
+
 # refused NAME STATUS PATTERN OPTION...: the machine does not start; the message matches PATTERN (extended, any case).
 refused() {
         local name=$1 status=$2 pattern=$3
         shift 3
-        ls -A "$TMPDIR" | grep -v '^log$' >"$TMPDIR/.before"
+        listing >"$before"
         VM_TIMEOUT=60 vm "$log" --net none "$@"
         is "$name: status $status" "$vm_status" "$status" || show "$log"
         ok "$name: the message says so" grep -qiE -- "$pattern" "$log" || show "$log"
@@ -32,7 +37,7 @@ brief() {
 }
 
 unchanged() {
-        ls -A "$TMPDIR" | grep -vE '^(log|\.before)$' | diff "$TMPDIR/.before" - >/dev/null
+        listing | diff "$before" - >/dev/null
 }
 
 # hinted NAME OPTION...: as refused, and there is a hint. Only where the user can do something that is not obvious.
