@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cpu.h"
-#include "cpuid.h"
+#include "cpuid_model.h"
 #include "msr.h"
 
 /* ---- reset ---- Source: SDM 3A, table 10-1. */

@@ -1,6 +1,6 @@
 /* CPUID. The feature bits come from cpuid.def; what is not a feature bit (vendor, caches, topology, XSAVE sizes, TSC
  * frequency) comes from a list of leaves with a function each. */
-#include "cpuid.h"
+#include "cpuid_model.h"
 
 #include <cpuid.h>
 #include <pthread.h>

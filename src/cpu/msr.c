@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
-#include "cpuid.h"
+#include "cpuid_model.h"
 
 struct msr_def {
         struct msr_info info;

@@ -8,6 +8,7 @@
 #include "cpu.h"
 
 #define MSR_SPEC_CTRL 0x48
+#define MSR_PRED_CMD 0x49
 #define MSR_ARCH_CAPABILITIES 0x10a
 #define MSR_MCG_CAP 0x179
 #define MSR_MCG_STATUS 0x17a
