@@ -36,7 +36,8 @@
 #define PCI_WINDOW64_SIZE 0x1000000000ULL
 #define PCI_WINDOW_IO_BASE 0xc000U
 #define PCI_WINDOW_IO_SIZE 0x4000U
-/* The host bridge claims 0xcf8..0xcff, so the reset control register at 0xcf9 is its too. */
+/* The host bridge claims 0xcf8..0xcff, so the reset control register at 0xcf9 (pm.h) is answered here:
+ * value 6 or 0xe asks the machine for MACHINE_RESET. */
 #define PCI_CONFIG_ADDRESS 0xcf8U
 #define PCI_RESET_CONTROL 0xcf9U
 #define PCI_CONFIG_DATA 0xcfcU
@@ -88,6 +89,8 @@ enum pci_bar_type {
         PCI_BAR_MEM64, /* 64-bit, prefetchable; takes two BAR registers */
 };
 
+#define PCI_UNMAPPED (~0ULL)
+
 struct pci_bus;
 struct pci_device;
 
@@ -100,7 +103,7 @@ struct pci_id {
 
 /* All optional. */
 struct pci_device_ops {
-        /* The BAR is now mapped at @address, or no longer mapped: (u64)-1. */
+        /* The BAR is now mapped at @address, or no longer: PCI_UNMAPPED. */
         void (*bar_mapped)(struct pci_device *pci, unsigned bar, u64 address);
         /* A guest reads / has written @size bytes at @offset at or above PCI_HEADER_END. The read hook may update config[] first. */
         void (*config_reading)(struct pci_device *pci, unsigned offset, unsigned size);
@@ -115,8 +118,8 @@ struct pci_bar {
         const struct io_ops *ops;
         void *opaque;
         const char *name;
-        u64 assigned; /* by pci_assign_resources, (u64)-1 before; what a reset goes back to */
-        u64 mapped;   /* where it answers now, (u64)-1 when it does not */
+        u64 assigned; /* by pci_assign_resources, PCI_UNMAPPED before; what a reset goes back to */
+        u64 mapped;   /* where it answers now, or PCI_UNMAPPED */
 };
 
 struct pci_msix_entry {
@@ -139,10 +142,10 @@ struct pci_device {
         unsigned slot;
         u8 config[PCI_CONFIG_SIZE];
         u8 writable[PCI_CONFIG_SIZE];       /* bits a guest may change */
-        u8 initial[PCI_CONFIG_SIZE];        /* what a reset goes back to */
         unsigned caps_end;                  /* first free byte after the capabilities */
         struct pci_bar bars[PCI_BARS];
         struct pci_msix msix;
+        struct irq_line intx;
         bool intx_level;                    /* what the device asserts */
         bool intx_wire;                     /* what reaches the interrupt controller */
 };

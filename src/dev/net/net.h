@@ -17,7 +17,7 @@
 #define NET_VNET_HEADER 12U
 /* The largest frame: 64 KiB of segmentation offload and the Ethernet header with a VLAN tag. */
 #define NET_FRAME_MAX (65536U + 18U)
-#define NET_IOV_MAX 1024U
+#define NET_IOV_MAX 512U
 
 /* Bits of net_backend.offloads and of the argument of set_offloads: which unfinished frames may be passed. */
 enum {

@@ -79,6 +79,7 @@ enum virtio_bad {
 };
 
 struct virtio_device;
+struct virtio_scratch; /* room to collect a chain in */
 struct virtqueue;
 
 /* One chain of descriptors. Owned by the device from pop to push. */
@@ -89,9 +90,9 @@ struct virtio_request {
         u64 out_bytes, in_bytes;
         struct iovec *out, *in; /* device-readable, device-writable; may be trimmed by the device */
         void *data;             /* type->request_size bytes of the device's own, 16-byte aligned, zeroed */
+        u64 segments_bytes;     /* in_bytes as it was; the most that can be reported as written */
         /* Private to the core. */
         struct virtio_segment *segments; /* in[] as it was, with guest addresses */
-        u32 staged_written;
 };
 
 struct virtqueue {
@@ -103,8 +104,12 @@ struct virtqueue {
         u16 msix_vector;
         bool enabled;
         u64 desc, avail, used;
+        /* The rings in host memory; NULL until enabled. */
+        const void *desc_ring, *avail_ring;
+        void *used_ring;
         /* State of the running ring. */
         u16 last_avail;      /* next entry of the available ring to look at */
+        u16 seen_avail;      /* the ring's index when it was last read */
         u16 used_idx;        /* what the used ring's index will be after the next flush */
         u16 signalled_used;  /* used index at the last interrupt */
         bool signalled_valid;
@@ -114,9 +119,9 @@ struct virtqueue {
         unsigned budget;     /* pops left in this run */
         unsigned in_flight;
         u64 heads[VIRTIO_QUEUE_SIZE_MAX / 64]; /* bit set: head is with the device */
-        /* Doorbell without an exit, where the engine can. */
+        /* Doorbell without an exit, where the engine can. The eventfd lives as long as the device. */
         int doorbell_fd;
-        u64 doorbell_address;
+        u64 doorbell_address; /* where the engine listens, or PCI_UNMAPPED */
         struct loop_fd *doorbell_watch;
 };
 
@@ -175,8 +180,9 @@ struct virtio_device {
         struct loop_timer rerun;   /* continues queues that used up their budget */
         u32 rerun_queues;          /* bit n: queue n */
         bool quiesced;
+        struct virtio_scratch *scratch;
         unsigned cfg_cap;          /* offset of the PCI configuration access capability */
-        u64 bar_address;           /* where the registers are mapped, (u64)-1: nowhere */
+        u64 bar_address;           /* where the registers are mapped, or PCI_UNMAPPED */
 };
 
 /* ---- construction; the functions that VIRTIO_DEVICE_OPS puts in place ---- */
@@ -223,10 +229,11 @@ void virtqueue_unpop(struct virtio_request *req);
 void virtqueue_drop(struct virtio_request *req);
 /* The driver sent nonsense: marks the device as needing a reset; nothing more is popped. @req may be NULL; it is freed. */
 void virtqueue_bad(struct virtqueue *q, struct virtio_request *req, enum virtio_bad why);
-/* Runs queue_run now if the queue has buffers, e.g. because input for the guest arrived. */
-void virtqueue_kick(struct virtqueue *q);
-/* True when a pop would find something or fail; also asks the driver for a notification when there is nothing. */
-bool virtqueue_has_buffers(struct virtqueue *q);
+/* Runs queue_run soon, on the loop: e.g. the backend can take data again. */
+void virtqueue_rerun(struct virtqueue *q);
+/* For a device that pops outside of queue_run and found nothing, or not enough: asks for a notification about buffers newer than
+ * those seen. True when there are some already: try again. */
+bool virtqueue_wait(struct virtqueue *q);
 
 /* ---- iovec helpers: return how many bytes were copied ---- */
 size_t virtio_iov_read(const struct iovec *iov, unsigned n, size_t offset, void *dst, size_t len);
