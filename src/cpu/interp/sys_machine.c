@@ -1,0 +1,334 @@
+/* Instructions that reach for the rest of the machine: HLT, TLB invalidation, time, MSRs, CPUID, segment bases, ports. SDM 2A-2C by name. */
+#include "sys.h"
+
+#include "base/clock.h"
+#include "cpu/cpuid_model.h"
+#include "cpu/msr.h"
+
+/* ---- idle ---- */
+
+const struct uop *sys_hlt(struct interp *in, const struct uop *u)
+{
+        in->rip = interp_next_rip(in, u);
+        in->cpu->halted = true;
+        in->halted_now = true;
+        exit_count(&in->vcpu->counters, EXIT_HLT);
+        return NULL;
+}
+
+const struct uop *sys_nop(struct interp *in, const struct uop *u)
+{
+        NEXT(u);
+}
+
+/* Caches are coherent by nature here. */
+const struct uop *sys_cache_op(struct interp *in, const struct uop *u)
+{
+        NEXT(u);
+}
+
+/* MONITOR and MWAIT are not in the CPU model. */
+const struct uop *sys_monitor(struct interp *in, const struct uop *u)
+{
+        sys_ud(in, u);
+}
+
+const struct uop *sys_undefined(struct interp *in, const struct uop *u)
+{
+        sys_ud(in, u);
+}
+
+/* ---- TLB ---- */
+
+const struct uop *sys_invlpg(struct interp *in, const struct uop *u)
+{
+        const u64 gva = in->seg_base[u->seg] + ea_offset(in, u);
+
+        if (!(in->mode & MODE_LONG64))
+                interp_flush_tlb_page(in, (u32)gva);
+        else if (mmu_is_canonical(gva))
+                interp_flush_tlb_page(in, gva);
+        return interp_continue_after(in, u);
+}
+
+enum invpcid_type { INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL, INVPCID_ALL_NON_GLOBAL, INVPCID_TYPES };
+
+const struct uop *sys_invpcid(struct interp *in, const struct uop *u)
+{
+        const struct paging_state *ps = &in->cpu->paging;
+        const u64 type = reg_read(in, u->r1, in->mode & MODE_LONG64 ? 8 : 4);
+        const u16 current = (ps->cr4 & CR4_PCIDE) ? (u16)(ps->cr3 & 0xfff) : 0;
+        u64 linear, pcid, gva;
+
+        if (!cpuid_has(CPUID_INVPCID))
+                sys_ud(in, u);
+        linear = ea_linear(in, u, 16, MMU_READ);
+        pcid = mem_read(in, u, linear, 8);
+        gva = mem_read(in, u, linear + 8, 8);
+        if (type >= INVPCID_TYPES || (type <= INVPCID_CONTEXT && pcid >> 12) ||
+            (type <= INVPCID_CONTEXT && !(ps->cr4 & CR4_PCIDE) && pcid) ||
+            (type == INVPCID_ADDRESS && !mmu_is_canonical(gva)))
+                sys_gp0(in, u);
+        if (type >= INVPCID_ALL) {
+                interp_flush_tlb(in);
+        } else if (pcid != current) {
+                tlb_flush_pcid(&in->tlb, (u16)pcid);
+                interp_mode_changed(in);
+        } else if (type == INVPCID_ADDRESS) {
+                interp_flush_tlb_page(in, gva);
+        } else {
+                interp_flush_tlb_context(in);
+        }
+        return interp_continue_after(in, u);
+}
+
+/* ---- time ---- */
+
+static void check_tsd(struct interp *in, const struct uop *u)
+{
+        if (in->cpu->cpl != 0 && (in->cpu->paging.cr4 & CR4_TSD))
+                sys_gp0(in, u);
+}
+
+static void put_edx_eax(struct interp *in, u64 value)
+{
+        in->regs[RAX] = (u32)value;
+        in->regs[RDX] = value >> 32;
+}
+
+const struct uop *sys_rdtsc(struct interp *in, const struct uop *u)
+{
+        check_tsd(in, u);
+        put_edx_eax(in, clock_tsc() + in->cpu->tsc_offset);
+        NEXT(u);
+}
+
+const struct uop *sys_rdtscp(struct interp *in, const struct uop *u)
+{
+        if (!cpuid_has(CPUID_RDTSCP))
+                sys_ud(in, u);
+        check_tsd(in, u);
+        put_edx_eax(in, clock_tsc() + in->cpu->tsc_offset);
+        in->regs[RCX] = (u32)in->cpu->tsc_aux;
+        NEXT(u);
+}
+
+/* There are no performance counters. */
+const struct uop *sys_rdpmc(struct interp *in, const struct uop *u)
+{
+        sys_gp0(in, u);
+}
+
+/* Not in the CPU model. */
+const struct uop *sys_rdpid(struct interp *in, const struct uop *u)
+{
+        sys_ud(in, u);
+}
+
+/* ---- MSRs, CPUID ---- */
+
+const struct uop *sys_rdmsr(struct interp *in, const struct uop *u)
+{
+        u64 value;
+
+        if (cpu_msr_read(in->vcpu, (u32)in->regs[RCX], &value) < 0)
+                sys_gp0(in, u);
+        exit_count(&in->vcpu->counters, EXIT_MSR_READ);
+        put_edx_eax(in, value);
+        NEXT(u);
+}
+
+const struct uop *sys_wrmsr(struct interp *in, const struct uop *u)
+{
+        const u32 msr = (u32)in->regs[RCX];
+        const u64 value = (in->regs[RDX] & 0xffffffff) << 32 | (u32)in->regs[RAX];
+        const u64 old_efer = in->cpu->paging.efer;
+
+        if (cpu_msr_write(in->vcpu, msr, value) < 0)
+                sys_gp0(in, u);
+        exit_count(&in->vcpu->counters, EXIT_MSR_WRITE);
+        /* EFER.NXE changes the meaning of page-table entries. */
+        if ((in->cpu->paging.efer ^ old_efer) & EFER_NX)
+                interp_flush_tlb(in);
+        else
+                interp_mode_changed(in);
+        return interp_continue_after(in, u);
+}
+
+const struct uop *sys_cpuid(struct interp *in, const struct uop *u)
+{
+        const u32 leaf = (u32)in->regs[RAX], subleaf = (u32)in->regs[RCX];
+        struct cpuid_regs regs;
+
+        cpuid_query(in->vcpu, leaf, subleaf, &regs);
+        trace(CPUID, in->vcpu->index, leaf, subleaf);
+        exit_count(&in->vcpu->counters, EXIT_CPUID);
+        in->regs[RAX] = regs.eax;
+        in->regs[RBX] = regs.ebx;
+        in->regs[RCX] = regs.ecx;
+        in->regs[RDX] = regs.edx;
+        NEXT(u);
+}
+
+/* ---- segment bases ---- */
+
+static void set_base(struct interp *in, unsigned seg, u64 base)
+{
+        in->cpu->seg[seg].base = base;
+        in->seg_base[seg] = base; /* 64-bit mode: nothing else depends on it */
+}
+
+const struct uop *sys_swapgs(struct interp *in, const struct uop *u)
+{
+        const u64 base = in->cpu->seg[SEG_GS].base;
+
+        set_base(in, SEG_GS, in->cpu->kernel_gs_base);
+        in->cpu->kernel_gs_base = base;
+        NEXT(u);
+}
+
+static void check_fsgsbase(struct interp *in, const struct uop *u)
+{
+        if (!(in->cpu->paging.cr4 & CR4_FSGSBASE))
+                sys_ud(in, u);
+}
+
+static const struct uop *read_base(struct interp *in, const struct uop *u, unsigned seg)
+{
+        check_fsgsbase(in, u);
+        reg_write(in, u->r1, in->cpu->seg[seg].base, u->size);
+        NEXT(u);
+}
+
+static const struct uop *write_base(struct interp *in, const struct uop *u, unsigned seg)
+{
+        const u64 base = reg_read(in, u->r1, u->size);
+
+        check_fsgsbase(in, u);
+        if (!mmu_is_canonical(base))
+                sys_gp0(in, u);
+        set_base(in, seg, base);
+        NEXT(u);
+}
+
+const struct uop *sys_rdfsbase(struct interp *in, const struct uop *u)
+{
+        return read_base(in, u, SEG_FS);
+}
+
+const struct uop *sys_rdgsbase(struct interp *in, const struct uop *u)
+{
+        return read_base(in, u, SEG_GS);
+}
+
+const struct uop *sys_wrfsbase(struct interp *in, const struct uop *u)
+{
+        return write_base(in, u, SEG_FS);
+}
+
+const struct uop *sys_wrgsbase(struct interp *in, const struct uop *u)
+{
+        return write_base(in, u, SEG_GS);
+}
+
+/* ---- hypercalls ---- */
+
+#define HYPERCALL_EPERM ((u64)-1)
+
+/* Number in RAX, arguments in RBX, RCX, RDX, RSI, answer in RAX; kernel code only. Linux, Documentation/virt/kvm/x86/hypercalls.rst. */
+const struct uop *sys_vmcall(struct interp *in, const struct uop *u)
+{
+        const struct cpu_platform_ops *platform = in->vcpu->platform;
+        const u64 mask = in->mode & MODE_LONG64 ? ~0ULL : 0xffffffff;
+        const u64 args[4] = { in->regs[RBX] & mask, in->regs[RCX] & mask, in->regs[RDX] & mask, in->regs[RSI] & mask };
+        u64 result = HYPERCALL_EPERM;
+
+        if (!platform || !platform->hypercall)
+                sys_ud(in, u);
+        exit_count(&in->vcpu->counters, EXIT_HYPERCALL);
+        if (in->cpu->cpl == 0)
+                result = platform->hypercall(in->vcpu->platform_opaque, in->vcpu, in->regs[RAX] & mask, args);
+        in->regs[RAX] = result & mask;
+        return interp_continue_after(in, u);
+}
+
+/* ---- ports ---- */
+
+#define TSS_IO_MAP_BASE 0x66
+
+/* The bitmap's bits for @size ports from @port on must be clear. Two bytes are read always. SDM 1, 19.5.2. */
+static bool io_map_allows(struct interp *in, const struct uop *u, unsigned port, unsigned size)
+{
+        const struct seg *tr = &in->cpu->tr;
+        const u64 wrap = cpu_long_mode(in->cpu) ? ~0ULL : 0xffffffff;
+        u64 at, map;
+
+        if (!(tr->attr & 8) || tr->limit < TSS_IO_MAP_BASE + 1) /* a 16-bit TSS has no map */
+                return false;
+        at = mem_read_system(in, u, (tr->base + TSS_IO_MAP_BASE) & wrap, 2) + port / 8;
+        if (at + 1 > tr->limit)
+                return false;
+        map = mem_read_system(in, u, (tr->base + at) & wrap, 2);
+        return !(map >> (port & 7) & (BIT(size) - 1));
+}
+
+void sys_check_io_permission(struct interp *in, const struct uop *u, unsigned port, unsigned size)
+{
+        const bool protected = in->cpu->paging.cr0 & CR0_PE;
+
+        if (protected && (sys_vm86(in) || in->cpu->cpl > bits(in->rflags, 13, 12)) && !io_map_allows(in, u, port, size))
+                sys_gp0(in, u);
+        sys_io_breakpoint(in, port, size);
+}
+
+/* The opcode tells the width (bit 0) and where the port is (bit 3): E4-E7 immediate, EC-EF DX. */
+static unsigned port_operand(const struct interp *in, const struct uop *u)
+{
+        return u->aux & 8 ? (u16)in->regs[RDX] : (u8)u->imm;
+}
+
+static unsigned port_size(const struct uop *u)
+{
+        return !(u->aux & 1) ? 1 : u->size == 2 ? 2 : 4;
+}
+
+const struct uop *sys_in(struct interp *in, const struct uop *u)
+{
+        const unsigned port = port_operand(in, u), size = port_size(u);
+        u64 value = 0;
+
+        sys_check_io_permission(in, u, port, size);
+        exit_count(&in->vcpu->counters, EXIT_PIO);
+        io_read(in->vcpu->ports, port, size, &value);
+        reg_write(in, RAX * 8, value, size);
+        return interp_continue_after(in, u);
+}
+
+const struct uop *sys_out(struct interp *in, const struct uop *u)
+{
+        const unsigned port = port_operand(in, u), size = port_size(u);
+
+        sys_check_io_permission(in, u, port, size);
+        exit_count(&in->vcpu->counters, EXIT_PIO);
+        io_write(in->vcpu->ports, port, reg_read(in, RAX * 8, size), size);
+        return interp_continue_after(in, u);
+}
+
+/* ---- BOUND ---- */
+
+static s64 sign_extend(u64 v, unsigned size)
+{
+        return size == 2 ? (s16)v : (s32)v;
+}
+
+const struct uop *sys_bound(struct interp *in, const struct uop *u)
+{
+        const u64 linear = ea_linear(in, u, u->size * 2u, MMU_READ);
+        const s64 index = sign_extend(reg_read(in, u->r1, u->size), u->size);
+        const s64 low = sign_extend(mem_read(in, u, linear, u->size), u->size);
+        const s64 high = sign_extend(mem_read(in, u, linear + u->size, u->size), u->size);
+
+        if (index < low || index > high)
+                interp_raise(in, u, EXC_BR, NO_ERROR_CODE);
+        NEXT(u);
+}
