@@ -173,8 +173,12 @@ static int load_kernel(struct boot_load *load, struct err **err)
         case KERNEL_ELF64:
                 if (protocol == VM_BOOT_MULTIBOOT)
                         break;
-                if (protocol == VM_BOOT_AUTO && elf_image_parse(load->kernel.data, load->kernel.len, &image, NULL) == 0 &&
-                    image.has_pvh_entry)
+                r = elf_image_parse(load->kernel.data, load->kernel.len, &image, err);
+                if (r < 0)
+                        return r;
+                if (protocol == VM_BOOT_AUTO && !image.has_pvh_entry && !image.upper_half)
+                        return unknown_kernel(load, err); /* any program */
+                if (protocol == VM_BOOT_AUTO && image.has_pvh_entry)
                         protocol = VM_BOOT_PVH;
                 return load_elf_kernel(load, load->kernel.data, load->kernel.len, protocol, err);
         case KERNEL_MULTIBOOT:

@@ -1,7 +1,7 @@
 /* Boot: puts a kernel into memory and the first CPU at its entry, by one of three protocols.
  *
  * Which one, with VM_BOOT_AUTO: a bzImage by its 64-bit entry; a file with a multiboot header by multiboot; an ELF64 file with a
- * PVH entry note by that; any other ELF64 file as a Linux kernel at its 64-bit entry.
+ * PVH entry note by that; another ELF64 file linked to the upper half as a Linux kernel at its 64-bit entry.
  *
  * Low memory as handed over (all below BOOT_LOW_END; the kernel itself lies above 1 MiB, a multiboot kernel anywhere else):
  *   0x00500  GDT

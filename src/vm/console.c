@@ -303,16 +303,23 @@ static void stop_writer(struct console *console)
         }
         if (!console->writer_done)
                 pthread_cancel(console->writer); /* blocked in write(), a cancellation point, without the lock */
+        console->failed = true;
         pthread_mutex_unlock(&console->lock);
         pthread_join(console->writer, NULL);
+        console->writer_started = false;
+}
+
+void console_flush(struct console *console)
+{
+        if (console && console->writer_started)
+                stop_writer(console);
 }
 
 struct console *console_free(struct console *console)
 {
         if (!console)
                 return NULL;
-        if (console->writer_started)
-                stop_writer(console);
+        console_flush(console);
         if (console->close_out)
                 close(console->out_fd);
         if (console->room_fd >= 0)

@@ -18,7 +18,9 @@ typedef size_t console_guest_fn(void *opaque, const u8 *data, size_t n);
 /* @out_fd: where output goes, owned by the console if @close_out; -1 drops it. @ended tells that output must not wait any more. */
 int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(void *opaque), void *opaque, struct console **ret,
                 struct err **err);
-/* Writes what is left, giving up when nobody takes it for a second. Callbacks must have ended (loop stopped). NULL is fine. */
+/* Writes what is left, giving up when nobody takes it for a second; output is dropped from then on. */
+void console_flush(struct console *console);
+/* Flushes. Callbacks must have ended (loop stopped). NULL is fine. Returns NULL. */
 struct console *console_free(struct console *console);
 
 void console_set_guest(struct console *console, console_guest_fn *fn, void *opaque);

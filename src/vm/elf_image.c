@@ -93,6 +93,8 @@ static int add_segment(struct elf_image *image, const Elf64_Phdr *ph, size_t len
         };
         image->load_start = MIN(image->load_start, ph->p_paddr);
         image->load_end = MAX(image->load_end, ph->p_paddr + ph->p_memsz);
+        if (ph->p_vaddr >> 63)
+                image->upper_half = true;
         return 0;
 }
 

@@ -17,6 +17,7 @@ struct elf_image {
         size_t n_segments;
         struct elf_segment segments[ELF_SEGMENTS_MAX];
         u64 load_start, load_end; /* of all segments together, physical */
+        bool upper_half;          /* linked to the upper half of the address space, as kernels are */
         bool has_pvh_entry;       /* XEN_ELFNOTE_PHYS32_ENTRY */
         u32 pvh_entry;
 };

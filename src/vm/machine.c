@@ -394,6 +394,24 @@ struct console *vm_console(struct vm *vm)
         return vm->console;
 }
 
+static void send_break(void *opaque)
+{
+        struct vm *vm = opaque;
+
+        uart_receive_break(vm->board.uart);
+}
+
+void vm_console_break(struct vm *vm)
+{
+        if (!vm->config.console_virtio)
+                loop_post(vm->loop, send_break, vm);
+}
+
+void vm_flush_console(struct vm *vm)
+{
+        console_flush(vm->console);
+}
+
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *opaque, struct vcpu *vcpu), void *opaque)
 {
         vm->debug_hook = hook;

@@ -95,6 +95,10 @@ unsigned vm_n_vcpus(const struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index);
 struct guest_memory *vm_memory(struct vm *vm);
 struct console *vm_console(struct vm *vm);
+/* A break condition on the serial line. */
+void vm_console_break(struct vm *vm);
+/* After vm_join: writes what the guest printed last. */
+void vm_flush_console(struct vm *vm);
 void vm_print_stats(struct vm *vm, FILE *out);
 /* Pauses, prints every vCPU, goes on. */
 void vm_print_vcpus(struct vm *vm, FILE *out);

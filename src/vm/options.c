@@ -1,0 +1,395 @@
+#include "options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_MEMORY (512 * MIB)
+
+enum how_often { ONCE, MANY };
+
+typedef int parse_fn(struct vmm_options *o, const char *arg, struct err **err);
+
+/* One word of a list and what it stands for. */
+struct word {
+        const char *text;
+        int value;
+};
+
+static int find_word(const struct word *words, size_t n, const char *text)
+{
+        for (size_t i = 0; i < n; i++)
+                if (strcmp(words[i].text, text) == 0)
+                        return words[i].value;
+        return -1;
+}
+
+int options_parse_size(const char *text, u64 unit, u64 *ret)
+{
+        u64 value = 0;
+        const char *p = text;
+
+        if (*p < '0' || *p > '9')
+                return -EINVAL;
+        for (; *p >= '0' && *p <= '9'; p++)
+                if (__builtin_mul_overflow(value, 10u, &value) || __builtin_add_overflow(value, (u64)(*p - '0'), &value))
+                        return -ERANGE;
+        switch (*p) {
+        case '\0':
+                break;
+        case 'k':
+        case 'K':
+                unit = KIB;
+                p++;
+                break;
+        case 'm':
+        case 'M':
+                unit = MIB;
+                p++;
+                break;
+        case 'g':
+        case 'G':
+                unit = GIB;
+                p++;
+                break;
+        default:
+                return -EINVAL;
+        }
+        if (*p != '\0')
+                return -EINVAL;
+        if (__builtin_mul_overflow(value, unit, &value))
+                return -ERANGE;
+        *ret = value;
+        return 0;
+}
+
+/* A plain decimal number, nothing else. */
+static int parse_number(const char *text, u64 *ret)
+{
+        size_t len = strlen(text);
+
+        if (len == 0 || strspn(text, "0123456789") != len)
+                return -EINVAL;
+        return options_parse_size(text, 1, ret);
+}
+
+/* ---- one function an option ---- */
+
+static int parse_kernel(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.kernel = arg;
+        return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--kernel needs a file name");
+}
+
+static int parse_initrd(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.initrd = arg;
+        return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--initrd needs a file name");
+}
+
+static int parse_append(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.append = arg;
+        return 0;
+}
+
+static int parse_boot(struct vmm_options *o, const char *arg, struct err **err)
+{
+        static const struct word words[] = {
+                { "auto", VM_BOOT_AUTO }, { "linux64", VM_BOOT_LINUX64 }, { "pvh", VM_BOOT_PVH }, { "multiboot", VM_BOOT_MULTIBOOT },
+        };
+        int v = find_word(words, ARRAY_SIZE(words), arg);
+
+        if (v < 0)
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown boot protocol '%s'", arg),
+                                "protocols are auto, linux64, pvh and multiboot");
+        o->vm.boot = (enum vm_boot)v;
+        return 0;
+}
+
+static int parse_memory(struct vmm_options *o, const char *arg, struct err **err)
+{
+        u64 size = 0;
+        int r = options_parse_size(arg, MIB, &size);
+
+        if (r == -EINVAL)
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not an amount of memory", arg),
+                                "write --memory 512M or --memory 2G");
+        if (r < 0 || size > VM_MEMORY_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "--memory %s is more than the %llu GiB that a machine can have", arg,
+                               (unsigned long long)(VM_MEMORY_MAX / GIB));
+        if (size < VM_MEMORY_MIN)
+                return err_set(err, ERR_USAGE, EINVAL, "--memory %s is less than the %llu MiB that a machine needs", arg,
+                               (unsigned long long)(VM_MEMORY_MIN / MIB));
+        if (size % PAGE_SIZE)
+                return err_set(err, ERR_USAGE, EINVAL, "--memory %s is not a multiple of 4K", arg);
+        o->vm.memory = size;
+        return 0;
+}
+
+static int parse_cpus(struct vmm_options *o, const char *arg, struct err **err)
+{
+        u64 n = 0;
+
+        if (parse_number(arg, &n) < 0 || n < 1 || n > VM_CPUS_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "--cpus %s is not a number from 1 to %d", arg, VM_CPUS_MAX);
+        o->vm.n_cpus = (unsigned)n;
+        return 0;
+}
+
+static int parse_engine(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.engine = arg; /* the registry knows the names */
+        return 0;
+}
+
+/* Takes ",bus=..." out of @spec, which the block layer parses on. */
+static int take_bus(char *spec, enum vm_disk_bus *ret, struct err **err)
+{
+        static const struct word words[] = { { "nvme", VM_DISK_NVME }, { "virtio", VM_DISK_VIRTIO } };
+        char *p = spec, word[16];
+        size_t len;
+        int v;
+
+        while ((p = strstr(p, ",bus=")) && p > spec && p[-1] == ',')
+                p++; /* a doubled comma belongs to the name */
+        if (!p)
+                return 0;
+        len = strcspn(p + 5, ",");
+        snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), p + 5);
+        v = find_word(words, ARRAY_SIZE(words), word);
+        if (v < 0)
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown disk bus '%.*s'", (int)MIN(len, (size_t)64), p + 5),
+                                "buses are nvme and virtio");
+        memmove(p, p + 5 + len, strlen(p + 5 + len) + 1);
+        *ret = (enum vm_disk_bus)v;
+        return 0;
+}
+
+static int parse_disk(struct vmm_options *o, const char *arg, struct err **err)
+{
+        struct vm_disk_config *disk;
+
+        if (o->vm.n_disks == VM_DISKS_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "more than %d disks", VM_DISKS_MAX);
+        disk = &o->vm.disks[o->vm.n_disks];
+        o->disk_specs[o->vm.n_disks] = strdup(arg);
+        if (!o->disk_specs[o->vm.n_disks])
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the command line");
+        *disk = (struct vm_disk_config){ .spec = o->disk_specs[o->vm.n_disks], .bus = VM_DISK_NVME };
+        o->vm.n_disks++;
+        return take_bus(o->disk_specs[o->vm.n_disks - 1], &disk->bus, err);
+}
+
+static int parse_net(struct vmm_options *o, const char *arg, struct err **err)
+{
+        static const struct word words[] = { { "none", VM_NET_NONE }, { "user", VM_NET_USER } };
+        int v = find_word(words, ARRAY_SIZE(words), arg);
+
+        if (strncmp(arg, "tap=", 4) == 0 && arg[4]) {
+                v = VM_NET_TAP;
+                o->vm.net_tap = arg + 4;
+        }
+        if (v < 0)
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown network '%s'", arg),
+                                "write --net none, --net user or --net tap=NAME");
+        o->vm.net = (enum vm_net)v;
+        return 0;
+}
+
+static int parse_console(struct vmm_options *o, const char *arg, struct err **err)
+{
+        static const struct word words[] = { { "stdio", VM_CONSOLE_STDIO }, { "none", VM_CONSOLE_NONE } };
+        int v = find_word(words, ARRAY_SIZE(words), arg);
+
+        if (*arg == '\0')
+                return err_set(err, ERR_USAGE, EINVAL, "--console needs stdio, none or a file name");
+        o->vm.console = v < 0 ? VM_CONSOLE_FILE : (enum vm_console)v;
+        o->vm.console_file = arg;
+        return 0;
+}
+
+static int parse_console_virtio(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.console_virtio = true;
+        return 0;
+}
+
+static int parse_debug_exit(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.debug_exit = true;
+        return 0;
+}
+
+static int parse_stats(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->stats = arg;
+        return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--stats needs a file name or '-'");
+}
+
+static int parse_trace(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->trace = arg;
+        return 0;
+}
+
+static int parse_trace_file(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->trace_file = arg;
+        return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--trace-file needs a file name");
+}
+
+static int parse_gdb(struct vmm_options *o, const char *arg, struct err **err)
+{
+        u64 port = 0;
+
+        if (parse_number(arg, &port) < 0 || port < 1 || port > 65535)
+                return err_set(err, ERR_USAGE, EINVAL, "--gdb %s is not a port from 1 to 65535", arg);
+        o->gdb_port = (u16)port;
+        return 0;
+}
+
+static int parse_help(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->help = true;
+        return 0;
+}
+
+/* ---- the table ---- */
+
+struct option {
+        const char *name, *argument;
+        enum how_often how_often;
+        parse_fn *parse;
+        const char *help;
+};
+
+static const struct option options[] = {
+#define OPTION(name, argument, how_often, parse, help) { name, argument, how_often, parse, help },
+#include "options.def"
+#undef OPTION
+};
+
+static const struct option *find_option(const char *name, size_t len)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+                if (strlen(options[i].name) == len && memcmp(options[i].name, name, len) == 0)
+                        return &options[i];
+        return NULL;
+}
+
+static int unknown_option(const char *word, struct err **err)
+{
+        int r = word[0] == '-' ? err_set(err, ERR_USAGE, EINVAL, "unknown option '%s'", word)
+                               : err_set(err, ERR_USAGE, EINVAL, "'%s' is not an option", word);
+
+        return err_hint(err, r, "strata vm run --help lists all options");
+}
+
+/* "--name VALUE" or "--name=VALUE" at argv[*i]; advances *i over what it used. */
+static int parse_one(struct vmm_options *o, int argc, char *const argv[], int *i, u64 *seen, struct err **err)
+{
+        const char *word = argv[*i], *name, *value = NULL, *equals;
+        const struct option *option;
+        size_t len;
+
+        if (strcmp(word, "-h") == 0)
+                word = "--help";
+        if (strncmp(word, "--", 2) != 0)
+                return unknown_option(word, err);
+        name = word + 2;
+        equals = strchr(name, '=');
+        len = equals ? (size_t)(equals - name) : strlen(name);
+        option = find_option(name, len);
+        if (!option)
+                return unknown_option(word, err);
+        if (option->how_often == ONCE && (*seen & BIT(option - options)))
+                return err_set(err, ERR_USAGE, EINVAL, "option '--%s' is given twice", option->name);
+        *seen |= BIT(option - options);
+        if (!option->argument && equals)
+                return err_set(err, ERR_USAGE, EINVAL, "option '--%s' takes no value", option->name);
+        if (option->argument && equals)
+                value = equals + 1;
+        else if (option->argument) {
+                if (*i + 1 >= argc)
+                        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "option '--%s' lacks its value", option->name),
+                                        "write --%s %s", option->name, option->argument);
+                value = argv[++*i];
+        }
+        return option->parse(o, value, err);
+}
+
+static int check(const struct vmm_options *o, struct err **err)
+{
+        if (o->help)
+                return 0;
+        if (o->trace && strcmp(o->trace, "help") == 0)
+                return 0;
+        if (!o->vm.kernel)
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "there is no kernel to boot"),
+                                "name one with --kernel FILE; strata vm run --help shows examples");
+        if (o->trace_file && !o->trace)
+                return err_set(err, ERR_USAGE, EINVAL, "--trace-file without --trace");
+        return 0;
+}
+
+int options_parse(int argc, char *const argv[], struct vmm_options *ret, struct err **err)
+{
+        u64 seen = 0;
+        int r;
+
+        *ret = (struct vmm_options){ .vm = { .memory = DEFAULT_MEMORY, .n_cpus = 1, .engine = "auto" } };
+        for (int i = 0; i < argc; i++) {
+                r = parse_one(ret, argc, argv, &i, &seen, err);
+                if (r < 0)
+                        return r;
+        }
+        ret->vm.start_paused = ret->gdb_port != 0;
+        return check(ret, err);
+}
+
+void options_free(struct vmm_options *o)
+{
+        for (size_t i = 0; i < VM_DISKS_MAX; i++)
+                free(o->disk_specs[i]);
+        *o = (struct vmm_options){ 0 };
+}
+
+static void print_option(const struct option *option, FILE *out)
+{
+        char left[48];
+        const char *p = option->help;
+
+        snprintf(left, sizeof(left), "--%s%s%s", option->name, option->argument ? " " : "",
+                 option->argument ? option->argument : "");
+        fprintf(out, "  %-24s ", left);
+        for (; *p; p++) {
+                fputc(*p, out);
+                if (*p == '\n')
+                        fprintf(out, "%27s", "");
+        }
+        fputc('\n', out);
+}
+
+void options_print_help(FILE *out)
+{
+        fputs("Usage: strata vm run --kernel FILE [OPTION]...\n\n"
+              "Runs a virtual machine in the foreground until its guest powers off or reboots.\n\n"
+              "Options:\n", out);
+        for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+                print_option(&options[i], out);
+        fputs("\nExamples:\n"
+              "  A kernel and an initramfs, on this terminal:\n"
+              "    strata vm run --kernel /boot/vmlinuz --initrd initrd.img --append console=ttyS0\n"
+              "  A root file system on an NVMe disk, two CPUs, user-mode network:\n"
+              "    strata vm run --kernel vmlinuz --disk root.img --append 'console=ttyS0 root=/dev/nvme0n1' \\\n"
+              "        --memory 1G --cpus 2 --net user\n"
+              "  A test kernel of kvm-unit-tests:\n"
+              "    strata vm run --kernel apic.flat --debug-exit\n"
+              "  Debugging: gdb vmlinux -ex 'target remote :1234'\n"
+              "    strata vm run --kernel vmlinuz --append 'console=ttyS0 nokaslr' --gdb 1234\n"
+              "\nOn a terminal: Ctrl-A X ends the machine, Ctrl-A H shows the other keys.\n"
+              "Signals: SIGTERM, SIGINT and SIGHUP end it, SIGQUIT prints its CPUs, SIGUSR1 its counters.\n"
+              "Exit status: 0 power-off or reboot, (V << 1) | 1 debug exit, 124 bad usage, 125 failure of the VMM,\n"
+              "126 crash of the guest (triple fault).\n", out);
+}
