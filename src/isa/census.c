@@ -19,18 +19,35 @@ static void count(struct isa_census *census, const ZydisDecodedInstruction *insn
         census->user_violations += isa_violates_user(verdict);
 }
 
-void isa_census_add(struct isa_census *census, const void *code, size_t len, u64 address, isa_on_finding *on_finding,
-                    void *opaque)
+/* Length of the run of int3 at @code, 0 when it is a single one, which somebody may want to execute. */
+static size_t padding(const u8 *code, size_t len)
+{
+        size_t n = 0;
+
+        while (n < len && code[n] == 0xcc)
+                n++;
+        return n >= 2 ? n : 0;
+}
+
+size_t isa_census_part(struct isa_census *census, const void *code, size_t len, size_t from, size_t to, u64 address,
+                       isa_on_finding *on_finding, void *opaque)
 {
         const u8 *bytes = code;
         ZydisDecoder decoder;
         ZydisDecoderContext decoder_context;
         ZydisDecodedInstruction insn;
+        size_t at = from;
 
         isa_decoder_init(&decoder, census->ctx.mode, census->bits);
-        for (size_t at = 0; at < len;) {
+        while (at < MIN(to, len)) {
+                size_t n_padding = padding(bytes + at, len - at);
                 struct isa_verdict verdict;
 
+                if (n_padding > 0) {
+                        census->padding_bytes += n_padding;
+                        at += n_padding;
+                        continue;
+                }
                 if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, &decoder_context, bytes + at, len - at,
                                                                 &insn))) {
                         census->bad_bytes++;
@@ -43,5 +60,12 @@ void isa_census_add(struct isa_census *census, const void *code, size_t len, u64
                         on_finding(&(struct isa_finding){ address + at, verdict.row, verdict }, opaque);
                 at += insn.length;
         }
-        census->bytes += len;
+        census->bytes += at - from;
+        return at;
+}
+
+void isa_census_add(struct isa_census *census, const void *code, size_t len, u64 address, isa_on_finding *on_finding,
+                    void *opaque)
+{
+        isa_census_part(census, code, len, 0, len, address, on_finding, opaque);
 }

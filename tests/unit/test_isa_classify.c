@@ -78,8 +78,8 @@ static void visit_space(const ZydisDecoder *decoder, const u8 *code, size_t len,
         space->safe_row_seen[safe - isa_safe_row_at(0)] = true;
         if (!space->in_table[insn->mnemonic]) {
                 space->unlisted[insn->mnemonic] = true;
-                space->unlisted_set[insn->mnemonic] = insn->meta.isa_set;
-                space->unlisted_category[insn->mnemonic] = insn->meta.category;
+                space->unlisted_set[insn->mnemonic] = (u16)insn->meta.isa_set;
+                space->unlisted_category[insn->mnemonic] = (u16)insn->meta.category;
         }
 }
 
