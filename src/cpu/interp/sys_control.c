@@ -178,7 +178,7 @@ const struct uop *sys_mov_from_cr(struct interp *in, const struct uop *u)
 
         check_cr_access(in, u, u->r2);
         reg_write(in, u->r1, u->r2 == 8 ? read_cr8(in) : values[u->r2], in->mode & MODE_LONG64 ? 8 : 4);
-        NEXT(u);
+        return interp_continue_after(in, u);
 }
 
 const struct uop *sys_lmsw(struct interp *in, const struct uop *u)
@@ -262,7 +262,7 @@ const struct uop *sys_mov_from_dr(struct interp *in, const struct uop *u)
         const unsigned dr = debug_register(in, u, u->r2);
 
         reg_write(in, u->r1, in->cpu->dr[dr], in->mode & MODE_LONG64 ? 8 : 4);
-        NEXT(u);
+        return interp_continue_after(in, u);
 }
 
 /* ---- XCR0 ---- */

@@ -281,20 +281,22 @@ void sys_check_io_permission(struct interp *in, const struct uop *u, unsigned po
         sys_io_breakpoint(in, port, size);
 }
 
-/* The opcode tells the width (bit 0) and where the port is (bit 3): E4-E7 immediate, EC-EF DX. */
-static unsigned port_operand(const struct interp *in, const struct uop *u)
+#define DX (RDX * 8u) /* as a register operand */
+
+static unsigned port_number(const struct interp *in, const struct uop *u, bool in_dx)
 {
-        return u->aux & 8 ? (u16)in->regs[RDX] : (u8)u->imm;
+        return in_dx ? (u16)in->regs[RDX] : (u8)u->imm;
 }
 
+/* REX.W means nothing to IN and OUT. */
 static unsigned port_size(const struct uop *u)
 {
-        return !(u->aux & 1) ? 1 : u->size == 2 ? 2 : 4;
+        return u->size == 8 ? 4 : u->size;
 }
 
 const struct uop *sys_in(struct interp *in, const struct uop *u)
 {
-        const unsigned port = port_operand(in, u), size = port_size(u);
+        const unsigned port = port_number(in, u, u->r2 == DX), size = port_size(u);
         u64 value = 0;
 
         sys_check_io_permission(in, u, port, size);
@@ -306,7 +308,7 @@ const struct uop *sys_in(struct interp *in, const struct uop *u)
 
 const struct uop *sys_out(struct interp *in, const struct uop *u)
 {
-        const unsigned port = port_operand(in, u), size = port_size(u);
+        const unsigned port = port_number(in, u, u->r1 == DX), size = port_size(u);
 
         sys_check_io_permission(in, u, port, size);
         exit_count(&in->vcpu->counters, EXIT_PIO);

@@ -30,18 +30,16 @@ const struct uop *sys_mov_to_seg(struct interp *in, const struct uop *u)
 
 const struct uop *sys_mov_from_seg(struct interp *in, const struct uop *u)
 {
-        const unsigned seg = u->flags & UOP_MEM ? u->r1 : u->r2;
-        u16 selector;
+        const bool memory = u->flags & UOP_MEM;
+        const unsigned seg = memory ? u->r1 : u->r2;
 
         if (seg >= SEG_COUNT)
                 sys_ud(in, u);
-        selector = in->cpu->seg[seg].selector;
-        if (u->flags & UOP_MEM) {
-                mem_write(in, u, ea_linear(in, u, 2, MMU_WRITE), selector, 2);
-                SLOW_NEXT(u);
-        }
-        reg_write(in, u->r1, selector, u->size);
-        NEXT(u);
+        if (memory)
+                mem_write(in, u, ea_linear(in, u, 2, MMU_WRITE), in->cpu->seg[seg].selector, 2);
+        else
+                reg_write(in, u->r1, in->cpu->seg[seg].selector, u->size);
+        return interp_continue_after(in, u);
 }
 
 const struct uop *sys_push_seg(struct interp *in, const struct uop *u)
