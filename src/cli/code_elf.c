@@ -267,7 +267,7 @@ static const char *kind_of(u16 type)
 
 int code_elf_read(struct code_file *file, struct err **err)
 {
-        struct header h;
+        struct header h = { 0 };
         int r;
 
         r = read_header(file, &h, err);
