@@ -46,5 +46,5 @@ struct random_run {
 void random_requests(struct block_device *dev, u8 *reference, const struct random_run *run);
 /* The whole disk equals @reference. */
 void assert_disk_equals(struct block_device *dev, const u8 *reference);
-/* The same through qemu-img: `qemu-img check` is clean, and the raw conversion equals @reference. */
-void assert_qemu_agrees(struct block_test *t, const char *path, const u8 *reference, u64 bytes);
+/* The same through qemu-img: `qemu-img check` is clean (@leaks: but for leaked clusters), the raw conversion equals @reference. */
+void assert_qemu_agrees(struct block_test *t, const char *path, const u8 *reference, u64 bytes, bool leaks);

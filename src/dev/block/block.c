@@ -37,28 +37,36 @@ static bool looks_like_qcow2(const struct host_file *file)
         return host_file_read(file, head, sizeof(head), 0) == 0 && memcmp(head, magic, sizeof(magic)) == 0;
 }
 
-int image_open(const struct block_options *options, const struct image_chain *above, struct image **ret, struct err **err)
+static int open_as(struct host_file *file, const struct block_options *options, const struct image_chain *above,
+                   struct image **ret, struct err **err)
 {
-        struct host_file file;
-        const struct image_chain *c;
         enum block_format format = options->format;
         int r;
 
-        r = host_file_open(&file, options->path, options->read_only, options->no_lock, err);
-        if (r < 0)
-                return r;
-        for (c = above; c; c = c->above) {
-                if (c->dev == file.dev && c->ino == file.ino) {
-                        host_file_close(&file);
+        for (const struct image_chain *c = above; c; c = c->above)
+                if (c->dev == file->dev && c->ino == file->ino)
                         return err_set(err, ERR_BAD_IMAGE, ELOOP, "disk image '%s' is its own backing file", options->path);
-                }
+        if (!options->no_lock) {
+                r = host_file_lock(file, options->path, err);
+                if (r < 0)
+                        return r;
         }
         if (format == BLOCK_FORMAT_AUTO)
-                format = looks_like_qcow2(&file) ? BLOCK_FORMAT_QCOW2 : BLOCK_FORMAT_RAW;
+                format = looks_like_qcow2(file) ? BLOCK_FORMAT_QCOW2 : BLOCK_FORMAT_RAW;
         if (format == BLOCK_FORMAT_QCOW2)
-                r = qcow2_open(&file, options, above, ret, err);
-        else
-                r = raw_open(&file, options->format == BLOCK_FORMAT_AUTO, options->path, ret, err);
+                return qcow2_open(file, options, above, ret, err);
+        return raw_open(file, options->format == BLOCK_FORMAT_AUTO, options->path, ret, err);
+}
+
+int image_open(const struct block_options *options, const struct image_chain *above, struct image **ret, struct err **err)
+{
+        struct host_file file;
+        int r;
+
+        r = host_file_open(&file, options->path, options->read_only, err);
+        if (r < 0)
+                return r;
+        r = open_as(&file, options, above, ret, err);
         if (r < 0)
                 host_file_close(&file);
         return r;

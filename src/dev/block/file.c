@@ -54,7 +54,7 @@ static int check_bytes(int fd, off_t base, unsigned mask)
         return 0;
 }
 
-static int host_file_lock(const struct host_file *file, const char *path, struct err **err)
+int host_file_lock(const struct host_file *file, const char *path, struct err **err)
 {
         const unsigned uses = file->read_only ? PERMISSION_READ :
                                                 PERMISSION_READ | PERMISSION_WRITE | PERMISSION_RESIZE;
@@ -87,7 +87,7 @@ static int open_error(const char *path, int e, bool read_only, struct err **err)
         return r;
 }
 
-int host_file_open(struct host_file *file, const char *path, bool read_only, bool no_lock, struct err **err)
+int host_file_open(struct host_file *file, const char *path, bool read_only, struct err **err)
 {
         struct host_file f = { .fd = -1, .read_only = read_only, .granularity = 4096 };
         struct stat st;
@@ -111,8 +111,6 @@ int host_file_open(struct host_file *file, const char *path, bool read_only, boo
                 r = err_set(err, ERR_BAD_IMAGE, EINVAL, "'%s' is %s, not a disk image", path,
                             S_ISDIR(st.st_mode) ? "a directory" : "neither a file nor a block device");
         }
-        if (r == 0 && !no_lock)
-                r = host_file_lock(&f, path, err);
         if (r < 0) {
                 close(f.fd);
                 return r;

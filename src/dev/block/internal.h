@@ -41,8 +41,9 @@ struct host_file {
         u64 dev, ino;
 };
 
-/* Opens and locks; @path is only used for messages. */
-int host_file_open(struct host_file *file, const char *path, bool read_only, bool no_lock, struct err **err);
+int host_file_open(struct host_file *file, const char *path, bool read_only, struct err **err);
+/* Makes sure that nobody else writes to it and, when we write, that nobody else reads. @path is for messages. */
+int host_file_lock(const struct host_file *file, const char *path, struct err **err);
 void host_file_close(struct host_file *file);
 /* Whole transfers or -errno. host_file_readv fills what lies beyond the end with zeros; host_file_read fails with -EIO there. */
 int host_file_readv(const struct host_file *file, struct iov_cursor *cursor, u64 bytes, u64 offset);

@@ -446,6 +446,8 @@ static int qcow2_write_back(struct image *image)
         struct qcow2 *q = to_qcow2(image);
         int r;
 
+        if (__atomic_load_n(&q->corrupt, __ATOMIC_RELAXED))
+                return 0; /* that was reported */
         pthread_rwlock_wrlock(&q->gate);
         r = qcow2_write_tables(q, false);
         pthread_rwlock_unlock(&q->gate);

@@ -17,6 +17,7 @@ enum {
 int qcow2_claim_snapshots(struct qcow2 *q, u32 n_snapshots, u64 offset, struct err **err)
 {
         const u64 start = offset;
+        u64 end = offset;
         int r;
 
         if (n_snapshots == 0)
@@ -40,9 +41,9 @@ int qcow2_claim_snapshots(struct qcow2 *q, u32 n_snapshots, u64 offset, struct e
                         if (r < 0)
                                 return r;
                 }
-                offset += SNAPSHOT_FIXED + extra + (u64)(fixed[SNAPSHOT_ID_BYTES] << 8 | fixed[SNAPSHOT_ID_BYTES + 1]) +
-                          (u64)(fixed[SNAPSHOT_NAME_BYTES] << 8 | fixed[SNAPSHOT_NAME_BYTES + 1]);
-                offset = ALIGN_UP(offset, 8ULL);
+                end = offset + SNAPSHOT_FIXED + extra + (u64)(fixed[SNAPSHOT_ID_BYTES] << 8 | fixed[SNAPSHOT_ID_BYTES + 1]) +
+                      (u64)(fixed[SNAPSHOT_NAME_BYTES] << 8 | fixed[SNAPSHOT_NAME_BYTES + 1]);
+                offset = ALIGN_UP(end, 8ULL); /* the last one need not be padded */
         }
-        return qcow2_claim(q, start, offset - start, "the snapshot table", err);
+        return qcow2_claim(q, start, end - start, "the snapshot table", err);
 }
