@@ -59,13 +59,14 @@ enum {
 
 struct block {
         u64 rip;             /* linear-ish: guest RIP of the first instruction (segment offset, not linear) */
-        u64 gpa;             /* of its first byte */
-        u64 gpa2;            /* the second page's, when an instruction crosses into it; else 0 */
+        const u8 *hva;       /* of its first byte: identifies the guest-physical address */
+        const u8 *hva2;      /* the second page, when an instruction crosses into it; else NULL */
         u32 mode;            /* enum mode bits it was decoded for */
-        u16 n_uops;
+        u16 n_uops;          /* instructions; a terminator follows them */
         u16 bytes;
         bool stale;          /* its code was overwritten */
-        struct block *hash_next, *page_next;
+        struct block *hash_next;  /* code_cache.hash */
+        struct block *page_next[2]; /* code_cache.pages, of the first and the second page */
         struct uop uops[];
 };
 
@@ -83,6 +84,7 @@ enum mode {
         MODE_SINGLE = 512,   /* one instruction a block, never in the jump cache: TF, debugger, breakpoints, shadows */
         MODE_VM86 = 1024,
         MODE_LONG = 2048,    /* EFER.LMA (64-bit or compatibility) */
+        MODE_RING12 = 4096,  /* CPL 1 or 2 */
 };
 
 #define JUMP_CACHE_PAGE_BITS 6
@@ -144,7 +146,7 @@ struct interp {
         u8 delivering_vector;
         bool triple_fault;
         u64 pending_dr6;       /* data breakpoints hit by the instruction so far */
-        bool step_tf_at_end;   /* SYSCALL, SYSRET: RFLAGS.TF after the instruction, not before it, decides about the step trap */
+        bool no_step_trap;     /* SYSCALL, SYSRET: RFLAGS.TF before the instruction counts for nothing; they looked at TF after it */
         bool debug_stop;       /* vcpu->debug hit something (its hit_* are filled): the outer loop returns EXIT_DEBUG */
         jmp_buf unwind;
 
@@ -152,10 +154,13 @@ struct interp {
         struct soft_tlb tlb;
         struct code_cache *code;
         struct interp_machine *machine;
+        struct mailbox *mailbox; /* machine.h */
+        bool has_event;        /* event is to be delivered */
+        u64 tlb_wraps;         /* tlb.wraps when the jump cache was last valid */
+        u64 code_base;         /* seg_base[SEG_CS] for which the jump cache is valid */
         void *host_exec;       /* host.c */
         u64 fpu_ip, fpu_dp;    /* x87 last-instruction pointers as the guest sees them */
-        u16 fpu_op;
-        bool fpu_loaded;       /* host x87/MXCSR hold the guest's (see host.c) */
+        u8 host_fpu[512] __attribute__((aligned(16))); /* the thread's own x87 and MXCSR while the guest's are loaded */
 };
 
 static inline struct interp *interp_of(const struct vcpu *vcpu)
@@ -286,12 +291,12 @@ struct sys_op {
 };
 /* NULL when @mnemonic is not a system instruction. The decoder fills r1 = first explicit register operand (GPRs: byte offset; segment,
  * control, debug registers: number), r2 = second, imm (far pointers: offset in imm, selector in aux), the memory operand, size
- * = effective operand size of the instruction (2/4/8), UOP_MEM. Operand order is Intel's (destination first).
- * aux is the last opcode byte for everything but far pointers: IN and OUT tell DX (EC-EF) from an immediate port (E4-E7) by it. */
+ * = effective operand size of the instruction (2/4/8), UOP_MEM. Operand order is Intel's (destination first);
+ * operands that are part of the opcode count too (IN AL, DX: r1, r2). */
 const struct sys_op *sys_op_find(unsigned mnemonic);
 
 /* Forms that share their mnemonic with ordinary instructions; the decoder chooses them by operand or opcode. All end the block but
- * sys_mov_from_*, sys_push_seg. MOV with a segment register: r1 is the first register operand (the segment register when the other operand
+ * sys_push_seg. MOV with a segment register: r1 is the first register operand (the segment register when the other operand
  * is memory, in either direction), r2 the second. POP of a segment register: r1 is its number. MOV CR/DR: size is 4 or 8. */
 uop_fn sys_mov_to_seg, sys_mov_from_seg, sys_push_seg, sys_pop_seg;
 uop_fn sys_mov_to_cr, sys_mov_from_cr, sys_mov_to_dr, sys_mov_from_dr;

@@ -1,0 +1,30 @@
+/* What decode.c hands to the rules and to host.c while an instruction is decoded. */
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include "ops.h"
+
+struct decoding {
+        struct interp *in;
+        u32 mode;
+        u64 rip, next;         /* of the instruction, of the one after */
+        ZydisDecodedInstruction insn;
+        ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+        const ZydisDecodedOperand *mem; /* the explicit memory operand, or NULL */
+        bool flat;             /* 64-bit mode with 64-bit addresses: fast handlers apply */
+        bool ends_block;       /* out: nothing may follow in the block */
+};
+
+/* The slot or byte offset of a general register. */
+unsigned decode_gpr_offset(ZydisRegister reg);
+/* The segment that a prefix names for an implicit operand (string instructions, XLAT), DS without one. */
+u8 decode_prefix_segment(const struct decoding *d);
+/* log2 of an operand size of 1, 2, 4, 8 bytes. */
+static inline unsigned size_log2(unsigned size)
+{
+        return (unsigned)__builtin_ctz(size);
+}
+
+/* host.c: chooses the handler for an instruction that runs on the host. False: this CPU does not have it. */
+bool host_decode(struct decoding *d, struct uop *u);

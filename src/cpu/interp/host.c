@@ -1,0 +1,461 @@
+/* Thunks: their cache, their faults, and the handlers that call them. See host.h. */
+#include "host.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "machine.h"
+
+#define THUNKS_MAX 2048
+#define CODE_SIZE (512 * KIB)
+#define HASH_SIZE 1024
+
+struct host_exec {
+        u8 *code;
+        size_t used;
+        struct thunk thunks[THUNKS_MAX];
+        u32 n_thunks;
+        u32 hash[HASH_SIZE];
+};
+
+/* ---- faults ---- */
+
+/* The thunk that this thread is running, for the signal handler; NULL outside. */
+static _Thread_local const struct thunk *volatile running;
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+        ucontext_t *uc = context;
+        const struct thunk *thunk = running;
+        const u8 *rip = (const u8 *)(uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+
+        (void)info;
+        if (!thunk || rip < thunk->code || rip >= thunk->fault_exit) {
+                /* Not the guest's: die of it as if we were not here. */
+                signal(sig, SIG_DFL);
+                return;
+        }
+        uc->uc_mcontext.gregs[REG_RAX] = sig;
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)thunk->fault_exit;
+}
+
+static void install_handlers(void)
+{
+        static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+        struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
+
+        for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+                sigaction(signals[i], &action, NULL);
+}
+
+/* What the guest gets for a signal. SIGFPE is #XM or #MF by who can raise it. */
+_noreturn_ static void raise_host_fault(struct interp *in, const struct uop *u, int sig, bool x87)
+{
+        if (sig == SIGILL)
+                interp_raise(in, u, EXC_UD, NO_ERROR_CODE);
+        if (sig == SIGFPE && x87)
+                interp_raise(in, u, EXC_MF, NO_ERROR_CODE);
+        if (sig == SIGFPE)
+                interp_raise(in, u, in->cpu->paging.cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD, NO_ERROR_CODE);
+        interp_raise(in, u, EXC_GP, 0);
+}
+
+/* ---- making thunks ---- */
+
+static unsigned thunk_hash(const struct host_insn *h)
+{
+        unsigned x = h->n_bytes;
+
+        for (unsigned i = 0; i < h->n_bytes; i++)
+                x = x * 31 + h->bytes[i];
+        return x % HASH_SIZE;
+}
+
+static const struct thunk *thunk_get(struct host_exec *host, const struct host_insn *h)
+{
+        const unsigned bucket = thunk_hash(h);
+        struct thunk *thunk;
+        size_t fault_exit;
+
+        for (u32 i = host->hash[bucket]; i; i = host->thunks[i - 1].hash_next) {
+                thunk = &host->thunks[i - 1];
+                if (thunk->n_bytes == h->n_bytes && memcmp(thunk->bytes, h->bytes, h->n_bytes) == 0)
+                        return thunk;
+        }
+        if (host->n_thunks == THUNKS_MAX || CODE_SIZE - host->used < HOST_THUNK_MAX)
+                return NULL;
+        thunk = &host->thunks[host->n_thunks++];
+        thunk->code = host->code + host->used;
+        thunk->n_bytes = h->n_bytes;
+        memcpy(thunk->bytes, h->bytes, h->n_bytes);
+        host->used += ALIGN_UP(host_emit(h, thunk->code, &fault_exit), 16);
+        thunk->fault_exit = thunk->code + fault_exit;
+        thunk->hash_next = host->hash[bucket];
+        host->hash[bucket] = host->n_thunks;
+        return thunk;
+}
+
+typedef int thunk_fn(struct interp *in, void *operand, u8 *xsave);
+
+static inline int thunk_call(struct interp *in, const struct thunk *thunk, void *operand)
+{
+        int sig;
+
+        running = thunk;
+        sig = ((thunk_fn *)(uintptr_t)thunk->code)(in, operand, in->cpu->xsave);
+        running = NULL;
+        return sig;
+}
+
+/* ---- handlers: size is the operand's bytes, aux says what kind of instruction ---- */
+
+enum {
+        HOST_READS = 1,  /* the memory operand */
+        HOST_WRITES = 2,
+        HOST_X87 = 4,
+        HOST_X87_CONTROL = 8, /* does not record itself in the last-instruction pointers */
+        HOST_ENV = 16,        /* FNSTENV, FNSAVE: stores those pointers */
+};
+
+static const struct thunk *uop_thunk(const struct uop *u)
+{
+        return (const struct thunk *)(uintptr_t)u->imm;
+}
+
+HANDLER(op_host_reg)
+{
+        const int sig = thunk_call(in, uop_thunk(u), NULL);
+
+        if (unlikely(sig))
+                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+        NEXT(u);
+}
+
+/* The operand's copy for a slow access has the guest address's alignment within a cache line. */
+struct bounce {
+        u8 memory[64 + 1024] __attribute__((aligned(64)));
+};
+
+static int host_mem_slow(struct interp *in, const struct uop *u)
+{
+        const unsigned size = u->stack_size | (unsigned)(u->aux >> 8) << 8;
+        const u64 linear = ea_linear(in, u, size, u->aux & HOST_WRITES ? MMU_WRITE : MMU_READ);
+        struct bounce bounce;
+        u8 *p = bounce.memory + (linear & 63);
+        int sig;
+
+        if (u->aux & HOST_WRITES)
+                mem_probe_write(in, u, linear, size);
+        if (u->aux & HOST_READS)
+                mem_read_bytes(in, u, linear, p, size);
+        sig = thunk_call(in, uop_thunk(u), p);
+        if (sig)
+                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+        if (u->aux & HOST_WRITES)
+                mem_write_bytes(in, u, linear, p, size);
+        return 0;
+}
+
+static _noinline_ const struct uop *op_host_slow(struct interp *in, const struct uop *u)
+{
+        host_mem_slow(in, u);
+        SLOW_NEXT(u);
+}
+
+HANDLER(op_host_load)
+{
+        void *p = fast_ptr(in, u, MMU_READ, u->stack_size);
+        int sig;
+
+        if (unlikely(!p))
+                return op_host_slow(in, u);
+        sig = thunk_call(in, uop_thunk(u), p);
+        if (unlikely(sig))
+                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+        NEXT(u);
+}
+
+HANDLER(op_host_store)
+{
+        void *p = fast_ptr(in, u, MMU_WRITE, u->stack_size);
+        int sig;
+
+        if (unlikely(!p))
+                return op_host_slow(in, u);
+        sig = thunk_call(in, uop_thunk(u), p);
+        if (unlikely(sig))
+                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+        NEXT(u);
+}
+
+/* FNSTENV and FNSAVE write the last-instruction pointers: ours instead of the host's. SDM 1, 8.1.10; 32-bit protected format, or 16-bit. */
+static void patch_environment(const struct interp *in, u8 *p, unsigned size)
+{
+        if (size == 14 || size == 94) {
+                const u16 ip = (u16)in->fpu_ip, dp = (u16)in->fpu_dp;
+
+                memcpy(p + 6, &ip, 2);
+                memset(p + 8, 0, 2);
+                memcpy(p + 10, &dp, 2);
+                memset(p + 12, 0, 2);
+        } else {
+                const u32 ip = (u32)in->fpu_ip, op = 0, dp = (u32)in->fpu_dp;
+
+                memcpy(p + 12, &ip, 4);
+                memcpy(p + 16, &op, 4);
+                memcpy(p + 20, &dp, 4);
+                memset(p + 24, 0xff, 4);
+                memset(p + 24, 0, 2);
+        }
+}
+
+HANDLER(op_host_x87)
+{
+        const unsigned size = u->stack_size | (unsigned)(u->aux >> 8) << 8;
+        u64 linear = 0;
+
+        if (!(u->flags & UOP_MEM)) {
+                const int sig = thunk_call(in, uop_thunk(u), NULL);
+
+                if (sig)
+                        raise_host_fault(in, u, sig, true);
+        } else {
+                linear = ea_linear(in, u, size, u->aux & HOST_WRITES ? MMU_WRITE : MMU_READ);
+                if (u->aux & HOST_ENV) {
+                        struct bounce bounce;
+                        int sig;
+
+                        mem_probe_write(in, u, linear, size);
+                        sig = thunk_call(in, uop_thunk(u), bounce.memory);
+                        if (sig)
+                                raise_host_fault(in, u, sig, true);
+                        patch_environment(in, bounce.memory, size);
+                        mem_write_bytes(in, u, linear, bounce.memory, size);
+                } else {
+                        host_mem_slow(in, u);
+                }
+        }
+        if (!(u->aux & HOST_X87_CONTROL)) {
+                in->fpu_ip = interp_uop_rip(in, u);
+                if (u->flags & UOP_MEM)
+                        in->fpu_dp = linear;
+        }
+        SLOW_NEXT(u);
+}
+
+/* ---- unavailable ---- */
+
+HANDLER(op_no_device)
+{
+        interp_raise(in, u, EXC_NM, NO_ERROR_CODE);
+}
+
+/* ---- choosing ---- */
+
+/* Instruction-set extensions that the CPU model shows: those that the host has too. The last column is a CPUID bit that must be set in the
+ * model: leaf, register (a, b, c, d), bit. */
+static const struct {
+        ZydisISAExt ext;
+        u32 leaf;
+        char reg;
+        u8 bit;
+} extensions[] = {
+        { ZYDIS_ISA_EXT_BASE, 1, 'd', 0 },        { ZYDIS_ISA_EXT_X87, 1, 'd', 0 },       { ZYDIS_ISA_EXT_MMX, 1, 'd', 23 },
+        { ZYDIS_ISA_EXT_SSE, 1, 'd', 25 },        { ZYDIS_ISA_EXT_SSE2, 1, 'd', 26 },     { ZYDIS_ISA_EXT_SSE3, 1, 'c', 0 },
+        { ZYDIS_ISA_EXT_SSSE3, 1, 'c', 9 },       { ZYDIS_ISA_EXT_SSE4, 1, 'c', 19 },     { ZYDIS_ISA_EXT_AES, 1, 'c', 25 },
+        { ZYDIS_ISA_EXT_PCLMULQDQ, 1, 'c', 1 },   { ZYDIS_ISA_EXT_AVX, 1, 'c', 28 },      { ZYDIS_ISA_EXT_F16C, 1, 'c', 29 },
+        { ZYDIS_ISA_EXT_FMA, 1, 'c', 12 },        { ZYDIS_ISA_EXT_MOVBE, 1, 'c', 22 },    { ZYDIS_ISA_EXT_RDRAND, 1, 'c', 30 },
+        { ZYDIS_ISA_EXT_BMI1, 7, 'b', 3 },        { ZYDIS_ISA_EXT_AVX2, 7, 'b', 5 },      { ZYDIS_ISA_EXT_BMI2, 7, 'b', 8 },
+        { ZYDIS_ISA_EXT_AVX2GATHER, 7, 'b', 5 },  { ZYDIS_ISA_EXT_RDSEED, 7, 'b', 18 },   { ZYDIS_ISA_EXT_ADOX_ADCX, 7, 'b', 19 },
+        { ZYDIS_ISA_EXT_SHA, 7, 'b', 29 },        { ZYDIS_ISA_EXT_LZCNT, 0x80000001, 'c', 5 },
+        { ZYDIS_ISA_EXT_LONGMODE, 1, 'd', 0 },    { ZYDIS_ISA_EXT_AVXAES, 1, 'c', 25 },   { ZYDIS_ISA_EXT_SSE4A, 0x80000001, 'c', 6 },
+        { ZYDIS_ISA_EXT_XSAVE, 1, 'c', 26 },      { ZYDIS_ISA_EXT_XSAVEC, 0xd, 'x', 1 },  { ZYDIS_ISA_EXT_XSAVEOPT, 0xd, 'x', 0 },
+};
+
+static bool model_has(const struct decoding *d, ZydisISAExt ext)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(extensions); i++) {
+                struct cpuid_regs r;
+                u32 v;
+
+                if (extensions[i].ext != ext)
+                        continue;
+                cpuid_query(d->in->vcpu, extensions[i].leaf, extensions[i].reg == 'x', &r);
+                v = extensions[i].reg == 'b' ? r.ebx : extensions[i].reg == 'c' ? r.ecx : extensions[i].reg == 'd' ? r.edx : r.eax;
+                return v & BIT(extensions[i].bit);
+        }
+        return false;
+}
+
+enum unit { UNIT_INTEGER, UNIT_X87, UNIT_SSE, UNIT_AVX };
+
+static enum unit unit_of(const struct decoding *d)
+{
+        if (d->insn.meta.isa_ext == ZYDIS_ISA_EXT_X87)
+                return UNIT_X87;
+        for (unsigned i = 0; i < d->insn.operand_count; i++) {
+                if (d->ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
+                        continue;
+                switch (ZydisRegisterGetClass(d->ops[i].reg.value)) {
+                case ZYDIS_REGCLASS_MMX:
+                        return UNIT_X87;
+                case ZYDIS_REGCLASS_XMM:
+                case ZYDIS_REGCLASS_YMM:
+                        return d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? UNIT_AVX : UNIT_SSE;
+                default:
+                        break;
+                }
+        }
+        switch (d->insn.mnemonic) {
+        case ZYDIS_MNEMONIC_EMMS:
+                return UNIT_X87;
+        case ZYDIS_MNEMONIC_LDMXCSR:
+        case ZYDIS_MNEMONIC_STMXCSR:
+                return UNIT_SSE;
+        case ZYDIS_MNEMONIC_VLDMXCSR:
+        case ZYDIS_MNEMONIC_VSTMXCSR:
+        case ZYDIS_MNEMONIC_VZEROALL:
+        case ZYDIS_MNEMONIC_VZEROUPPER:
+                return UNIT_AVX;
+        default:
+                return UNIT_INTEGER;
+        }
+}
+
+/* The handler that refuses what the mode refuses, NULL when it may run. SDM 3A, table 2-3 and 13.1. */
+static uop_fn *refused(const struct decoding *d, enum unit unit)
+{
+        const bool real = !(d->mode & MODE_PROTECTED);
+        const bool avx512_like = d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
+                                 d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ||
+                                 d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP ||
+                                 d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW;
+
+        if (avx512_like || !model_has(d, d->insn.meta.isa_ext))
+                return op_undefined;
+        switch (unit) {
+        case UNIT_INTEGER:
+                return d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && real ? op_undefined : NULL;
+        case UNIT_X87:
+                if (d->insn.meta.isa_ext != ZYDIS_ISA_EXT_X87 && d->in->cpu->paging.cr0 & CR0_EM)
+                        return op_undefined; /* MMX */
+                return d->mode & MODE_NO_FPU ? op_no_device : NULL;
+        case UNIT_SSE:
+                return d->mode & MODE_NO_SSE ? op_undefined : d->mode & MODE_NM_SSE ? op_no_device : NULL;
+        default:
+                if (real || d->mode & MODE_NO_AVX)
+                        return op_undefined;
+                return d->mode & MODE_NM_SSE ? op_no_device : NULL;
+        }
+}
+
+static bool is_x87_control(ZydisMnemonic m)
+{
+        switch (m) {
+        case ZYDIS_MNEMONIC_FNINIT:
+        case ZYDIS_MNEMONIC_FNCLEX:
+        case ZYDIS_MNEMONIC_FLDCW:
+        case ZYDIS_MNEMONIC_FNSTCW:
+        case ZYDIS_MNEMONIC_FNSTSW:
+        case ZYDIS_MNEMONIC_FNSTENV:
+        case ZYDIS_MNEMONIC_FLDENV:
+        case ZYDIS_MNEMONIC_FNSAVE:
+        case ZYDIS_MNEMONIC_FRSTOR:
+        case ZYDIS_MNEMONIC_FWAIT:
+                return true;
+        default:
+                return false;
+        }
+}
+
+static void set_operand_size(const struct decoding *d, struct uop *u, u16 kind)
+{
+        const unsigned size = d->mem ? d->mem->size / 8u : 0;
+
+        if (d->mem && d->mem->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
+                kind |= HOST_READS;
+        if (d->mem && d->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+                kind |= HOST_WRITES;
+        /* stack_size is free here: it and aux's upper byte carry the operand's size. */
+        u->stack_size = (u8)size;
+        u->aux = (u16)(kind | (size >> 8) << 8);
+}
+
+bool host_decode(struct decoding *d, struct uop *u)
+{
+        const enum unit unit = unit_of(d);
+        uop_fn *fn = refused(d, unit);
+        struct host_insn h;
+        const struct thunk *thunk;
+        u16 kind = 0;
+
+        if (!fn)
+                fn = vector_op_find(d, u);
+        if (fn) {
+                u->fn = fn;
+                return true;
+        }
+        if (!host_encode(d, &h))
+                return false;
+        thunk = thunk_get(d->in->host_exec, &h);
+        if (!thunk)
+                return false;
+        u->imm = (uintptr_t)thunk;
+        if (unit == UNIT_X87 && d->insn.meta.isa_ext == ZYDIS_ISA_EXT_X87) {
+                kind = HOST_X87;
+                if (is_x87_control(d->insn.mnemonic))
+                        kind |= HOST_X87_CONTROL;
+                if (d->insn.mnemonic == ZYDIS_MNEMONIC_FNSTENV || d->insn.mnemonic == ZYDIS_MNEMONIC_FNSAVE)
+                        kind |= HOST_ENV;
+                set_operand_size(d, u, kind);
+                u->fn = op_host_x87;
+                return true;
+        }
+        set_operand_size(d, u, kind);
+        counter_inc(&d->in->vcpu->counters, COUNTER_HOST_EXECUTED);
+        if (!d->mem)
+                u->fn = op_host_reg;
+        else if (!d->flat || d->mem->size > 64 * 8)
+                u->fn = op_host_slow;
+        else
+                u->fn = u->aux & HOST_WRITES ? op_host_store : op_host_load;
+        return true;
+}
+
+/* ---- life ---- */
+
+int host_exec_new(struct interp *in, struct err **err)
+{
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+        struct host_exec *host = aligned_alloc(16, ALIGN_UP(sizeof(*host), 16));
+
+        if (!host)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for host-executed instructions");
+        memset(host, 0, sizeof(*host));
+        host->code = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (host->code == MAP_FAILED) {
+                int r = err_sys(err, errno, "mapping memory for generated code");
+
+                free(host);
+                return err_hint(err, r, "a security policy may forbid writable executable memory");
+        }
+        in->host_exec = host;
+        pthread_once(&once, install_handlers);
+        return 0;
+}
+
+void host_exec_free(struct interp *in)
+{
+        struct host_exec *host = in->host_exec;
+
+        if (host) {
+                munmap(host->code, CODE_SIZE);
+                free(host);
+                in->host_exec = NULL;
+        }
+}
