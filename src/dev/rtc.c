@@ -52,6 +52,7 @@ struct rtc {
         u8 cmos[CMOS_SIZE]; /* 0-9 and the century are current only while SET is on or right after time_to_registers */
         s64 offset_ns;      /* clock minus the host's UTC */
         u64 synced_ns;      /* events up to this time of the clock are in register C */
+        bool quiet;         /* quiesced: events wait */
 };
 
 /* ---- the calendar ---- */
@@ -211,6 +212,8 @@ static void rtc_sync(struct rtc *rtc)
         const u8 b = rtc->cmos[REG_B];
         u64 next = (u64)-1, alarm;
 
+        if (rtc->quiet)
+                return;
         rtc->synced_ns = now;
         if (!running(rtc)) {
                 loop_timer_cancel(&rtc->timer);
@@ -376,12 +379,18 @@ static int rtc_load(struct device *dev, struct state_in *in, u32 version, struct
 
 static void rtc_quiesce(struct device *dev)
 {
-        loop_timer_cancel(&container_of(dev, struct rtc, dev)->timer);
+        struct rtc *rtc = container_of(dev, struct rtc, dev);
+
+        rtc->quiet = true;
+        loop_timer_cancel(&rtc->timer);
 }
 
 static void rtc_resume(struct device *dev)
 {
-        rtc_sync(container_of(dev, struct rtc, dev));
+        struct rtc *rtc = container_of(dev, struct rtc, dev);
+
+        rtc->quiet = false;
+        rtc_sync(rtc);
 }
 
 static void rtc_destroy(struct device *dev)
