@@ -228,7 +228,7 @@ static unsigned debug_register(struct interp *in, const struct uop *u, unsigned 
 
                 interp_raise_event(in, &event);
         }
-        return (dr == 4 || dr == 5 ? dr + 2 : dr) & 7;
+        return dr == 4 || dr == 5 ? dr + 2 : dr;
 }
 
 /* SDM 3B, figure 17-1: reserved bits of DR6 and DR7 read as ones or zeros whatever is written. */
@@ -248,7 +248,7 @@ const struct uop *sys_mov_to_dr(struct interp *in, const struct uop *u)
 
         if (dr >= 6 && value >> 32)
                 sys_gp0(in, u);
-        in->cpu->dr[dr] = debug_register_value(dr, value);
+        in->cpu->dr[dr & 7] = debug_register_value(dr, value);
         /* Pages that hold a data breakpoint must not be in the TLB. */
         if (dr != 6 && (in->cpu->dr[7] & 0xff))
                 interp_flush_tlb(in);
