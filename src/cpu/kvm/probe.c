@@ -70,6 +70,7 @@ int kvm_open(struct err **err)
 #define PROBE_INSTRUCTIONS (2 * PROBE_ITERATIONS)
 #define PROBE_ROUNDS 3
 #define PROBE_NS_PER_INSTRUCTION_MAX 50
+#define PROBE_HOPELESS_NS (8ULL * PROBE_INSTRUCTIONS * PROBE_NS_PER_INSTRUCTION_MAX)
 
 /* loop: dec ecx; jnz loop; hlt */
 static const u8 probe_code[] = { 0xff, 0xc9, 0x75, 0xfc, 0xf4 };
@@ -163,7 +164,7 @@ static int probe_guest_time(struct probe_guest *g, u64 iterations, u64 *ret_ns)
         return g->run->exit_reason == KVM_EXIT_HLT ? 0 : -EIO;
 }
 
-/* The best of a few rounds: a round may be preempted, none can be too fast. */
+/* The best of a few rounds: a round may be preempted, none can be too fast. One that is far too slow settles it. */
 static int measure(int kvm_fd, u64 *ret_ns)
 {
         _cleanup_(probe_guest_clean) struct probe_guest g = { .vm_fd = -1, .vcpu_fd = -1 };
@@ -173,7 +174,7 @@ static int measure(int kvm_fd, u64 *ret_ns)
         r = probe_guest_init(kvm_fd, &g);
         if (r >= 0)
                 r = probe_guest_time(&g, 10, &ns); /* the first entry builds shadow or nested page tables */
-        for (unsigned i = 0; r >= 0 && i < PROBE_ROUNDS; i++) {
+        for (unsigned i = 0; r >= 0 && i < PROBE_ROUNDS && (i == 0 || best < PROBE_HOPELESS_NS); i++) {
                 r = probe_guest_time(&g, PROBE_ITERATIONS, &ns);
                 best = MIN(best, ns);
         }
