@@ -15,7 +15,7 @@
 #include "isa_options.h"
 
 #define LIMIT_DEFAULT 20
-#define SAFE_SHOWN 12
+#define SAFE_SHOWN    12
 #define PROGRESS_STEP (4 * MIB)
 
 struct census_options {
@@ -78,12 +78,13 @@ static int sweep(struct job *job, struct err **err)
                 job->range = range;
                 for (size_t at = 0; at < range->len;) {
                         at = isa_census_part(&job->census, range->data, range->len, at, at + PROGRESS_STEP,
-                                             range->address, on_finding, job);
+                                range->address, on_finding, job);
                         show_progress(job);
                 }
         }
         if (job->no_memory)
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for %" PRIu64 " findings", job->census.violations);
+                return err_set(
+                        err, ERR_NO_MEMORY, ENOMEM, "no memory for %" PRIu64 " findings", job->census.violations);
         return 0;
 }
 
@@ -151,7 +152,7 @@ static void print_classes(const struct isa_census *census)
         printf("%-21s %12s %8s\n", "CLASS", "COUNT", "SHARE");
         for (int c = 0; c < ISA_CLASS_COUNT; c++)
                 printf("%-21s %12" PRIu64 " %7.3f%%\n", isa_class_name((enum isa_class)c), census->by_class[c],
-                       census->instructions ? 100.0 * (double)census->by_class[c] / (double)census->instructions : 0);
+                        census->instructions ? 100.0 * (double)census->by_class[c] / (double)census->instructions : 0);
 }
 
 static void print_rows(const struct isa_census *census)
@@ -170,8 +171,8 @@ static void print_rows(const struct isa_census *census)
 
                         if ((int)v.class == c)
                                 printf("%-16s %-20s %-7s %10" PRIu64 "  %s\n", isa_row_name(row, name),
-                                       isa_class_name(v.class), isa_outcome_name(v.outcome_cpl3), counts[i].n,
-                                       row->reason);
+                                        isa_class_name(v.class), isa_outcome_name(v.outcome_cpl3), counts[i].n,
+                                        row->reason);
                 }
         }
 }
@@ -187,7 +188,8 @@ static int print_safe(const struct isa_census *census, bool all, struct err **er
         shown = all ? n : MIN(n, SAFE_SHOWN);
         printf("\nSafe by safe.def, %s:", all ? "all" : "most frequent");
         for (size_t i = 0; i < shown; i++)
-                printf("%s %s %" PRIu64, i ? "," : "", ZydisMnemonicGetString((ZydisMnemonic)counts[i].index), counts[i].n);
+                printf("%s %s %" PRIu64, i ? "," : "", ZydisMnemonicGetString((ZydisMnemonic)counts[i].index),
+                        counts[i].n);
         if (shown < n)
                 printf(", and %zu more mnemonics (--all)", n - shown);
         putchar('\n');
@@ -201,31 +203,31 @@ static void print_findings(const struct job *job)
         if (job->n_found == 0)
                 return;
         printf("\nSensitive and not trapping, %s%zu of %" PRIu64 ":\n",
-               job->n_found < job->census.violations ? "the first " : "", job->n_found, job->census.violations);
+                job->n_found < job->census.violations ? "the first " : "", job->n_found, job->census.violations);
         for (size_t i = 0; i < job->n_found; i++) {
                 symbol_text(job, &job->found[i], symbol, sizeof(symbol));
-                printf("  0x%016" PRIx64 "  %-16s %s\n", job->found[i].address, found_name(&job->found[i], name), symbol);
+                printf("  0x%016" PRIx64 "  %-16s%s%s\n", job->found[i].address, found_name(&job->found[i], name),
+                        symbol[0] ? " " : "", symbol);
         }
 }
 
 static void print_verdict(const struct isa_census *census)
 {
-        if (isa_census_strict(census))
-                printf("\nStrictly virtualizable (Popek and Goldberg, first theorem): yes. Every sensitive instruction in it\n"
-                       "traps at CPL 3, so a trap-and-emulate monitor gets control each time.\n");
-        else
-                printf("\nStrictly virtualizable (Popek and Goldberg, first theorem): no. %" PRIu64 " instructions of %zu\n"
-                       "kinds are sensitive and do not trap at CPL 3; a trap-and-emulate monitor would not notice them.\n",
-                       census->violations, violating_kinds(census));
-        if (isa_census_strict(census))
+        printf("\nStrictly virtualizable (Popek and Goldberg, first theorem): ");
+        if (isa_census_strict(census)) {
+                puts("yes. Every sensitive instruction in it\n"
+                     "traps at CPL 3, so a trap-and-emulate monitor gets control each time.");
                 return;
+        }
+        printf("no. %" PRIu64 " instructions of %zu kinds are\n"
+               "sensitive and do not trap at CPL 3; a trap-and-emulate monitor would not notice them.\n"
+               "As user code of a hybrid monitor (third theorem): ",
+                census->violations, violating_kinds(census));
         if (isa_census_hybrid(census))
-                printf("As user code of a hybrid monitor (third theorem): yes. None of them is sensitive in user mode; a\n"
-                       "monitor that interprets the guest's kernel may run this code directly.\n");
+                puts("yes. None of them is sensitive in user mode; a monitor that\n"
+                     "interprets the guest's kernel may run this code directly.");
         else
-                printf("As user code of a hybrid monitor (third theorem): no. %" PRIu64 " of them are sensitive in user mode\n"
-                       "too.\n",
-                       census->user_violations);
+                printf("no. %" PRIu64 " of them are sensitive in user mode too.\n", census->user_violations);
 }
 
 static int print_table(const struct job *job, struct err **err)
@@ -237,11 +239,11 @@ static int print_table(const struct job *job, struct err **err)
         if (!machine)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory");
         printf("%s: %s, %zu code range%s, %" PRIu64 " bytes, %" PRIu64 " instructions\n", job->path, job->file->kind,
-               job->file->n_ranges, job->file->n_ranges == 1 ? "" : "s", census->bytes, census->instructions);
+                job->file->n_ranges, job->file->n_ranges == 1 ? "" : "s", census->bytes, census->instructions);
         printf("machine: %s\n", machine);
-        printf("method: linear sweep; data among the code counts as code; skipped %" PRIu64 " bytes that do not decode, %" PRIu64
-               " of\n        int3 padding\n\n",
-               census->bad_bytes, census->padding_bytes);
+        printf("method: linear sweep, data among the code counts as code; skipped: %" PRIu64
+               " bytes of int3 padding, %" PRIu64 " bytes\n        that do not decode\n\n",
+                census->padding_bytes, census->bad_bytes);
         print_classes(census);
         print_rows(census);
         r = print_safe(census, job->options->all, err);
@@ -266,10 +268,10 @@ static json_t *rows_to_json(const struct isa_census *census)
                         continue;
                 json_array_append_new(
                         rows, json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:s, s:s}", "instruction",
-                                        isa_row_name(isa_row_at(i), name), "class", isa_class_name(v.class), "count",
-                                        (json_int_t)census->by_row[i], "at_cpl3", isa_outcome_name(v.outcome_cpl3),
-                                        "violates", isa_violates(&v), "user_sensitive", v.user_sensitive, "reason",
-                                        v.reason, "source", v.source));
+                                      isa_row_name(isa_row_at(i), name), "class", isa_class_name(v.class), "count",
+                                      (json_int_t)census->by_row[i], "at_cpl3", isa_outcome_name(v.outcome_cpl3),
+                                      "violates", isa_violates(&v), "user_sensitive", v.user_sensitive, "reason",
+                                      v.reason, "source", v.source));
         }
         return rows;
 }
@@ -285,8 +287,8 @@ static json_t *mnemonics_to_json(const struct isa_census *census)
                         if (isa_row_at(i)->mnemonic == m)
                                 n += census->by_row[i];
                 if (n)
-                        json_object_set_new(mnemonics, ZydisMnemonicGetString((ZydisMnemonic)m),
-                                            json_integer((json_int_t)n));
+                        json_object_set_new(
+                                mnemonics, ZydisMnemonicGetString((ZydisMnemonic)m), json_integer((json_int_t)n));
         }
         return mnemonics;
 }
@@ -307,9 +309,9 @@ static json_t *findings_to_json(const struct job *job)
         for (size_t i = 0; i < job->n_found; i++) {
                 symbol_text(job, &job->found[i], symbol, sizeof(symbol));
                 snprintf(address, sizeof(address), "0x%" PRIx64, job->found[i].address);
-                json_array_append_new(findings,
-                                      json_pack("{s:s, s:s, s:o}", "address", address, "instruction",
-                                                found_name(&job->found[i], name), "symbol", text_to_json(symbol)));
+                json_array_append_new(
+                        findings, json_pack("{s:s, s:s, s:o}", "address", address, "instruction",
+                                          found_name(&job->found[i], name), "symbol", text_to_json(symbol)));
         }
         return findings;
 }
@@ -320,18 +322,19 @@ static int print_json(const struct job *job, struct err **err)
         json_t *classes = json_object();
 
         for (int c = 0; c < ISA_CLASS_COUNT; c++)
-                json_object_set_new(classes, isa_class_name((enum isa_class)c),
-                                    json_integer((json_int_t)census->by_class[c]));
+                json_object_set_new(
+                        classes, isa_class_name((enum isa_class)c), json_integer((json_int_t)census->by_class[c]));
         return isa_print_json(
-                json_pack("{s:o, s:s, s:s, s:o, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:b, s:b}", "file",
-                          text_to_json(job->path), "kind", job->file->kind, "method", "linear sweep", "machine",
-                          isa_options_to_json(&job->options->isa), "ranges", (int)job->file->n_ranges, "bytes",
-                          (json_int_t)census->bytes, "undecodable_bytes", (json_int_t)census->bad_bytes,
-                          "padding_bytes", (json_int_t)census->padding_bytes, "instructions", (json_int_t)census->instructions, "classes", classes, "sensitive",
-                          rows_to_json(census), "mnemonics", mnemonics_to_json(census), "violations",
-                          (json_int_t)census->violations, "user_violations", (json_int_t)census->user_violations,
-                          "findings", findings_to_json(job), "strictly_virtualizable", isa_census_strict(census),
-                          "hybrid_virtualizable", isa_census_hybrid(census)),
+                json_pack("{s:o, s:s, s:s, s:o, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:I, s:o, s:b, s:b}",
+                        "file", text_to_json(job->path), "kind", job->file->kind, "method", "linear sweep", "machine",
+                        isa_options_to_json(&job->options->isa), "ranges", (int)job->file->n_ranges, "bytes",
+                        (json_int_t)census->bytes, "undecodable_bytes", (json_int_t)census->bad_bytes, "padding_bytes",
+                        (json_int_t)census->padding_bytes, "instructions", (json_int_t)census->instructions, "classes",
+                        classes, "sensitive", rows_to_json(census), "mnemonics", mnemonics_to_json(census),
+                        "violations", (json_int_t)census->violations, "user_violations",
+                        (json_int_t)census->user_violations, "findings", findings_to_json(job),
+                        "strictly_virtualizable", isa_census_strict(census), "hybrid_virtualizable",
+                        isa_census_hybrid(census)),
                 err);
 }
 
@@ -342,11 +345,11 @@ enum { OPTION_RAW = ISA_OPTION_OWN, OPTION_BASE, OPTION_LIMIT, OPTION_ALL };
 static void print_help(void)
 {
         puts("usage: strata isa census [OPTION...] FILE\n\n"
-             "Count the instructions in FILE by what they are to a virtual machine monitor, list those that are sensitive\n"
-             "and do not trap, and say whether the code is strictly virtualizable. FILE is an ELF executable, shared\n"
-             "object, kernel module or vmlinux, or a bzImage (its unpacked kernel is counted).\n\n"
-             "The sweep is linear: it decodes from the start of each code section and goes on one byte later where nothing\n"
-             "can be decoded. Data among the code is counted too, so the numbers are upper bounds.\n\n"
+             "Count the instructions in FILE by what they are to a virtual machine monitor, list those that are\n"
+             "sensitive and do not trap, and say whether the code is strictly virtualizable. FILE is an ELF\n"
+             "executable, shared object, kernel module or vmlinux, or a bzImage (its unpacked kernel is counted).\n\n"
+             "The sweep is linear: it decodes from the start of each code section and goes on one byte later where\n"
+             "nothing can be decoded. Data among the code is counted too, so the numbers are upper bounds.\n\n"
              "  --raw             FILE is plain machine code, of 64-bit mode unless --mode says otherwise\n"
              "  --base ADDRESS    where the first byte of a raw file is in memory (default: 0)\n"
              "  --limit N|all     list so many sensitive instructions that do not trap (default: 20)\n"

@@ -21,12 +21,8 @@ static int beside_me(const char *name, char ret_path[PATH_MAX], struct err **err
                 return err_sys(err, errno, "finding the directory of this program");
         path[n] = '\0';
         slash = strrchr(path, '/');
-        if (slash)
-                slash[1] = '\0';
-        if (strlen(path) + strlen(name) >= PATH_MAX)
+        if (!slash || snprintf(ret_path, PATH_MAX, "%.*s/%s", (int)(slash - path), path, name) >= PATH_MAX)
                 return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "the path of %s is too long", name);
-        strcpy(ret_path, path);
-        strcat(ret_path, name);
         return 0;
 }
 

@@ -43,14 +43,20 @@ static int truncated(struct err **err, const char *what)
         return err_set(err, ERR_BAD_IMAGE, ENOEXEC, "%s lie outside the ELF file, which is truncated or damaged", what);
 }
 
-#define READ_EHDR(bits)                                                                                                \
-        do {                                                                                                           \
-                Elf##bits##_Ehdr e;                                                                                    \
-                if (!get(file, 0, &e, sizeof(e)))                                                                      \
-                        return truncated(err, "the headers");                                                          \
-                *ret = (struct header){ .is_64 = bits == 64, .type = e.e_type, .machine = e.e_machine,                 \
-                                        .phentsize = e.e_phentsize, .shentsize = e.e_shentsize, .phnum = e.e_phnum,    \
-                                        .shnum = e.e_shnum, .phoff = e.e_phoff, .shoff = e.e_shoff };                  \
+#define READ_EHDR(bits)                                        \
+        do {                                                   \
+                Elf##bits##_Ehdr e;                            \
+                if (!get(file, 0, &e, sizeof(e)))              \
+                        return truncated(err, "the headers");  \
+                *ret = (struct header){ .is_64 = (bits) == 64, \
+                        .type = e.e_type,                      \
+                        .machine = e.e_machine,                \
+                        .phentsize = e.e_phentsize,            \
+                        .shentsize = e.e_shentsize,            \
+                        .phnum = e.e_phnum,                    \
+                        .shnum = e.e_shnum,                    \
+                        .phoff = e.e_phoff,                    \
+                        .shoff = e.e_shoff };                  \
         } while (0)
 
 static int read_header(const struct code_file *file, struct header *ret, struct err **err)
@@ -75,10 +81,14 @@ static int read_header(const struct code_file *file, struct header *ret, struct 
         return 0;
 }
 
-#define FILL_SECTION(s)                                                                                                \
-        (*ret = (struct section){ .type = (s).sh_type, .link = (s).sh_link, .flags = (s).sh_flags,                     \
-                                  .address = (s).sh_addr, .offset = (s).sh_offset, .size = (s).sh_size,                \
-                                  .entsize = (s).sh_entsize })
+#define FILL_SECTION(s)                                \
+        (*ret = (struct section){ .type = (s).sh_type, \
+                 .link = (s).sh_link,                  \
+                 .flags = (s).sh_flags,                \
+                 .address = (s).sh_addr,               \
+                 .offset = (s).sh_offset,              \
+                 .size = (s).sh_size,                  \
+                 .entsize = (s).sh_entsize })
 
 static bool read_section(const struct code_file *file, const struct header *h, u32 i, struct section *ret)
 {
@@ -87,8 +97,8 @@ static bool read_section(const struct code_file *file, const struct header *h, u
 
         if (h->shoff > file->len)
                 return false;
-        if (h->is_64 ? !get(file, h->shoff + (u64)i * sizeof(as_64), &as_64, sizeof(as_64)) :
-                       !get(file, h->shoff + (u64)i * sizeof(as_32), &as_32, sizeof(as_32)))
+        if (h->is_64 ? !get(file, h->shoff + (u64)i * sizeof(as_64), &as_64, sizeof(as_64))
+                     : !get(file, h->shoff + (u64)i * sizeof(as_32), &as_32, sizeof(as_32)))
                 return false;
         if (h->is_64)
                 FILL_SECTION(as_64);
@@ -142,8 +152,8 @@ static int read_code_segments(struct code_file *file, const struct header *h, st
                 Elf32_Phdr p32 = { 0 };
                 int r;
 
-                if (h->phoff > file->len || (h->is_64 ? !get(file, h->phoff + (u64)i * sizeof(p), &p, sizeof(p)) :
-                                             !get(file, h->phoff + (u64)i * sizeof(p32), &p32, sizeof(p32))))
+                if (h->phoff > file->len || (h->is_64 ? !get(file, h->phoff + (u64)i * sizeof(p), &p, sizeof(p))
+                                                      : !get(file, h->phoff + (u64)i * sizeof(p32), &p32, sizeof(p32))))
                         return truncated(err, "the program headers");
                 if (!h->is_64) {
                         p.p_type = p32.p_type;
@@ -187,8 +197,8 @@ static bool is_code_section(const struct code_file *file, u32 section)
         return false;
 }
 
-static bool read_symbol(const struct code_file *file, const struct header *h, const struct section *table, u64 i,
-                        Elf64_Sym *ret)
+static bool read_symbol(
+        const struct code_file *file, const struct header *h, const struct section *table, u64 i, Elf64_Sym *ret)
 {
         Elf32_Sym as_32;
 
@@ -196,8 +206,10 @@ static bool read_symbol(const struct code_file *file, const struct header *h, co
                 return get(file, table->offset + i * sizeof(*ret), ret, sizeof(*ret));
         if (!get(file, table->offset + i * sizeof(as_32), &as_32, sizeof(as_32)))
                 return false;
-        *ret = (Elf64_Sym){ .st_name = as_32.st_name, .st_info = as_32.st_info, .st_shndx = as_32.st_shndx,
-                            .st_value = as_32.st_value };
+        *ret = (Elf64_Sym){ .st_name = as_32.st_name,
+                .st_info = as_32.st_info,
+                .st_shndx = as_32.st_shndx,
+                .st_value = as_32.st_value };
         return true;
 }
 
@@ -208,8 +220,8 @@ static void read_symbols(struct code_file *file, const struct header *h, const s
         struct section names;
 
         if (!inside(file, table->offset, table->size) || table->link >= h->shnum ||
-            !read_section(file, h, table->link, &names) || !inside(file, names.offset, names.size) || names.size == 0 ||
-            file->data[names.offset + names.size - 1] != '\0')
+                !read_section(file, h, table->link, &names) || !inside(file, names.offset, names.size) ||
+                names.size == 0 || file->data[names.offset + names.size - 1] != '\0')
                 return;
         file->symbols = calloc(n, sizeof(*file->symbols));
         if (!file->symbols)
@@ -222,11 +234,10 @@ static void read_symbols(struct code_file *file, const struct header *h, const s
                         break;
                 type = ELF64_ST_TYPE(s.st_info);
                 if ((type != STT_FUNC && type != STT_NOTYPE) || s.st_name == 0 || s.st_name >= names.size ||
-                    !is_code_section(file, s.st_shndx))
+                        !is_code_section(file, s.st_shndx))
                         continue;
-                file->symbols[file->n_symbols++] = (struct code_symbol){
-                        s.st_value, s.st_shndx, (const char *)file->data + names.offset + s.st_name
-                };
+                file->symbols[file->n_symbols++] = (struct code_symbol){ s.st_value, s.st_shndx,
+                        (const char *)file->data + names.offset + s.st_name };
         }
         qsort(file->symbols, file->n_symbols, sizeof(*file->symbols), compare_symbols);
 }

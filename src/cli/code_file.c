@@ -45,8 +45,8 @@ static int read_all(const char *path, u8 **ret, size_t *ret_len, struct err **er
                         break;
                 len += (size_t)n;
                 if (len > CODE_FILE_MAX)
-                        return err_set(err, ERR_TOO_LARGE, EFBIG, "'%s' is larger than %llu MiB", path,
-                                       CODE_FILE_MAX / MIB);
+                        return err_set(
+                                err, ERR_TOO_LARGE, EFBIG, "'%s' is larger than %llu MiB", path, CODE_FILE_MAX / MIB);
         }
         *ret = TAKE_PTR(data);
         *ret_len = len;
@@ -104,8 +104,8 @@ static int take(struct code_file *file, const struct code_file_options *options,
         return err_hint(err, r, "--raw takes any file as plain machine code");
 }
 
-int code_file_parse(u8 *data, size_t len, const struct code_file_options *options, struct code_file **ret,
-                    struct err **err)
+int code_file_parse(
+        u8 *data, size_t len, const struct code_file_options *options, struct code_file **ret, struct err **err)
 {
         _cleanup_(code_file_freep) struct code_file *file = calloc(1, sizeof(*file));
         int r;

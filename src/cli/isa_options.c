@@ -12,16 +12,19 @@ static const struct {
         enum isa_mode mode;
         unsigned bits;
 } mode_names[] = {
-        { "long", ISA_MODE_LONG, 0 },           { "compat", ISA_MODE_COMPAT, 0 },
-        { "compat16", ISA_MODE_COMPAT, 16 },    { "protected", ISA_MODE_PROTECTED, 0 },
-        { "protected16", ISA_MODE_PROTECTED, 16 }, { "vm86", ISA_MODE_VM86, 0 },
+        { "long", ISA_MODE_LONG, 0 },
+        { "compat", ISA_MODE_COMPAT, 0 },
+        { "compat16", ISA_MODE_COMPAT, 16 },
+        { "protected", ISA_MODE_PROTECTED, 0 },
+        { "protected16", ISA_MODE_PROTECTED, 16 },
+        { "vm86", ISA_MODE_VM86, 0 },
         { "real", ISA_MODE_REAL, 0 },
 };
 
 void isa_options_init(struct isa_options *options)
 {
         *options = (struct isa_options){ .machine = ISA_MACHINE_LINUX,
-                                         .ctx = isa_machine(ISA_MACHINE_LINUX, ISA_MODE_LONG) };
+                .ctx = isa_machine(ISA_MACHINE_LINUX, ISA_MODE_LONG) };
 }
 
 static int take_mode(struct isa_options *options, const char *value, struct err **err)
@@ -110,13 +113,13 @@ void isa_options_print_help(void)
              "                    the real CPU and how it is set up (default: linux)");
         for (int id = 0; id < ISA_MACHINE_COUNT; id++)
                 printf("                      %-10s %s\n", isa_machine_name((enum isa_machine_id)id),
-                       isa_machine_text((enum isa_machine_id)id));
+                        isa_machine_text((enum isa_machine_id)id));
         puts("                    settings:");
         for (int knob = 0; knob < ISA_KNOB_COUNT; knob++)
                 printf("                      %-10s %s\n", isa_knob_name((enum isa_knob)knob),
-                       isa_knob_text((enum isa_knob)knob));
-        puts("  --mode MODE       long, compat, compat16, protected, protected16, vm86, real (real mode is judged as a\n"
-             "                    monitor would run it, in virtual-8086 mode)\n"
+                        isa_knob_text((enum isa_knob)knob));
+        puts("  --mode MODE       long, compat, compat16, protected, protected16, vm86, real (judged as a monitor\n"
+             "                    would run it, in virtual-8086 mode)\n"
              "  --format FORMAT   table (default) or json");
 }
 
@@ -148,7 +151,7 @@ json_t *isa_options_to_json(const struct isa_options *options)
                 if (options->ctx.knobs >> knob & 1)
                         json_array_append_new(settings, json_string(isa_knob_name((enum isa_knob)knob)));
         return json_pack("{s:s, s:s, s:i, s:o}", "name", isa_machine_name(options->machine), "mode",
-                         isa_mode_name(options->ctx.mode), "iopl", options->ctx.iopl, "settings", settings);
+                isa_mode_name(options->ctx.mode), "iopl", options->ctx.iopl, "settings", settings);
 }
 
 int isa_print_json(json_t *json, struct err **err)

@@ -19,7 +19,8 @@ struct isa_options {
 enum { ISA_OPTION_MACHINE = 256, ISA_OPTION_MODE, ISA_OPTION_FORMAT, ISA_OPTION_HELP, ISA_OPTION_OWN };
 
 #define ISA_OPTIONS_GETOPT                                                                                             \
-        { "machine", required_argument, NULL, ISA_OPTION_MACHINE }, { "mode", required_argument, NULL, ISA_OPTION_MODE }, \
+        { "machine", required_argument, NULL, ISA_OPTION_MACHINE },                                                    \
+                { "mode", required_argument, NULL, ISA_OPTION_MODE },                                                  \
                 { "format", required_argument, NULL, ISA_OPTION_FORMAT }, { "help", no_argument, NULL, ISA_OPTION_HELP }
 
 void isa_options_init(struct isa_options *options);

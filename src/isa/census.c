@@ -30,7 +30,7 @@ static size_t padding(const u8 *code, size_t len)
 }
 
 size_t isa_census_part(struct isa_census *census, const void *code, size_t len, size_t from, size_t to, u64 address,
-                       isa_on_finding *on_finding, void *opaque)
+        isa_on_finding *on_finding, void *opaque)
 {
         const u8 *bytes = code;
         ZydisDecoder decoder;
@@ -48,8 +48,8 @@ size_t isa_census_part(struct isa_census *census, const void *code, size_t len, 
                         at += n_padding;
                         continue;
                 }
-                if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, &decoder_context, bytes + at, len - at,
-                                                                &insn))) {
+                if (!ZYAN_SUCCESS(
+                            ZydisDecoderDecodeInstruction(&decoder, &decoder_context, bytes + at, len - at, &insn))) {
                         census->bad_bytes++;
                         at++;
                         continue;
@@ -64,8 +64,8 @@ size_t isa_census_part(struct isa_census *census, const void *code, size_t len, 
         return at;
 }
 
-void isa_census_add(struct isa_census *census, const void *code, size_t len, u64 address, isa_on_finding *on_finding,
-                    void *opaque)
+void isa_census_add(
+        struct isa_census *census, const void *code, size_t len, u64 address, isa_on_finding *on_finding, void *opaque)
 {
         isa_census_part(census, code, len, 0, len, address, on_finding, opaque);
 }

@@ -2,11 +2,12 @@
  *
  * A linear sweep: decoding starts at the first byte of each range; where no instruction can be decoded, one byte is
  * skipped. Two or more bytes CC (int3) in a row are padding between functions and not counted as instructions. Other
- * data between instructions (jump tables, constants) is counted as code, and after it the sweep needs a few instructions to fall into step again. The counts are an upper bound for what is there
- * and no statement about what is executed.
+ * data between instructions (jump tables, constants) is counted as code, and after it the sweep needs a few
+ * instructions to fall into step again. The counts are an upper bound for what is there and no statement about what is
+ * executed.
  *
  *         struct isa_census census;
- *         isa_census_init(&census, &ctx);
+ *         isa_census_init(&census, &ctx, 0);
  *         isa_census_add(&census, text, text_len, text_address, on_finding, &list);
  *         ... isa_census_strict(&census)
  *

@@ -189,7 +189,7 @@ const struct isa_safe_row *isa_find_safe(const ZydisDecodedInstruction *insn)
 
 /* --- Verdicts --- */
 
-/* cli and sti. Source: SDM 2A, CLI, table of the action by mode. */
+/* cli and sti. Source: SDM 2, CLI, table of the action by mode. */
 static bool iopl_faults(const struct isa_context *ctx, unsigned cpl)
 {
         if (cpl <= ctx->iopl)
@@ -199,7 +199,7 @@ static bool iopl_faults(const struct isa_context *ctx, unsigned cpl)
         return !(cpl == 3 && (ctx->knobs & K(PVI)));
 }
 
-/* pushf, popf, iret, int n. Source: SDM 3B, 21.3 (virtual-8086 mode). */
+/* pushf, popf, iret, int n. Source: SDM 3, 8086 emulation. */
 static bool vm86_faults(const struct isa_context *ctx)
 {
         return ctx->mode == ISA_MODE_VM86 && ctx->iopl < 3 && !(ctx->knobs & K(VME));
@@ -263,7 +263,8 @@ struct isa_verdict isa_judge(const struct isa_row *row, const struct isa_context
         v.outcome_cpl3 = isa_outcome(row, &deprivileged);
         v.traps_at_cpl3 = v.outcome_cpl3 != ISA_OUTCOME_RUNS;
         v.sensitive = row->kinds && (row->modes & BIT(ctx->mode)) && !(row->unless & ctx->knobs);
-        v.user_sensitive = v.sensitive && row->user;
+        /* With an IOPL of 3 user code reaches the real interrupt flag. */
+        v.user_sensitive = v.sensitive && (row->user || (traps[row->trap].rule == VM86 && ctx->iopl == 3));
         if (!v.sensitive)
                 v.class = ISA_CLASS_SAFE;
         else if (v.outcome_cpl3 == ISA_OUTCOME_FAULTS)
@@ -325,7 +326,7 @@ const char *isa_trap_text(const struct isa_row *row)
 const char *isa_row_name(const struct isa_row *row, char buf[ISA_ROW_NAME_MAX])
 {
         static const char *const suffix[ISA_FORM_COUNT] = {
-#define ISA_FORM(id, text) [ISA_FORM_##id] = text,
+#define ISA_FORM(id, text) [ISA_FORM_##id] = (text),
 #include "forms.def"
 #undef ISA_FORM
         };

@@ -3,7 +3,8 @@
  *
  * The terms are Popek and Goldberg's ("Formal Requirements for Virtualizable Third Generation Architectures", 1974):
  *
- *   control-sensitive    changes resources or the mode of the processor: interrupt flag, descriptor and page tables, I/O
+ *   control-sensitive    changes resources or the mode of the processor: interrupt flag, descriptor and page tables,
+ *                        I/O
  *   behaviour-sensitive  its effect depends on resources or on the mode: it shows the real tables, the real CPL, the
  *                        real clock
  *   privileged           sensitive, and faults at CPL 3, so that the monitor gets to emulate it
@@ -128,7 +129,8 @@ const struct isa_row *isa_find(const ZydisDecodedInstruction *insn);
 /* The line of safe.def that covers @insn, or NULL. */
 const struct isa_safe_row *isa_find_safe(const ZydisDecodedInstruction *insn);
 
-/* Popek and Goldberg's first theorem asks this of every instruction: is it sensitive without giving the monitor control? */
+/* Popek and Goldberg's first theorem asks this of every instruction: is it sensitive without giving control to the
+ * monitor? */
 static inline bool isa_violates(const struct isa_verdict *verdict)
 {
         return verdict->sensitive && !verdict->traps_at_cpl3;

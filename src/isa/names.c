@@ -93,7 +93,7 @@ void isa_decoder_init(ZydisDecoder *decoder, enum isa_mode mode, unsigned bits)
                 bits = modes[mode].bits;
         machine_mode = bits == 16 ? modes[mode].zydis16 : modes[mode].zydis32;
         ZydisDecoderInit(decoder, machine_mode,
-                         machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? ZYDIS_STACK_WIDTH_64 :
-                         bits == 16                                 ? ZYDIS_STACK_WIDTH_16 :
-                                                                      ZYDIS_STACK_WIDTH_32);
+                machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? ZYDIS_STACK_WIDTH_64
+                : bits == 16                               ? ZYDIS_STACK_WIDTH_16
+                                                           : ZYDIS_STACK_WIDTH_32);
 }

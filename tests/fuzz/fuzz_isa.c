@@ -1,5 +1,5 @@
-/* Arbitrary bytes as an ELF file, a bzImage or plain code: the census ends, its sums are right, nothing is read outside.
- * The first byte chooses the machine, mode and format. */
+/* Arbitrary bytes as an ELF file, a bzImage or plain code: the census ends, its sums are right, and nothing is read
+ * outside. The first byte chooses the machine, mode and format. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +32,12 @@ static void sweep(const struct code_file *file, const struct isa_context *ctx)
         isa_census_init(&census, ctx, 0);
         for (size_t i = 0; i < file->n_ranges; i++)
                 isa_census_add(&census, file->ranges[i].data, file->ranges[i].len, file->ranges[i].address, on_finding,
-                               (void *)file);
+                        (void *)file);
         for (int c = 0; c < ISA_CLASS_COUNT; c++)
                 sum += census.by_class[c];
         if (sum != census.instructions || census.bytes != file->code_bytes ||
-            census.instructions + census.bad_bytes + census.padding_bytes > census.bytes ||
-            census.user_violations > census.violations)
+                census.instructions + census.bad_bytes + census.padding_bytes > census.bytes ||
+                census.user_violations > census.violations)
                 abort();
 }
 

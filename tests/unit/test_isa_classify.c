@@ -257,24 +257,26 @@ struct knob_case {
         u8 code[4];
         size_t len;
         u32 knobs;
-        enum isa_class with, without;
+        int with, without; /* enum isa_class */
 };
 
 static void knobs_decide_as_the_manual_says(void **state)
 {
+        enum { SAFE = ISA_CLASS_SAFE, PRIVILEGED = ISA_CLASS_PRIVILEGED, CONTROL = ISA_CLASS_CONTROL_SENSITIVE,
+               BEHAVIOUR = ISA_CLASS_BEHAVIOUR_SENSITIVE };
         static const struct knob_case cases[] = {
-                { { 0x0f, 0x01, 0xe0 }, 3, K(UMIP), ISA_CLASS_PRIVILEGED, ISA_CLASS_BEHAVIOUR_SENSITIVE },    /* smsw */
-                { { 0x0f, 0x00, 0xc8 }, 3, K(UMIP), ISA_CLASS_PRIVILEGED, ISA_CLASS_BEHAVIOUR_SENSITIVE },    /* str */
-                { { 0x0f, 0x31 }, 2, K(TSD), ISA_CLASS_PRIVILEGED, ISA_CLASS_BEHAVIOUR_SENSITIVE },           /* rdtsc */
-                { { 0x0f, 0x01, 0xf9 }, 3, K(TSD), ISA_CLASS_PRIVILEGED, ISA_CLASS_BEHAVIOUR_SENSITIVE },     /* rdtscp */
-                { { 0x0f, 0x33 }, 2, K(PCE), ISA_CLASS_BEHAVIOUR_SENSITIVE, ISA_CLASS_PRIVILEGED },           /* rdpmc */
-                { { 0xf3, 0x0f, 0xae, 0xd0 }, 4, K(FSGSBASE), ISA_CLASS_CONTROL_SENSITIVE, ISA_CLASS_PRIVILEGED },
-                { { 0x0f, 0x01, 0xd0 }, 3, K(OSXSAVE), ISA_CLASS_BEHAVIOUR_SENSITIVE, ISA_CLASS_PRIVILEGED }, /* xgetbv */
-                { { 0x0f, 0x01, 0xef }, 3, K(PKE), ISA_CLASS_CONTROL_SENSITIVE, ISA_CLASS_PRIVILEGED },       /* wrpkru */
-                { { 0x0f, 0xa2 }, 2, K(CPUIDF), ISA_CLASS_PRIVILEGED, ISA_CLASS_BEHAVIOUR_SENSITIVE },        /* cpuid */
-                { { 0xfa }, 1, K(PVI), ISA_CLASS_CONTROL_SENSITIVE, ISA_CLASS_PRIVILEGED },                   /* cli */
-                { { 0xd9, 0x30 }, 2, K(FCS0), ISA_CLASS_SAFE, ISA_CLASS_BEHAVIOUR_SENSITIVE },                /* fnstenv */
-                { { 0xd9, 0x30 }, 2, K(TS), ISA_CLASS_PRIVILEGED, ISA_CLASS_BEHAVIOUR_SENSITIVE },
+                { { 0x0f, 0x01, 0xe0 }, 3, K(UMIP), PRIVILEGED, BEHAVIOUR }, /* smsw */
+                { { 0x0f, 0x00, 0xc8 }, 3, K(UMIP), PRIVILEGED, BEHAVIOUR }, /* str */
+                { { 0x0f, 0x31 }, 2, K(TSD), PRIVILEGED, BEHAVIOUR }, /* rdtsc */
+                { { 0x0f, 0x01, 0xf9 }, 3, K(TSD), PRIVILEGED, BEHAVIOUR }, /* rdtscp */
+                { { 0x0f, 0x33 }, 2, K(PCE), BEHAVIOUR, PRIVILEGED }, /* rdpmc */
+                { { 0xf3, 0x0f, 0xae, 0xd0 }, 4, K(FSGSBASE), CONTROL, PRIVILEGED },
+                { { 0x0f, 0x01, 0xd0 }, 3, K(OSXSAVE), BEHAVIOUR, PRIVILEGED }, /* xgetbv */
+                { { 0x0f, 0x01, 0xef }, 3, K(PKE), CONTROL, PRIVILEGED }, /* wrpkru */
+                { { 0x0f, 0xa2 }, 2, K(CPUIDF), PRIVILEGED, BEHAVIOUR }, /* cpuid */
+                { { 0xfa }, 1, K(PVI), CONTROL, PRIVILEGED }, /* cli */
+                { { 0xd9, 0x30 }, 2, K(FCS0), SAFE, BEHAVIOUR }, /* fnstenv */
+                { { 0xd9, 0x30 }, 2, K(TS), PRIVILEGED, BEHAVIOUR },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -350,6 +352,12 @@ static void the_third_theorem_forgives_what_only_a_kernel_notices(void **state)
         assert_true(isa_violates(&popf));
         assert_false(isa_violates_user(&popf));
         assert_true(isa_violates_user(&lar));
+        /* With IOPL 3 user code reaches the real interrupt flag. */
+        ctx.iopl = 3;
+        popf = verdict_of(&ctx, CODE(0x9d));
+        assert_true(isa_violates_user(&popf));
+        popf = verdict_of(&ctx, CODE(0xfa)); /* cli */
+        assert_true(isa_violates_user(&popf));
 }
 
 int main(void)

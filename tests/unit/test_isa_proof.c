@@ -1,13 +1,13 @@
 /* The classification, proved on the CPU: every sensitive instruction is executed at CPL 3, and what the hardware does
  * is compared with what the tables say for the settings that this host has.
  *
- * Each proof is a few instructions (isa_proof.def), copied into a page of a forked child and entered there, in 64-bit or
- * through a far return in compatibility mode. A child that gets to the end exits with 0; one that faults dies by the
- * signal that Linux makes of the exception: SIGSEGV for #GP, SIGILL for #UD.
+ * Each proof is a few instructions (isa_proof.def), copied into a page of a forked child and entered there, in 64-bit
+ * mode or through a far return in compatibility mode. A child that gets to the end exits with 0; one that faults dies by
+ * the signal that Linux makes of the exception: SIGSEGV for #GP, SIGILL for #UD.
  *
  * Linux hides one fault from processes: under UMIP it emulates sgdt and its kin with made-up results. To do so it reads
- * the instruction, so the page is made execute-only, which protection keys enforce on the kernel too; then the emulation
- * gives up and the fault becomes visible. Source: Linux's Documentation/core-api/protection-keys.rst. */
+ * the instruction, so the page is made execute-only, which protection keys enforce on the kernel too; then emulation
+ * fails and the fault becomes visible. Source: Linux's Documentation/core-api/protection-keys.rst. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -352,7 +352,8 @@ static void the_cpu_does_what_the_table_says(void **state)
         got = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
         if (features[proof->need].quirk == LOOSE && wanted == SIGSEGV && got == SIGILL)
                 got = wanted;
-        /* KVM offers UMIP on CPUs that lack it by intercepting accesses to the descriptor tables; smsw has no intercept. */
+        /* KVM offers UMIP on CPUs that lack it by intercepting accesses to the descriptor tables; for smsw there is no
+         * intercept. */
         if (row->mnemonic == ZYDIS_MNEMONIC_SMSW && wanted && WIFEXITED(status) && cpuid_bit(1, 0, ECX_, 31)) {
                 print_message("%s: skipped: the hypervisor below emulates UMIP, which is impossible for smsw\n",
                               proof->id);
