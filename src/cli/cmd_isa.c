@@ -175,7 +175,7 @@ static void print_decoded(const struct decoded *d, const struct isa_context *ctx
         outcomes_by_cpl(d, ctx, at);
         printf("%-24s %s\n", d->bytes, d->text);
         printf("  class    %s%s\n", isa_class_name(v->class),
-                isa_violates(v) ? ": does not trap, so no monitor can rely on it" : "");
+                isa_violates(v) ? ", and does not trap: a monitor must find it by itself" : "");
         if (v->row) {
                 printf("  nature   %s%s\n", kinds_text(v->row->kinds),
                         v->user_sensitive ? "; in the guest's user mode too" : "");

@@ -172,7 +172,7 @@ static void print_rows(const struct isa_census *census)
                         if ((int)v.class == c)
                                 printf("%-16s %-20s %-7s %10" PRIu64 "  %s\n", isa_row_name(row, name),
                                         isa_class_name(v.class), isa_outcome_name(v.outcome_cpl3), counts[i].n,
-                                        row->reason);
+                                        v.reason);
                 }
         }
 }
@@ -206,8 +206,8 @@ static void print_findings(const struct job *job)
                 job->n_found < job->census.violations ? "the first " : "", job->n_found, job->census.violations);
         for (size_t i = 0; i < job->n_found; i++) {
                 symbol_text(job, &job->found[i], symbol, sizeof(symbol));
-                printf("  0x%016" PRIx64 "  %-16s%s%s\n", job->found[i].address, found_name(&job->found[i], name),
-                        symbol[0] ? " " : "", symbol);
+                printf("  0x%016" PRIx64 "  %-*s%s%s\n", job->found[i].address, symbol[0] ? 16 : 0,
+                        found_name(&job->found[i], name), symbol[0] ? " " : "", symbol);
         }
 }
 

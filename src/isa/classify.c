@@ -265,6 +265,9 @@ struct isa_verdict isa_judge(const struct isa_row *row, const struct isa_context
         v.sensitive = row->kinds && (row->modes & BIT(ctx->mode)) && !(row->unless & ctx->knobs);
         /* With an IOPL of 3 user code reaches the real interrupt flag. */
         v.user_sensitive = v.sensitive && (row->user || (traps[row->trap].rule == VM86 && ctx->iopl == 3));
+        if (row->kinds && !v.sensitive)
+                v.reason = row->unless & ctx->knobs ? "sensitive elsewhere, but this machine's settings make it safe"
+                                                    : "sensitive in other modes only";
         if (!v.sensitive)
                 v.class = ISA_CLASS_SAFE;
         else if (v.outcome_cpl3 == ISA_OUTCOME_FAULTS)

@@ -2,8 +2,8 @@
  * is compared with what the tables say for the settings that this host has.
  *
  * Each proof is a few instructions (isa_proof.def), copied into a page of a forked child and entered there, in 64-bit
- * mode or through a far return in compatibility mode. A child that gets to the end exits with 0; one that faults dies by
- * the signal that Linux makes of the exception: SIGSEGV for #GP, SIGILL for #UD.
+ * mode or through a far return in compatibility mode. A child that gets to the end exits with 0; one that faults dies
+ * by the signal that Linux makes of the exception: SIGSEGV for #GP, SIGILL for #UD.
  *
  * Linux hides one fault from processes: under UMIP it emulates sgdt and its kin with made-up results. To do so it reads
  * the instruction, so the page is made execute-only, which protection keys enforce on the kernel too; then emulation
