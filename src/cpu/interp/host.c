@@ -76,30 +76,6 @@ static unsigned thunk_hash(const struct host_insn *h)
         return x % HASH_SIZE;
 }
 
-static const struct thunk *thunk_get(struct host_exec *host, const struct host_insn *h)
-{
-        const unsigned bucket = thunk_hash(h);
-        struct thunk *thunk;
-        size_t fault_exit;
-
-        for (u32 i = host->hash[bucket]; i; i = host->thunks[i - 1].hash_next) {
-                thunk = &host->thunks[i - 1];
-                if (thunk->n_bytes == h->n_bytes && memcmp(thunk->bytes, h->bytes, h->n_bytes) == 0)
-                        return thunk;
-        }
-        if (host->n_thunks == THUNKS_MAX || CODE_SIZE - host->used < HOST_THUNK_MAX)
-                return NULL;
-        thunk = &host->thunks[host->n_thunks++];
-        thunk->code = host->code + host->used;
-        thunk->n_bytes = h->n_bytes;
-        memcpy(thunk->bytes, h->bytes, h->n_bytes);
-        host->used += ALIGN_UP(host_emit(h, thunk->code, &fault_exit), 16);
-        thunk->fault_exit = thunk->code + fault_exit;
-        thunk->hash_next = host->hash[bucket];
-        host->hash[bucket] = host->n_thunks;
-        return thunk;
-}
-
 typedef int thunk_fn(struct interp *in, void *operand, u8 *xsave);
 
 static inline int thunk_call(struct interp *in, const struct thunk *thunk, void *operand)
@@ -110,6 +86,58 @@ static inline int thunk_call(struct interp *in, const struct thunk *thunk, void 
         sig = ((thunk_fn *)(uintptr_t)thunk->code)(in, operand, in->cpu->xsave);
         running = NULL;
         return sig;
+}
+
+/* Does the instruction insist on an aligned operand? The processor is asked, with the guest's state put aside: a misaligned operand is reported before a
+ * page fault, so the answer is needed where the operand cannot be reached. */
+static bool insists_on_alignment(struct interp *in, const struct thunk *thunk)
+{
+        const unsigned masked = 0x1f80;
+        u8 xsave[XSAVE_SIZE], operand[128] __attribute__((aligned(64))) = { 0 };
+        u64 regs[ARRAY_SIZE(in->regs)];
+        const u16 flags = in->flags;
+        unsigned mxcsr;
+        int sig;
+
+        memcpy(xsave, in->cpu->xsave, sizeof(xsave));
+        memcpy(regs, in->regs, sizeof(regs));
+        __asm__ volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(mxcsr) : "m"(masked));
+        sig = thunk_call(in, thunk, operand + 1);
+        __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+        memcpy(in->regs, regs, sizeof(regs));
+        memcpy(in->cpu->xsave, xsave, sizeof(xsave));
+        in->flags = flags;
+        return sig == SIGSEGV;
+}
+
+/* @operand_size is 0 when the operand's alignment cannot matter. */
+static const struct thunk *thunk_get(struct interp *in, const struct host_insn *h, unsigned operand_size)
+{
+        struct host_exec *host = in->host_exec;
+        const unsigned bucket = thunk_hash(h);
+        struct thunk *thunk;
+        size_t fault_exit;
+
+        for (u32 i = host->hash[bucket]; i; i = host->thunks[i - 1].hash_next) {
+                thunk = &host->thunks[i - 1];
+                if (thunk->n_bytes == h->n_bytes && thunk->rsp_host == h->rsp_host &&
+                    memcmp(thunk->bytes, h->bytes, h->n_bytes) == 0)
+                        return thunk;
+        }
+        if (host->n_thunks == THUNKS_MAX || CODE_SIZE - host->used < HOST_THUNK_MAX)
+                return NULL;
+        thunk = &host->thunks[host->n_thunks++];
+        thunk->code = host->code + host->used;
+        thunk->n_bytes = h->n_bytes;
+        thunk->rsp_host = h->rsp_host;
+        memcpy(thunk->bytes, h->bytes, h->n_bytes);
+        host->used += ALIGN_UP(host_emit(h, thunk->code, &fault_exit), 16);
+        thunk->fault_exit = thunk->code + fault_exit;
+        thunk->hash_next = host->hash[bucket];
+        host->hash[bucket] = host->n_thunks;
+        if (operand_size >= 16 && insists_on_alignment(in, thunk))
+                thunk->align = (u8)operand_size;
+        return thunk;
 }
 
 /* ---- handlers: size is the operand's bytes, aux says what kind of instruction ---- */
@@ -144,11 +172,17 @@ struct bounce {
 static int host_mem_slow(struct interp *in, const struct uop *u)
 {
         const unsigned size = u->stack_size | (unsigned)(u->aux >> 8) << 8;
-        const u64 linear = ea_linear(in, u, size, u->aux & HOST_WRITES ? MMU_WRITE : MMU_READ);
+        const unsigned align = uop_thunk(u)->align;
         struct bounce bounce;
-        u8 *p = bounce.memory + (linear & 63);
+        u64 linear;
+        u8 *p;
         int sig;
 
+        /* Alignment comes first, before even a non-canonical address. */
+        if (align && (ea_offset(in, u) + in->seg_base[u->seg]) & (align - 1u))
+                interp_raise(in, u, EXC_GP, 0);
+        linear = ea_linear(in, u, size, u->aux & HOST_WRITES ? MMU_WRITE : MMU_READ);
+        p = bounce.memory + (linear & 63);
         if (u->aux & HOST_WRITES)
                 mem_probe_write(in, u, linear, size);
         if (u->aux & HOST_READS)
@@ -214,36 +248,52 @@ static void patch_environment(const struct interp *in, u8 *p, unsigned size)
         }
 }
 
+/* A store that meets an unmasked exception does not happen: not even its address matters then. So it is tried on the side first, and undone
+ * if the exception summary says that memory would have been written. */
+static u64 x87_store(struct interp *in, const struct uop *u, unsigned size)
+{
+        u8 before[512] __attribute__((aligned(16)));
+        struct bounce bounce;
+        u64 linear;
+        u16 fsw;
+        int sig;
+
+        __asm__ volatile("fxsave64 %0" : "=m"(before));
+        sig = thunk_call(in, uop_thunk(u), bounce.memory);
+        if (sig)
+                raise_host_fault(in, u, sig, true);
+        __asm__ volatile("fnstsw %0" : "=m"(fsw));
+        if (fsw & 0x80 && !(u->aux & HOST_X87_CONTROL))
+                return in->fpu_dp;
+        xsave_host_load(before);
+        linear = ea_linear(in, u, size, MMU_WRITE);
+        mem_probe_write(in, u, linear, size);
+        thunk_call(in, uop_thunk(u), bounce.memory);
+        if (u->aux & HOST_ENV)
+                patch_environment(in, bounce.memory, size);
+        mem_write_bytes(in, u, linear, bounce.memory, size);
+        return linear;
+}
+
 HANDLER(op_host_x87)
 {
         const unsigned size = u->stack_size | (unsigned)(u->aux >> 8) << 8;
-        u64 linear = 0;
+        u64 linear = in->fpu_dp;
 
         if (!(u->flags & UOP_MEM)) {
                 const int sig = thunk_call(in, uop_thunk(u), NULL);
 
                 if (sig)
                         raise_host_fault(in, u, sig, true);
+        } else if (u->aux & HOST_WRITES) {
+                linear = x87_store(in, u, size);
         } else {
-                linear = ea_linear(in, u, size, u->aux & HOST_WRITES ? MMU_WRITE : MMU_READ);
-                if (u->aux & HOST_ENV) {
-                        struct bounce bounce;
-                        int sig;
-
-                        mem_probe_write(in, u, linear, size);
-                        sig = thunk_call(in, uop_thunk(u), bounce.memory);
-                        if (sig)
-                                raise_host_fault(in, u, sig, true);
-                        patch_environment(in, bounce.memory, size);
-                        mem_write_bytes(in, u, linear, bounce.memory, size);
-                } else {
-                        host_mem_slow(in, u);
-                }
+                linear = ea_offset(in, u) + in->seg_base[u->seg];
+                host_mem_slow(in, u);
         }
         if (!(u->aux & HOST_X87_CONTROL)) {
                 in->fpu_ip = interp_uop_rip(in, u);
-                if (u->flags & UOP_MEM)
-                        in->fpu_dp = linear;
+                in->fpu_dp = linear;
         }
         SLOW_NEXT(u);
 }
@@ -402,7 +452,7 @@ bool host_decode(struct decoding *d, struct uop *u)
         }
         if (!host_encode(d, &h))
                 return false;
-        thunk = thunk_get(d->in->host_exec, &h);
+        thunk = thunk_get(d->in, &h, d->mem && d->mem->size <= 256 && (unit == UNIT_SSE || unit == UNIT_AVX) ? d->mem->size / 8 : 0);
         if (!thunk)
                 return false;
         u->imm = (uintptr_t)thunk;

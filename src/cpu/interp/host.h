@@ -17,8 +17,10 @@ struct thunk {
         u8 *code;
         u8 *fault_exit;     /* where the signal handler resumes */
         u32 hash_next;      /* index + 1 */
-        u8 n_bytes;         /* of the instruction as encoded for the host: the key */
+        u8 align;           /* what its memory operand must be aligned to, bytes; found by trying */
+        u8 n_bytes;         /* of the instruction as encoded for the host: the key, with ... */
         u8 bytes[15];
+        u8 rsp_host;        /* ... the host register that stands for the guest's RSP; RSP when it takes no part */
 };
 
 /* What host_encode found out about an instruction. */
@@ -27,7 +29,7 @@ struct host_insn {
         u8 n_bytes;
         u8 state, memory, vectors; /* registers that hold the interpreter, the operand's address, the vector area; memory NO_HOST_REG if none */
         u16 gpr_read, gpr_written; /* host registers to load and store, one bit each */
-        u8 gpr_guest[16];          /* which guest register each holds (RSP is always another one's guest) */
+        u8 rsp_host;               /* holds the guest's RSP, since the host's own must stay; RSP when it takes no part */
         u16 vec_read, vec_written;
         bool ymm;                  /* whole YMM registers, else XMM */
         bool flags_read, flags_written;
@@ -42,4 +44,6 @@ size_t host_emit(const struct host_insn *h, u8 *code, size_t *ret_fault_exit);
 
 /* xsave.c: handlers of FXSAVE, XSAVE and kin, and the AVX2 instructions whose memory operand is not one range. NULL when it is none. */
 uop_fn *xsave_op_find(unsigned mnemonic);
+/* Loads the host's x87 registers and MXCSR from an FXSAVE64 image. */
+void xsave_host_load(const u8 image[512]);
 uop_fn *vector_op_find(struct decoding *d, struct uop *u);

@@ -114,7 +114,7 @@ static void emit_gprs(struct emitter *e, const struct host_insn *h, bool store)
 
         for (unsigned i = 0; i < 16; i++)
                 if (mask & BIT(i))
-                        emit_gpr(e, store, i, h->state, (u32)(offsetof(struct interp, regs) + h->gpr_guest[i] * 8u));
+                        emit_gpr(e, store, i, h->state, (u32)(offsetof(struct interp, regs) + (i == h->rsp_host ? RSP : i) * 8u));
 }
 
 static const u8 saved[] = { RBX, RBP, R12, R13, R14, R15 };

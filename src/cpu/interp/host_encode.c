@@ -85,11 +85,10 @@ bool host_encode(const struct decoding *d, struct host_insn *h)
         ZydisEncoderRequest request;
         bool high_byte = false;
         ZyanUSize length = sizeof(h->bytes);
-        u16 used = BIT(RSP), rsp_host = 0;
+        u16 used = BIT(RSP);
 
         memset(h, 0, sizeof(*h));
-        for (unsigned i = 0; i < 16; i++)
-                h->gpr_guest[i] = (u8)i;
+        h->rsp_host = RSP;
         for (unsigned i = 0; i < d->insn.operand_count; i++)
                 if (!note_operand(&d->ops[i], h, &used, &high_byte))
                         return false;
@@ -112,14 +111,12 @@ bool host_encode(const struct decoding *d, struct host_insn *h)
                 h->memory = take_register(&used, low, ARRAY_SIZE(low));
         h->state = take_register(&used, high, ARRAY_SIZE(high));
         h->vectors = take_register(&used, high, ARRAY_SIZE(high));
-        /* Legacy FXSAVE-like forms aside, a stack pointer operand runs in another register: the host's own must stay. */
         if (h->gpr_read & BIT(RSP)) {
                 const u8 host = take_register(&used, high_byte ? low : high, high_byte ? ARRAY_SIZE(low) : ARRAY_SIZE(high));
 
                 if (host == NO_HOST_REG)
                         return false;
-                rsp_host = host;
-                h->gpr_guest[host] = RSP;
+                h->rsp_host = host;
                 h->gpr_read = (u16)((h->gpr_read & ~BIT(RSP)) | BIT(host));
                 if (h->gpr_written & BIT(RSP))
                         h->gpr_written = (u16)((h->gpr_written & ~BIT(RSP)) | BIT(host));
@@ -135,9 +132,9 @@ bool host_encode(const struct decoding *d, struct host_insn *h)
                         op->mem.index = ZYDIS_REGISTER_NONE;
                         op->mem.scale = 0;
                         op->mem.displacement = 0;
-                } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && rsp_host && is_gpr(op->reg.value) &&
+                } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && h->rsp_host != RSP && is_gpr(op->reg.value) &&
                            decode_gpr_offset(op->reg.value) == RSP * 8) {
-                        op->reg.value = same_size(op->reg.value, (u8)rsp_host);
+                        op->reg.value = same_size(op->reg.value, h->rsp_host);
                 }
         }
         if (!ZYAN_SUCCESS(ZydisEncoderEncodeInstruction(&request, h->bytes, &length)))

@@ -59,7 +59,8 @@ static const struct uop *pause_here(struct interp *in, const struct uop *u)
 /* Elements that a bulk step may do now: forward, 64-bit addressing, count limited so that interrupts stay prompt. */
 static u64 bulk_count(const struct interp *in, const struct uop *u, u64 left)
 {
-        if (!(u->flags & UOP_REP) || in->rflags & RFLAGS_DF || u->addr_size != 8 || !(in->mode & MODE_LONG64))
+        if (!(u->flags & UOP_REP) || in->rflags & RFLAGS_DF || u->addr_size != 8 ||
+            (in->mode & (MODE_LONG64 | MODE_SINGLE)) != MODE_LONG64)
                 return 0;
         return left;
 }
@@ -176,8 +177,9 @@ static u64 scas_step(struct interp *in, const struct uop *u, const struct string
 
 static u64 cmps_step(struct interp *in, const struct uop *u, const struct string_op *op, u64 left)
 {
-        const u64 a = mem_read(in, u, source_linear(in, u, op, u->size), u->size);
+        /* When both would fault, processors report ES:[RDI]. */
         const u64 b = mem_read(in, u, dest_linear(in, u, op, u->size, MMU_READ), u->size);
+        const u64 a = mem_read(in, u, source_linear(in, u, op, u->size), u->size);
 
         (void)left;
         compare(in, a, b, u->size);
@@ -194,7 +196,6 @@ static u64 ins_step(struct interp *in, const struct uop *u, const struct string_
         void *p;
 
         (void)left;
-        sys_check_io_permission(in, u, port, u->size);
         /* The destination is checked before the device is read: reading may have side effects. */
         p = mem_rmw_begin(in, u, dest_linear(in, u, op, u->size, MMU_WRITE), u->size, false, false, &rmw);
         io_read(in->vcpu->ports, port, u->size, &value);
@@ -211,12 +212,17 @@ static u64 outs_step(struct interp *in, const struct uop *u, const struct string
         u64 value;
 
         (void)left;
-        sys_check_io_permission(in, u, port, u->size);
         value = mem_read(in, u, source_linear(in, u, op, u->size), u->size);
         io_write(in->vcpu->ports, port, value, u->size);
         exit_count(&in->vcpu->counters, EXIT_PIO);
         index_advance(in, u, RSI, op->step);
         return 1;
+}
+
+/* INS and OUTS are checked even when the count is 0. */
+static void check_port(struct interp *in, const struct uop *u)
+{
+        sys_check_io_permission(in, u, (u16)in->regs[RDX], u->size);
 }
 
 typedef u64 step_fn(struct interp *in, const struct uop *u, const struct string_op *op, u64 left);
@@ -257,8 +263,14 @@ STRING_HANDLER(stos, false)
 STRING_HANDLER(lods, false)
 STRING_HANDLER(scas, true)
 STRING_HANDLER(cmps, true)
-STRING_HANDLER(ins, false)
-STRING_HANDLER(outs, false)
+#define PORT_HANDLER(name)                                                                         \
+        HANDLER(op_##name)                                                                         \
+        {                                                                                          \
+                check_port(in, u);                                                                 \
+                return string_run(in, u, name##_step, false);                                      \
+        }
+PORT_HANDLER(ins)
+PORT_HANDLER(outs)
 
 uop_fn *string_op_find(unsigned mnemonic)
 {

@@ -117,6 +117,8 @@ HANDLER(op_maskmov_bytes)
                                 mem_write(in, u, linear, data[i], 1);
                 }
         }
+        if (n == 8) /* what every MMX instruction does to the x87 tags and top of stack */
+                __asm__ volatile("movd %%mm0, %%eax" : : : "eax", "memory");
         SLOW_NEXT(u);
 }
 

@@ -22,7 +22,7 @@ static void host_save(u8 image[512])
 }
 
 /* Loads x87 and MXCSR; the vector registers it also loads are the compiler's scratch. */
-static void host_load(const u8 image[512])
+void xsave_host_load(const u8 image[512])
 {
         __asm__ volatile("fxrstor64 %0"
                          :
@@ -75,7 +75,7 @@ static void x87_put(struct interp *in, const u8 *x87, u32 mxcsr)
         in->fpu_dp = get64(x87 + 16);
         memset(image + 6, 0, 18);
         put32(image + X87_MXCSR, mxcsr & MXCSR_MASK);
-        host_load(image);
+        xsave_host_load(image);
 }
 
 void host_fpu_enter(struct interp *in)
@@ -90,7 +90,7 @@ void host_fpu_leave(struct interp *in)
 
         x87_get(in, image);
         memcpy(in->cpu->xsave, image, LEGACY_XMM);
-        host_load(in->host_fpu);
+        xsave_host_load(in->host_fpu);
 }
 
 /* ---- FXSAVE, FXRSTOR: size is 8 with REX.W ---- */
