@@ -1,8 +1,8 @@
 /* Every register of the platform devices, as a hostile guest would use them: the input is a sequence of accesses, mixed with what
  * the host side does (bytes for the serial port, interrupt acknowledge, save and load, pause, reset).
  *
- * A whole board is made for each input: LAPICs, PIC, IOAPIC, router, PIT, RTC, PM, UART, i8042, fw_cfg, test ports. The event loop
- * is not run, so an input always does the same apart from the clock. */
+ * A whole board is made for each input: LAPICs, PIC, IOAPIC, router, PIT, RTC, PM, UART, i8042, fw_cfg, test ports. The event
+ * loop runs for a moment at the end, so that timers that are due fire. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -279,6 +279,21 @@ static void do_state(struct board *b, struct input *in)
         state_out_free(&out);
 }
 
+static void stop_loop(void *opaque)
+{
+        loop_stop(((struct board *)opaque)->env.loop);
+}
+
+static void run_timers(struct board *b)
+{
+        struct loop_timer end;
+
+        loop_timer_init(&end, b->env.loop, stop_loop, b);
+        loop_timer_set(&end, clock_now_ns() + 100000);
+        loop_run(b->env.loop, NULL);
+        loop_timer_cancel(&end);
+}
+
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
@@ -291,6 +306,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
         while (in.left)
                 actions[take(&in, 1) & 7](b, &in);
+        run_timers(b);
         board_free(b);
         return 0;
 }
