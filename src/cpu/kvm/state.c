@@ -11,8 +11,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "internal.h"
 
+#define XSAVE_LEGACY_END 416
 #define XSAVE_HEADER 512
 #define XSAVE_AREA 4096
 
@@ -229,6 +231,8 @@ static int store_xsave(const struct kvm_vcpu *kv, struct cpu_state *cpu, struct 
         if (r < 0)
                 return err_sys(err, -r, "reading x87, SSE and AVX registers from KVM");
         fill_initial(area.bytes);
+        /* Without the bytes that software may use, which the kernel fills, and the header, which cpu_state does without. */
+        memset(area.bytes + XSAVE_LEGACY_END, 0, XSAVE_YMM_OFFSET - XSAVE_LEGACY_END);
         memcpy(cpu->xsave, area.bytes, XSAVE_SIZE);
         r = kvm_ioctl(kv->fd, KVM_GET_XCRS, &xcrs);
         for (u32 i = 0; r >= 0 && i < xcrs.nr_xcrs && i < ARRAY_SIZE(xcrs.xcrs); i++)
@@ -292,7 +296,13 @@ static int load_tsc(const struct kvm_vcpu *kv, const struct cpu_state *cpu, stru
         int r = kv->machine->host.tsc_offset_attr ? tsc_offset(kv, KVM_SET_DEVICE_ATTR, &offset)
                                                   : tsc_msr(kv, KVM_SET_MSRS, &value);
 
-        return r < 0 ? err_sys(err, -r, "setting the TSC of KVM") : 0;
+        if (r < 0)
+                return err_sys(err, -r, "setting the TSC of KVM");
+        /* A KVM without hardware under it takes the offset and forgets it. */
+        if (kv->machine->host.tsc_offset_attr && tsc_offset(kv, KVM_GET_DEVICE_ATTR, &offset) >= 0 &&
+            offset != cpu->tsc_offset)
+                log_warn_once("the host's KVM cannot shift the guest's TSC: it jumps to the host's");
+        return 0;
 }
 
 static int store_tsc(const struct kvm_vcpu *kv, struct cpu_state *cpu, struct err **err)
