@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "cpu/cpuid_model.h"
-#include "cpu/kvm/kvm.h"
+#include "cpu/kvm/internal.h"
 #include "cpu/msr.h"
 
 #define RAM (16 * MIB)
@@ -763,6 +763,47 @@ static void interrupts_survive_stops(void **state)
         cpu_guest_free(&g);
 }
 
+/* The same made certain: the kernel has acknowledged vector 0x55 (in service in the LAPIC) and was about to inject it. */
+static void an_acknowledged_interrupt_goes_back_to_the_lapic(void **state)
+{
+        struct kvm_vcpu_events events = { 0 };
+        u8 page[KVM_LAPIC_PAGE_SIZE];
+        struct cpu_guest g;
+        pthread_t thread;
+        u32 irr, isr;
+
+        NEEDS_KVM();
+        cpu_guest_init(&g, &kvm_engine, RAM);
+        cpu_guest_long(&g, guest_count, guest_count_end);
+        cpu_guest_gate(&g, 0x55, 64);
+        while (g.vcpu.state.gpr[RAX] == 0) {
+                thread = cpu_guest_post_later(&g, VCPU_WORK_STOP, 1000);
+                assert_int_equal(cpu_guest_run(&g), EXIT_KICKED);
+                pthread_join(thread, NULL);
+        }
+        assert_int_equal(kvm_lapic_get(&g.vcpu, page, NULL), 0);
+        memcpy(page + 0x120, &(u32){ 1u << (0x55 - 0x40) }, 4);
+        assert_int_equal(kvm_lapic_set(&g.vcpu, page, NULL), 0);
+        events.interrupt.injected = 1;
+        events.interrupt.nr = 0x55;
+        assert_int_equal(kvm_ioctl(kvm_vcpu_of(&g.vcpu)->fd, KVM_SET_VCPU_EVENTS, &events), 0);
+        vcpu_post_work(&g.vcpu, VCPU_WORK_STOP);
+        assert_int_equal(cpu_guest_run(&g), EXIT_KICKED);
+        assert_int_equal(kvm_lapic_get(&g.vcpu, page, NULL), 0);
+        memcpy(&isr, page + 0x120, 4);
+        memcpy(&irr, page + 0x220, 4);
+        assert_int_equal(isr, 0);
+        assert_int_equal(irr, 1u << (0x55 - 0x40));
+        kvm_engine.state_changed(&g.vcpu);
+        for (unsigned tries = 0; g.vcpu.state.gpr[RBX] == 0 && tries < 100; tries++) {
+                thread = cpu_guest_post_later(&g, VCPU_WORK_STOP, 1000);
+                assert_int_equal(cpu_guest_run(&g), EXIT_KICKED);
+                pthread_join(thread, NULL);
+        }
+        assert_int_equal(g.vcpu.state.gpr[RBX], 1);
+        cpu_guest_free(&g);
+}
+
 /* ---- debugging ---- */
 
 GUEST_CODE(walk, 64,
@@ -903,6 +944,7 @@ int main(void)
                 cmocka_unit_test(interrupt_chips_go_in_and_out_unchanged),
                 cmocka_unit_test(a_lapic_goes_in_and_out_unchanged),
                 cmocka_unit_test(interrupts_survive_stops),
+                cmocka_unit_test(an_acknowledged_interrupt_goes_back_to_the_lapic),
                 cmocka_unit_test(single_steps_stop_after_each_instruction),
                 cmocka_unit_test(breakpoints_stop_before_their_instruction),
                 cmocka_unit_test(breakpoints_go_on_when_debug_registers_run_out),
