@@ -286,5 +286,5 @@ const struct command cli_isa_commands[] = {
                 NULL },
         { "list", "[OPTION...]", "print the whole classification", isa_list, NULL },
         { "classify", "[OPTION...] HEXBYTES...", "decode bytes and classify them", isa_classify_bytes, NULL },
-        { NULL },
+        { 0 },
 };

@@ -43,5 +43,5 @@ static int vm_run(int argc, char **argv, struct err **err)
 
 const struct command cli_vm_commands[] = {
         { "run", "[OPTION...]", "boot a kernel (answered by strata-vmm)", vm_run, NULL },
-        { NULL },
+        { 0 },
 };

@@ -13,7 +13,7 @@
 static const struct command commands[] = {
         { "vm", "COMMAND", "run a virtual machine", NULL, cli_vm_commands },
         { "isa", "COMMAND", "look at machine code as a virtual machine monitor does", NULL, cli_isa_commands },
-        { NULL },
+        { 0 },
 };
 
 static void print_command(const char *path, const struct command *command)
