@@ -1,7 +1,7 @@
 /* An NVMe 1.4 controller with one namespace, on PCI.
  *
  * The register model, queues and commands follow the NVM Express Base Specification 1.4 ("NVMe" in comments) as far as Linux's and
- * other common drivers use them: PRPs, no SGLs; MSI-X and INTx; flush, write zeroes, deallocate, compare. Data moves straight
+ * other common drivers use them: PRPs, no SGLs; MSI-X and INTx; flush, write zeroes, deallocate. Data moves straight
  * between the image and guest memory. */
 #pragma once
 
