@@ -243,12 +243,6 @@ static int add_disk(struct vm *vm, size_t i, struct board_resources *res, struct
 
         /* /dev/disk/by-id tells them apart by these. */
         snprintf(virtio.serial, sizeof(virtio.serial), "strata-%zu", i);
-#ifdef WITHOUT_NVME
-        (void)nvme;
-        if (vm->config.disks[i].bus == VM_DISK_NVME)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "no NVMe yet");
-#define nvme_new(env, bus, config, err) 0
-#endif
         if (vm->config.disks[i].bus == VM_DISK_NVME)
                 r = nvme_new(&vm->env, vm->board.pci, &nvme, err);
         else

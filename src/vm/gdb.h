@@ -10,7 +10,7 @@ struct gdb_server;
 
 /* Listens; nothing is served yet. */
 int gdb_server_new(u16 port, struct gdb_server **ret, struct err **err);
-/* Before vm_start. */
+/* After vm_start. */
 int gdb_server_start(struct gdb_server *server, struct vm *vm, struct err **err);
 /* Ends the thread and the connection; the machine must have ended. NULL is fine. Returns NULL. */
 struct gdb_server *gdb_server_free(struct gdb_server *server);

@@ -33,6 +33,7 @@ struct vm_cpu {
         struct vm *vm;
         pthread_t thread;
         bool started;
+        bool held;      /* under vm->lock */
 };
 
 struct vm {

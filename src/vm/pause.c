@@ -22,9 +22,11 @@ void vm_kick_all(struct vm *vm)
                 vcpu_post_work(&vm->cpus[i].vcpu, VCPU_WORK_STOP);
 }
 
-static bool must_park(const struct vm *vm)
+static bool must_park(const struct vm_cpu *cpu)
 {
-        return !vm->ended && (vm->pause_depth || vm->suspended);
+        const struct vm *vm = cpu->vm;
+
+        return !vm->ended && (vm->pause_depth || vm->suspended || cpu->held);
 }
 
 /* On vCPU 0's thread, no locks held, all other vCPUs parked. */
@@ -64,10 +66,10 @@ bool vm_cpu_may_run(struct vm_cpu *cpu)
         bool run;
 
         pthread_mutex_lock(&vm->lock);
-        if (must_park(vm)) {
+        if (must_park(cpu)) {
                 vm->n_running--;
                 pthread_cond_broadcast(&vm->changed);
-                while (must_park(vm)) {
+                while (must_park(cpu)) {
                         if (cpu->vcpu.index == 0 && vm->suspended && vm->wake_requested && !vm->pause_depth &&
                             vm->n_running == 0) {
                                 vm->n_running++; /* nobody takes the machine for stopped meanwhile */
@@ -140,6 +142,14 @@ void vm_resume(struct vm *vm)
         pthread_cond_broadcast(&vm->changed);
         pthread_mutex_unlock(&vm->lock);
         pthread_mutex_unlock(&vm->pause_lock);
+}
+
+void vm_hold_vcpu(struct vm *vm, unsigned index, bool hold)
+{
+        pthread_mutex_lock(&vm->lock);
+        vm->cpus[index].held = hold;
+        pthread_cond_broadcast(&vm->changed);
+        pthread_mutex_unlock(&vm->lock);
 }
 
 void vm_suspend(struct vm *vm)

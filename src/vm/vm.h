@@ -83,6 +83,8 @@ void vm_pause(struct vm *vm);
 void vm_pause_begin(struct vm *vm);
 void vm_pause_finish(struct vm *vm);
 void vm_resume(struct vm *vm);
+/* While paused: this vCPU will not go on with the others. */
+void vm_hold_vcpu(struct vm *vm, unsigned index, bool hold);
 
 /* Whole machine except RAM contents, as sections; the machine is paused. vm_load expects a machine of the same configuration; when
  * it fails the machine is of no use any more. */
@@ -104,5 +106,5 @@ void vm_print_stats(struct vm *vm, FILE *out);
 void vm_print_vcpus(struct vm *vm, FILE *out);
 
 /* For a debugger: called on a vCPU's thread, without locks, right after it stopped for EXIT_DEBUG. The vCPU runs on unless the hook
- * called vm_pause_begin. Set before vm_start. */
+ * called vm_pause_begin. Set before vm_start, or while paused. */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *opaque, struct vcpu *vcpu), void *opaque);

@@ -72,10 +72,10 @@ static int run_machine(const struct vmm_options *o, int *ret_status, struct err 
                 r = open_output(o->trace_file, "trace", &trace_out, err);
         if (r == 0 && trace_out)
                 trace_set_output(trace_out);
-        if (r == 0 && gdb)
-                r = gdb_server_start(gdb, vm, err);
         if (r == 0)
                 r = vm_start(vm, err);
+        if (r == 0 && gdb)
+                r = gdb_server_start(gdb, vm, err);
         if (r == 0)
                 r = control_run(vm, &signals, o->vm.console == VM_CONSOLE_STDIO, stats, err);
         if (vm) {
