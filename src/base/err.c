@@ -25,7 +25,7 @@ static const struct {
 };
 
 /* Puts "@fmt: <old message>" in front of what *@err holds. */
-static void err_prepend(struct err *e, const char *fmt, va_list ap)
+static void _printf_(2, 0) err_prepend(struct err *e, const char *fmt, va_list ap)
 {
         _cleanup_free_ char *text = NULL;
         char *joined;
