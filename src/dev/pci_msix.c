@@ -37,7 +37,6 @@ static void send(struct pci_device *pci, unsigned vector)
         const struct msi_sink *sink = &pci->env->msi;
 
         pci->msix.pending &= ~BIT(vector);
-        counter_inc(pci->env->counters, COUNTER_IRQS_RAISED);
         if (sink->send)
                 sink->send(sink->opaque, entry->address, entry->data);
 }
