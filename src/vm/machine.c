@@ -120,9 +120,7 @@ static void *vcpu_main(void *arg)
         while (vm_cpu_may_run(cpu)) {
                 enum exit_reason reason;
 
-                trace(VCPU_RUN, vcpu->index, vcpu->state.rip);
                 reason = vcpu->engine->run(vcpu);
-                trace(VCPU_EXIT, vcpu->index, reason, vcpu->state.rip);
                 exit_count(&vcpu->counters, reason);
                 if (exit_handlers[reason])
                         exit_handlers[reason](cpu);
