@@ -17,7 +17,7 @@
 
 struct host_exec {
         u8 *code;
-        size_t used;
+        u32 used;
         struct thunk thunks[THUNKS_MAX];
         u32 n_thunks;
         u32 hash[HASH_SIZE];
@@ -127,11 +127,11 @@ static const struct thunk *thunk_get(struct interp *in, const struct host_insn *
         if (host->n_thunks == THUNKS_MAX || CODE_SIZE - host->used < HOST_THUNK_MAX)
                 return NULL;
         thunk = &host->thunks[host->n_thunks++];
-        thunk->code = host->code + host->used;
+        *thunk = (struct thunk){ .code = host->code + host->used };
         thunk->n_bytes = h->n_bytes;
         thunk->rsp_host = h->rsp_host;
         memcpy(thunk->bytes, h->bytes, h->n_bytes);
-        host->used += ALIGN_UP(host_emit(h, thunk->code, &fault_exit), 16);
+        host->used += (u32)ALIGN_UP(host_emit(h, thunk->code, &fault_exit), 16);
         thunk->fault_exit = thunk->code + fault_exit;
         thunk->hash_next = host->hash[bucket];
         host->hash[bucket] = host->n_thunks;
@@ -255,15 +255,16 @@ static u64 x87_store(struct interp *in, const struct uop *u, unsigned size)
         u8 before[512] __attribute__((aligned(16)));
         struct bounce bounce;
         u64 linear;
-        u16 fsw;
+        u16 fsw, fcw;
         int sig;
 
         __asm__ volatile("fxsave64 %0" : "=m"(before));
         sig = thunk_call(in, uop_thunk(u), bounce.memory);
         if (sig)
                 raise_host_fault(in, u, sig, true);
-        __asm__ volatile("fnstsw %0" : "=m"(fsw));
-        if (fsw & 0x80 && !(u->aux & HOST_X87_CONTROL))
+        __asm__ volatile("fnstsw %0\n\tfnstcw %1" : "=m"(fsw), "=m"(fcw));
+        /* Any unmasked exception but the inexact result, which is known only after the store. SDM 1, 8.5. */
+        if (fsw & ~fcw & 0x1f && !(u->aux & HOST_X87_CONTROL))
                 return in->fpu_dp;
         xsave_host_load(before);
         linear = ea_linear(in, u, size, MMU_WRITE);
@@ -305,6 +306,20 @@ HANDLER(op_no_device)
         interp_raise(in, u, EXC_NM, NO_ERROR_CODE);
 }
 
+/* No room for another thunk: forgets them all, and with them the blocks that point to them, and decodes this instruction again. */
+HANDLER(op_thunks_full)
+{
+        struct host_exec *host = in->host_exec;
+        const u64 rip = interp_uop_rip(in, u);
+
+        interp_leave_block(in, u);
+        code_drop_all(in);
+        host->used = host->n_thunks = 0;
+        memset(host->hash, 0, sizeof(host->hash));
+        in->rip = rip;
+        longjmp(in->unwind, 1); /* not a step: nothing was executed */
+}
+
 /* ---- choosing ---- */
 
 /* Instruction-set extensions that the CPU model shows: those that the host has too. The last column is a CPUID bit that must be set in the
@@ -344,9 +359,15 @@ static bool model_has(const struct decoding *d, ZydisISAExt ext)
 
 enum unit { UNIT_INTEGER, UNIT_X87, UNIT_SSE, UNIT_AVX };
 
+/* FISTTP came with SSE3. */
+static bool is_x87(const struct decoding *d)
+{
+        return d->insn.meta.isa_ext == ZYDIS_ISA_EXT_X87 || d->insn.mnemonic == ZYDIS_MNEMONIC_FISTTP;
+}
+
 static enum unit unit_of(const struct decoding *d)
 {
-        if (d->insn.meta.isa_ext == ZYDIS_ISA_EXT_X87)
+        if (is_x87(d))
                 return UNIT_X87;
         for (unsigned i = 0; i < d->insn.operand_count; i++) {
                 if (d->ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
@@ -452,11 +473,14 @@ bool host_decode(struct decoding *d, struct uop *u)
         }
         if (!host_encode(d, &h))
                 return false;
-        thunk = thunk_get(d->in, &h, d->mem && d->mem->size <= 256 && (unit == UNIT_SSE || unit == UNIT_AVX) ? d->mem->size / 8 : 0);
-        if (!thunk)
-                return false;
+        thunk = thunk_get(d->in, &h, d->mem && d->mem->size <= 256 && !is_x87(d) ? d->mem->size / 8u : 0);
+        if (!thunk) {
+                u->fn = op_thunks_full;
+                d->ends_block = true;
+                return true;
+        }
         u->imm = (uintptr_t)thunk;
-        if (unit == UNIT_X87 && d->insn.meta.isa_ext == ZYDIS_ISA_EXT_X87) {
+        if (is_x87(d)) {
                 kind = HOST_X87;
                 if (is_x87_control(d->insn.mnemonic))
                         kind |= HOST_X87_CONTROL;

@@ -183,9 +183,13 @@ const struct uop *op_pop_r(struct interp *in, const struct uop *u)
 
 static _noinline_ const struct uop *call_slow(struct interp *in, const struct uop *u, u64 target)
 {
+        const u64 sp = in->regs[RSP] - u->size;
+
         target = truncate_target(in, u, target);
+        /* Processors store the return address before they look at the target. */
+        mem_write(in, u, stack_linear(in, u, sp, u->size, MMU_WRITE), interp_next_rip(in, u), u->size);
         check_target(in, u, target);
-        push_any(in, u, (u64)u->disp, u->size);
+        stack_pointer_set(in, u, sp);
         in->rip = target;
         return NULL;
 }
