@@ -6,9 +6,7 @@
 
 const struct cpu_engine *const cpu_engines[] = {
         &kvm_engine,
-#ifndef WITHOUT_INTERP
         &interp_engine,
-#endif
         NULL,
 };
 

@@ -143,6 +143,28 @@ void cpu_guest_long(struct cpu_guest *g, const u8 *code, const u8 *end)
         place(g, code, end);
 }
 
+void cpu_guest_user(struct cpu_guest *g, u64 offset)
+{
+        struct cpu_state *cpu = &g->vcpu.state;
+
+        for (u64 at = GUEST_PML4_AT; at < GUEST_PML4_AT + 4 * PAGE_SIZE; at += 8) {
+                u64 entry;
+
+                assert_int_equal(guest_memory_read(g->memory, at, &entry, sizeof(entry)), 0);
+                if (entry & 1)
+                        put64(g, at, entry | 4);
+        }
+        cpu->cpl = 3;
+        cpu->seg[SEG_CS].selector |= 3;
+        cpu->seg[SEG_CS].attr |= SEG_ATTR_DPL;
+        cpu->seg[SEG_SS].selector |= 3;
+        cpu->seg[SEG_SS].attr |= SEG_ATTR_DPL;
+        cpu->rflags |= RFLAGS_IF;
+        cpu->paging.efer |= EFER_SCE;
+        cpu->star = 8ULL << 32;
+        cpu->lstar = GUEST_CODE_AT + offset;
+}
+
 void cpu_guest_gate(struct cpu_guest *g, u8 vector, u64 offset)
 {
         u64 address = GUEST_CODE_AT + offset;

@@ -55,6 +55,8 @@ void cpu_guest_free(struct cpu_guest *g);
 void cpu_guest_real(struct cpu_guest *g, const u8 *code, const u8 *end);
 void cpu_guest_protected(struct cpu_guest *g, const u8 *code, const u8 *end);
 void cpu_guest_long(struct cpu_guest *g, const u8 *code, const u8 *end);
+/* Makes a long-mode guest a user program (CPL 3) whose SYSCALL ends at @offset in the code. */
+void cpu_guest_user(struct cpu_guest *g, u64 offset);
 /* An interrupt gate for @vector in the long-mode guest's IDT; the handler is at @offset in the code. */
 void cpu_guest_gate(struct cpu_guest *g, u8 vector, u64 offset);
 /* Runs until the engine comes back; prints the error of EXIT_FAILED. */
