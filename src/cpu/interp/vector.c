@@ -138,6 +138,7 @@ HANDLER(op_gather)
 
                 memset(mask + i * size, on, size);
         }
+        memset(mask + n * size, 0, sizeof(mask) - n * size);
         for (unsigned i = 0; i < n; i++) {
                 struct uop element = *u;
                 s64 offset = 0;
