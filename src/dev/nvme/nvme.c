@@ -241,7 +241,6 @@ static void nvme_reset(struct device *dev)
         nvme_check_drained(n);
         n->csts = n->aqa = 0;
         n->asq = n->acq = 0;
-        n->paused = false;
         pci_device_reset(&n->pci);
 }
 
