@@ -44,6 +44,11 @@ static const struct io_ops mmio_ops = { mmio_read, mmio_write, 0 };
 
 void cpu_guest_init(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram)
 {
+        cpu_guest_init_n(g, engine, ram, 1);
+}
+
+void cpu_guest_init_n(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, unsigned n_vcpus)
+{
         struct err *err = NULL;
 
         *g = (struct cpu_guest){ .lock = PTHREAD_MUTEX_INITIALIZER, .next_in = 0x11 };
@@ -51,9 +56,9 @@ void cpu_guest_init(struct cpu_guest *g, const struct cpu_engine *engine, u64 ra
         io_space_init(&g->ports, &g->lock, &g->device_counters, true);
         assert_int_equal(io_space_add(&g->ports, GUEST_PORT_OUT, 16, &port_ops, g, "test", &err), 0);
         assert_int_equal(io_space_add(&g->memory->mmio, GUEST_MMIO, PAGE_SIZE, &mmio_ops, g, "test", &err), 0);
-        g->vcpu = (struct vcpu){ .n_vcpus = 1, .memory = g->memory, .ports = &g->ports };
+        g->vcpu = (struct vcpu){ .n_vcpus = n_vcpus, .memory = g->memory, .ports = &g->ports };
         cpu_state_reset(&g->vcpu.state, true);
-        if (engine->machine_create(g->memory, 1, &g->machine, &err) < 0 ||
+        if (engine->machine_create(g->memory, n_vcpus, &g->machine, &err) < 0 ||
             vcpu_set_engine(&g->vcpu, engine, g->machine, &err) < 0) {
                 print_error("%s\n", err_message(err));
                 fail();

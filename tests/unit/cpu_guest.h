@@ -50,6 +50,8 @@ struct cpu_guest {
 
 /* Builds the machine and its vCPU in reset state under @engine. Fails the test when it cannot. */
 void cpu_guest_init(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram);
+/* The same for a machine that will have @n_vcpus; the others are the test's to make. */
+void cpu_guest_init_n(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, unsigned n_vcpus);
 void cpu_guest_free(struct cpu_guest *g);
 /* Puts code at GUEST_CODE_AT and the CPU there, with a stack, in a mode. */
 void cpu_guest_real(struct cpu_guest *g, const u8 *code, const u8 *end);

@@ -467,6 +467,79 @@ static void the_dirty_log_names_the_written_pages(void **state)
         cpu_guest_free(&g);
 }
 
+/* ---- two processors ---- */
+
+GUEST_CODE(bsp, 64,
+           "mov $0xfee00000, %ebx\n"
+           "movl $0x1ff, 0xf0(%rbx)\n"
+           "movl $0x01000000, 0x310(%rbx)\n"
+           "movl $0x4500, 0x300(%rbx)\n" /* INIT to APIC 1 */
+           "movl $0x4609, 0x300(%rbx)\n" /* start at 0x9000 */
+           "1: pause\n"
+           "cmpl $0x77, (0x20000)\n"
+           "jne 1b\n"
+           "out %al, $0x18\n"
+           "1: hlt; jmp 1b\n");
+
+GUEST_CODE(ap, 16,
+           "mov $0x2000, %bx\n"
+           "mov %bx, %ds\n"
+           "movl $0x77, (0)\n"
+           "cli\n"
+           "1: hlt; jmp 1b\n");
+
+static void *run_vcpu(void *arg)
+{
+        return (void *)(uintptr_t)kvm_engine.run(arg);
+}
+
+static void a_second_processor_starts_by_init_and_sipi(void **state)
+{
+        struct vcpu ap = { .index = 1, .n_vcpus = 2 };
+        struct cpu_guest g;
+        pthread_t thread;
+        void *reason;
+
+        NEEDS_KVM();
+        cpu_guest_init_n(&g, &kvm_engine, RAM, 2);
+        cpu_guest_long(&g, guest_bsp, guest_bsp_end);
+        assert_int_equal(guest_memory_write(g.memory, 0x9000, guest_ap, (u64)(guest_ap_end - guest_ap)), 0);
+        ap.memory = g.memory;
+        ap.ports = &g.ports;
+        cpu_state_reset(&ap.state, false);
+        assert_int_equal(vcpu_set_engine(&ap, &kvm_engine, g.machine, NULL), 0);
+        assert_int_equal(pthread_create(&thread, NULL, run_vcpu, &ap), 0);
+        assert_int_equal(cpu_guest_run(&g), EXIT_MACHINE_STOP);
+        do { /* it is about to halt */
+                usleep(10000);
+                vcpu_post_work(&ap, VCPU_WORK_STOP);
+                pthread_join(thread, &reason);
+                assert_int_equal((uintptr_t)reason, EXIT_KICKED);
+                assert_false(ap.state.wait_for_sipi);
+                assert_int_equal(ap.state.seg[SEG_CS].base, 0x9000);
+                assert_int_equal(pthread_create(&thread, NULL, run_vcpu, &ap), 0);
+        } while (!ap.state.halted);
+        vcpu_post_work(&ap, VCPU_WORK_STOP);
+        pthread_join(thread, NULL);
+        kvm_engine.vcpu_destroy(&ap);
+        cpu_guest_free(&g);
+}
+
+static void a_processor_that_waits_for_sipi_can_be_stopped(void **state)
+{
+        struct cpu_guest g;
+        pthread_t thread;
+
+        NEEDS_KVM();
+        cpu_guest_init(&g, &kvm_engine, RAM);
+        cpu_state_reset(&g.vcpu.state, false);
+        thread = cpu_guest_post_later(&g, VCPU_WORK_STOP, 10000);
+        assert_int_equal(cpu_guest_run(&g), EXIT_KICKED);
+        pthread_join(thread, NULL);
+        assert_true(g.vcpu.state.wait_for_sipi);
+        cpu_guest_free(&g);
+}
+
 /* ---- state in and out ---- */
 
 static u64 seed = 0x9e3779b97f4a7c15;
@@ -937,6 +1010,8 @@ int main(void)
                 cmocka_unit_test(an_nmi_is_delivered),
                 cmocka_unit_test(doorbells_signal_without_an_exit),
                 cmocka_unit_test(the_dirty_log_names_the_written_pages),
+                cmocka_unit_test(a_second_processor_starts_by_init_and_sipi),
+                cmocka_unit_test(a_processor_that_waits_for_sipi_can_be_stopped),
                 cmocka_unit_test(state_goes_in_and_out_unchanged),
                 cmocka_unit_test(user_mode_goes_in_and_out_unchanged),
                 cmocka_unit_test(a_null_stack_segment_keeps_the_cpl),
