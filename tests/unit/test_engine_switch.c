@@ -157,7 +157,8 @@ static void get_result(struct cpu_guest *g, struct result *ret)
         memset(ret, 0, sizeof(*ret));
         memcpy(ret->gpr, cpu->gpr, sizeof(ret->gpr));
         ret->rip = cpu->rip;
-        ret->rflags = cpu->rflags;
+        /* RF (resume) concerns the next instruction's breakpoints only; the interpreter forgets it late when there are none. */
+        ret->rflags = cpu->rflags & ~RFLAGS_RF;
         memcpy(ret->xsave, cpu->xsave, sizeof(ret->xsave));
         memset(ret->xsave + 6, 0, 18); /* x87 instruction and data pointers: no two processors keep them alike */
         memcpy(ret->out, g->out, sizeof(ret->out));
