@@ -1,0 +1,420 @@
+/* The PCI bus and the virtio devices, as a hostile guest would use them: the input is a sequence of operations on registers,
+ * configuration space and ring memory, mixed with what the host side does (frames, typed bytes, pause, save and load, reset).
+ *
+ * A machine is made for each input: host bridge, rng, console, network on a backend that loops frames back, disk on a small
+ * image. "Set up" is an operation too, so that the fuzzer need not discover the whole handshake by chance. The event loop runs
+ * for a moment at the end. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "dev/block/block.h"
+#include "dev/virtio/blk.h"
+#include "dev/virtio/console.h"
+#include "dev/virtio/net.h"
+#include "dev/virtio/rng.h"
+#include "dev/virtio/virtio.h"
+
+#define RAM_SIZE (256 * KIB)
+#define DEVICES 4 /* slots 1..4 */
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
+
+struct machine {
+        struct device_env env;
+        pthread_mutex_t lock;
+        struct counters counters;
+        struct io_space ports;
+        struct device *devices;
+        struct pci_bus *bus;
+        struct virtio_console *console;
+        struct net_backend wire;
+        struct virtio_device *vdev[DEVICES];
+        unsigned n_vdevs;
+        bool wire_full, quiesced;
+};
+
+struct input {
+        const u8 *p;
+        size_t left;
+};
+
+static u64 take(struct input *in, unsigned bytes)
+{
+        u64 v = 0;
+
+        while (bytes--) {
+                v = v << 8 | (in->left ? *in->p : 0);
+                if (in->left) {
+                        in->p++;
+                        in->left--;
+                }
+        }
+        return v;
+}
+
+static void require(bool ok)
+{
+        if (!ok)
+                abort();
+}
+
+/* ---- the board ---- */
+
+static void line_set(void *opaque, unsigned n, bool level)
+{
+}
+
+static struct irq_line env_irq(struct device_env *env, unsigned gsi)
+{
+        return (struct irq_line){ .set = line_set };
+}
+
+static void env_stop(struct device_env *env, enum machine_stop why, unsigned code)
+{
+}
+
+static void env_add(struct device_env *env, struct device *dev)
+{
+        struct machine *m = container_of(env, struct machine, env);
+
+        dev->next = m->devices;
+        m->devices = dev;
+        if (strncmp(dev->ops->name, "virtio", 6) == 0)
+                m->vdev[m->n_vdevs++] = container_of(dev, struct virtio_device, pci.dev);
+}
+
+static void msi_send(void *opaque, u64 address, u32 data)
+{
+}
+
+static void on_output(void *opaque, const u8 *data, size_t n)
+{
+        volatile u8 sum = 0;
+
+        for (size_t i = 0; i < n; i++)
+                sum = (u8)(sum + data[i]);
+}
+
+/* Sends come back as received frames. */
+static int wire_send(struct net_backend *wire, const struct iovec *iov, unsigned n)
+{
+        static u8 frame[NET_VNET_HEADER + NET_FRAME_MAX];
+        struct machine *m = container_of(wire, struct machine, wire);
+        const size_t len = virtio_iov_read(iov, n, 0, frame, sizeof(frame));
+
+        if (m->wire_full)
+                return -EAGAIN;
+        wire->client.receive(wire->client.opaque, frame, len);
+        return 0;
+}
+
+static void wire_receive_ready(struct net_backend *wire)
+{
+        static const u8 frame[100];
+
+        wire->client.receive(wire->client.opaque, frame, sizeof(frame));
+}
+
+static void wire_destroy(struct net_backend *wire)
+{
+}
+
+static const struct net_backend_ops wire_ops = {
+        .name = "wire", .send = wire_send, .receive_ready = wire_receive_ready, .destroy = wire_destroy,
+};
+
+static struct block_device *disk_new(struct machine *m)
+{
+        struct block_options options = { .aio = BLOCK_AIO_THREADS, .format = BLOCK_FORMAT_RAW, .no_lock = true };
+        struct block_device *disk = NULL;
+        const int fd = memfd_create("disk", MFD_CLOEXEC);
+        char path[64];
+
+        require(fd >= 0 && ftruncate(fd, 64 * KIB) == 0);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        options.path = path;
+        require(block_open(&options, m->env.loop, &m->counters, &disk, NULL) == 0);
+        close(fd);
+        return disk;
+}
+
+static struct machine *machine_new(bool vnet)
+{
+        struct machine *m = calloc(1, sizeof(*m));
+        struct virtio_console_config console = { .output = on_output, .columns = 80, .rows = 25 };
+        struct virtio_net_config net = { .mac = { 2 } };
+        struct virtio_blk_config blk = { .serial = "fuzz" };
+
+        require(m);
+        pthread_mutex_init(&m->lock, NULL);
+        io_space_init(&m->ports, &m->lock, &m->counters, true);
+        m->env = (struct device_env){
+                .ports = &m->ports, .lock = &m->lock, .counters = &m->counters, .irq = env_irq, .stop = env_stop,
+                .add = env_add, .msi = { .send = msi_send },
+        };
+        require(guest_memory_new(RAM_SIZE, &m->lock, &m->counters, &m->env.memory, NULL) == 0);
+        m->env.loop = loop_new(&m->lock, NULL);
+        require(m->env.loop);
+        require(pci_bus_new(&m->env, &m->bus, NULL) == 0);
+        m->wire.ops = &wire_ops;
+        m->wire.vnet_header = vnet;
+        m->wire.offloads = vnet ? 15 : 0;
+        net.backend = &m->wire;
+        blk.block = disk_new(m);
+        require(virtio_rng_new(&m->env, m->bus, NULL) == 0);
+        require(virtio_console_new(&m->env, m->bus, &console, &m->console, NULL) == 0);
+        require(virtio_net_new(&m->env, m->bus, &net, NULL) == 0);
+        require(virtio_blk_new(&m->env, m->bus, &blk, NULL) == 0);
+        require(pci_assign_resources(m->bus, NULL) == 0);
+        return m;
+}
+
+static void stop_loop(void *opaque)
+{
+        loop_stop(opaque);
+}
+
+static void machine_free(struct machine *m)
+{
+        struct loop_timer end;
+
+        loop_timer_init(&end, m->env.loop, stop_loop, m->env.loop);
+        pthread_mutex_lock(&m->lock);
+        loop_timer_set(&end, 1);
+        pthread_mutex_unlock(&m->lock);
+        loop_run(m->env.loop, NULL);
+        pthread_mutex_lock(&m->lock);
+        while (m->devices) {
+                struct device *dev = m->devices;
+
+                m->devices = dev->next;
+                dev->ops->destroy(dev);
+        }
+        pthread_mutex_unlock(&m->lock);
+        loop_free(m->env.loop);
+        guest_memory_free(m->env.memory);
+        io_space_free(&m->ports);
+        pthread_mutex_destroy(&m->lock);
+        free(m);
+}
+
+/* ---- operations ---- */
+
+static struct virtio_device *device(struct machine *m, struct input *in)
+{
+        return m->vdev[take(in, 1) % DEVICES];
+}
+
+static void do_register(struct machine *m, struct input *in)
+{
+        struct virtio_device *vdev = device(m, in);
+        const u64 what = take(in, 2);
+        const unsigned size = 1u << (what & 3);
+        const u64 offset = (what >> 2 & 3) << 12 | (what >> 4 & 0x7f);
+        u64 value;
+
+        if (what & 0x8000)
+                io_write(&m->env.memory->mmio, vdev->bar_address + offset, take(in, size), size);
+        else
+                io_read(&m->env.memory->mmio, vdev->bar_address + offset, size, &value);
+}
+
+static void do_msix(struct machine *m, struct input *in)
+{
+        struct virtio_device *vdev = device(m, in);
+        const u64 what = take(in, 2);
+        const unsigned size = 1u << (what & 3);
+        u64 value;
+
+        if (what & 0x8000)
+                io_write(&m->env.memory->mmio, vdev->pci.bars[1].mapped + (what >> 2 & 0xfff), take(in, size), size);
+        else
+                io_read(&m->env.memory->mmio, vdev->pci.bars[1].mapped + (what >> 2 & 0xfff), size, &value);
+}
+
+static void do_config(struct machine *m, struct input *in)
+{
+        const u64 what = take(in, 3);
+        const unsigned size = 1u << (what & 3);
+        const u64 at = PCI_ECAM_BASE + ((what >> 2 & 7) << 15) + (what >> 5 & 0x1ff);
+        u64 value;
+
+        if (what & 0x800000)
+                io_write(&m->env.memory->mmio, at, take(in, size), size);
+        else
+                io_read(&m->env.memory->mmio, at, size, &value);
+}
+
+static void do_ram(struct machine *m, struct input *in)
+{
+        const u64 gpa = take(in, 2) << 1;
+        const unsigned n = 1 + (unsigned)take(in, 1) % 32;
+
+        for (unsigned i = 0; i < n; i++) {
+                const u8 byte = (u8)take(in, 1);
+
+                guest_memory_write(m->env.memory, gpa + i, &byte, 1);
+        }
+}
+
+/* Queue n of device d has its rings at a known place. */
+static u64 rings(unsigned d, unsigned n)
+{
+        return 0x1000 + 0x4000ULL * (2 * d + (n & 1));
+}
+
+static void common_set(struct machine *m, const struct virtio_device *vdev, unsigned offset, unsigned size, u64 value)
+{
+        io_write(&m->env.memory->mmio, vdev->bar_address + offset, value, size);
+}
+
+static void do_set_up(struct machine *m, struct input *in)
+{
+        const unsigned d = (unsigned)take(in, 1) % DEVICES;
+        const struct virtio_device *vdev = m->vdev[d];
+        const u64 features = vdev->features & (take(in, 6) | BIT(VIRTIO_F_VERSION_1));
+        const u64 size = 1u << (take(in, 1) & 7);
+
+        io_write(&m->env.memory->mmio, PCI_ECAM_BASE + ((u64)vdev->pci.slot << 15) + PCI_COMMAND, 6, 2);
+        common_set(m, vdev, 0x14, 1, 0);
+        for (unsigned i = 0; i < 2; i++) {
+                common_set(m, vdev, 0x08, 4, i);
+                common_set(m, vdev, 0x0c, 4, features >> (32 * i));
+        }
+        common_set(m, vdev, 0x14, 1, 0xb);
+        for (unsigned i = 0; i < vdev->type->n_queues; i++) {
+                common_set(m, vdev, 0x16, 2, i);
+                common_set(m, vdev, 0x18, 2, size);
+                common_set(m, vdev, 0x20, 8, rings(d, i));
+                common_set(m, vdev, 0x28, 8, rings(d, i) + 0x2000);
+                common_set(m, vdev, 0x30, 8, rings(d, i) + 0x3000);
+                common_set(m, vdev, 0x1c, 2, 1);
+        }
+        common_set(m, vdev, 0x14, 1, 0xf);
+}
+
+/* A descriptor with plausible fields. */
+static void do_descriptor(struct machine *m, struct input *in)
+{
+        const unsigned which = (unsigned)take(in, 1);
+        const u64 at = rings(which & 3, which >> 2 & 1) + 16 * (take(in, 1) & 127);
+        const struct {
+                u64 addr;
+                u32 len;
+                u16 flags, next;
+        } desc = { take(in, 2) << 2, (u32)take(in, 2), (u16)(take(in, 1) & 7), (u16)(take(in, 1) & 127) };
+
+        guest_memory_write(m->env.memory, at, &desc, sizeof(desc));
+}
+
+static void do_available(struct machine *m, struct input *in)
+{
+        const unsigned which = (unsigned)take(in, 1);
+        const u64 avail = rings(which & 3, which >> 2 & 1) + 0x2000;
+        const u16 head = (u16)(take(in, 1) & 127);
+        const struct virtio_device *vdev = m->vdev[which & 3];
+        const struct virtqueue *q = &vdev->queues[which >> 2 & 1];
+        u16 idx = 0;
+
+        guest_memory_read(m->env.memory, avail + 2, &idx, 2);
+        guest_memory_write(m->env.memory, avail + 4 + 2 * (idx & (q->size ? q->size - 1U : 0)), &head, 2);
+        idx++;
+        guest_memory_write(m->env.memory, avail + 2, &idx, 2);
+        if (which & 0x80)
+                io_write(&m->env.memory->mmio, vdev->bar_address + 0x3000 + 4 * (which >> 2 & 1), 0, 2);
+}
+
+static void do_host(struct machine *m, struct input *in)
+{
+        static const u8 bytes[NET_VNET_HEADER + NET_FRAME_MAX];
+        const u64 what = take(in, 1), n = take(in, 2);
+
+        switch (what & 3) {
+        case 0:
+                m->wire.client.receive(m->wire.client.opaque, bytes, n);
+                break;
+        case 1:
+                virtio_console_input(m->console, bytes, n);
+                break;
+        case 2:
+                m->wire_full = n & 1;
+                if (!m->wire_full)
+                        m->wire.client.writable(m->wire.client.opaque);
+                break;
+        default:
+                virtio_console_resize(m->console, (u16)n, 25);
+                break;
+        }
+}
+
+/* What was saved must load, also after the bytes were changed a little it must not break. */
+static void do_state(struct machine *m, struct input *in)
+{
+        struct device *dev = &device(m, in)->pci.dev;
+        const u64 flip = take(in, 2);
+        struct state_out out;
+        struct state_in state = { 0 };
+
+        dev->ops->quiesce(dev);
+        state_out_init(&out);
+        dev->ops->save(dev, &out);
+        require(state_out_finish(&out, NULL) == 0);
+        state.data = out.data;
+        state.len = state.section_end = out.len;
+        require(dev->ops->load(dev, &state, 1, NULL) == 0);
+        if (flip) {
+                out.data[(flip >> 3) % out.len] ^= (u8)(1u << (flip & 7));
+                state.pos = 0;
+                dev->ops->load(dev, &state, 1, NULL);
+        }
+        dev->ops->resume(dev);
+        state_out_free(&out);
+}
+
+static void do_life(struct machine *m, struct input *in)
+{
+        struct device *dev = &device(m, in)->pci.dev;
+
+        switch (take(in, 1) & 3) {
+        case 0:
+                dev->ops->reset(dev);
+                break;
+        case 1:
+                dev->ops->quiesce(dev);
+                break;
+        default:
+                dev->ops->resume(dev);
+                break;
+        }
+}
+
+static const struct {
+        void (*run)(struct machine *m, struct input *in);
+        bool locked;
+} operations[] = {
+        { do_register, false },   { do_msix, false },      { do_config, false }, { do_ram, false },
+        { do_set_up, false },     { do_descriptor, false }, { do_available, false }, { do_host, true },
+        { do_state, true },       { do_life, true },        { do_descriptor, false }, { do_available, false },
+};
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
+{
+        struct input in = { data, len };
+        struct machine *m = machine_new(take(&in, 1) & 1);
+
+        for (int i = 0; i < 400 && in.left; i++) {
+                const unsigned op = (unsigned)take(&in, 1) % ARRAY_SIZE(operations);
+
+                if (operations[op].locked)
+                        pthread_mutex_lock(&m->lock);
+                operations[op].run(m, &in);
+                if (operations[op].locked)
+                        pthread_mutex_unlock(&m->lock);
+        }
+        machine_free(m);
+        return 0;
+}
