@@ -179,7 +179,11 @@ static inline void sys_check_umip(struct interp *in, const struct uop *u)
                 sys_gp0(in, u);
 }
 
-/* ---- handlers, named in sys_ops.def ---- */
+/* ---- handlers, named in sys_ops.def ----
+ * A handler goes on to the next uop by a tail call, which compilers make only when no local variable's address has escaped: handlers that need
+ * one do their work in a function of its own (SYS_BODY). Otherwise the stack would grow with every instruction run. */
+#define SYS_BODY static _noinline_
+
 #define SYS_OP(mnemonic, fn, flags, source) uop_fn fn;
 #include "sys_ops.def"
 #undef SYS_OP

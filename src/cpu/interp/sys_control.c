@@ -70,7 +70,7 @@ void sys_write_cr0(struct interp *in, const struct uop *u, u64 value)
 
 /* ---- CR3 ---- */
 
-static void write_cr3(struct interp *in, const struct uop *u, u64 value)
+SYS_BODY void write_cr3(struct interp *in, const struct uop *u, u64 value)
 {
         struct cpu_state *cpu = in->cpu;
         struct paging_state ps = cpu->paging;
@@ -93,7 +93,7 @@ static void write_cr3(struct interp *in, const struct uop *u, u64 value)
 
 /* ---- CR4 ---- */
 
-static void write_cr4(struct interp *in, const struct uop *u, u64 value)
+SYS_BODY void write_cr4(struct interp *in, const struct uop *u, u64 value)
 {
         const u64 flushes = CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP;
         const u64 reloads = CR4_PAE | CR4_PSE | CR4_PGE | CR4_SMEP;

@@ -179,7 +179,7 @@ static void far_real(struct interp *in, const struct uop *u, const struct far_ta
         in->rip = rip;
 }
 
-static const struct uop *far_transfer(struct interp *in, const struct uop *u, bool call)
+SYS_BODY void far_transfer(struct interp *in, const struct uop *u, bool call)
 {
         struct far_target t = { .size = u->size, .call = call, .next_rip = interp_next_rip(in, u) };
 
@@ -197,17 +197,18 @@ static const struct uop *far_transfer(struct interp *in, const struct uop *u, bo
         else
                 far_real(in, u, &t);
         interp_mode_changed(in);
-        return interp_continue_at(in, in->rip);
 }
 
 const struct uop *sys_jmp_far(struct interp *in, const struct uop *u)
 {
-        return far_transfer(in, u, false);
+        far_transfer(in, u, false);
+        return interp_continue_at(in, in->rip);
 }
 
 const struct uop *sys_call_far(struct interp *in, const struct uop *u)
 {
-        return far_transfer(in, u, true);
+        far_transfer(in, u, true);
+        return interp_continue_at(in, in->rip);
 }
 
 /* ---- software interrupts ---- */

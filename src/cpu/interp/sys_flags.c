@@ -67,21 +67,27 @@ static void check_vm86(struct interp *in, const struct uop *u)
                 sys_gp0(in, u);
 }
 
-const struct uop *sys_pushf(struct interp *in, const struct uop *u)
+SYS_BODY void push_flags(struct interp *in, const struct uop *u)
 {
         struct sys_stack st = sys_stack_current(in);
 
         check_vm86(in, u);
         sys_stack_push(in, u, &st, interp_rflags(in) & ~(RFLAGS_VM | RFLAGS_RF), u->size);
         sys_stack_commit(in, &st);
+}
+
+const struct uop *sys_pushf(struct interp *in, const struct uop *u)
+{
+        push_flags(in, u);
         SLOW_NEXT(u);
 }
 
-const struct uop *sys_popf(struct interp *in, const struct uop *u)
+/* Returns the bits that changed. */
+SYS_BODY u64 pop_flags(struct interp *in, const struct uop *u)
 {
         struct sys_stack st = sys_stack_current(in);
         const u64 old = interp_rflags(in);
-        u64 mask = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT, value, changed;
+        u64 mask = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT, value;
 
         check_vm86(in, u);
         if (u->size > 2)
@@ -93,7 +99,13 @@ const struct uop *sys_popf(struct interp *in, const struct uop *u)
         value = sys_stack_pop(in, u, &st, u->size) & ~RFLAGS_RF;
         sys_stack_commit(in, &st);
         interp_set_rflags(in, (old & ~mask) | (value & mask));
-        changed = old ^ in->rflags;
+        return old ^ interp_rflags(in);
+}
+
+const struct uop *sys_popf(struct interp *in, const struct uop *u)
+{
+        const u64 changed = pop_flags(in, u);
+
         if (changed & (RFLAGS_TF | RFLAGS_AC)) {
                 interp_mode_changed(in);
                 return interp_leave_block(in, u);

@@ -127,14 +127,19 @@ const struct uop *sys_rdpid(struct interp *in, const struct uop *u)
 
 /* ---- MSRs, CPUID ---- */
 
-const struct uop *sys_rdmsr(struct interp *in, const struct uop *u)
+SYS_BODY u64 read_msr(struct interp *in, const struct uop *u)
 {
         u64 value;
 
         if (cpu_msr_read(in->vcpu, (u32)in->regs[RCX], &value) < 0)
                 sys_gp0(in, u);
         exit_count(&in->vcpu->counters, EXIT_MSR_READ);
-        put_edx_eax(in, value);
+        return value;
+}
+
+const struct uop *sys_rdmsr(struct interp *in, const struct uop *u)
+{
+        put_edx_eax(in, read_msr(in, u));
         NEXT(u);
 }
 
@@ -155,7 +160,7 @@ const struct uop *sys_wrmsr(struct interp *in, const struct uop *u)
         return interp_continue_after(in, u);
 }
 
-const struct uop *sys_cpuid(struct interp *in, const struct uop *u)
+SYS_BODY void execute_cpuid(struct interp *in)
 {
         const u32 leaf = (u32)in->regs[RAX], subleaf = (u32)in->regs[RCX];
         struct cpuid_regs regs;
@@ -167,6 +172,11 @@ const struct uop *sys_cpuid(struct interp *in, const struct uop *u)
         in->regs[RBX] = regs.ebx;
         in->regs[RCX] = regs.ecx;
         in->regs[RDX] = regs.edx;
+}
+
+const struct uop *sys_cpuid(struct interp *in, const struct uop *u)
+{
+        execute_cpuid(in);
         NEXT(u);
 }
 
@@ -236,7 +246,7 @@ const struct uop *sys_wrgsbase(struct interp *in, const struct uop *u)
 #define HYPERCALL_EPERM ((u64)-1)
 
 /* Number in RAX, arguments in RBX, RCX, RDX, RSI, answer in RAX; kernel code only. Linux, Documentation/virt/kvm/x86/hypercalls.rst. */
-const struct uop *sys_vmcall(struct interp *in, const struct uop *u)
+SYS_BODY void hypercall(struct interp *in, const struct uop *u)
 {
         const struct cpu_platform_ops *platform = in->vcpu->platform;
         const u64 mask = in->mode & MODE_LONG64 ? ~0ULL : 0xffffffff;
@@ -249,6 +259,11 @@ const struct uop *sys_vmcall(struct interp *in, const struct uop *u)
         if (in->cpu->cpl == 0)
                 result = platform->hypercall(in->vcpu->platform_opaque, in->vcpu, in->regs[RAX] & mask, args);
         in->regs[RAX] = result & mask;
+}
+
+const struct uop *sys_vmcall(struct interp *in, const struct uop *u)
+{
+        hypercall(in, u);
         return interp_continue_after(in, u);
 }
 
@@ -294,7 +309,7 @@ static unsigned port_size(const struct uop *u)
         return u->size == 8 ? 4 : u->size;
 }
 
-const struct uop *sys_in(struct interp *in, const struct uop *u)
+SYS_BODY void input(struct interp *in, const struct uop *u)
 {
         const unsigned port = port_number(in, u, u->r2 == DX), size = port_size(u);
         u64 value = 0;
@@ -303,6 +318,11 @@ const struct uop *sys_in(struct interp *in, const struct uop *u)
         exit_count(&in->vcpu->counters, EXIT_PIO);
         io_read(in->vcpu->ports, port, size, &value);
         reg_write(in, RAX * 8, value, size);
+}
+
+const struct uop *sys_in(struct interp *in, const struct uop *u)
+{
+        input(in, u);
         return interp_continue_after(in, u);
 }
 

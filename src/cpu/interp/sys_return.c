@@ -76,7 +76,7 @@ static void enter(struct interp *in, const struct uop *u, struct far_return *r, 
 
 /* ---- far RET ---- */
 
-static void ret_real(struct interp *in, const struct uop *u)
+SYS_BODY void ret_real(struct interp *in, const struct uop *u)
 {
         struct cpu_state *cpu = in->cpu;
         struct sys_stack st = sys_stack_current(in);
@@ -90,7 +90,7 @@ static void ret_real(struct interp *in, const struct uop *u)
         in->rip = rip;
 }
 
-static void ret_protected(struct interp *in, const struct uop *u)
+SYS_BODY void ret_protected(struct interp *in, const struct uop *u)
 {
         struct sys_stack st = sys_stack_current(in);
         struct far_return r = { .size = u->size };
@@ -144,7 +144,7 @@ static void load_flags(struct interp *in, u64 value, u64 mask)
         interp_set_rflags(in, (interp_rflags(in) & ~mask) | (value & mask));
 }
 
-static void iret_real(struct interp *in, const struct uop *u)
+SYS_BODY void iret_real(struct interp *in, const struct uop *u)
 {
         struct cpu_state *cpu = in->cpu;
         struct sys_stack st = sys_stack_current(in);
@@ -198,7 +198,7 @@ static void iret_to_vm86(struct interp *in, const struct uop *u, struct sys_stac
         in->rip = r->rip;
 }
 
-static void iret_protected(struct interp *in, const struct uop *u)
+SYS_BODY void iret_protected(struct interp *in, const struct uop *u)
 {
         const bool from_long64 = cpu_64bit(in->cpu);
         struct sys_stack st = sys_stack_current(in);

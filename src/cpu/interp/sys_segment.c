@@ -42,16 +42,21 @@ const struct uop *sys_mov_from_seg(struct interp *in, const struct uop *u)
         return interp_continue_after(in, u);
 }
 
-const struct uop *sys_push_seg(struct interp *in, const struct uop *u)
+SYS_BODY void push_selector(struct interp *in, const struct uop *u)
 {
         struct sys_stack st = sys_stack_current(in);
 
         sys_stack_push(in, u, &st, in->cpu->seg[u->r1].selector, u->size);
         sys_stack_commit(in, &st);
+}
+
+const struct uop *sys_push_seg(struct interp *in, const struct uop *u)
+{
+        push_selector(in, u);
         SLOW_NEXT(u);
 }
 
-const struct uop *sys_pop_seg(struct interp *in, const struct uop *u)
+SYS_BODY void pop_selector(struct interp *in, const struct uop *u)
 {
         struct sys_stack st = sys_stack_current(in);
         const u16 selector = (u16)sys_stack_pop(in, u, &st, u->size);
@@ -59,6 +64,11 @@ const struct uop *sys_pop_seg(struct interp *in, const struct uop *u)
         sys_load_segment(in, u, u->r1, selector);
         sys_stack_commit(in, &st); /* as wide as the old stack */
         shadow_after_ss(in, u->r1);
+}
+
+const struct uop *sys_pop_seg(struct interp *in, const struct uop *u)
+{
+        pop_selector(in, u);
         return interp_continue_after(in, u);
 }
 
@@ -111,7 +121,7 @@ const struct uop *sys_lidt(struct interp *in, const struct uop *u)
         return load_table(in, u, &in->cpu->idtr);
 }
 
-static const struct uop *store_table(struct interp *in, const struct uop *u, const struct dtable *table)
+SYS_BODY void store_table(struct interp *in, const struct uop *u, const struct dtable *table)
 {
         const unsigned base_size = in->mode & MODE_LONG64 ? 8 : 4;
         u8 image[10];
@@ -120,17 +130,18 @@ static const struct uop *store_table(struct interp *in, const struct uop *u, con
         __builtin_memcpy(image, &table->limit, 2);
         __builtin_memcpy(image + 2, &table->base, base_size); /* all of it with 16-bit operands too: only the 80286 did otherwise */
         mem_write_bytes(in, u, ea_linear(in, u, 2 + base_size, MMU_WRITE), image, 2 + base_size);
-        SLOW_NEXT(u);
 }
 
 const struct uop *sys_sgdt(struct interp *in, const struct uop *u)
 {
-        return store_table(in, u, &in->cpu->gdtr);
+        store_table(in, u, &in->cpu->gdtr);
+        SLOW_NEXT(u);
 }
 
 const struct uop *sys_sidt(struct interp *in, const struct uop *u)
 {
-        return store_table(in, u, &in->cpu->idtr);
+        store_table(in, u, &in->cpu->idtr);
+        SLOW_NEXT(u);
 }
 
 /* ---- LDTR, TR ---- */
@@ -152,7 +163,7 @@ static struct descriptor system_descriptor(struct interp *in, const struct uop *
         return d;
 }
 
-const struct uop *sys_lldt(struct interp *in, const struct uop *u)
+SYS_BODY void load_ldtr(struct interp *in, const struct uop *u)
 {
         const u16 selector = selector_operand(in, u, u->r1);
 
@@ -163,10 +174,15 @@ const struct uop *sys_lldt(struct interp *in, const struct uop *u)
 
                 in->cpu->ldtr = sys_seg_from(&d, selector);
         }
+}
+
+const struct uop *sys_lldt(struct interp *in, const struct uop *u)
+{
+        load_ldtr(in, u);
         return interp_continue_after(in, u);
 }
 
-const struct uop *sys_ltr(struct interp *in, const struct uop *u)
+SYS_BODY void load_tr(struct interp *in, const struct uop *u)
 {
         const u16 selector = selector_operand(in, u, u->r1);
         struct descriptor d;
@@ -177,6 +193,11 @@ const struct uop *sys_ltr(struct interp *in, const struct uop *u)
         mem_or_byte_system(in, u, d.linear + 5, TYPE_TSS_BUSY);
         d.attr |= TYPE_TSS_BUSY;
         in->cpu->tr = sys_seg_from(&d, selector);
+}
+
+const struct uop *sys_ltr(struct interp *in, const struct uop *u)
+{
+        load_tr(in, u);
         return interp_continue_after(in, u);
 }
 
@@ -239,7 +260,7 @@ static bool look_up(struct interp *in, const struct uop *u, u16 selector, struct
         return !selector_is_null(selector) && sys_fetch_descriptor(in, u, selector, 8, ret) && visible(in, ret);
 }
 
-const struct uop *sys_lar(struct interp *in, const struct uop *u)
+SYS_BODY void access_rights(struct interp *in, const struct uop *u)
 {
         const u16 selector = selector_operand(in, u, u->r2);
         struct descriptor d;
@@ -248,10 +269,15 @@ const struct uop *sys_lar(struct interp *in, const struct uop *u)
         if (ok)
                 reg_write(in, u->r1, d.raw >> 32 & 0xffff00, u->size);
         set_zf(in, ok);
+}
+
+const struct uop *sys_lar(struct interp *in, const struct uop *u)
+{
+        access_rights(in, u);
         NEXT(u);
 }
 
-const struct uop *sys_lsl(struct interp *in, const struct uop *u)
+SYS_BODY void segment_limit(struct interp *in, const struct uop *u)
 {
         const u16 selector = selector_operand(in, u, u->r2);
         struct descriptor d;
@@ -260,25 +286,40 @@ const struct uop *sys_lsl(struct interp *in, const struct uop *u)
         if (ok)
                 reg_write(in, u->r1, d.limit, u->size);
         set_zf(in, ok);
+}
+
+const struct uop *sys_lsl(struct interp *in, const struct uop *u)
+{
+        segment_limit(in, u);
         NEXT(u);
 }
 
-const struct uop *sys_verr(struct interp *in, const struct uop *u)
+SYS_BODY void verify_read(struct interp *in, const struct uop *u)
 {
         const u16 selector = selector_operand(in, u, u->r1);
         struct descriptor d;
 
         set_zf(in, look_up(in, u, selector, &d) && (d.attr & SEG_ATTR_S) &&
                            (!desc_is_code(d.attr) || (d.attr & TYPE_READABLE)));
+}
+
+const struct uop *sys_verr(struct interp *in, const struct uop *u)
+{
+        verify_read(in, u);
         NEXT(u);
 }
 
-const struct uop *sys_verw(struct interp *in, const struct uop *u)
+SYS_BODY void verify_write(struct interp *in, const struct uop *u)
 {
         const u16 selector = selector_operand(in, u, u->r1);
         struct descriptor d;
 
         set_zf(in, look_up(in, u, selector, &d) && desc_is_writable_data(d.attr));
+}
+
+const struct uop *sys_verw(struct interp *in, const struct uop *u)
+{
+        verify_write(in, u);
         NEXT(u);
 }
 
