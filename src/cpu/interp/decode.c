@@ -432,8 +432,7 @@ static uop_fn *rule_imul(struct decoding *d, struct uop *u, unsigned arg)
                 return plain_op_find(ZYDIS_MNEMONIC_MUL)->fn;
         }
         u->size = (u8)operand_bytes(d, 0);
-        u->aux = is_imm(d, 2);
-        return plain_op_find(ZYDIS_MNEMONIC_IMUL)->fn;
+        return pick3(d, imul_table[size_log2(u->size)][is_imm(d, 2)]);
 }
 
 /* mul, div, idiv: arg is "signed" */

@@ -87,8 +87,8 @@ enum mode {
         MODE_RING12 = 4096,  /* CPL 1 or 2 */
 };
 
-#define JUMP_CACHE_PAGE_BITS 6
-#define JUMP_CACHE_OFFSET_BITS 6
+#define JUMP_CACHE_PAGE_BITS 7
+#define JUMP_CACHE_OFFSET_BITS 7
 #define JUMP_CACHE_SIZE (1u << (JUMP_CACHE_PAGE_BITS + JUMP_CACHE_OFFSET_BITS))
 
 struct jump_entry {

@@ -133,7 +133,7 @@ static inline unsigned jump_slot(u64 rip)
         const u64 page = rip >> PAGE_SHIFT;
 
         return (unsigned)(((page & ((1u << JUMP_CACHE_PAGE_BITS) - 1)) << JUMP_CACHE_OFFSET_BITS) |
-                          ((rip ^ (rip >> 6)) & ((1u << JUMP_CACHE_OFFSET_BITS) - 1)));
+                          ((rip ^ (rip >> 5)) & ((1u << JUMP_CACHE_OFFSET_BITS) - 1)));
 }
 
 #if INTERP_THREADED
@@ -178,6 +178,7 @@ extern uop_fn *const lea_table[4];             /* by operand size; [0] is the an
 extern uop_fn *const cmov_table[16][4][3];     /* [cc][size][register, memory, slow] */
 extern uop_fn *const setcc_table[16][3];
 extern uop_fn *const jcc_table[16];
+extern uop_fn *const imul_table[4][2][3];      /* [size][with an immediate][register, memory, slow] */
 extern uop_fn *const xchg_table[4][3];
 
 

@@ -15,33 +15,37 @@ static u64 source_value(struct interp *in, const struct uop *u, unsigned size, u
 
 /* ---- multiply ---- */
 
+/* imul r, r/m and imul r, r/m, imm. */
+#define IMUL_ASM(T, d_, s_)                                                                        \
+        do {                                                                                       \
+                T _d = (T)(d_), _s = (T)(s_);                                                      \
+                u16 _fl = 0;                                                                       \
+                __asm__("imul %[s], %[d]" FLAGS_OUT : [d] "+r"(_d), "+&a"(_fl) : [s] "r"(_s) : "cc"); \
+                in->flags = _fl;                                                                   \
+                REG_PUT(T, u->r1, _d);                                                             \
+        } while (0)
 #define IMUL(T)                                                                                    \
-        static void imul_##T(struct interp *in, const struct uop *u, u64 a, u64 b)                 \
+        HANDLER(imul_##T##_r)                                                                      \
         {                                                                                          \
-                T d = (T)a, s = (T)b;                                                              \
-                u16 fl = 0;                                                                        \
-                __asm__("imul %[s], %[d]" FLAGS_OUT : [d] "+r"(d), "+&a"(fl) : [s] "r"(s) : "cc"); \
-                in->flags = fl;                                                                    \
-                REG_PUT(T, u->r1, d);                                                              \
-        }
+                IMUL_ASM(T, REG(T, u->r1), REG(T, u->r2));                                         \
+                NEXT(u);                                                                           \
+        }                                                                                          \
+        HANDLER(imul_##T##_ri)                                                                     \
+        {                                                                                          \
+                IMUL_ASM(T, u->imm, REG(T, u->r2));                                                \
+                NEXT(u);                                                                           \
+        }                                                                                          \
+        READ_HANDLER(imul_##T##_m, T, IMUL_ASM(T, REG(T, u->r1), *p))                              \
+        READ_HANDLER(imul_##T##_mi, T, IMUL_ASM(T, u->imm, *p))
 IMUL(u16)
 IMUL(u32)
 IMUL(u64)
-
-/* imul with two or three operands. aux: the immediate takes part. */
-HANDLER(op_imul)
-{
-        const u64 b = source_value(in, u, u->size, u->r2);
-        const u64 a = u->aux ? u->imm : reg_read(in, u->r1, u->size);
-
-        if (u->size == 8)
-                imul_u64(in, u, a, b);
-        else if (u->size == 4)
-                imul_u32(in, u, a, b);
-        else
-                imul_u16(in, u, a, b);
-        SLOW_NEXT(u);
-}
+#define IMUL_ROW(T)                                                                                \
+        {                                                                                          \
+                { imul_##T##_r, imul_##T##_m, imul_##T##_m_slow },                                 \
+                { imul_##T##_ri, imul_##T##_mi, imul_##T##_mi_slow }                               \
+        }
+uop_fn *const imul_table[4][2][3] = { { { NULL } }, IMUL_ROW(u16), IMUL_ROW(u32), IMUL_ROW(u64) };
 
 /* mul and imul with one operand: rdx:rax = rax * source. */
 #define WIDE_MUL(name, insn, T, ACC)                                                               \
@@ -590,7 +594,7 @@ HANDLER(op_touch)
 #define PLAIN(mnemonic_, handler) [ZYDIS_MNEMONIC_##mnemonic_] = { .fn = handler }
 #define PLAIN32(mnemonic_, handler) [ZYDIS_MNEMONIC_##mnemonic_] = { .fn = handler, .flags = PLAIN_NO_LONG64 }
 static const struct plain_op plain_ops[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
-        PLAIN(IMUL, op_imul), PLAIN(MUL, op_mul), PLAIN(DIV, op_div), PLAIN(IDIV, op_div),
+        PLAIN(MUL, op_mul), PLAIN(DIV, op_div), PLAIN(IDIV, op_div),
         PLAIN(CBW, op_convert), PLAIN(CWDE, op_convert), PLAIN(CDQE, op_convert),
         PLAIN(CWD, op_convert), PLAIN(CDQ, op_convert), PLAIN(CQO, op_convert),
         PLAIN(BSWAP, op_bswap),
