@@ -277,9 +277,14 @@ static void do_set_up(struct machine *m, struct input *in)
         const unsigned d = (unsigned)take(in, 1) % DEVICES;
         const struct virtio_device *vdev = m->vdev[d];
         const u64 features = vdev->features & (take(in, 6) | BIT(VIRTIO_F_VERSION_1));
-        const u64 size = 1u << (take(in, 1) & 7);
+        const u64 what = take(in, 1), size = 1u << (what & 7);
+        const u64 config = PCI_ECAM_BASE + ((u64)vdev->pci.slot << 15);
+        static const u8 zero[0x4000];
 
-        io_write(&m->env.memory->mmio, PCI_ECAM_BASE + ((u64)vdev->pci.slot << 15) + PCI_COMMAND, 6, 2);
+        io_write(&m->env.memory->mmio, config + PCI_COMMAND, 6, 2);
+        io_write(&m->env.memory->mmio, config + vdev->pci.msix.cap + 2, what & 8 ? 0x8000 : 0, 2);
+        for (unsigned i = 0; i < vdev->pci.msix.n; i++)
+                io_write(&m->env.memory->mmio, vdev->pci.bars[1].mapped + 16 * i + 12, what >> 4 & 1, 4);
         common_set(m, vdev, 0x14, 1, 0);
         for (unsigned i = 0; i < 2; i++) {
                 common_set(m, vdev, 0x08, 4, i);
@@ -287,8 +292,10 @@ static void do_set_up(struct machine *m, struct input *in)
         }
         common_set(m, vdev, 0x14, 1, 0xb);
         for (unsigned i = 0; i < vdev->type->n_queues; i++) {
+                guest_memory_write(m->env.memory, rings(d, i), zero, sizeof(zero));
                 common_set(m, vdev, 0x16, 2, i);
                 common_set(m, vdev, 0x18, 2, size);
+                common_set(m, vdev, 0x1a, 2, i + 1);
                 common_set(m, vdev, 0x20, 8, rings(d, i));
                 common_set(m, vdev, 0x28, 8, rings(d, i) + 0x2000);
                 common_set(m, vdev, 0x30, 8, rings(d, i) + 0x3000);
@@ -328,12 +335,55 @@ static void do_available(struct machine *m, struct input *in)
                 io_write(&m->env.memory->mmio, vdev->bar_address + 0x3000 + 4 * (which >> 2 & 1), 0, 2);
 }
 
+/* A chain as a driver would make it: a header of 16 bytes, some readable and some writable parts, one status byte. The header's
+ * first byte and sector decide what a disk does with it. */
+static void do_request(struct machine *m, struct input *in)
+{
+        const unsigned which = (unsigned)take(in, 1), d = which & 3, n = which >> 2 & 1;
+        const unsigned outs = which >> 3 & 3, ins = which >> 5 & 3;
+        const struct virtqueue *q = &m->vdev[d]->queues[n];
+        const u64 header[2] = { take(in, 1) & 15, take(in, 1) }, base = rings(d, n);
+        u16 index = (u16)(take(in, 1) & 127), idx = 0;
+        const u16 head = index;
+
+        guest_memory_write(m->env.memory, 0x30000, header, sizeof(header));
+        for (unsigned i = 0; i < 2 + outs + ins; i++) {
+                const bool last = i == 1 + outs + ins, write = i > outs;
+                struct {
+                        u64 addr;
+                        u32 len;
+                        u16 flags, next;
+                } desc = { .addr = 0x30000, .len = 16, .flags = (u16)(write << 1 | !last), .next = (u16)((index + 1) & 127) };
+
+                if (last)
+                        desc.addr = 0x30010, desc.len = 1;
+                else if (i > 0)
+                        desc.addr = 0x20000 + take(in, 2), desc.len = (u32)take(in, 1) << (take(in, 1) & 9);
+                guest_memory_write(m->env.memory, base + 16ULL * index, &desc, sizeof(desc));
+                index = (u16)((index + 1) & 127);
+        }
+        guest_memory_read(m->env.memory, base + 0x2002, &idx, 2);
+        guest_memory_write(m->env.memory, base + 0x2004 + 2 * (idx & (q->size ? q->size - 1U : 0)), &head, 2);
+        idx++;
+        guest_memory_write(m->env.memory, base + 0x2002, &idx, 2);
+        io_write(&m->env.memory->mmio, m->vdev[d]->bar_address + 0x3000 + 4 * n, 0, 2);
+}
+
+static void do_ports(struct machine *m, struct input *in)
+{
+        const u64 what = take(in, 1);
+        u64 value;
+
+        io_write(&m->ports, PCI_CONFIG_ADDRESS + (what & 7), take(in, 4), 1u << (what >> 3 & 3));
+        io_read(&m->ports, PCI_CONFIG_ADDRESS + (what & 7), 1u << (what >> 5 & 3), &value);
+}
+
 static void do_host(struct machine *m, struct input *in)
 {
         static const u8 bytes[NET_VNET_HEADER + NET_FRAME_MAX];
         const u64 what = take(in, 1), n = take(in, 2);
 
-        switch (what & 3) {
+        switch (what & 7) {
         case 0:
                 m->wire.client.receive(m->wire.client.opaque, bytes, n);
                 break;
@@ -344,6 +394,9 @@ static void do_host(struct machine *m, struct input *in)
                 m->wire_full = n & 1;
                 if (!m->wire_full)
                         m->wire.client.writable(m->wire.client.opaque);
+                break;
+        case 3:
+                m->wire.client.link(m->wire.client.opaque, n & 1);
                 break;
         default:
                 virtio_console_resize(m->console, (u16)n, 25);
@@ -398,7 +451,8 @@ static const struct {
 } operations[] = {
         { do_register, false },   { do_msix, false },      { do_config, false }, { do_ram, false },
         { do_set_up, false },     { do_descriptor, false }, { do_available, false }, { do_host, true },
-        { do_state, true },       { do_life, true },        { do_descriptor, false }, { do_available, false },
+        { do_state, true },       { do_life, true },        { do_request, false }, { do_request, false },
+        { do_ports, false },
 };
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
