@@ -22,12 +22,15 @@ static int open_disk(struct vm *vm, const struct vm_disk_config *config, struct 
 static int open_net(struct vm *vm, struct net_backend **ret, struct err **err)
 {
         const struct net_passt_config passt = { 0 };
+        int r;
 
         switch (vm->config.net) {
         case VM_NET_USER:
-                return net_passt_open(&vm->env, &passt, ret, err);
+                r = net_passt_open(&vm->env, &passt, ret, err);
+                return r < 0 ? err_wrap(err, r, "starting user-mode networking") : 0;
         case VM_NET_TAP:
-                return net_tap_open(&vm->env, vm->config.net_tap, ret, err);
+                r = net_tap_open(&vm->env, vm->config.net_tap, ret, err);
+                return r < 0 ? err_wrap(err, r, "attaching the network to '%s'", vm->config.net_tap) : 0;
         case VM_NET_NONE:
                 break;
         }

@@ -41,8 +41,11 @@ int boot_file_read(const char *path, const char *what, u64 max, struct boot_file
         if (st.st_size == 0)
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "the %s '%s' is empty", what, path);
         if ((u64)st.st_size > max)
-                return err_set(err, ERR_TOO_LARGE, EFBIG, "the %s '%s' has %llu MiB, but at most %llu MiB fit", what, path,
-                               (unsigned long long)(ALIGN_UP((u64)st.st_size, MIB) / MIB), (unsigned long long)(max / MIB));
+                return err_hint(err,
+                                err_set(err, ERR_TOO_LARGE, EFBIG, "the %s '%s' has %llu MiB, but at most %llu MiB fit", what,
+                                        path, (unsigned long long)(ALIGN_UP((u64)st.st_size, MIB) / MIB),
+                                        (unsigned long long)(max / MIB)),
+                                "give the machine more memory with --memory, or check that this is the right file");
         len = (size_t)st.st_size;
         data = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (data == MAP_FAILED)

@@ -292,6 +292,7 @@ static int parse_one(struct vmm_options *o, int argc, char *const argv[], int *i
         const char *word = argv[*i], *name, *value = NULL, *equals;
         const struct option *option;
         size_t len;
+        int r;
 
         if (strcmp(word, "-h") == 0)
                 word = "--help";
@@ -303,9 +304,6 @@ static int parse_one(struct vmm_options *o, int argc, char *const argv[], int *i
         option = find_option(name, len);
         if (!option)
                 return unknown_option(word, err);
-        if (option->how_often == ONCE && (*seen & BIT(option - options)))
-                return err_set(err, ERR_USAGE, EINVAL, "option '--%s' is given twice", option->name);
-        *seen |= BIT(option - options);
         if (!option->argument && equals)
                 return err_set(err, ERR_USAGE, EINVAL, "option '--%s' takes no value", option->name);
         if (option->argument && equals)
@@ -316,7 +314,13 @@ static int parse_one(struct vmm_options *o, int argc, char *const argv[], int *i
                                         "write --%s %s", option->name, option->argument);
                 value = argv[++*i];
         }
-        return option->parse(o, value, err);
+        r = option->parse(o, value, err);
+        if (r < 0)
+                return r;
+        if (option->how_often == ONCE && (*seen & BIT(option - options)))
+                return err_set(err, ERR_USAGE, EINVAL, "option '--%s' is given twice", option->name);
+        *seen |= BIT(option - options);
+        return 0;
 }
 
 static int check(const struct vmm_options *o, struct err **err)
