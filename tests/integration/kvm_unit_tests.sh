@@ -47,6 +47,6 @@ while read -r tier arch name file cpus cpu arguments; do
         fi
         ok "$arch $name" passed "$vm_status" "$log" && continue
         echo "# status $vm_status"
-        tail -n 12 "$log" | tr -d '\r' | sed 's/^/# | /'
+        tail -n 12 "$log" | tr -d '\r' | awk '{ print "# | " $0 }'
 done <"$ROOT/tests/integration/kvm-unit-tests.list"
 done_testing

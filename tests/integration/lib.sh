@@ -51,7 +51,7 @@ skip_all() {
 
 # show FILE: print it as a TAP comment, made printable.
 show() {
-        tr -d '\r' <"$1" | LC_ALL=C sed -e 's/[^[:print:][:space:]]/?/g' -e 's/^/# | /'
+        tr -d '\r' <"$1" | LC_ALL=C awk '{ gsub(/[^[:print:][:space:]]/, "?"); print "# | " $0 }'
 }
 
 # --- machines ------------------------------------------------------------------------------------------------------
