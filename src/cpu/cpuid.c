@@ -196,6 +196,12 @@ static void leaf_caches(const struct vcpu *vcpu, u32 subleaf, struct cpuid_regs 
         ret->edx = caches[subleaf].shared ? 2 : 0; /* inclusive */
 }
 
+static void leaf_features(const struct vcpu *vcpu, u32 subleaf, struct cpuid_regs *ret)
+{
+        if (subleaf == 0)
+                ret->eax = 2; /* the highest subleaf */
+}
+
 /* One package, one thread a core. Source: SDM 2A, leaf 0BH. */
 static void leaf_topology(const struct vcpu *vcpu, u32 subleaf, struct cpuid_regs *ret)
 {
@@ -300,7 +306,7 @@ static const struct leaf {
         { 0x00000002, 1, leaf_cache_descriptors },
         { 0x00000004, 5, leaf_caches },
         { 0x00000006, 1, NULL },
-        { 0x00000007, 2, NULL },
+        { 0x00000007, 3, leaf_features },
         { 0x0000000b, 3, leaf_topology },
         { 0x0000000d, 3, leaf_xsave },
         { 0x00000015, 1, leaf_tsc },

@@ -90,6 +90,7 @@ static const struct write_case cases[] = {
         { MSR_EFER, BIT(14), false },
         { MSR_SPEC_CTRL, 1, true },
         { MSR_SPEC_CTRL, 4, false },
+        { MSR_SPEC_CTRL, BIT(10), true },
         { MSR_PRED_CMD, 1, true },
         { MSR_PRED_CMD, 2, false },
         { 0x8b, 0, true },

@@ -301,7 +301,7 @@ static int load_tsc(const struct kvm_vcpu *kv, const struct cpu_state *cpu, stru
         /* A KVM without hardware under it takes the offset and forgets it. */
         if (kv->machine->host.tsc_offset_attr && tsc_offset(kv, KVM_GET_DEVICE_ATTR, &offset) >= 0 &&
             offset != cpu->tsc_offset)
-                log_warn_once("the host's KVM cannot shift the guest's TSC: it jumps to the host's");
+                log_info("the host's KVM cannot shift the guest's TSC: it jumps to the host's");
         return 0;
 }
 
