@@ -96,6 +96,15 @@ static inline void fake_machine_free(struct fake_machine *m)
                 assert_true(_holds);                                                                                   \
         } while (0)
 
+/* The same for what is written with the device lock held. */
+#define wait_locked(env, condition)                                                                                    \
+        wait_for(({                                                                                                    \
+                fake_env_lock(env);                                                                                    \
+                bool _now = (condition);                                                                               \
+                fake_env_unlock(env);                                                                                  \
+                _now;                                                                                                  \
+        }))
+
 /* Waits until everything that was queued for the loop before this call has run, timers that were due included. */
 static inline void fake_synced(void *opaque)
 {

@@ -309,12 +309,12 @@ static void frame_without_buffers_stays_with_the_backend(void **state)
         driver_start(&f->d, BIT(F_MRG_RXBUF) | BIT(VIRTIO_F_EVENT_IDX), 2, SIZE);
         assert_false(receive(f, frame_bytes(), 3000));
         rx_buffers(f, 1, 1536);
-        wait_for(f->wire->ready == 1);
+        wait_locked(&f->m->f, f->wire->ready == 1);
         assert_false(receive(f, frame_bytes(), 3000)); /* one is not enough */
         assert_int_equal(driver_avail_event(&f->d, RX), 1);
         assert_int_equal(driver_used_idx(&f->d, RX), 0);
         rx_buffers(f, 1, 1536);
-        wait_for(f->wire->ready == 2);
+        wait_locked(&f->m->f, f->wire->ready == 2);
         assert_true(receive(f, frame_bytes(), 3000));
         assert_int_equal(driver_used_idx(&f->d, RX), 2);
         assert_int_equal(f->m->f.counters.value[COUNTER_NET_DROPPED], 0);
@@ -373,7 +373,7 @@ static void quiesced_device_takes_nothing(void **state)
         fake_env_lock(&f->m->f);
         dev->ops->resume(dev);
         fake_env_unlock(&f->m->f);
-        wait_for(f->wire->n_sent == 1);
+        wait_locked(&f->m->f, f->wire->n_sent == 1);
         assert_true(receive(f, frame_bytes(), 60));
 }
 

@@ -76,5 +76,5 @@ int net_stream_new(struct device_env *env, int fd, struct net_backend **ret, str
 /* A cable that is not plugged in: sends are dropped. */
 int net_none_new(struct device_env *env, struct net_backend **ret, struct err **err);
 
-/* NULL is fine. Returns NULL. */
+/* NULL is fine. Returns NULL. On the loop's thread, or while the loop does not run. */
 struct net_backend *net_backend_free(struct net_backend *backend);

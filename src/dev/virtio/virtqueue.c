@@ -11,8 +11,8 @@
  * more requests than the queue has descriptors, and cannot have one buffer completed twice.
  *
  * Notifications. While queue_run works the driver is asked not to notify. Afterwards virtqueue_wait asks for a notification of
- * anything newer than seen_avail and then looks once more; the full barrier between the two closes the race with a driver that
- * added a buffer just before it looked whether we want to know (2.7.10, 2.7.13). */
+ * anything newer than seen_avail and then looks once more; both accesses are sequentially consistent, which closes the race with a
+ * driver that added a buffer just before it looked whether we want to know (2.7.10, 2.7.13). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,8 +60,8 @@ static struct used_elem *used_entry(const struct virtqueue *q, unsigned i)
 
 static u16 avail_idx(struct virtqueue *q)
 {
-        /* Pairs with the driver's release store: the entries before it are there. */
-        q->seen_avail = __atomic_load_n(&((const struct ring_header *)q->avail_ring)->idx, __ATOMIC_ACQUIRE);
+        /* Pairs with the driver's release store: the entries before it are there. Sequentially consistent for virtqueue_wait. */
+        q->seen_avail = __atomic_load_n(&((const struct ring_header *)q->avail_ring)->idx, __ATOMIC_SEQ_CST);
         return q->seen_avail;
 }
 
@@ -324,13 +324,15 @@ void virtqueue_flush(struct virtqueue *q)
         if ((u16)(q->used_idx - q->signalled_used) >= 0x8000)
                 q->signalled_valid = false;
         q->staged = 0;
-        __atomic_store_n(&((struct ring_header *)q->used_ring)->idx, q->used_idx, __ATOMIC_RELEASE);
+        /* Sequentially consistent, like the load in driver_wants_interrupt: the index is visible before the driver's wish is
+         * read, so one of the two sides sees the other. */
+        __atomic_store_n(&((struct ring_header *)q->used_ring)->idx, q->used_idx, __ATOMIC_SEQ_CST);
         guest_memory_written(memory_of(q), q->used, 4 + 8ULL * q->size);
 }
 
 static u16 used_event(const struct virtqueue *q)
 {
-        return __atomic_load_n(avail_entry(q, q->size), __ATOMIC_RELAXED);
+        return __atomic_load_n(avail_entry(q, q->size), __ATOMIC_SEQ_CST);
 }
 
 static bool driver_wants_interrupt(struct virtqueue *q)
@@ -338,10 +340,8 @@ static bool driver_wants_interrupt(struct virtqueue *q)
         const u16 now = q->used_idx, before = q->signalled_used;
         const bool valid = q->signalled_valid;
 
-        /* Our used idx must be visible before the driver's wish is read. */
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
         if (!virtio_has(q->vdev, VIRTIO_F_EVENT_IDX))
-                return !(__atomic_load_n(&((const struct ring_header *)q->avail_ring)->flags, __ATOMIC_RELAXED) &
+                return !(__atomic_load_n(&((const struct ring_header *)q->avail_ring)->flags, __ATOMIC_SEQ_CST) &
                          AVAIL_F_NO_INTERRUPT);
         q->signalled_used = now;
         q->signalled_valid = true;
@@ -370,7 +370,7 @@ void virtqueue_push(struct virtio_request *req, u32 written)
 
 static void used_flags_set(struct virtqueue *q, u16 flags)
 {
-        __atomic_store_n(&((struct ring_header *)q->used_ring)->flags, flags, __ATOMIC_RELAXED);
+        __atomic_store_n(&((struct ring_header *)q->used_ring)->flags, flags, __ATOMIC_SEQ_CST);
         guest_memory_written(memory_of(q), q->used, 2);
 }
 
@@ -388,12 +388,11 @@ bool virtqueue_wait(struct virtqueue *q)
         if (!can_run(q))
                 return false;
         if (virtio_has(q->vdev, VIRTIO_F_EVENT_IDX)) {
-                __atomic_store_n((u16 *)used_entry(q, q->size), seen, __ATOMIC_RELAXED);
+                __atomic_store_n((u16 *)used_entry(q, q->size), seen, __ATOMIC_SEQ_CST);
                 guest_memory_written(memory_of(q), q->used + 4 + 8ULL * q->size, 2);
         } else {
                 used_flags_set(q, 0);
         }
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
         return avail_idx(q) != seen;
 }
 
