@@ -8,8 +8,9 @@
 #include "base/log.h"
 #include "qcow2.h"
 
-#define L2_SLICES 256U      /* 1 MiB; with 64 KiB clusters they map 8 GiB */
-#define REFCOUNT_SLICES 64U
+/* The L2 cache: at most 1 MiB, which maps 8 GiB with 64 KiB clusters. That of reference counts has a quarter of the slices. */
+#define L2_SLICES_MAX 256U
+#define L2_SLICES_MIN (4 * TABLE_CACHE_WAYS)
 #define SLICE_BYTES_MAX 4096U
 
 /* The header; names as in the specification. */
@@ -267,12 +268,18 @@ static int load_reftable(struct qcow2 *q, const struct header *h, struct err **e
 static int allocate_buffers(struct qcow2 *q, struct err **err)
 {
         const u32 slice = (u32)MIN(q->cluster_bytes, (u64)SLICE_BYTES_MAX);
-        bool ok = table_cache_init(&q->l2_cache, slice, L2_SLICES) == 0;
+        const u64 l2_bytes = (q->image.size >> q->cluster_bits) * 8;
+        unsigned n_slices = L2_SLICES_MIN;
+        bool ok;
+
+        while (n_slices < L2_SLICES_MAX && (u64)n_slices * slice < l2_bytes)
+                n_slices *= 2;
+        ok = table_cache_init(&q->l2_cache, slice, n_slices) == 0;
 
         if (ok && !q->image.read_only) {
                 q->bounce = malloc(q->cluster_bytes);
                 q->pending = calloc(PENDING_FREES_MAX, sizeof(*q->pending));
-                ok = q->bounce && q->pending && table_cache_init(&q->refcount_cache, slice, REFCOUNT_SLICES) == 0;
+                ok = q->bounce && q->pending && table_cache_init(&q->refcount_cache, slice, n_slices / 4) == 0;
         }
         return ok ? 0 : err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for its tables");
 }
