@@ -297,6 +297,21 @@ void lapic_self_ipi(struct lapic *a, u8 vector)
                 lapic_accept(a, &msg);
 }
 
+s64 lapic_pv_ipi(struct lapic_set *set, const u64 args[4])
+{
+        const u64 icr = args[3];
+        struct apic_message msg = { .delivery = (u8)(icr >> 8 & 7), .vector = (u8)icr };
+        s64 accepted = 0;
+
+        /* Fixed and NMI, physical and edge-triggered; the destination is the bit map. */
+        if ((icr & ~0x7ffULL & ~(u64)ICR_LEVEL_ASSERT) || (msg.delivery != APIC_FIXED && msg.delivery != APIC_NMI))
+                return -EINVAL;
+        for (unsigned bit = 0; bit < 128; bit++)
+                if ((args[bit / 64] >> bit % 64 & 1) && args[2] < set->n && args[2] + bit < set->n)
+                        accepted += lapic_accept(&set->apic[args[2] + bit], &msg);
+        return accepted;
+}
+
 /* ---- the CPU's side ---- */
 
 bool lapic_irq_pending(const struct lapic_set *set, unsigned cpu)

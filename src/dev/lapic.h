@@ -72,7 +72,9 @@ void lapic_init_signal(struct lapic_set *set, unsigned cpu);
 u8 lapic_sipi_vector(const struct lapic_set *set, unsigned cpu);
 /* The guest's TSC jumped (WRMSR to TSC or TSC_ADJUST, restored state): a deadline is due at another time now. */
 void lapic_tsc_changed(struct lapic_set *set, unsigned cpu);
-/* The paravirtual KVM_HC_SEND_IPI takes messages too; see lapic_send. */
+/* The hypercall KVM_HC_SEND_IPI (10): @args are 128 bits of destinations, the APIC id of bit 0, and an ICR value. Returns how
+ * many took it, or -EINVAL. Source: Linux Documentation/virt/kvm/x86/hypercalls.rst. */
+s64 lapic_pv_ipi(struct lapic_set *set, const u64 args[4]);
 
 /* For CPUID: the APIC flag follows APIC_BASE.EN, the id of leaf 1 is the initial one. */
 bool lapic_enabled(const struct lapic_set *set, unsigned cpu);

@@ -504,6 +504,23 @@ static void msi_addresses_are_decoded(void **state)
         assert_int_equal(receivers(x, 0x41), 0);
 }
 
+static void pv_ipi_goes_to_the_bit_map(void **state)
+{
+        struct fixture *x = *state;
+        const u64 all[4] = { ~0ULL, ~0ULL, 0, 0x41 }, last[4] = { 2, 0, 2, 0x41 }, beyond[4] = { 3, ~0ULL, ~0ULL, 0x41 };
+        const u64 nmi[4] = { 2, 0, 0, 0x400 }, init[4] = { 2, 0, 0, 0x500 }, shorthand[4] = { 2, 0, 0, 0x80041 };
+
+        assert_int_equal(lapic_pv_ipi(x->set, all), CPUS);
+        assert_int_equal(receivers(x, 0x41), 15);
+        assert_int_equal(lapic_pv_ipi(x->set, last), 1);
+        assert_int_equal(receivers(x, 0x41), 8);
+        assert_int_equal(lapic_pv_ipi(x->set, beyond), 0);
+        assert_int_equal(lapic_pv_ipi(x->set, nmi), 1);
+        assert_int_equal(x->posts[1][LAPIC_POST_NMI], 1);
+        assert_int_equal(lapic_pv_ipi(x->set, init), -EINVAL);
+        assert_int_equal(lapic_pv_ipi(x->set, shorthand), -EINVAL);
+}
+
 static void virtual_wire_asks_the_pic(void **state)
 {
         struct fixture *x = *state;
@@ -695,6 +712,7 @@ int main(void)
                 TEST(priorities_decide_what_is_pending),
                 TEST(level_interrupts_report_their_end),
                 TEST(msi_addresses_are_decoded),
+                TEST(pv_ipi_goes_to_the_bit_map),
                 TEST(virtual_wire_asks_the_pic),
                 TEST(lint1_is_nmi),
                 TEST(one_shot_fires_once),
