@@ -107,6 +107,8 @@ int kvm_state_load(struct vcpu *vcpu, struct err **err);
 int kvm_state_store(struct vcpu *vcpu, struct err **err);
 
 /* state_msrs.c */
+/* KVM_GET_MSRS or KVM_SET_MSRS (@request) of one MSR, of a vCPU or (KVM's own features) of /dev/kvm. 0 or -errno. */
+int kvm_msr_exchange(int fd, unsigned long request, u32 msr, u64 *value);
 void kvm_msrs_probe(struct kvm_vcpu *kv);
 int kvm_msrs_load(struct vcpu *vcpu, struct err **err);
 int kvm_msrs_store(struct vcpu *vcpu, struct err **err);

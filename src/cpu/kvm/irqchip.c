@@ -355,16 +355,9 @@ int kvm_lapic_set(struct vcpu *vcpu, const u8 page[KVM_LAPIC_PAGE_SIZE], struct 
 
 static int tsc_deadline(struct vcpu *vcpu, unsigned long request, u64 *value, struct err **err)
 {
-        struct {
-                struct kvm_msrs header;
-                struct kvm_msr_entry entry;
-        } msr = { .header = { .nmsrs = 1 }, .entry = { .index = MSR_TSC_DEADLINE, .data = *value } };
-        int r = kvm_ioctl(kvm_vcpu_of(vcpu)->fd, request, &msr);
+        int r = kvm_msr_exchange(kvm_vcpu_of(vcpu)->fd, request, MSR_TSC_DEADLINE, value);
 
-        if (r != 1)
-                return err_sys(err, r < 0 ? -r : EIO, "the TSC deadline of vCPU %u in KVM", vcpu->index);
-        *value = msr.entry.data;
-        return 0;
+        return r < 0 ? err_sys(err, -r, "the TSC deadline of vCPU %u in KVM", vcpu->index) : 0;
 }
 
 int kvm_tsc_deadline_get(struct vcpu *vcpu, u64 *ret, struct err **err)

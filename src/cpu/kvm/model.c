@@ -84,12 +84,9 @@ static bool has(const struct kvm_host *host, enum cpuid_feature feature)
 /* IA32_ARCH_CAPABILITIES as KVM would show it: the promises that the hardware keeps. */
 static u64 feature_msr(int kvm_fd, u32 msr)
 {
-        struct {
-                struct kvm_msrs header;
-                struct kvm_msr_entry entry;
-        } get = { .header = { .nmsrs = 1 }, .entry = { .index = msr } };
+        u64 value = 0;
 
-        return kvm_ioctl(kvm_fd, KVM_GET_MSRS, &get) == 1 ? get.entry.data : 0;
+        return kvm_msr_exchange(kvm_fd, KVM_GET_MSRS, msr, &value) == 0 ? value : 0;
 }
 
 int kvm_host_query(int kvm_fd, int vm_fd, struct kvm_host *ret, struct err **err)

@@ -276,26 +276,15 @@ static int tsc_offset(const struct kvm_vcpu *kv, unsigned long request, u64 *off
         return kvm_ioctl(kv->fd, request, &attr);
 }
 
-static int tsc_msr(const struct kvm_vcpu *kv, unsigned long request, u64 *value)
-{
-        struct {
-                struct kvm_msrs header;
-                struct kvm_msr_entry entry;
-        } msr = { .header = { .nmsrs = 1 }, .entry = { .index = MSR_TSC, .data = *value } };
-        int r = kvm_ioctl(kv->fd, request, &msr);
-
-        if (r != 1)
-                return r < 0 ? r : -EIO;
-        *value = msr.entry.data;
-        return 0;
-}
-
 static int load_tsc(const struct kvm_vcpu *kv, const struct cpu_state *cpu, struct err **err)
 {
         u64 offset = cpu->tsc_offset, value = clock_tsc() + offset;
-        int r = kv->machine->host.tsc_offset_attr ? tsc_offset(kv, KVM_SET_DEVICE_ATTR, &offset)
-                                                  : tsc_msr(kv, KVM_SET_MSRS, &value);
+        int r;
 
+        if (kv->machine->host.tsc_offset_attr)
+                r = tsc_offset(kv, KVM_SET_DEVICE_ATTR, &offset);
+        else
+                r = kvm_msr_exchange(kv->fd, KVM_SET_MSRS, MSR_TSC, &value);
         if (r < 0)
                 return err_sys(err, -r, "setting the TSC of KVM");
         /* A KVM without hardware under it takes the offset and forgets it. */
@@ -313,7 +302,7 @@ static int store_tsc(const struct kvm_vcpu *kv, struct cpu_state *cpu, struct er
         if (kv->machine->host.tsc_offset_attr) {
                 r = tsc_offset(kv, KVM_GET_DEVICE_ATTR, &offset);
         } else {
-                r = tsc_msr(kv, KVM_GET_MSRS, &value);
+                r = kvm_msr_exchange(kv->fd, KVM_GET_MSRS, MSR_TSC, &value);
                 offset = value - clock_tsc();
         }
         if (r < 0)

@@ -5,10 +5,28 @@
 #include "cpu/msr.h"
 #include "internal.h"
 
-struct msr_batch {
-        struct kvm_msrs header;
-        struct kvm_msr_entry entries[KVM_MSRS_MAX];
+/* struct kvm_msrs with room for its entries. */
+union msr_batch {
+        struct kvm_msrs msrs;
+        u8 room[sizeof(struct kvm_msrs) + KVM_MSRS_MAX * sizeof(struct kvm_msr_entry)];
 };
+
+int kvm_msr_exchange(int fd, unsigned long request, u32 msr, u64 *value)
+{
+        union {
+                struct kvm_msrs msrs;
+                u8 room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+        } one = { .room = { 0 } };
+        int r;
+
+        one.msrs.nmsrs = 1;
+        one.msrs.entries[0] = (struct kvm_msr_entry){ .index = msr, .data = *value };
+        r = kvm_ioctl(fd, request, &one);
+        if (r != 1)
+                return r < 0 ? r : -EIO;
+        *value = one.msrs.entries[0].data;
+        return 0;
+}
 
 /* MSRs with functions in msr.c that are a plain value between engines. */
 static const struct {
@@ -23,9 +41,9 @@ static const struct {
 
 static bool kvm_has_msr(const struct kvm_vcpu *kv, u32 msr)
 {
-        struct msr_batch get = { .header = { .nmsrs = 1 }, .entries = { { .index = msr } } };
+        u64 value = 0;
 
-        return kvm_ioctl(kv->fd, KVM_GET_MSRS, &get) == 1;
+        return kvm_msr_exchange(kv->fd, KVM_GET_MSRS, msr, &value) == 0;
 }
 
 /* SPEC_CTRL and others exist only on some hosts; the kernel's own list of MSRs leaves many out, so each is tried. */
@@ -59,33 +77,35 @@ static u64 *field_of(struct cpu_state *state, u32 msr)
 int kvm_msrs_load(struct vcpu *vcpu, struct err **err)
 {
         const struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);
-        struct msr_batch set = { .header = { .nmsrs = (u32)kv->n_msrs } };
+        union msr_batch set = { .room = { 0 } };
         int r;
 
+        set.msrs.nmsrs = (u32)kv->n_msrs;
         for (size_t i = 0; i < kv->n_msrs; i++)
-                set.entries[i] = (struct kvm_msr_entry){ .index = kv->msrs[i],
-                                                         .data = *field_of(&vcpu->state, kv->msrs[i]) };
+                set.msrs.entries[i] = (struct kvm_msr_entry){ .index = kv->msrs[i],
+                                                              .data = *field_of(&vcpu->state, kv->msrs[i]) };
         r = kvm_ioctl(kv->fd, KVM_SET_MSRS, &set);
         if (r < 0)
                 return err_sys(err, -r, "loading MSRs into KVM");
         if ((size_t)r < kv->n_msrs)
                 return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "KVM refuses the value 0x%lx for MSR 0x%x",
-                               (unsigned long)set.entries[r].data, set.entries[r].index);
+                               (unsigned long)set.msrs.entries[r].data, set.msrs.entries[r].index);
         return 0;
 }
 
 int kvm_msrs_store(struct vcpu *vcpu, struct err **err)
 {
         const struct kvm_vcpu *kv = kvm_vcpu_of(vcpu);
-        struct msr_batch get = { .header = { .nmsrs = (u32)kv->n_msrs } };
+        union msr_batch get = { .room = { 0 } };
         int r;
 
+        get.msrs.nmsrs = (u32)kv->n_msrs;
         for (size_t i = 0; i < kv->n_msrs; i++)
-                get.entries[i].index = kv->msrs[i];
+                get.msrs.entries[i].index = kv->msrs[i];
         r = kvm_ioctl(kv->fd, KVM_GET_MSRS, &get);
         if (r < 0 || (size_t)r < kv->n_msrs)
                 return err_set(err, ERR_IO, EIO, "KVM does not give the value of MSR 0x%x", r < 0 ? 0 : kv->msrs[r]);
         for (size_t i = 0; i < kv->n_msrs; i++)
-                *field_of(&vcpu->state, kv->msrs[i]) = get.entries[i].data;
+                *field_of(&vcpu->state, kv->msrs[i]) = get.msrs.entries[i].data;
         return 0;
 }
