@@ -23,6 +23,7 @@
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
+#include "firmware.h"
 
 #define ISA_IRQ_FERR 13
 
@@ -290,7 +291,7 @@ static int add_acpi_tables(struct vm *vm, struct err **err)
         return r < 0 ? err_set(err, ERR_INTERNAL, -r, "no memory at the ACPI tables' place") : 0;
 }
 
-static int load_kernel(struct vm *vm, struct err **err)
+static int load_kernel(struct vm *vm, enum vm_boot *ret_protocol, struct err **err)
 {
         const struct boot_config boot = {
                 .kernel_path = vm->config.kernel,
@@ -300,7 +301,7 @@ static int load_kernel(struct vm *vm, struct err **err)
                 .rsdp = ACPI_BASE,
         };
 
-        return boot_load(&boot, vm->memory, &vm->cpus[0].vcpu.state, err);
+        return boot_load(&boot, vm->memory, &vm->cpus[0].vcpu.state, ret_protocol, err);
 }
 
 static int add_parts(struct vm *vm, struct board_resources *res, struct err **err)
@@ -322,9 +323,10 @@ int board_assemble(struct vm *vm, struct err **err)
 {
         struct board_resources res;
         struct timespec now;
+        enum vm_boot protocol;
         int r;
 
-        r = load_kernel(vm, err);
+        r = load_kernel(vm, &protocol, err);
         if (r < 0)
                 return r;
         fill_env(vm);
@@ -332,6 +334,8 @@ int board_assemble(struct vm *vm, struct err **err)
         if (r < 0)
                 return r;
         r = add_parts(vm, &res, err);
+        if (r == 0 && protocol == VM_BOOT_MULTIBOOT)
+                r = firmware_leave_pc(vm, err);
         board_resources_close(&res);
         clock_gettime(CLOCK_REALTIME, &now);
         vm->board.start_wall_ns = (u64)now.tv_sec * NSEC_PER_SEC + (u64)now.tv_nsec;
@@ -344,7 +348,7 @@ static void kernel_gsi_set(void *opaque, unsigned gsi, bool level)
         kvm_irq_set(opaque, gsi, level);
 }
 
-int board_connect_interrupts(struct vm *vm, struct err **err)
+void board_connect_interrupts(struct vm *vm)
 {
         struct board *b = &vm->board;
         const struct irq_line models[] = {
@@ -359,7 +363,6 @@ int board_connect_interrupts(struct vm *vm, struct err **err)
                 irq_router_set_sinks(b->router, kernel, ARRAY_SIZE(kernel));
         else
                 irq_router_set_sinks(b->router, models, ARRAY_SIZE(models));
-        return 0;
 }
 
 /* ---- all devices together; device lock held, or no threads ---- */

@@ -151,6 +151,7 @@ static int unknown_kernel(const struct boot_load *load, struct err **err)
 
 static int load_elf_kernel(struct boot_load *load, const void *elf, size_t len, enum vm_boot protocol, struct err **err)
 {
+        load->protocol = protocol == VM_BOOT_PVH ? VM_BOOT_PVH : VM_BOOT_LINUX64;
         if (protocol == VM_BOOT_PVH)
                 return boot_pvh(load, elf, len, err);
         return boot_linux64(load, elf, len, err);
@@ -187,6 +188,7 @@ static int load_kernel(struct boot_load *load, struct err **err)
         case KERNEL_MULTIBOOT:
                 if (protocol != VM_BOOT_AUTO && protocol != VM_BOOT_MULTIBOOT)
                         break;
+                load->protocol = VM_BOOT_MULTIBOOT;
                 return boot_multiboot(load, err);
         case KERNEL_UNKNOWN:
                 return unknown_kernel(load, err);
@@ -195,7 +197,8 @@ static int load_kernel(struct boot_load *load, struct err **err)
         return err_hint(err, r, "leave out --boot to let the file decide");
 }
 
-int boot_load(const struct boot_config *config, struct guest_memory *memory, struct cpu_state *bsp, struct err **err)
+int boot_load(const struct boot_config *config, struct guest_memory *memory, struct cpu_state *bsp, enum vm_boot *ret_protocol,
+              struct err **err)
 {
         struct boot_load load = { .config = config, .memory = memory, .bsp = bsp };
         int r;
@@ -211,5 +214,7 @@ int boot_load(const struct boot_config *config, struct guest_memory *memory, str
         }
         boot_file_free(&load.kernel);
         boot_file_free(&load.initrd);
+        if (r == 0)
+                *ret_protocol = load.protocol;
         return r;
 }

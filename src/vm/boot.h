@@ -57,10 +57,12 @@ struct boot_load {
         struct boot_file initrd; /* empty when there is none */
         struct boot_map_entry map[BOOT_MAP_MAX];
         size_t n_map;
+        enum vm_boot protocol;   /* the one taken */
 };
 
-/* Reads the files, checks them, loads and sets @bsp. Nothing needs undoing on failure but the memory's contents. */
-int boot_load(const struct boot_config *config, struct guest_memory *memory, struct cpu_state *bsp, struct err **err);
+/* Reads the files, checks them, loads and sets @bsp; says which protocol it was. Nothing needs undoing on failure but the memory's contents. */
+int boot_load(const struct boot_config *config, struct guest_memory *memory, struct cpu_state *bsp, enum vm_boot *ret_protocol,
+              struct err **err);
 
 /* ---- between the protocols' files ---- */
 

@@ -102,7 +102,7 @@ void vm_refresh_clocks(struct vm *vm);
 /* Assembles all devices and loads the kernel. Before threads exist. */
 int board_assemble(struct vm *vm, struct err **err);
 /* Wires interrupts to where the machine's engine wants them: our models or the hypervisor's. Device lock held or no threads. */
-int board_connect_interrupts(struct vm *vm, struct err **err);
+void board_connect_interrupts(struct vm *vm);
 void board_devices_reset(struct vm *vm);
 void board_devices_quiesce(struct vm *vm);
 void board_devices_resume(struct vm *vm);

@@ -319,7 +319,13 @@ static int create(struct vm *vm, struct err **err)
         r = create_vcpus(vm, err);
         if (r < 0)
                 return r;
-        return board_connect_interrupts(vm, err);
+        if (vm->engine_caps & ENGINE_CAP_KERNEL_IRQCHIP) { /* what the board set up in our models */
+                r = vm_irqchip_from_models(vm, err);
+                if (r < 0)
+                        return r;
+        }
+        board_connect_interrupts(vm);
+        return 0;
 }
 
 int vm_new(const struct vm_config *config, struct vm **ret, struct err **err)

@@ -193,7 +193,7 @@ int vm_load(struct vm *vm, const void *data, size_t len, struct err **err)
         if (r == 0 && has_kernel_irqchip(vm))
                 r = kvm_clock_set(vm->engine_machine, clock_now_ns() - vm->board.start_ns, err);
         if (r == 0)
-                r = board_connect_interrupts(vm, err);
+                board_connect_interrupts(vm);
         pthread_mutex_unlock(&vm->device_lock);
         return r;
 }
@@ -236,7 +236,7 @@ static int switch_engine(struct vm *vm, const struct cpu_engine *engine, unsigne
                 undo_switch(vm, vm->n_cpus, old, old_machine);
                 return r;
         }
-        board_connect_interrupts(vm, NULL);
+        board_connect_interrupts(vm);
         if (old->machine_destroy)
                 old->machine_destroy(old_machine);
         return 0;
