@@ -880,6 +880,35 @@ static void debugger_stops_at_its_points(void **state)
         assert_int_equal(m->vcpu.state.rip, AT_CODE + 3);
 }
 
+static void debugger_step_into_a_fault_stops_at_the_handler(void **state)
+{
+        machine *m = *state;
+
+        machine_long(m);
+        PUT_CODE(m, AT_CODE, ud2_64);
+        m->vcpu.debug.single_step = true;
+        assert_int_equal(machine_run(m), EXIT_DEBUG);
+        assert_int_equal(m->vcpu.state.rip, stub_of(EXC_UD));
+}
+
+/* Handlers go on by tail calls: a loop of system instructions must not eat the stack. */
+GUEST_CODE(many_64, 64, "1: pushf\n popf\n push %fs\n pop %fs\n lar %eax, %ebx\n sgdt (%rsi)\n cpuid\n mov $0x10, %eax\n in %dx, %al\n"
+                        " mov %cr0, %rbx\n lsl %eax, %ebx\n dec %rdi\n jnz 1b\n hlt");
+
+static void long_loops_of_system_code_do_not_nest(void **state)
+{
+        machine *m = *state;
+
+        machine_long(m);
+        PUT_CODE(m, AT_CODE, many_64);
+        m->vcpu.state.gpr[RAX] = SEL_DATA;
+        m->vcpu.state.gpr[RSI] = AT_DATA;
+        m->vcpu.state.gpr[RDI] = 20000;
+        m->vcpu.state.gpr[RDX] = 0x80;
+        m->vcpu.state.seg[SEG_FS] = (struct seg){ .unusable = true };
+        expect_halt_in(m, AT_CODE);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, machine_setup, machine_teardown)
 
 int main(void)
@@ -927,6 +956,8 @@ int main(void)
                 TEST(int1_traps_without_dr6),
                 TEST(general_detect_faults_and_clears_gd),
                 TEST(debugger_stops_at_its_points),
+                TEST(debugger_step_into_a_fault_stops_at_the_handler),
+                TEST(long_loops_of_system_code_do_not_nest),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -120,6 +120,8 @@ _noreturn_ static inline void sys_ud(struct interp *in, const struct uop *u)
 
 /* A #DB trap at @rip, after the instruction. */
 _noreturn_ void sys_raise_step_trap(struct interp *in, u64 rip, u64 dr6);
+/* A fault or software interrupt was delivered: a debugger that steps has to stop at the handler, since no instruction ended. */
+void sys_debug_delivered(struct interp *in);
 /* I/O breakpoints (CR4.DE). */
 void sys_io_breakpoint(struct interp *in, unsigned port, unsigned size);
 

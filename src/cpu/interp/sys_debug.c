@@ -149,6 +149,12 @@ bool interp_page_has_breakpoint(const struct interp *in, u64 gva)
         return false;
 }
 
+void sys_debug_delivered(struct interp *in)
+{
+        if (in->vcpu->debug.single_step)
+                debugger_hit(in, -1, 0);
+}
+
 bool interp_step_trap(struct interp *in, bool tf)
 {
         u64 dr6 = in->pending_dr6;

@@ -263,9 +263,12 @@ void interp_deliver(struct interp *in)
         /* A data breakpoint that MOV SS hit is held over the next instruction. After INT n it is taken at the handler's first
          * instruction; faults and INT1 swallow it. SDM 3A, 6.8.3. */
         const u64 held = in->event.kind == EVENT_SOFT_INT ? in->pending_dr6 : 0;
+        const bool from_instruction = in->event.kind != EVENT_EXTERNAL && in->event.kind != EVENT_NMI;
 
         in->pending_dr6 = 0;
         deliver_one(in);
+        if (from_instruction)
+                sys_debug_delivered(in);
         in->pending_dr6 |= held; /* a task switch may have added its own */
         if (!in->pending_dr6)
                 return;
