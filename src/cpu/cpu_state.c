@@ -27,8 +27,9 @@ static void reset_core(struct cpu_state *cpu)
         cpu->rflags = RFLAGS_FIXED;
         for (unsigned i = 0; i < SEG_COUNT; i++)
                 cpu->seg[i] = data;
-        cpu->seg[SEG_CS] =
-                (struct seg){ .selector = 0xf000, .base = 0xffff0000, .limit = 0xffff, .attr = SEG_ATTR_P | SEG_ATTR_S | 0xb };
+        cpu->seg[SEG_CS] = (struct seg){
+                .selector = 0xf000, .base = 0xffff0000, .limit = 0xffff, .attr = SEG_ATTR_P | SEG_ATTR_S | 0xb
+        };
         cpu->ldtr = (struct seg){ .limit = 0xffff, .attr = SEG_ATTR_P | 2 };
         cpu->tr = (struct seg){ .limit = 0xffff, .attr = SEG_ATTR_P | 0xb };
         cpu->gdtr = cpu->idtr = (struct dtable){ .limit = 0xffff };
@@ -234,8 +235,8 @@ static bool seg_limit_valid(const struct seg *seg)
 static const char *check_segments(const struct cpu_state *cpu)
 {
         const struct seg *all[SEG_COUNT + 2];
-        const u16 valid = SEG_ATTR_TYPE | SEG_ATTR_S | SEG_ATTR_DPL | SEG_ATTR_P | SEG_ATTR_AVL | SEG_ATTR_L | SEG_ATTR_DB |
-                          SEG_ATTR_G;
+        const u16 valid = SEG_ATTR_TYPE | SEG_ATTR_S | SEG_ATTR_DPL | SEG_ATTR_P | SEG_ATTR_AVL | SEG_ATTR_L |
+                          SEG_ATTR_DB | SEG_ATTR_G;
 
         for (unsigned i = 0; i < SEG_COUNT; i++)
                 all[i] = &cpu->seg[i];

@@ -48,10 +48,12 @@ u64 cpuid_xcr0_supported(void);
 /* CR4 bits that are not reserved in this model. */
 u64 cpuid_cr4_supported(void);
 
-/* One by one all (leaf, subleaf) pairs of the model: false when @index is beyond the last. @ret_indexed: the subleaf matters. */
+/* One by one all (leaf, subleaf) pairs of the model: false when @index is beyond the last. @ret_indexed: the subleaf
+ * matters. */
 bool cpuid_enumerate(size_t index, u32 *ret_leaf, u32 *ret_subleaf, bool *ret_indexed);
 
-/* The feature table masked by @host, which executes CPUID; bit n of @ret_has[n / 64] is feature n. For tests with a pretended host. */
+/* The feature table masked by @host, which executes CPUID; bit n of @ret_has[n / 64] is feature n. For tests with a
+ * pretended host. */
 typedef void (*cpuid_host_fn)(u32 leaf, u32 subleaf, struct cpuid_regs *ret);
 #define CPUID_FEATURE_WORDS ((CPUID_FEATURE_COUNT + 63) / 64)
 void cpuid_model_build(cpuid_host_fn host, u64 ret_has[CPUID_FEATURE_WORDS]);

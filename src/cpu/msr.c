@@ -75,7 +75,8 @@ static bool check_mtrr_mask(u64 value)
         return !(value & ~(BIT(11) | PHYS_PAGE_BITS));
 }
 
-/* IBRS; STIBP, which is writable wherever IBRS is and does nothing without threads; BHI_DIS_S. Source: SDM 4, IA32_SPEC_CTRL. */
+/* IBRS; STIBP, which is writable wherever IBRS is and does nothing without threads; BHI_DIS_S. Source: SDM 4,
+ * IA32_SPEC_CTRL. */
 static bool check_spec_ctrl(u64 value)
 {
         const u64 valid = BIT(0) | BIT(1) | (cpuid_has(CPUID_BHI_CTRL) ? BIT(10) : 0);

@@ -22,13 +22,14 @@
 #define MISC_ENABLE_VALID 0x400c51889ULL
 #define MISC_ENABLE_READ_ONLY 0x1880ULL
 
-/* RDMSR and WRMSR. 0, or -EINVAL when the guest gets #GP; an MSR that the model does not have is counted and traced too. */
+/* RDMSR and WRMSR. 0, or -EINVAL when the guest gets #GP; an MSR that the model does not have is counted and traced
+ * too. */
 int cpu_msr_read(struct vcpu *vcpu, u32 msr, u64 *ret);
 int cpu_msr_write(struct vcpu *vcpu, u32 msr, u64 value);
 
-/* IA32_ARCH_CAPABILITIES of the model: nothing needs a mitigation, because a guest cannot speculate past checks that an emulating
- * engine makes in software. Engines that run guest code on the hardware show only what the hardware has of it.
- * RSBA stays clear: with IBRS_ALL Linux then builds neither retpolines nor return thunks. */
+/* IA32_ARCH_CAPABILITIES of the model: nothing needs a mitigation, because a guest cannot speculate past checks that an
+ * emulating engine makes in software. Engines that run guest code on the hardware show only what the hardware has of
+ * it. RSBA stays clear: with IBRS_ALL Linux then builds neither retpolines nor return thunks. */
 #define CPU_ARCH_CAPABILITIES                                                                                          \
         (ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_L1DFL_VMENTRY | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |      \
          ARCH_CAP_IF_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO | \

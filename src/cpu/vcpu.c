@@ -1,4 +1,5 @@
-/* What every engine's vCPUs have in common: work from other threads, moving between engines, a debugger's view of memory. */
+/* What every engine's vCPUs have in common: work from other threads, moving between engines, a debugger's view of
+ * memory. */
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>

@@ -1,5 +1,6 @@
-/* CPU states: arbitrary bytes are refused or become a state that can be saved and loaded again. The input is a list of patches to a
- * good state (offset in two bytes, value in one), because random bytes as they are would hardly ever be one. */
+/* CPU states: arbitrary bytes are refused or become a state that can be saved and loaded again. The input is a list of
+ * patches to a good state (offset in two bytes, value in one), because random bytes as they are would hardly ever be
+ * one. */
 #include <stdlib.h>
 #include <string.h>
 

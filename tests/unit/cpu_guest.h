@@ -1,4 +1,5 @@
-/* A tiny machine for tests of CPU engines: RAM, one vCPU, a few ports and one page of device memory, no interrupt controllers.
+/* A tiny machine for tests of CPU engines: RAM, one vCPU, a few ports and one page of device memory, no interrupt
+ * controllers.
  *
  * Guest code is written in inline assembly, see GUEST_CODE; it talks through the ports below. A test's thread runs it. */
 #pragma once

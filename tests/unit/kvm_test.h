@@ -1,5 +1,6 @@
-/* What the tests of the KVM engine share. They are skipped where there is no /dev/kvm, and those that need hardware under it where there is
- * none: a KVM that interprets guest kernel code knows neither the exits of INT3 nor watchpoints nor TSC offsets. */
+/* What the tests of the KVM engine share. They are skipped where there is no /dev/kvm, and those that need hardware
+ * under it where there is none: a KVM that interprets guest kernel code knows neither the exits of INT3 nor watchpoints
+ * nor TSC offsets. */
 #pragma once
 
 #include <string.h>

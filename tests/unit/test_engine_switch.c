@@ -14,8 +14,8 @@
 
 static const char *missing;
 
-/* Fills memory with a generator, then folds it: multiplication, rotation, carry chains, stack, calls, string instructions, locked
- * operations. R12 counts the rounds. */
+/* Fills memory with a generator, then folds it: multiplication, rotation, carry chains, stack, calls, string
+ * instructions, locked operations. R12 counts the rounds. */
 GUEST_CODE(kernel, 64,
            "mov $0x200000, %edi\n"
            "mov $0x123456789abcdef1, %rax\n"
@@ -157,7 +157,8 @@ static void get_result(struct cpu_guest *g, struct result *ret)
         memset(ret, 0, sizeof(*ret));
         memcpy(ret->gpr, cpu->gpr, sizeof(ret->gpr));
         ret->rip = cpu->rip;
-        /* RF (resume) concerns the next instruction's breakpoints only; the interpreter forgets it late when there are none. */
+        /* RF (resume) concerns the next instruction's breakpoints only; the interpreter forgets it late when there are
+         * none. */
         ret->rflags = cpu->rflags & ~RFLAGS_RF;
         memcpy(ret->xsave, cpu->xsave, sizeof(ret->xsave));
         memset(ret->xsave + 6, 0, 18); /* x87 instruction and data pointers: no two processors keep them alike */

@@ -275,8 +275,8 @@ GUEST_CODE(count, 64,
            "movl $0, 0xb0(%r15)\n"
            "iretq\n");
 
-/* A stop may come between the acknowledge of an interrupt and its delivery. Nothing may get lost then, also when the state
- * is loaded back. */
+/* A stop may come between the acknowledge of an interrupt and its delivery. Nothing may get lost then, also when the
+ * state is loaded back. */
 static void interrupts_survive_stops(void **state)
 {
         const unsigned rounds = 300;

@@ -1,7 +1,7 @@
 /* The debugger's wishes under KVM.
  *
- * Watchpoints, and breakpoints as long as there is room, take the four debug registers, which the guest then does without.
- * Further breakpoints are INT3 instructions in guest memory, there only while a vCPU is inside run(). */
+ * Watchpoints, and breakpoints as long as there is room, take the four debug registers, which the guest then does
+ * without. Further breakpoints are INT3 instructions in guest memory, there only while a vCPU is inside run(). */
 #include <errno.h>
 #include <string.h>
 
@@ -31,8 +31,8 @@ static u64 dr7_length(u64 len)
         return len == 8 ? 2 : len - 1;
 }
 
-static void hw_point_set(struct kvm_guest_debug *dbg, struct kvm_vcpu *kv, unsigned reg, const struct debug_point *point,
-                         u64 gva, u64 len, int index)
+static void hw_point_set(struct kvm_guest_debug *dbg, struct kvm_vcpu *kv, unsigned reg,
+                         const struct debug_point *point, u64 gva, u64 len, int index)
 {
         u64 field = point->kind == DEBUG_BREAK ? 0 : dr7_access(point->kind) | dr7_length(len) << 2;
 

@@ -1,7 +1,7 @@
 /* The KVM engine's inside. Reading order: this file, machine.c, vcpu.c, run.c, state.c; the others when needed.
  *
- * A kvm_vcpu belongs to the machine and stays there while its vCPU runs under another engine: the kernel neither lets go of a
- * vCPU before the machine ends nor makes a second one of the same number. */
+ * A kvm_vcpu belongs to the machine and stays there while its vCPU runs under another engine: the kernel neither lets
+ * go of a vCPU before the machine ends nor makes a second one of the same number. */
 #pragma once
 
 #include <linux/kvm.h>

@@ -283,8 +283,8 @@ static struct kvm_pic_chip pic_from_kvm(const struct kvm_pic_state *k)
 static void pic_to_kvm(const struct kvm_pic_chip *chip, struct kvm_pic_state *k)
 {
         *k = (struct kvm_pic_state){
-                .irr = chip->irr, .imr = chip->imr, .isr = chip->isr, .last_irr = chip->lines, .irq_base = chip->vector_base,
-                .priority_add = chip->priority_top & 7, .elcr = chip->elcr, .elcr_mask = k->elcr_mask,
+                .irr = chip->irr, .imr = chip->imr, .isr = chip->isr, .last_irr = chip->lines,
+                .irq_base = chip->vector_base, .priority_add = chip->priority_top & 7, .elcr = chip->elcr, .elcr_mask = k->elcr_mask,
                 .init_state = chip->init_step & 3, .init4 = chip->needs_icw4, .auto_eoi = chip->auto_eoi,
                 .rotate_on_auto_eoi = chip->rotate_on_auto_eoi,
                 .special_fully_nested_mode = chip->special_fully_nested, .special_mask = chip->special_mask,
@@ -398,8 +398,8 @@ static bool lapic_bit_move(u8 *page, unsigned from, unsigned to, u8 vector)
         return true;
 }
 
-/* The acknowledge cycle moved a bit from IRR to ISR, in the LAPIC or in the PIC; this moves it back. A PIC in auto-EOI mode
- * has no ISR bit: its IRR is set again all the same. */
+/* The acknowledge cycle moved a bit from IRR to ISR, in the LAPIC or in the PIC; this moves it back. A PIC in auto-EOI
+ * mode has no ISR bit: its IRR is set again all the same. */
 int kvm_unacknowledge(struct vcpu *vcpu, u8 vector, struct err **err)
 {
         struct kvm_machine *m = kvm_vcpu_of(vcpu)->machine;

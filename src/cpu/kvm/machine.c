@@ -39,7 +39,8 @@ static int create_vm(struct kvm_machine *m, struct err **err)
 
         r = kvm_ioctl(m->kvm_fd, KVM_CHECK_EXTENSION, (void *)KVM_CAP_MAX_VCPUS);
         if (r > 0 && m->n_vcpus > (unsigned)r)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the host's KVM allows %d vCPUs and not %u", r, m->n_vcpus);
+                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the host's KVM allows %d vCPUs and not %u", r,
+                               m->n_vcpus);
         m->vm_fd = kvm_ioctl(m->kvm_fd, KVM_CREATE_VM, NULL);
         if (m->vm_fd < 0)
                 return err_sys(err, -m->vm_fd, "KVM cannot create a virtual machine");

@@ -1,7 +1,7 @@
 /* The CPU model (cpuid.def, msr.def) as far as KVM on this host has it.
  *
- * What KVM cannot give is left out of the guest's CPUID. A guest that started under another engine may already use such a
- * feature: when that shows in its state (XCR0, CR4) the move is refused. */
+ * What KVM cannot give is left out of the guest's CPUID. A guest that started under another engine may already use such
+ * a feature: when that shows in its state (XCR0, CR4) the move is refused. */
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
@@ -45,8 +45,8 @@ static const struct kvm_cpuid_entry2 *find_entry(const struct kvm_cpuid2 *cpuid,
         return NULL;
 }
 
-/* Features that KVM has although KVM_GET_SUPPORTED_CPUID cannot say so, because they depend on the interrupt chip or are no
- * features of KVM's. Source: Linux, Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_CPUID. */
+/* Features that KVM has although KVM_GET_SUPPORTED_CPUID cannot say so, because they depend on the interrupt chip or
+ * are no features of KVM's. Source: Linux, Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_CPUID. */
 static bool always_supported(enum cpuid_feature feature, int kvm_fd)
 {
         switch (feature) {

@@ -1,7 +1,7 @@
 /* Can this host run guests by KVM, and does it do so in hardware?
  *
- * Some hosts offer /dev/kvm on top of a hypervisor that gives them no hardware virtualization: their KVM interprets guest kernel code,
- * at half a microsecond an instruction. A loop of a few thousand instructions in a tiny guest tells. */
+ * Some hosts offer /dev/kvm on top of a hypervisor that gives them no hardware virtualization: their KVM interprets
+ * guest kernel code, at half a microsecond an instruction. A loop of a few thousand instructions in a tiny guest tells. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -52,11 +52,12 @@ int kvm_open(struct err **err)
         }
         r = kvm_ioctl(fd, KVM_GET_API_VERSION, NULL);
         if (r != KVM_API_VERSION)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "/dev/kvm speaks version %d of its interface and not %d", r,
-                               KVM_API_VERSION);
+                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "/dev/kvm speaks version %d of its interface and not %d",
+                               r, KVM_API_VERSION);
         for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
                 if (kvm_ioctl(fd, KVM_CHECK_EXTENSION, (void *)needed[i].cap) <= 0)
-                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the host's KVM lacks KVM_CAP_%s", needed[i].name);
+                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the host's KVM lacks KVM_CAP_%s",
+                                       needed[i].name);
         return TAKE_FD(fd);
 }
 
@@ -101,8 +102,8 @@ static void put64(u8 *memory, u32 at, u64 value)
 static int probe_guest_init(int kvm_fd, struct probe_guest *g)
 {
         struct kvm_userspace_memory_region slot = { .memory_size = PROBE_MEMORY };
-        struct kvm_segment code = { .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1 };
-        struct kvm_segment data = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+        const struct kvm_segment code = { .limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1 };
+        const struct kvm_segment data = { .limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
         struct kvm_sregs sregs;
         int r;
 

@@ -177,8 +177,8 @@ static enum exit_reason enter(struct vcpu *vcpu, struct kvm_vcpu *kv)
         return EXIT_FAILED;
 }
 
-/* The instruction of an I/O exit is not finished before the next KVM_RUN. With immediate_exit set that is all it does, but a
- * string instruction or an access across pages may want more I/O. Bounded by the size of such an access. */
+/* The instruction of an I/O exit is not finished before the next KVM_RUN. With immediate_exit set that is all it does,
+ * but a string instruction or an access across pages may want more I/O. Bounded by the size of such an access. */
 static enum exit_reason complete_io(struct vcpu *vcpu, struct kvm_vcpu *kv)
 {
         enum exit_reason reason = RUN_AGAIN;
@@ -195,7 +195,7 @@ static enum exit_reason do_work(struct vcpu *vcpu, struct kvm_vcpu *kv)
 {
         u32 work = __atomic_exchange_n(&vcpu->work, 0, __ATOMIC_SEQ_CST);
 
-        /* Interrupts, INIT, SIPI and SMI are between the kernel's LAPICs; such bits are left over from another engine. */
+        /* Interrupts, INIT, SIPI and SMI are between the kernel's LAPICs; such bits are another engine's leftovers. */
         if (work & VCPU_WORK_NMI)
                 kvm_ioctl(kv->fd, KVM_NMI, NULL);
         if (work & VCPU_WORK_STOP)

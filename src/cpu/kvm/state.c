@@ -1,11 +1,12 @@
 /* Between struct cpu_state and the kernel's registers.
  *
- * Complete in both directions at instruction boundaries. What the kernel may hold besides is an event that it has begun to
- * inject: cpu_state has no place for it, so it is undone. An interrupt goes back to the controller it was taken from; a fault
- * is dropped, because its instruction runs again and faults again; an NMI becomes pending. A debug trap that is pending at
- * the very moment of a move is lost.
+ * Complete in both directions at instruction boundaries. What the kernel may hold besides is an event that it has begun
+ * to inject: cpu_state has no place for it, so it is undone. An interrupt goes back to the controller it was taken
+ * from; a fault is dropped, because its instruction runs again and faults again; an NMI becomes pending. A debug trap
+ * that is pending at the very moment of a move is lost.
  *
- * Order of loading: system registers first, because they decide (APIC_BASE, EFER) how later values are looked at; events last. */
+ * Order of loading: system registers first, because they decide (APIC_BASE, EFER) how later values are looked at;
+ * events last. */
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -231,7 +232,8 @@ static int store_xsave(const struct kvm_vcpu *kv, struct cpu_state *cpu, struct 
         if (r < 0)
                 return err_sys(err, -r, "reading x87, SSE and AVX registers from KVM");
         fill_initial(area.bytes);
-        /* Without the bytes that software may use, which the kernel fills, and the header, which cpu_state does without. */
+        /* Without the bytes that software may use, which the kernel fills, and the header, which cpu_state does
+         * without. */
         memset(area.bytes + XSAVE_LEGACY_END, 0, XSAVE_YMM_OFFSET - XSAVE_LEGACY_END);
         memcpy(cpu->xsave, area.bytes, XSAVE_SIZE);
         r = kvm_ioctl(kv->fd, KVM_GET_XCRS, &xcrs);

@@ -95,9 +95,9 @@ void kvm_state_changed(struct vcpu *vcpu)
 
 /* ---- kicks ----
  *
- * Other threads set work bits and then kick. A kick sets immediate_exit and sends a signal whose handler does nothing. run()
- * clears immediate_exit and then looks at the work bits before each KVM_RUN. So either it sees the bits, or the kick came later: then
- * immediate_exit is set when KVM_RUN starts, or the signal interrupts it. */
+ * Other threads set work bits and then kick. A kick sets immediate_exit and sends a signal whose handler does nothing.
+ * run() clears immediate_exit and then looks at the work bits before each KVM_RUN. So either it sees the bits, or the
+ * kick came later: then immediate_exit is set when KVM_RUN starts, or the signal interrupts it. */
 
 static void ignore_signal(int number)
 {
