@@ -589,27 +589,37 @@ static void many_queues_work_at_the_same_time(void **state)
         guest_free(g);
 }
 
+/* 64 KiB transfers, each with a buffer of its own, so that only the controller's mistakes are races. */
+static void post_large_transfers(struct guest *g, unsigned n)
+{
+        for (unsigned i = 0; i < n; i++) {
+                const u64 data = DATA + i * 64 * KIB, list = LISTS + i * 128;
+
+                for (u64 k = 0; k < 15; k++)
+                        ((u64 *)ram(g->m, list))[k] = data + (k + 1) * 4096;
+                post(g, 1, &(struct command){ .opcode = i % 2 ? 2 : 1, .nsid = 1, .prp1 = data, .prp2 = list, .cdw10 = i * 64, .cdw12 = 127 });
+        }
+        ring(g, 1);
+}
+
 static void a_controller_reset_waits_for_requests_in_flight(void **state)
 {
         struct guest *g = guest_new_with(have_qemu_img() ? "cluster_size=64k" : NULL, false);
+        const unsigned n = 100;
 
         for (unsigned round = 0; round < 20; round++) {
                 enable(g);
                 create_queues_of(g, 1, 128, 128, 1);
-                for (u64 i = 0; i < 128; i++)
-                        ((u64 *)ram(g->m, LISTS))[i] = DATA + (i + 1) * 4096;
-                for (unsigned i = 0; i < 100; i++)
-                        post(g, 1, &(struct command){ .opcode = i % 2 ? 2 : 1, .nsid = 1, .prp1 = DATA, .prp2 = LISTS, .cdw10 = i * 64, .cdw12 = 1023 });
-                ring(g, 1);
+                post_large_transfers(g, n);
                 if (round % 3 == 0)
                         usleep(round * 100);
                 disable(g);
                 /* From here on the memory is the driver's again. */
-                memset(ram(g->m, DATA), 0x11, MIB);
+                memset(ram(g->m, DATA), 0x11, n * 64 * KIB);
                 memset(ram(g->m, IO_CQ(1)), 0x22, 4096);
                 usleep(2000);
-                for (unsigned i = 0; i < MIB; i++)
-                        if (((u8 *)ram(g->m, DATA))[i] != 0x11)
+                for (const u8 *p = ram(g->m, DATA), *end = p + n * 64 * KIB; p < end; p++)
+                        if (*p != 0x11)
                                 fail_msg("round %u: memory changed after the reset", round);
                 assert_int_equal(((u8 *)ram(g->m, IO_CQ(1)))[0], 0x22);
                 assert_int_equal(((u8 *)ram(g->m, IO_CQ(1)))[4095], 0x22);
@@ -618,9 +628,7 @@ static void a_controller_reset_waits_for_requests_in_flight(void **state)
         create_queues_of(g, 1, 64, 64, 1);
         assert_int_equal(io(g, 2, 0, 8, DATA, 0), 0);
         /* The whole machine's reset. */
-        for (unsigned i = 0; i < 30; i++)
-                post(g, 1, &(struct command){ .opcode = 1, .nsid = 1, .prp1 = DATA, .prp2 = LISTS, .cdw10 = i * 64, .cdw12 = 1023 });
-        ring(g, 1);
+        post_large_transfers(g, 30);
         pthread_mutex_lock(&g->m->f.lock);
         device_of(g)->ops->reset(device_of(g));
         assert_int_equal(block_in_flight(g->disk), 0);
@@ -679,6 +687,16 @@ static void wrong_set_up_is_fatal_to_the_controller_only(void **state)
         guest_free(g);
 }
 
+static bool line_level(struct guest *g, unsigned gsi)
+{
+        bool level;
+
+        fake_env_lock(&g->m->f);
+        level = g->m->f.line[gsi];
+        fake_env_unlock(&g->m->f);
+        return level;
+}
+
 static void interrupts_follow_completions(void **state)
 {
         struct guest *g = guest_new();
@@ -687,17 +705,17 @@ static void interrupts_follow_completions(void **state)
         u64 table;
 
         /* Pin: high while entries are not taken. */
-        assert_int_equal(g->m->f.line[gsi], 0);
+        assert_int_equal(line_level(g, gsi), 0);
         post(g, 1, &(struct command){ .opcode = 2, .nsid = 1, .prp1 = DATA });
         ring(g, 1);
         take(g, 1);
-        wait_for(g->m->f.line[gsi]);
+        wait_for(line_level(g, gsi));
         reg_write(g, 0x0c, 4, 1);
-        assert_int_equal(g->m->f.line[gsi], 0);
+        assert_int_equal(line_level(g, gsi), 0);
         reg_write(g, 0x10, 4, 1);
-        assert_int_equal(g->m->f.line[gsi], 1);
+        assert_int_equal(line_level(g, gsi), 1);
         doorbell(g, 3, g->q[1].head);
-        assert_int_equal(g->m->f.line[gsi], 0);
+        assert_int_equal(line_level(g, gsi), 0);
 
         /* MSI-X: vector 1 is the queue's. */
         assert_int_not_equal(cap, 0);
@@ -712,7 +730,7 @@ static void interrupts_follow_completions(void **state)
         assert_int_equal(io(g, 2, 0, 8, DATA, 0), 0);
         wait_for(__atomic_load_n(&g->m->msis[41], __ATOMIC_RELAXED) == 1);
         assert_int_equal(g->m->msis[40], 0);
-        assert_int_equal(g->m->f.line[gsi], 0);
+        assert_int_equal(line_level(g, gsi), 0);
         assert_int_equal(admin(g, 6, DATA, 1, 0), 0);
         wait_for(__atomic_load_n(&g->m->msis[40], __ATOMIC_RELAXED) == 1);
         guest_free(g);
@@ -761,7 +779,7 @@ static void a_loaded_controller_goes_on_where_it_was(void **state)
         for (unsigned i = 0; i < 60; i++)
                 post(g, 1, &(struct command){ .opcode = 2, .nsid = 1, .prp1 = DATA, .cdw10 = i });
         ring(g, 1);
-        wait_for(((const u32 *)ram(g->m, IO_CQ(1) + 59 * 16))[3] >> 16 & 1);
+        wait_for(__atomic_load_n((const u32 *)ram(g->m, IO_CQ(1) + 59 * 16 + 12), __ATOMIC_ACQUIRE) >> 16 & 1);
         for (unsigned i = 0; i < 30; i++)
                 post(g, 1, &(struct command){ .opcode = 2, .nsid = 1, .prp1 = DATA, .cdw10 = i });
         ring(g, 1);
