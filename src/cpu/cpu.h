@@ -187,6 +187,8 @@ struct cpu_platform_ops {
         void (*cr8_write)(void *opaque, struct vcpu *vcpu, u64 value);
         /* INIT and SIPI, processed on the target's own thread when it sees VCPU_WORK_INIT/SIPI: fills the start vector. */
         u8 (*sipi_vector)(void *opaque, struct vcpu *vcpu);
+        /* The guest wrote TSC or TSC_ADJUST: a TSC deadline is due at another time now. May be NULL. */
+        void (*tsc_changed)(void *opaque, struct vcpu *vcpu);
         /* The PV clock MSRs (KVM_SYSTEM_TIME, KVM_WALL_CLOCK): the board fills the guest's structure. */
         void (*kvmclock_write)(void *opaque, struct vcpu *vcpu, u32 msr, u64 value);
         /* A hypercall (VMCALL/VMMCALL); returns the value for RAX. */
@@ -239,6 +241,7 @@ struct vcpu {
         void *platform_opaque;
 
         u32 work;              /* atomic; VCPU_WORK_*; also the futex a halted vCPU sleeps on */
+        u32 nmis_posted;       /* atomic; VCPU_WORK_NMI posts not yet seen: two that come together are two */
         struct vcpu_debug debug;
         struct counters counters;
         struct err *error;     /* why run returned EXIT_FAILED */

@@ -98,6 +98,12 @@ static int read_tsc(struct vcpu *vcpu, u32 msr, u64 *ret)
         return 0;
 }
 
+static void tell_tsc_changed(struct vcpu *vcpu)
+{
+        if (vcpu->platform && vcpu->platform->tsc_changed)
+                vcpu->platform->tsc_changed(vcpu->platform_opaque, vcpu);
+}
+
 /* A write moves TSC_ADJUST by as much. Source: SDM 3B, 18.17.3. */
 static int write_tsc(struct vcpu *vcpu, u32 msr, u64 value)
 {
@@ -105,6 +111,7 @@ static int write_tsc(struct vcpu *vcpu, u32 msr, u64 value)
 
         vcpu->state.tsc_adjust += offset - vcpu->state.tsc_offset;
         vcpu->state.tsc_offset = offset;
+        tell_tsc_changed(vcpu);
         return 0;
 }
 
@@ -118,6 +125,7 @@ static int write_tsc_adjust(struct vcpu *vcpu, u32 msr, u64 value)
 {
         vcpu->state.tsc_offset += value - vcpu->state.tsc_adjust;
         vcpu->state.tsc_adjust = value;
+        tell_tsc_changed(vcpu);
         return 0;
 }
 

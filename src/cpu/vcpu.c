@@ -13,7 +13,11 @@
  * the engine sees the work or the kick finds it running. The futex wakes a vCPU that sleeps because it halted. */
 void vcpu_post_work(struct vcpu *vcpu, u32 work)
 {
-        u32 old = __atomic_fetch_or(&vcpu->work, work, __ATOMIC_SEQ_CST);
+        u32 old;
+
+        if (work & VCPU_WORK_NMI)
+                __atomic_add_fetch(&vcpu->nmis_posted, 1, __ATOMIC_SEQ_CST);
+        old = __atomic_fetch_or(&vcpu->work, work, __ATOMIC_SEQ_CST);
 
         if ((old & work) == work)
                 return; /* whoever set it first has kicked or is about to */
@@ -81,7 +85,8 @@ static size_t for_each_page(struct vcpu *vcpu, u64 gva, size_t len,
 
                 if (!cpu_long_mode(&vcpu->state))
                         gva &= 0xffffffff;
-                if (mmu_walk(vcpu->memory, &vcpu->state.paging, gva, MMU_READ, MMU_PEEK, &tr) ||
+                if (!mmu_is_canonical(gva) ||
+                    mmu_walk(vcpu->memory, &vcpu->state.paging, gva, MMU_READ, MMU_PEEK, &tr) ||
                     copy(vcpu->memory, tr.gpa, buf + done, n) < 0)
                         break;
                 done += n;

@@ -222,6 +222,24 @@ static int platform_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 value)
         return value == 13 || value & BIT(20) ? -EINVAL : 0;
 }
 
+static unsigned tsc_changes;
+
+static void platform_tsc_changed(void *opaque, struct vcpu *vcpu)
+{
+        tsc_changes++;
+}
+
+static void the_platform_hears_of_tsc_writes(void **state)
+{
+        static const struct cpu_platform_ops ops = { .tsc_changed = platform_tsc_changed };
+        struct vcpu vcpu = new_vcpu();
+
+        vcpu.platform = &ops;
+        assert_int_equal(cpu_msr_write(&vcpu, MSR_TSC, 0), 0);
+        assert_int_equal(cpu_msr_write(&vcpu, MSR_TSC_ADJUST, 0), 0);
+        assert_int_equal(tsc_changes, 2);
+}
+
 static void the_apic_answers_for_its_msrs(void **state)
 {
         static const struct cpu_platform_ops ops = { .apic_msr_read = platform_read, .apic_msr_write = platform_write };
@@ -276,6 +294,7 @@ int main(void)
                 cmocka_unit_test(misc_enable_keeps_its_read_only_bits),
                 cmocka_unit_test(tsc_and_tsc_adjust_move_together),
                 cmocka_unit_test(apic_base_modes_change_only_as_allowed),
+                cmocka_unit_test(the_platform_hears_of_tsc_writes),
                 cmocka_unit_test(the_apic_answers_for_its_msrs),
                 cmocka_unit_test(every_entry_can_be_found_by_its_numbers),
                 cmocka_unit_test(arch_capabilities_promise_that_nothing_needs_mitigation),

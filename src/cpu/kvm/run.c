@@ -21,8 +21,10 @@ static enum exit_reason exit_io(struct vcpu *vcpu, struct kvm_run *run)
         u8 *data = (u8 *)run + run->io.data_offset;
 
         /* The kernel is trusted; a check costs nothing. */
-        if (run->io.data_offset > area || size * n > area - run->io.data_offset || size > 4)
+        if (run->io.data_offset > area || size * n > area - run->io.data_offset || size > 4) {
+                err_set(&vcpu->error, ERR_INTERNAL, EINVAL, "KVM describes a port access that lies outside its area");
                 return EXIT_FAILED;
+        }
         for (u64 i = 0; i < n; i++, data += size) {
                 u64 value = 0;
 
