@@ -12,7 +12,8 @@ struct toy {
         struct virtio_device vdev;
         bool hold;                /* keep requests instead of answering */
         bool greedy;              /* the driver adds a buffer for each that is answered */
-        struct driver *driver;    /* for greedy */
+        bool late;                /* the driver adds the head once more just after the device has looked */
+        struct driver *driver;    /* for greedy and late */
         struct virtio_request *held[SIZE];
         unsigned n_held, popped, most_popped, runs, starts;
         u32 config_value;
@@ -49,6 +50,10 @@ static void toy_run(struct virtio_device *vdev, struct virtqueue *q)
                 else
                         answer(req);
         }
+        if (toy->late) {
+                toy->late = false;
+                driver_avail_put(toy->driver, q->index, 0);
+        }
 }
 
 static bool toy_features_accepted(struct virtio_device *vdev, u64 features)
@@ -59,8 +64,9 @@ static bool toy_features_accepted(struct virtio_device *vdev, u64 features)
 
 static void toy_config_written(struct virtio_device *vdev, unsigned offset, unsigned size, u32 value)
 {
-        if (offset == 4 && size == 4)
-                toy_of(vdev)->config_value = value;
+        (void)offset;
+        (void)size;
+        toy_of(vdev)->config_value = value;
 }
 
 static void toy_start(struct virtio_device *vdev)
@@ -316,6 +322,8 @@ static void window_capability_reaches_the_registers(void **state)
         cfg_write(f->m, 1, cap + 16, 1, VIRTIO_STATUS_ACKNOWLEDGE);
         assert_int_equal(driver_status(&f->d), VIRTIO_STATUS_ACKNOWLEDGE);
         /* Not beyond the BAR, not another BAR, no odd length. */
+        cfg_write(f->m, 1, cap + 8, 4, 0x4000 + COMMON_STATUS);
+        cfg_write(f->m, 1, cap + 16, 1, 0);
         cfg_write(f->m, 1, cap + 8, 4, 0xfffffffc);
         cfg_write(f->m, 1, cap + 12, 4, 4);
         cfg_write(f->m, 1, cap + 16, 4, 0);
@@ -393,15 +401,40 @@ static void writes_are_reported_to_the_memory_map(void **state)
         mem->on_code_write = on_code_write;
         mem->on_code_write_opaque = f;
         guest_memory_mark_code(mem, IN);
-        guest_memory_mark_code(mem, f->d.q[0].used);
         guest_memory_mark_code(mem, OUT);
         guest_memory_mark_code(mem, IN + 0x1000);
         add_echo(f, "x");
         driver_kick(&f->d, 0);
-        assert_int_equal(f->code_page, BIT(IN >> 20) | BIT(f->d.q[0].used >> 20));
+        assert_int_equal(f->code_page, BIT(IN >> 20));
         assert_int_equal(*guest_memory_flags(mem, IN + 0x1000), PAGE_CODE);
         assert_int_equal(*guest_memory_flags(mem, IN), 0);
         mem->on_code_write = NULL;
+}
+
+/* The used ring lies across two pages: flags and index on the first, elements on the second. */
+static void writes_to_the_used_ring_are_reported_too(void **state)
+{
+        struct fixture *f = *state;
+        struct guest_memory *mem = f->m->f.env.memory;
+        const u64 second = 0x124000;
+
+        assert_true(driver_negotiate(&f->d, BIT(VIRTIO_F_VERSION_1)));
+        driver_queue_setup(&f->d, 0, SIZE);
+        driver_common_set(&f->d, COMMON_STATUS, 1, 0);
+        assert_true(driver_negotiate(&f->d, BIT(VIRTIO_F_VERSION_1)));
+        driver_common_set(&f->d, COMMON_QUEUE_DESC, 4, (u32)f->d.q[0].desc);
+        driver_common_set(&f->d, COMMON_QUEUE_AVAIL, 4, (u32)f->d.q[0].avail);
+        driver_common_set(&f->d, COMMON_QUEUE_USED, 4, (u32)second - 4);
+        driver_common_set(&f->d, COMMON_QUEUE_SIZE, 2, SIZE);
+        driver_common_set(&f->d, COMMON_QUEUE_ENABLE, 2, 1);
+        driver_common_set(&f->d, COMMON_STATUS, 1, 0x0f);
+        f->d.q[0].used = second - 4;
+        fake_sync(f->m);
+        guest_memory_mark_code(mem, second);
+        add_echo(f, "x");
+        driver_kick(&f->d, 0);
+        assert_int_equal(driver_used_idx(&f->d, 0), 1);
+        assert_int_equal(*guest_memory_flags(mem, second), 0);
 }
 
 static void request_data_is_zeroed_and_aligned(void **state)
@@ -556,6 +589,20 @@ static void avail_event_asks_for_the_next_buffer(void **state)
         }
 }
 
+static void buffer_that_arrives_while_the_device_stops_looking_is_found(void **state)
+{
+        struct fixture *f = *state;
+
+        for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
+                driver_start(&f->d, event_idx ? BIT(VIRTIO_F_EVENT_IDX) : 0, QUEUES, SIZE);
+                fake_sync(f->m);
+                add_echo(f, "x");
+                f->toy->late = true;
+                driver_kick(&f->d, 0);
+                assert_int_equal(driver_used_idx(&f->d, 0), 2);
+        }
+}
+
 static void one_run_takes_a_queue_size_at_most_and_the_loop_goes_on(void **state)
 {
         struct fixture *f = *state;
@@ -597,7 +644,10 @@ enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
 
 static void bad_avail_index(struct fixture *f)
 {
-        f->d.q[0].avail_idx = SIZE;
+        for (u16 i = 0; i < SIZE; i++) {
+                driver_desc_set(&f->d, 0, i, IN, 4, WRITE, 0);
+                driver_avail_put(&f->d, 0, i);
+        }
         driver_avail_put(&f->d, 0, 0);
 }
 
@@ -609,6 +659,7 @@ static void bad_head(struct fixture *f)
 static void bad_next(struct fixture *f)
 {
         driver_desc_set(&f->d, 0, 0, OUT, 4, NEXT, SIZE);
+        driver_desc_set(&f->d, 0, SIZE, OUT, 4, 0, 0); /* there is memory behind the table */
         driver_avail_put(&f->d, 0, 0);
 }
 
@@ -656,9 +707,26 @@ static void bad_buffer_wraps_around(struct fixture *f)
         driver_avail_put(&f->d, 0, 0);
 }
 
+/* Two good descriptors, readable. */
+static void good_table(struct fixture *f)
+{
+        const u64 gpa = OUT;
+        const u32 len = 4;
+        const u16 next[2][2] = { { NEXT, 1 }, { 0, 0 } };
+
+        for (unsigned i = 0; i < 2; i++) {
+                u8 *p = ram(f->m, 0x300000 + 16 * i);
+
+                memcpy(p, &gpa, 8);
+                memcpy(p + 8, &len, 4);
+                memcpy(p + 12, next[i], 4);
+        }
+}
+
 static void bad_indirect_length(struct fixture *f)
 {
-        driver_desc_set(&f->d, 0, 0, 0x300000, 24, INDIRECT, 0);
+        good_table(f);
+        driver_desc_set(&f->d, 0, 0, 0x300000, 40, INDIRECT, 0);
         driver_avail_put(&f->d, 0, 0);
 }
 
@@ -670,6 +738,7 @@ static void bad_indirect_empty(struct fixture *f)
 
 static void bad_indirect_too_long(struct fixture *f)
 {
+        good_table(f);
         driver_desc_set(&f->d, 0, 0, 0x300000, 16 * (VIRTIO_SEGMENTS_MAX + 1), INDIRECT, 0);
         driver_avail_put(&f->d, 0, 0);
 }
@@ -682,7 +751,8 @@ static void bad_indirect_outside_ram(struct fixture *f)
 
 static void bad_indirect_chained(struct fixture *f)
 {
-        driver_desc_set(&f->d, 0, 0, 0x300000, 16, INDIRECT | NEXT, 1);
+        good_table(f);
+        driver_desc_set(&f->d, 0, 0, 0x300000, 32, INDIRECT | NEXT, 1);
         driver_desc_set(&f->d, 0, 1, OUT, 4, 0, 0);
         driver_avail_put(&f->d, 0, 0);
 }
@@ -841,6 +911,7 @@ static void saved_device_goes_on_where_it_was(void **state)
         dev->ops->quiesce(dev);
         fake_env_unlock(&f->m->f);
         driver_kick(&f->d, 0); /* is not lost: the ring remembers */
+        assert_int_equal(driver_used_idx(&f->d, 0), SIZE + 3);
         fake_env_lock(&f->m->f);
         fake_save(dev, &saved);
         dev->ops->resume(dev);
@@ -899,6 +970,7 @@ int main(void)
                 TEST(indirect_table_is_followed),
                 TEST(long_indirect_table_is_followed),
                 TEST(writes_are_reported_to_the_memory_map),
+                TEST(writes_to_the_used_ring_are_reported_too),
                 TEST(request_data_is_zeroed_and_aligned),
                 TEST(requests_may_be_answered_in_any_order),
                 TEST(without_bus_mastering_nothing_is_touched),
@@ -908,6 +980,7 @@ int main(void)
                 TEST(used_event_decides_about_interrupts),
                 TEST(used_event_works_across_the_wrap_of_indices),
                 TEST(avail_event_asks_for_the_next_buffer),
+                TEST(buffer_that_arrives_while_the_device_stops_looking_is_found),
                 TEST(one_run_takes_a_queue_size_at_most_and_the_loop_goes_on),
                 cmocka_unit_test_setup_teardown(doorbell_eventfd_runs_the_queue, setup_ioeventfd, teardown),
                 TEST(malformed_rings_need_a_reset_and_recover),
