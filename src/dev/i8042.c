@@ -4,7 +4,8 @@
  *     0x64  command/status  0x92  0 fast reset, 1 A20          0x80  POST code
  *
  * Every keyboard command is refused with "resend" at once: a driver that looks for a keyboard gives up without waiting for
- * time-outs. The interface test of the mouse port fails, so nobody looks for a mouse. A20 is a remembered bit: memory never wraps. */
+ * time-outs. The interface test of the mouse port fails, so nobody looks for a mouse. A20 is a remembered bit: memory never
+ * wraps. */
 #include "dev/i8042.h"
 
 #include <errno.h>

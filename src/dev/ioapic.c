@@ -58,10 +58,8 @@ static void pin_service_level(struct ioapic *ioapic, unsigned pin)
 
         if (!(ioapic->r.pins & (1u << pin)) || !(*rte & RTE_LEVEL) || (*rte & (RTE_MASKED | RTE_REMOTE_IRR)))
                 return;
-        /* Set first: a local APIC that is asked to deliver may not end the interrupt before we return, but it reads better. */
-        *rte |= RTE_REMOTE_IRR;
-        if (!pin_send(ioapic, pin))
-                *rte &= ~RTE_REMOTE_IRR;
+        if (pin_send(ioapic, pin)) /* when nobody took it, the next change of pin or entry tries again */
+                *rte |= RTE_REMOTE_IRR;
 }
 
 void ioapic_pin_set(struct ioapic *ioapic, unsigned pin, bool level)

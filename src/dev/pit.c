@@ -5,9 +5,9 @@
  * Nothing ticks: a counter is the time at which it was loaded, and its count and output are computed from the clock when
  * somebody looks. Only counter 0 has a host timer, for its interrupt.
  *
- * Counter 0's interrupts stay on the grid load + n * period, so they do not drift. When the host was late, the missed ones follow at
- * least IRQ_GAP_NS apart, up to TICKS_BEHIND_MAX of them; what is further behind is dropped. That bounds both what a guest can
- * make the host do and how long it runs fast.
+ * Counter 0's interrupts stay on the grid load + n * period, so they do not drift. When the host was late, the missed ones
+ * follow at least IRQ_GAP_NS apart, up to TICKS_BEHIND_MAX of them; what is further behind is dropped. That bounds both what a
+ * guest can make the host do and how long it runs fast.
  *
  * A new count takes effect at once, also in modes 2 and 3, where the datasheet lets the current period end first. */
 #include "dev/pit.h"
