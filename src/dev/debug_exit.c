@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
+#define TESTDEV_MEMORY_BASE 0xff000000ULL
+#define TESTDEV_MEMORY_SIZE 0x10000
 #define TESTDEV_GSIS 24
 #define TESTDEV_IRQ_PORT 0x2000
 #define TESTDEV_VALUE_PORT 0xe0
@@ -80,6 +83,7 @@ struct testdev {
         struct device_env *env;
         struct irq_line line[TESTDEV_GSIS];
         u32 value;
+        u8 memory[TESTDEV_MEMORY_SIZE];
 };
 
 static void irq_write(void *opaque, u64 offset, u64 value, unsigned size)
@@ -104,6 +108,25 @@ static void value_write(void *opaque, u64 offset, u64 value, unsigned size)
         t->value = (u32)((t->value & ~mask) | (value << (offset * 8) & mask));
 }
 
+/* Accesses stay inside the region, so inside the array. */
+static u64 memory_read(void *opaque, u64 offset, unsigned size)
+{
+        const struct testdev *t = opaque;
+        u64 v = 0;
+
+        memcpy(&v, t->memory + offset, size);
+        return v;
+}
+
+static void memory_write(void *opaque, u64 offset, u64 value, unsigned size)
+{
+        struct testdev *t = opaque;
+
+        memcpy(t->memory + offset, &value, size);
+}
+
+static const struct io_ops memory_ops = { .read = memory_read, .write = memory_write };
+
 static const struct testdev_ports {
         u16 port, size;
         struct io_ops ops;
@@ -120,20 +143,26 @@ static void testdev_reset(struct device *dev)
         for (size_t i = 0; i < TESTDEV_GSIS; i++)
                 irq_line_set(&t->line[i], false);
         t->value = 0;
+        memset(t->memory, 0, sizeof(t->memory));
 }
 
 static void testdev_save(struct device *dev, struct state_out *out)
 {
-        state_put_u32(out, container_of(dev, struct testdev, dev)->value);
+        const struct testdev *t = container_of(dev, struct testdev, dev);
+
+        state_put_u32(out, t->value);
+        state_put_bytes(out, t->memory, sizeof(t->memory));
 }
 
 static int testdev_load(struct device *dev, struct state_in *in, u32 version, struct err **err)
 {
+        struct testdev *t = container_of(dev, struct testdev, dev);
         const u32 value = state_get_u32(in);
 
-        if (state_in_error(in))
-                return err_set(err, ERR_BAD_STATE, EINVAL, "the saved test device state is truncated");
-        container_of(dev, struct testdev, dev)->value = value;
+        if (state_in_left(in) != sizeof(t->memory))
+                return err_set(err, ERR_BAD_STATE, EINVAL, "the saved test device state has the wrong size");
+        t->value = value;
+        state_get_bytes(in, t->memory, sizeof(t->memory));
         return 0;
 }
 
@@ -143,6 +172,7 @@ static void testdev_destroy(struct device *dev)
 
         for (size_t i = 0; i < ARRAY_SIZE(testdev_ports); i++)
                 io_space_remove(t->env->ports, testdev_ports[i].port, t);
+        io_space_remove(&t->env->memory->mmio, TESTDEV_MEMORY_BASE, t);
         free(t);
 }
 
@@ -172,6 +202,11 @@ int testdev_new(struct device_env *env, struct err **err)
                         testdev_destroy(&t->dev);
                         return r;
                 }
+        }
+        r = io_space_add(&env->memory->mmio, TESTDEV_MEMORY_BASE, TESTDEV_MEMORY_SIZE, &memory_ops, t, "testdev memory", err);
+        if (r < 0) {
+                testdev_destroy(&t->dev);
+                return r;
         }
         for (unsigned i = 0; i < TESTDEV_GSIS; i++)
                 t->line[i] = env->irq(env, i);

@@ -4,6 +4,7 @@
 
 /* KVM's hypercalls answer this to what they do not know. Source: Linux, include/uapi/linux/kvm_para.h. */
 #define KVM_ENOSYS 1000
+#define KVM_HC_SEND_IPI 10
 
 static void lock_devices(struct vm *vm)
 {
@@ -121,7 +122,15 @@ void vm_refresh_clocks(struct vm *vm)
 /* None is offered in CPUID so far. */
 static u64 hypercall(void *opaque, struct vcpu *vcpu, u64 nr, const u64 args[4])
 {
-        return (u64)-KVM_ENOSYS;
+        struct vm *vm = opaque;
+        s64 reached;
+
+        if (nr != KVM_HC_SEND_IPI)
+                return (u64)-KVM_ENOSYS;
+        lock_devices(vm);
+        reached = lapic_pv_ipi(vm->board.lapics, args);
+        unlock_devices(vm);
+        return (u64)reached;
 }
 
 static void ferr(void *opaque, struct vcpu *vcpu)

@@ -156,6 +156,7 @@ struct interp {
         struct interp_machine *machine;
         struct mailbox *mailbox; /* machine.h */
         bool has_event;        /* event is to be delivered */
+        bool second_nmi;       /* arrived together with the one in cpu->nmi_pending: the first runs, this one waits for its IRET */
         u64 tlb_wraps;         /* tlb.wraps when the jump cache was last valid */
         u64 code_base;         /* seg_base[SEG_CS] for which the jump cache is valid */
         void *host_exec;       /* host.c */

@@ -88,11 +88,13 @@ const struct uop *interp_leave_block(struct interp *in, const struct uop *u);
 #define UPDATE_HANDLER(name, T, LOAD, LOCK, ...)                                                   \
         static _noinline_ const struct uop *name##_slow(struct interp *in, const struct uop *u)    \
         {                                                                                          \
-                struct mem_rmw rmw;                                                                \
-                T *p = mem_rmw_begin(in, u, ea_linear(in, u, sizeof(T), MMU_WRITE), sizeof(T),     \
-                                     LOAD, LOCK, &rmw);                                            \
-                __VA_ARGS__;                                                                       \
-                mem_rmw_end(in, &rmw);                                                             \
+                { /* rmw must be dead at the tail call, or there is none */                        \
+                        struct mem_rmw rmw;                                                        \
+                        T *p = mem_rmw_begin(in, u, ea_linear(in, u, sizeof(T), MMU_WRITE),        \
+                                             sizeof(T), LOAD, LOCK, &rmw);                         \
+                        __VA_ARGS__;                                                               \
+                        mem_rmw_end(in, &rmw);                                                     \
+                }                                                                                  \
                 SLOW_NEXT(u);                                                                      \
         }                                                                                          \
         HANDLER(name)                                                                              \

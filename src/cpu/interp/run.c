@@ -204,7 +204,8 @@ static void take_nmi(struct interp *in)
 {
         const struct pending_event event = { .kind = EVENT_NMI, .vector = EXC_NMI, .rip = in->rip };
 
-        in->cpu->nmi_pending = false;
+        in->cpu->nmi_pending = in->second_nmi;
+        in->second_nmi = false;
         in->cpu->halted = false;
         deliver(in, &event);
 }
@@ -234,6 +235,16 @@ static void try_interrupt(struct interp *in)
         in->irq_waiting = platform->irq_pending(in->vcpu->platform_opaque, in->vcpu);
 }
 
+/* One NMI can be latched behind one that is being handled; of two that arrive before either is taken, none is lost. */
+static void latch_nmis(struct interp *in)
+{
+        const u32 posted = __atomic_exchange_n(&in->vcpu->nmis_posted, 0, __ATOMIC_ACQ_REL);
+        const u32 waiting = (u32)in->cpu->nmi_pending + in->second_nmi + posted;
+
+        in->cpu->nmi_pending = waiting > 0;
+        in->second_nmi = waiting > 1 && !in->cpu->nmi_masked;
+}
+
 /* Serves what other threads posted. True when run must return (*ret says why). */
 static bool serve_work(struct interp *in, enum exit_reason *ret)
 {
@@ -247,7 +258,7 @@ static bool serve_work(struct interp *in, enum exit_reason *ret)
         if (work & VCPU_WORK_SIPI && in->cpu->wait_for_sipi)
                 interp_sipi(in, vcpu->platform->sipi_vector(vcpu->platform_opaque, vcpu));
         if (work & VCPU_WORK_NMI)
-                in->cpu->nmi_pending = true;
+                latch_nmis(in);
         if (work & VCPU_WORK_IRQ)
                 in->irq_waiting = true;
         if (work & VCPU_WORK_STOP) {
@@ -320,7 +331,7 @@ static enum exit_reason loop(struct interp *in)
                 }
                 if (in->cpu->wait_for_sipi)
                         return EXIT_HALTED;
-                if (in->cpu->nmi_pending && !in->cpu->nmi_masked && !in->cpu->mov_ss_shadow)
+                if (in->cpu->nmi_pending && !in->cpu->nmi_masked && !in->cpu->mov_ss_shadow && !in->cpu->sti_shadow)
                         take_nmi(in);
                 else if (in->irq_waiting)
                         try_interrupt(in);
