@@ -466,6 +466,19 @@ static void call_gate_needs_its_dpl(void **state)
         assert_int_equal(get32(m, m->vcpu.state.gpr[RSP]), SEL_GATE);
 }
 
+static void call_gate_target_must_be_in_the_segment(void **state)
+{
+        machine *m = *state;
+
+        machine_protected(m);
+        machine_user(m, false);
+        put_gdt(m, SEL_GATE, gate32(0x12345, SEL_CODE16, 0xec, 0));
+        PUT_CODE(m, AT_USER, lcall_gate_32);
+        expect_vector(m, EXC_GP);
+        assert_int_equal(get32(m, m->vcpu.state.gpr[RSP]), 0);
+        assert_int_equal(get32(m, m->vcpu.state.gpr[RSP] + 8), SEL_USER32);
+}
+
 static void call_gate_in_long_mode_takes_rsp0(void **state)
 {
         machine *m = *state;
@@ -936,6 +949,7 @@ int main(void)
                 TEST(far_jump_faults_carry_the_selector),
                 TEST(call_gate_copies_parameters_and_returns_outward),
                 TEST(call_gate_needs_its_dpl),
+                TEST(call_gate_target_must_be_in_the_segment),
                 TEST(call_gate_in_long_mode_takes_rsp0),
                 TEST(call_to_a_task_nests_and_iret_comes_back),
                 TEST(jump_to_a_task_moves_the_busy_bit),
