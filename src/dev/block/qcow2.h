@@ -127,7 +127,7 @@ struct qcow2 {
         u64 *pending;         /* offsets of clusters that lose a reference once nothing on disk refers to them */
         unsigned n_pending;
         unsigned n_pending_ready; /* the first ones: may be applied */
-        bool data_unsynced;   /* data was written to new clusters since the last sync */
+        bool data_unsynced;   /* data or tables were written to new clusters since the last sync */
 
         struct cluster_set metadata; /* clusters that guest data must never touch */
         u8 *bounce;           /* one cluster, for copy-on-write; gate held for writing */

@@ -1,10 +1,11 @@
 /* Write-back. The order is the promise: after a crash at any moment every reference on disk is counted on disk, and every table
  * that is referred to was written before. So at worst clusters are counted that nobody uses (leaks).
  *
- *   1. reference counts, which only went up      2. sync (also the data in new clusters)
- *   3. L2 entries                                4. sync, if the L1 table changed
- *   5. L1 entries                                6. sync, if asked for
- *   7. now the clusters that lost their last user may be counted down (qcow2_apply_frees) */
+ *   1. reference counts, which only went up; data in new clusters and the contents of new tables were written before
+ *   2. sync
+ *   3. L2 and L1 entries: an entry that survives without the other is harmless, as each refers to what is stable since 2
+ *   4. sync, if asked for
+ *   5. now the clusters that lost their last user may be counted down (qcow2_apply_frees) */
 #include <errno.h>
 
 #include "base/log.h"
@@ -49,8 +50,6 @@ static int write_ordered(struct qcow2 *q)
         }
         if (r == 0)
                 r = table_cache_write_dirty(q, &q->l2_cache);
-        if (r == 0 && q->l1_any_dirty)
-                r = host_file_sync(&q->file);
         if (r == 0 && q->l1_any_dirty)
                 r = write_l1(q);
         return r;

@@ -161,6 +161,7 @@ int qcow2_prepare_table(struct qcow2 *q, u64 offset)
                 qcow2_unalloc_cluster(q, host);
                 return r;
         }
+        q->data_unsynced = true;
         table_cache_drop(&q->l2_cache, host, q->cluster_bytes);
         q->l1[index] = host | ENTRY_COPIED;
         q->l1_dirty[index / L1_SECTOR_ENTRIES] = true;
