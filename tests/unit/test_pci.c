@@ -276,6 +276,8 @@ static void bar_is_not_mapped_over_ram_ecam_or_the_end(void **state)
                 assert_int_equal(f->a->mapped[BAR_MEM64], PCI_UNMAPPED);
         }
         assert_int_equal(mmio_read(f->m, ecam(0, PCI_CLASS_DEVICE), 2), 0x0600);
+        cfg_write(f->m, 1, PCI_BAR0 + 4 * BAR_IO, 4, 0);
+        assert_int_equal(f->a->mapped[BAR_IO], PCI_UNMAPPED);
 }
 
 static void bar_over_another_device_waits_until_it_is_gone(void **state)

@@ -320,6 +320,31 @@ static void frame_without_buffers_stays_with_the_backend(void **state)
         assert_int_equal(f->m->f.counters.value[COUNTER_NET_DROPPED], 0);
 }
 
+/* Refilling the receive ring would otherwise cost an exit each time. */
+static void receive_buffers_need_no_notification_while_there_are_some(void **state)
+{
+        struct fixture *f = *state;
+
+        driver_start(&f->d, BIT(VIRTIO_F_EVENT_IDX), 2, SIZE);
+        fake_sync(f->m);
+        rx_buffers(f, 1, 1536);
+        rx_buffers(f, 3, 1536);
+        assert_int_equal(driver_avail_event(&f->d, RX), 0);
+        for (unsigned i = 0; i < 4; i++)
+                assert_true(receive(f, frame_bytes(), 60));
+        assert_int_equal(driver_avail_event(&f->d, RX), 0);
+        assert_false(receive(f, frame_bytes(), 60));
+        assert_int_equal(driver_avail_event(&f->d, RX), 4);
+
+        driver_start(&f->d, 0, 2, SIZE);
+        fake_sync(f->m);
+        rx_buffers(f, 1, 1536);
+        assert_int_equal(driver_used_flags(&f->d, RX), 1);
+        assert_true(receive(f, frame_bytes(), 60));
+        assert_false(receive(f, frame_bytes(), 60));
+        assert_int_equal(driver_used_flags(&f->d, RX), 0);
+}
+
 static void frame_that_never_fits_is_dropped(void **state)
 {
         struct fixture *f = *state;
@@ -416,6 +441,7 @@ int main(void)
                 TEST_VNET(vnet_header_passes_through),
                 TEST(large_frames_use_several_buffers_seen_at_once),
                 TEST(frame_without_buffers_stays_with_the_backend),
+                TEST(receive_buffers_need_no_notification_while_there_are_some),
                 TEST(frame_that_never_fits_is_dropped),
                 TEST(buffer_smaller_than_a_header_is_malformed),
                 TEST(without_a_driver_frames_are_dropped),

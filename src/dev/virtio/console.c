@@ -50,11 +50,14 @@ static void console_run(struct virtio_device *vdev, struct virtqueue *q)
 
         if (q->index == QUEUE_OUTPUT) {
                 output_run(con, q);
-        } else if (con->input_refused) {
+                return;
+        }
+        if (con->input_refused) {
                 con->input_refused = false;
                 if (con->config.input_ready)
                         con->config.input_ready(con->config.opaque);
         }
+        q->quiet = !con->input_refused;
 }
 
 size_t virtio_console_input(struct virtio_console *con, const u8 *data, size_t n)

@@ -223,12 +223,13 @@ static bool on_receive(void *opaque, const u8 *frame, size_t len)
         return true;
 }
 
-static void rx_run(struct virtio_net *net)
+static void rx_run(struct virtio_net *net, struct virtqueue *q)
 {
-        if (!net->rx_refused)
-                return;
-        net->rx_refused = false;
-        net->backend->ops->receive_ready(net->backend);
+        if (net->rx_refused) {
+                net->rx_refused = false;
+                net->backend->ops->receive_ready(net->backend);
+        }
+        q->quiet = !net->rx_refused;
 }
 
 static void net_run(struct virtio_device *vdev, struct virtqueue *q)
@@ -236,7 +237,7 @@ static void net_run(struct virtio_device *vdev, struct virtqueue *q)
         if (q->index == QUEUE_TX)
                 tx_run(net_of(vdev), q);
         else
-                rx_run(net_of(vdev));
+                rx_run(net_of(vdev), q);
 }
 
 /* ---- life cycle ---- */

@@ -115,6 +115,7 @@ struct virtqueue {
         bool signalled_valid;
         bool broken;
         bool running;        /* inside queue_run */
+        bool quiet;          /* set by the device in queue_run: new buffers need no notification until virtqueue_wait */
         unsigned staged;     /* filled, not yet flushed */
         unsigned budget;     /* pops left in this run */
         unsigned in_flight;

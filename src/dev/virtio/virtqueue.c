@@ -12,7 +12,8 @@
  *
  * Notifications. While queue_run works the driver is asked not to notify. Afterwards virtqueue_wait asks for a notification of
  * anything newer than seen_avail and then looks once more; both accesses are sequentially consistent, which closes the race with a
- * driver that added a buffer just before it looked whether we want to know (2.7.10, 2.7.13). */
+ * driver that added a buffer just before it looked whether we want to know (2.7.10, 2.7.13). A queue that only stores
+ * buffers for later (input) is `quiet`: an exit for each refill would be for nothing; its device asks when it runs out. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +105,7 @@ void virtqueue_reset(struct virtqueue *q)
         q->desc_ring = q->avail_ring = NULL;
         q->used_ring = NULL;
         q->last_avail = q->seen_avail = q->used_idx = q->signalled_used = 0;
-        q->signalled_valid = q->broken = false;
+        q->signalled_valid = q->broken = q->quiet = false;
         q->staged = 0;
         q->in_flight = 0;
         memset(q->heads, 0, sizeof(q->heads));
@@ -387,6 +388,7 @@ bool virtqueue_wait(struct virtqueue *q)
 
         if (!can_run(q))
                 return false;
+        q->quiet = false;
         if (virtio_has(q->vdev, VIRTIO_F_EVENT_IDX)) {
                 __atomic_store_n((u16 *)used_entry(q, q->size), seen, __ATOMIC_SEQ_CST);
                 guest_memory_written(memory_of(q), q->used + 4 + 8ULL * q->size, 2);
@@ -420,7 +422,7 @@ void virtqueue_run(struct virtqueue *q)
                 q->vdev->type->ops->queue_run(q->vdev, q);
                 if (!q->budget)
                         break;
-                more = virtqueue_wait(q);
+                more = !q->quiet && virtqueue_wait(q);
         }
         q->running = false;
         if (more && can_run(q))
