@@ -353,8 +353,8 @@ static void images_in_use_are_busy(void **state)
         assert_int_equal(open_fails(&t, &options), ERR_ID_COUNT);
         options.no_lock = false;
         if (have_qemu_img()) {
-                assert_int_equal(run("! qemu-img info '%s'", options.path), 0);
-                assert_int_equal(run("qemu-img info -U '%s'", options.path), 0);
+                assert_int_equal(run("! qemu-img convert -f raw -O raw '%s' '%s.copy'", options.path, options.path), 0);
+                assert_int_equal(run("qemu-img convert -U -f raw -O raw '%s' '%s.copy'", options.path, options.path), 0);
         }
         block_close(dev);
 
@@ -362,7 +362,7 @@ static void images_in_use_are_busy(void **state)
         assert_int_equal(block_open(&options, t.loop, NULL, &dev, NULL), 0);
         assert_int_equal(block_open(&options, t.loop, NULL, &second, NULL), 0);
         if (have_qemu_img())
-                assert_int_equal(run("qemu-img info '%s'", options.path), 0);
+                assert_int_equal(run("qemu-img convert -f raw -O raw '%s' '%s.copy'", options.path, options.path), 0);
         options.read_only = false;
         assert_int_equal(open_fails(&t, &options), ERR_BUSY);
         block_close(dev);
