@@ -134,6 +134,7 @@ struct interp {
         struct cpu_state *cpu; /* = &vcpu->state: segments, control registers, MSRs, cpl, FPU... are always current there */
         struct vcpu *vcpu;
         u64 instructions;
+        u32 pauses;            /* PAUSE instructions executed */
         enum tlb_mode tlb_mode; /* for ordinary accesses */
         struct tlb_entry *tlb_entries; /* = tlb.entries[tlb_mode] */
         bool irq_waiting;      /* an interrupt is pending but IF (or a shadow) holds it: STI, POPF, IRET must leave the block */

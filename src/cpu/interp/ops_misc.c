@@ -1,9 +1,12 @@
 /* The rest of the integer instructions: multiply, divide, bit tests, compare-exchange, flags, BCD, no-ops. Handlers work in every mode; those worth
  * it have a fast path for 64-bit flat code inside. */
 #include <Zydis/Zydis.h>
+#include <sched.h>
 #include <string.h>
 
 #include "ops.h"
+
+#define PAUSES_PER_YIELD 64 /* about half a microsecond of spinning */
 
 /* The r/m source operand's value, in any mode. */
 static u64 source_value(struct interp *in, const struct uop *u, unsigned size, unsigned reg)
@@ -578,6 +581,14 @@ HANDLER(op_nop)
         NEXT(u);
 }
 
+/* A guest that spins waits for another vCPU, whose thread may be waiting for this host CPU: let it have it now and then. */
+HANDLER(op_pause)
+{
+        if (in->vcpu->n_vcpus > 1 && ++in->pauses % PAUSES_PER_YIELD == 0)
+                sched_yield();
+        NEXT(u);
+}
+
 HANDLER(op_fence)
 {
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -605,7 +616,7 @@ static const struct plain_op plain_ops[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
         PLAIN(XLAT, op_xlat),
         PLAIN32(DAA, op_bcd), PLAIN32(DAS, op_bcd), PLAIN32(AAA, op_bcd), PLAIN32(AAS, op_bcd), PLAIN32(AAM, op_bcd),
         PLAIN32(AAD, op_bcd),
-        PLAIN(NOP, op_nop), PLAIN(ENDBR32, op_nop), PLAIN(ENDBR64, op_nop), PLAIN(PREFETCH, op_nop),
+        PLAIN(NOP, op_nop), PLAIN(PAUSE, op_pause), PLAIN(ENDBR32, op_nop), PLAIN(ENDBR64, op_nop), PLAIN(PREFETCH, op_nop),
         PLAIN(PREFETCHNTA, op_nop), PLAIN(PREFETCHT0, op_nop), PLAIN(PREFETCHT1, op_nop), PLAIN(PREFETCHT2, op_nop),
         PLAIN(PREFETCHW, op_nop), PLAIN(PREFETCHWT1, op_nop), PLAIN(CLDEMOTE, op_nop),
         PLAIN(RDSSPD, op_nop), PLAIN(RDSSPQ, op_nop),

@@ -58,7 +58,10 @@ const struct uop *interp_leave_block(struct interp *in, const struct uop *u)
 
 const struct uop *interp_continue_at(struct interp *in, u64 rip)
 {
-        if (in->irq_waiting || in->block_stale || in->halted_now || in->debug_stop || in->block->mode & MODE_SINGLE) {
+        /* IRET may have unmasked an NMI that waits. */
+        const bool nmi = in->cpu->nmi_pending && !in->cpu->nmi_masked;
+
+        if (in->irq_waiting || nmi || in->block_stale || in->halted_now || in->debug_stop || in->block->mode & MODE_SINGLE) {
                 in->rip = rip;
                 return NULL;
         }
