@@ -1,4 +1,6 @@
 /* Instructions that reach for the rest of the machine: HLT, TLB invalidation, time, MSRs, CPUID, segment bases, ports. SDM 2A-2C by name. */
+#include <sched.h>
+
 #include "sys.h"
 
 #include "base/clock.h"
@@ -16,8 +18,19 @@ const struct uop *sys_hlt(struct interp *in, const struct uop *u)
         return NULL;
 }
 
-const struct uop *sys_nop(struct interp *in, const struct uop *u)
+/* Who spins, waits for another vCPU, whose thread may not have a CPU of the host at the moment. Every so many PAUSEs this thread gives way,
+ * as KVM does after a pause-loop exit. */
+#define PAUSES_PER_YIELD 64
+
+const struct uop *sys_pause(struct interp *in, const struct uop *u)
 {
+        struct counters *counters = &in->vcpu->counters;
+
+        if (in->vcpu->n_vcpus > 1) {
+                exit_count(counters, EXIT_PAUSE);
+                if (counters->exits[EXIT_PAUSE] % PAUSES_PER_YIELD == 0)
+                        sched_yield();
+        }
         NEXT(u);
 }
 
