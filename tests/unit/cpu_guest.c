@@ -4,10 +4,20 @@
 #include <string.h>
 #include <unistd.h>
 
+static void stop(struct cpu_guest *g)
+{
+        __atomic_store_n(&g->vcpu.machine_stopping, true, __ATOMIC_RELEASE);
+        vcpu_post_work(&g->vcpu, VCPU_WORK_STOP);
+}
+
 static u64 port_read(void *opaque, u64 offset, unsigned size)
 {
         struct cpu_guest *g = opaque;
 
+        if (offset == GUEST_PORT_STOP_IN - GUEST_PORT_OUT) {
+                stop(g);
+                return 0x77;
+        }
         return offset == GUEST_PORT_IN - GUEST_PORT_OUT ? g->next_in++ : 0;
 }
 
@@ -23,10 +33,8 @@ static void port_write(void *opaque, u64 offset, u64 value, unsigned size)
 
         if (offset == 0)
                 record(g, value);
-        if (offset == GUEST_PORT_STOP - GUEST_PORT_OUT) {
-                __atomic_store_n(&g->vcpu.machine_stopping, true, __ATOMIC_RELEASE);
-                vcpu_post_work(&g->vcpu, VCPU_WORK_STOP);
-        }
+        if (offset == GUEST_PORT_STOP - GUEST_PORT_OUT)
+                stop(g);
 }
 
 static u64 mmio_read(void *opaque, u64 offset, unsigned size)

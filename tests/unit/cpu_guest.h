@@ -28,6 +28,7 @@
 #define GUEST_PORT_OUT 0x10  /* what is written is appended to out[] */
 #define GUEST_PORT_IN 0x14   /* reads 0x11, 0x12, 0x13, ... */
 #define GUEST_PORT_STOP 0x18 /* ends run() with EXIT_MACHINE_STOP */
+#define GUEST_PORT_STOP_IN 0x1a /* likewise by a read, of which the guest gets 0x77 */
 #define GUEST_MMIO 0xd0000000ULL /* reads as offset | 0xab000000..., writes go to out[] */
 #define GUEST_OUT_MAX 256
 

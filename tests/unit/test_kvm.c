@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 
 #include "cpu/cpuid_model.h"
+#include "cpu/msr.h"
 #include "kvm_test.h"
 
 GUEST_CODE(real, 16,
@@ -114,6 +115,25 @@ static void port_io_reaches_devices_also_by_strings(void **state)
         cpu_guest_free(&g);
 }
 
+GUEST_CODE(last_in, 64,
+           "xor %eax, %eax\n"
+           "in $0x1a, %al\n"
+           "1: jmp 1b\n");
+
+/* The kernel finishes an IN only at the next entry; the state that run() leaves behind has it finished. */
+static void the_last_port_read_is_finished_before_run_returns(void **state)
+{
+        struct cpu_guest g;
+
+        NEEDS_KVM();
+        cpu_guest_init(&g, &kvm_engine, RAM);
+        cpu_guest_long(&g, guest_last_in, guest_last_in_end);
+        assert_int_equal(cpu_guest_run(&g), EXIT_MACHINE_STOP);
+        assert_int_equal(g.vcpu.state.gpr[RAX], 0x77);
+        assert_int_equal(g.vcpu.state.rip, GUEST_CODE_AT + 4);
+        cpu_guest_free(&g);
+}
+
 GUEST_CODE(mmio, 64,
            "mov $0xd0000000, %ebx\n"
            "mov 0x10(%rbx), %eax\n"
@@ -216,6 +236,32 @@ static void msrs_follow_the_model(void **state)
         assert_memory_equal(g.out, expected, sizeof(expected));
         assert_int_equal(g.vcpu.state.lstar, 0x123489abcdef);
         assert_int_equal(g.vcpu.counters.value[COUNTER_MSR_UNKNOWN], 1);
+        cpu_guest_free(&g);
+}
+
+GUEST_CODE(arch_capabilities, 64,
+           "mov $0x10a, %ecx\n"
+           "rdmsr\n"
+           "out %eax, $0x10\n"
+           "mov %edx, %eax\n"
+           "out %eax, $0x10\n"
+           "out %al, $0x18\n"
+           "1: hlt; jmp 1b\n");
+
+/* Guest code runs on the hardware here: only what that promises is passed on. */
+static void no_immunity_is_promised_that_the_host_lacks(void **state)
+{
+        const struct kvm_machine *machine;
+        struct cpu_guest g;
+        u64 host = 0;
+
+        NEEDS_KVM();
+        cpu_guest_init(&g, &kvm_engine, RAM);
+        machine = g.machine;
+        cpu_guest_long(&g, guest_arch_capabilities, guest_arch_capabilities_end);
+        assert_int_equal(cpu_guest_run(&g), EXIT_MACHINE_STOP);
+        kvm_msr_exchange(machine->kvm_fd, KVM_GET_MSRS, MSR_ARCH_CAPABILITIES, &host);
+        assert_int_equal(g.out[0] | g.out[1] << 32, host & CPU_ARCH_CAPABILITIES);
         cpu_guest_free(&g);
 }
 
@@ -346,6 +392,35 @@ static void an_irqfd_wakes_a_halted_guest(void **state)
         fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         wake_by_msi(fd);
         close(fd);
+}
+
+/* The timer's GSI 0 arrives on pin 2, as ACPI's override says. */
+static void the_timer_line_is_on_ioapic_pin_2(void **state)
+{
+        const struct kvm_pic_chip masked[2] = { { .imr = 0xff }, { .imr = 0xff } };
+        struct kvm_ioapic_registers ioapic = { 0 };
+        struct cpu_guest g;
+
+        NEEDS_KVM();
+        cpu_guest_init(&g, &kvm_engine, RAM);
+        cpu_guest_long(&g, guest_irq, guest_irq_end);
+        cpu_guest_gate(&g, 0x55, 64);
+        for (unsigned i = 0; i < KVM_IOAPIC_REDIRECTIONS; i++)
+                ioapic.redirection[i] = BIT(16); /* masked */
+        ioapic.redirection[2] = 0x55;
+        assert_int_equal(kvm_ioapic_set(g.machine, &ioapic, NULL), 0);
+        assert_int_equal(kvm_pic_set(g.machine, masked, NULL), 0); /* it gets the line too */
+        while (!g.vcpu.state.halted) { /* its LAPIC is on by then */
+                pthread_t thread = cpu_guest_post_later(&g, VCPU_WORK_STOP, 5000);
+
+                assert_int_equal(cpu_guest_run(&g), EXIT_KICKED);
+                pthread_join(thread, NULL);
+        }
+        kvm_irq_set(g.machine, 0, true);
+        kvm_irq_set(g.machine, 0, false);
+        assert_int_equal(cpu_guest_run(&g), EXIT_MACHINE_STOP);
+        assert_int_equal(g.out[g.n_out - 1], 0x55);
+        cpu_guest_free(&g);
 }
 
 static void a_halted_guest_can_be_stopped(void **state)
@@ -518,14 +593,17 @@ int main(void)
                 cmocka_unit_test(protected_mode_code_runs),
                 cmocka_unit_test(long_mode_code_runs),
                 cmocka_unit_test(port_io_reaches_devices_also_by_strings),
+                cmocka_unit_test(the_last_port_read_is_finished_before_run_returns),
                 cmocka_unit_test(device_memory_is_read_and_written),
                 cmocka_unit_test(cpuid_shows_our_model),
                 cmocka_unit_test(msrs_follow_the_model),
+                cmocka_unit_test(no_immunity_is_promised_that_the_host_lacks),
                 cmocka_unit_test(a_kick_stops_a_spinning_guest),
                 cmocka_unit_test(work_posted_before_run_is_not_missed),
                 cmocka_unit_test(a_triple_fault_is_reported),
                 cmocka_unit_test(an_msi_wakes_a_halted_guest),
                 cmocka_unit_test(an_irqfd_wakes_a_halted_guest),
+                cmocka_unit_test(the_timer_line_is_on_ioapic_pin_2),
                 cmocka_unit_test(a_halted_guest_can_be_stopped),
                 cmocka_unit_test(an_nmi_is_delivered),
                 cmocka_unit_test(doorbells_signal_without_an_exit),

@@ -119,12 +119,26 @@ static void check_states_equal(const struct cpu_state *a, const struct cpu_state
         CHECK_FIELD(mov_ss_shadow);
 }
 
+/* Takes away what KVM fills in, so that a field that it forgets is noticed. Fields that KVM may lack keep their value. */
+static void forget(struct cpu_state *cpu)
+{
+        const struct cpu_state kept = *cpu;
+
+        memset(cpu, 0, sizeof(*cpu));
+        cpu->xcr0 = kept.xcr0;
+        cpu->spec_ctrl = kept.spec_ctrl;
+        cpu->smbase = kept.smbase;
+}
+
 /* Into the kernel and out again without running an instruction. */
 static void pass_through(struct cpu_guest *g)
 {
         const struct cpu_state before = g->vcpu.state;
 
         kvm_engine.state_changed(&g->vcpu);
+        vcpu_post_work(&g->vcpu, VCPU_WORK_STOP);
+        assert_int_equal(cpu_guest_run(g), EXIT_KICKED);
+        forget(&g->vcpu.state);
         vcpu_post_work(&g->vcpu, VCPU_WORK_STOP);
         assert_int_equal(cpu_guest_run(g), EXIT_KICKED);
         check_states_equal(&before, &g->vcpu.state);
@@ -174,7 +188,7 @@ static void a_null_stack_segment_keeps_the_cpl(void **state)
         NEEDS_KVM();
         cpu_guest_init(&g, &kvm_engine, RAM);
         cpu_guest_long(&g, guest_long, guest_long_end);
-        g.vcpu.state.seg[SEG_SS] = (struct seg){ .unusable = true, .attr = 0, .limit = 0xffffffff };
+        g.vcpu.state.seg[SEG_SS] = (struct seg){ .unusable = true, .attr = SEG_ATTR_DPL };
         pass_through(&g);
         assert_int_equal(cpu_guest_run(&g), EXIT_MACHINE_STOP);
         assert_int_equal(g.out[0], 0x11223344);
@@ -406,7 +420,11 @@ static void breakpoints_stop_before_their_instruction(void **state)
         NEEDS_KVM();
         cpu_guest_init(&g, &kvm_engine, RAM);
         cpu_guest_long(&g, guest_walk, guest_walk_end);
-        add_point(&g, DEBUG_BREAK, GUEST_CODE_AT + 1000, 1);
+        add_point(&g, DEBUG_BREAK, GUEST_CODE_AT + 8, 1);
+        assert_int_equal(cpu_guest_run(&g), EXIT_DEBUG);
+        assert_int_equal(g.vcpu.debug.hit_point, 0);
+        assert_int_equal(g.vcpu.state.rip, GUEST_CODE_AT + 8);
+        g.vcpu.debug.points[0].gva = GUEST_CODE_AT + 1000;
         add_point(&g, DEBUG_BREAK, GUEST_CODE_AT + 20, 1);
         assert_int_equal(cpu_guest_run(&g), EXIT_DEBUG);
         assert_int_equal(g.vcpu.debug.hit_point, 1);
