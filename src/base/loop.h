@@ -29,7 +29,8 @@ void loop_stop(struct loop *loop);
 /* Calls @fn once on the loop's thread, with the lock held. From any thread. -ENOMEM on failure. */
 int loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque);
 
-/* Calls @fn(opaque, revents) while @fd is ready; @events is of POLLIN, POLLOUT. */
+/* Calls @fn(opaque, revents) while @fd is ready; @events is of POLLIN, POLLOUT. NULL on failure, also for regular files,
+ * which are always ready and therefore cannot be waited for. One watch a descriptor. */
 struct loop_fd *loop_fd_add(struct loop *loop, int fd, int events, void (*fn)(void *opaque, int revents), void *opaque,
                             struct err **err);
 /* 0 pauses the descriptor. */
