@@ -169,7 +169,7 @@ struct bounce {
         u8 memory[64 + 1024] __attribute__((aligned(64)));
 };
 
-static int host_mem_slow(struct interp *in, const struct uop *u)
+static _noinline_ void host_mem_slow(struct interp *in, const struct uop *u)
 {
         const unsigned size = u->stack_size | (unsigned)(u->aux >> 8) << 8;
         const unsigned align = uop_thunk(u)->align;
@@ -192,10 +192,9 @@ static int host_mem_slow(struct interp *in, const struct uop *u)
                 raise_host_fault(in, u, sig, u->aux & HOST_X87);
         if (u->aux & HOST_WRITES)
                 mem_write_bytes(in, u, linear, p, size);
-        return 0;
 }
 
-static _noinline_ const struct uop *op_host_slow(struct interp *in, const struct uop *u)
+HANDLER(op_host_slow)
 {
         host_mem_slow(in, u);
         SLOW_NEXT(u);
@@ -276,7 +275,7 @@ static u64 x87_store(struct interp *in, const struct uop *u, unsigned size)
         return linear;
 }
 
-HANDLER(op_host_x87)
+BODY_HANDLER(op_host_x87)
 {
         const unsigned size = u->stack_size | (unsigned)(u->aux >> 8) << 8;
         u64 linear = in->fpu_dp;
@@ -296,7 +295,6 @@ HANDLER(op_host_x87)
                 in->fpu_ip = interp_uop_rip(in, u);
                 in->fpu_dp = linear;
         }
-        SLOW_NEXT(u);
 }
 
 /* ---- unavailable ---- */

@@ -66,14 +66,24 @@ const struct uop *interp_leave_block(struct interp *in, const struct uop *u);
 
 #define HANDLER(name) static const struct uop *name(struct interp *in, const struct uop *u)
 
+/* A handler goes on to the next uop by a tail call, which compilers make only when no local variable's address has escaped; else the stack would grow with
+ * every instruction. So work that needs such a local is a function of its own. BODY_HANDLER(name) { ... } defines the handler and opens that function. */
+#define BODY_HANDLER(name)                                                                         \
+        static _noinline_ void name##_body(struct interp *in, const struct uop *u);                \
+        HANDLER(name)                                                                              \
+        {                                                                                          \
+                name##_body(in, u);                                                                \
+                SLOW_NEXT(u);                                                                      \
+        }                                                                                          \
+        static _noinline_ void name##_body(struct interp *in, const struct uop *u)
+
 /* Two handlers, NAME and NAME_slow, that read a T at the memory operand. CODE uses `p`. */
 #define READ_HANDLER(name, T, ...)                                                                 \
-        static _noinline_ const struct uop *name##_slow(struct interp *in, const struct uop *u)    \
+        BODY_HANDLER(name##_slow)                                                                  \
         {                                                                                          \
-                T loaded = (T)mem_read(in, u, ea_linear(in, u, sizeof(T), MMU_READ), sizeof(T));   \
+                const T loaded = (T)mem_read(in, u, ea_linear(in, u, sizeof(T), MMU_READ), sizeof(T)); \
                 const T *p = &loaded;                                                              \
                 __VA_ARGS__;                                                                       \
-                SLOW_NEXT(u);                                                                      \
         }                                                                                          \
         HANDLER(name)                                                                              \
         {                                                                                          \
@@ -86,16 +96,13 @@ const struct uop *interp_leave_block(struct interp *in, const struct uop *u);
 
 /* The same for a read-modify-write (LOAD true) or plain write (LOAD false) of the memory operand. */
 #define UPDATE_HANDLER(name, T, LOAD, LOCK, ...)                                                   \
-        static _noinline_ const struct uop *name##_slow(struct interp *in, const struct uop *u)    \
+        BODY_HANDLER(name##_slow)                                                                  \
         {                                                                                          \
-                { /* rmw must be dead at the tail call, or there is none */                        \
-                        struct mem_rmw rmw;                                                        \
-                        T *p = mem_rmw_begin(in, u, ea_linear(in, u, sizeof(T), MMU_WRITE),        \
-                                             sizeof(T), LOAD, LOCK, &rmw);                         \
-                        __VA_ARGS__;                                                               \
-                        mem_rmw_end(in, &rmw);                                                     \
-                }                                                                                  \
-                SLOW_NEXT(u);                                                                      \
+                struct mem_rmw rmw;                                                                \
+                T *p = mem_rmw_begin(in, u, ea_linear(in, u, sizeof(T), MMU_WRITE), sizeof(T),     \
+                                     LOAD, LOCK, &rmw);                                            \
+                __VA_ARGS__;                                                                       \
+                mem_rmw_end(in, &rmw);                                                             \
         }                                                                                          \
         HANDLER(name)                                                                              \
         {                                                                                          \

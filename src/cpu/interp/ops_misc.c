@@ -1,12 +1,10 @@
 /* The rest of the integer instructions: multiply, divide, bit tests, compare-exchange, flags, BCD, no-ops. Handlers work in every mode; those worth
  * it have a fast path for 64-bit flat code inside. */
 #include <Zydis/Zydis.h>
-#include <sched.h>
 #include <string.h>
 
 #include "ops.h"
 
-#define PAUSES_PER_YIELD 64 /* about half a microsecond of spinning */
 
 /* The r/m source operand's value, in any mode. */
 static u64 source_value(struct interp *in, const struct uop *u, unsigned size, unsigned reg)
@@ -145,7 +143,7 @@ static bool idiv(u64 hi, u64 lo, u64 d, unsigned size, u64 *q, u64 *r)
         return true;
 }
 
-HANDLER(op_div)
+BODY_HANDLER(op_div)
 {
         const unsigned size = u->size;
         const u64 d = source_value(in, u, size, u->r1);
@@ -156,7 +154,6 @@ HANDLER(op_div)
                 interp_raise(in, u, EXC_DE, NO_ERROR_CODE);
         reg_write(in, RAX * 8, q, size);
         reg_write(in, size == 1 ? RAX * 8 + 1 : RDX * 8, r, size);
-        SLOW_NEXT(u);
 }
 
 /* ---- sign extension of the accumulator ---- */
@@ -252,7 +249,7 @@ static u64 bit_linear(struct interp *in, const struct uop *u, s64 bit, enum mmu_
         return ea_linear(in, &shifted, u->size, access);
 }
 
-HANDLER(op_bit)
+BODY_HANDLER(op_bit)
 {
         u64 bit = u->imm;
 
@@ -269,7 +266,7 @@ HANDLER(op_bit)
                 bit_operate(in, u, &value, bit);
                 if (u->aux)
                         reg_write(in, u->r1, value, u->size);
-                NEXT(u);
+                return;
         }
         if (u->aux == 0) {
                 u64 value = mem_read(in, u, bit_linear(in, u, (s64)bit, MMU_READ), u->size);
@@ -292,7 +289,6 @@ HANDLER(op_bit)
                                         : !__sync_bool_compare_and_swap((u16 *)p, (u16)old, (u16)new));
                 mem_rmw_end(in, &rmw);
         }
-        SLOW_NEXT(u);
 }
 
 /* ---- compare-exchange, exchange-add ---- */
@@ -331,7 +327,7 @@ static void cmpxchg_at(struct interp *in, const struct uop *u, void *p)
 }
 
 /* With and without LOCK alike: an atomic exchange is a correct plain one. */
-HANDLER(op_cmpxchg)
+BODY_HANDLER(op_cmpxchg)
 {
         if (u->flags & UOP_MEM) {
                 struct mem_rmw rmw;
@@ -340,7 +336,7 @@ HANDLER(op_cmpxchg)
 
                 if (likely(p)) {
                         cmpxchg_at(in, u, p);
-                        NEXT(u);
+                        return;
                 }
                 p = mem_rmw_begin(in, u, ea_linear(in, u, u->size, MMU_WRITE), u->size, true, true, &rmw);
                 cmpxchg_at(in, u, p);
@@ -352,10 +348,9 @@ HANDLER(op_cmpxchg)
                 if (in->flags & (RFLAGS_ZF << 8))
                         reg_write(in, u->r1, value, u->size);
         }
-        SLOW_NEXT(u);
 }
 
-HANDLER(op_cmpxchg8b)
+BODY_HANDLER(op_cmpxchg8b)
 {
         struct mem_rmw rmw;
         u64 *p = mem_rmw_begin(in, u, ea_linear(in, u, 8, MMU_WRITE), 8, true, true, &rmw);
@@ -370,10 +365,9 @@ HANDLER(op_cmpxchg8b)
                 in->regs[RDX] = expected >> 32;
         }
         mem_rmw_end(in, &rmw);
-        SLOW_NEXT(u);
 }
 
-HANDLER(op_cmpxchg16b)
+BODY_HANDLER(op_cmpxchg16b)
 {
         const u64 linear = ea_linear(in, u, 16, MMU_WRITE);
         struct mem_rmw rmw;
@@ -396,7 +390,6 @@ HANDLER(op_cmpxchg16b)
                 in->regs[RDX] = hi;
         }
         mem_rmw_end(in, &rmw);
-        SLOW_NEXT(u);
 }
 
 #define XADD(T)                                                                                    \
@@ -431,7 +424,7 @@ static void xadd_at(struct interp *in, const struct uop *u, void *p)
         }
 }
 
-HANDLER(op_xadd)
+BODY_HANDLER(op_xadd)
 {
         if (u->flags & UOP_MEM) {
                 struct mem_rmw rmw;
@@ -445,7 +438,6 @@ HANDLER(op_xadd)
                 xadd_at(in, u, &value);
                 reg_write(in, u->r1, value, u->size); /* last: XADD r, r leaves the sum */
         }
-        SLOW_NEXT(u);
 }
 
 /* ---- flags ---- */
@@ -581,14 +573,6 @@ HANDLER(op_nop)
         NEXT(u);
 }
 
-/* A guest that spins waits for another vCPU, whose thread may be waiting for this host CPU: let it have it now and then. */
-HANDLER(op_pause)
-{
-        if (in->vcpu->n_vcpus > 1 && ++in->pauses % PAUSES_PER_YIELD == 0)
-                sched_yield();
-        NEXT(u);
-}
-
 HANDLER(op_fence)
 {
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -616,7 +600,7 @@ static const struct plain_op plain_ops[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
         PLAIN(XLAT, op_xlat),
         PLAIN32(DAA, op_bcd), PLAIN32(DAS, op_bcd), PLAIN32(AAA, op_bcd), PLAIN32(AAS, op_bcd), PLAIN32(AAM, op_bcd),
         PLAIN32(AAD, op_bcd),
-        PLAIN(NOP, op_nop), PLAIN(PAUSE, op_pause), PLAIN(ENDBR32, op_nop), PLAIN(ENDBR64, op_nop), PLAIN(PREFETCH, op_nop),
+        PLAIN(NOP, op_nop), PLAIN(ENDBR32, op_nop), PLAIN(ENDBR64, op_nop), PLAIN(PREFETCH, op_nop),
         PLAIN(PREFETCHNTA, op_nop), PLAIN(PREFETCHT0, op_nop), PLAIN(PREFETCHT1, op_nop), PLAIN(PREFETCHT2, op_nop),
         PLAIN(PREFETCHW, op_nop), PLAIN(PREFETCHWT1, op_nop), PLAIN(CLDEMOTE, op_nop),
         PLAIN(RDSSPD, op_nop), PLAIN(RDSSPQ, op_nop),

@@ -46,16 +46,6 @@ static bool must_pause(const struct interp *in)
         return __atomic_load_n(&in->vcpu->work, __ATOMIC_RELAXED) || in->block_stale || in->mode & MODE_SINGLE;
 }
 
-/* Leaves with the rest still to do: RIP stays at the instruction. */
-static const struct uop *pause_here(struct interp *in, const struct uop *u)
-{
-        const u64 rip = interp_uop_rip(in, u);
-
-        interp_leave_block(in, u);
-        in->rip = rip;
-        return NULL;
-}
-
 /* Elements that a bulk step may do now: forward, 64-bit addressing, count limited so that interrupts stay prompt. */
 static u64 bulk_count(const struct interp *in, const struct uop *u, u64 left)
 {
@@ -219,22 +209,19 @@ static u64 outs_step(struct interp *in, const struct uop *u, const struct string
         return 1;
 }
 
-/* INS and OUTS are checked even when the count is 0. */
-static void check_port(struct interp *in, const struct uop *u)
-{
-        sys_check_io_permission(in, u, (u16)in->regs[RDX], u->size);
-}
-
 typedef u64 step_fn(struct interp *in, const struct uop *u, const struct string_op *op, u64 left);
 
-static inline __attribute__((always_inline)) const struct uop *string_run(struct interp *in, const struct uop *u,
-                                                                          step_fn *step, bool compares)
+/* Runs the instruction; true when it must be left for now with the rest still to do. */
+static inline __attribute__((always_inline)) bool string_run(struct interp *in, const struct uop *u, step_fn *step, bool compares,
+                                                             bool ports)
 {
         const struct string_op op = string_begin(in, u);
 
+        if (ports)
+                sys_check_io_permission(in, u, (u16)in->regs[RDX], u->size); /* even when the count is 0 */
         if (!(u->flags & (UOP_REP | UOP_REPNE))) {
                 step(in, u, &op, 1);
-                SLOW_NEXT(u);
+                return false;
         }
         while (in->regs[RCX] & op.mask) {
                 const u64 left = in->regs[RCX] & op.mask;
@@ -248,29 +235,40 @@ static inline __attribute__((always_inline)) const struct uop *string_run(struct
                                 break;
                 }
                 if (left - done && unlikely(must_pause(in)))
-                        return pause_here(in, u);
+                        return true;
         }
-        SLOW_NEXT(u);
+        return false;
 }
 
-#define STRING_HANDLER(name, compares)                                                             \
+/* RIP stays at an instruction that is left in the middle. */
+static const struct uop *string_end(struct interp *in, const struct uop *u, bool paused)
+{
+        const u64 rip = interp_uop_rip(in, u);
+
+        if (!paused)
+                SLOW_NEXT(u);
+        interp_leave_block(in, u);
+        in->rip = rip;
+        return NULL;
+}
+
+/* The loop is a function of its own, for the reason given at BODY_HANDLER. */
+#define STRING_HANDLER(name, compares, ports)                                                        \
+        static _noinline_ bool name##_run(struct interp *in, const struct uop *u)                  \
+        {                                                                                          \
+                return string_run(in, u, name##_step, compares, ports);                            \
+        }                                                                                          \
         HANDLER(op_##name)                                                                         \
         {                                                                                          \
-                return string_run(in, u, name##_step, compares);                                   \
+                return string_end(in, u, name##_run(in, u));                                       \
         }
-STRING_HANDLER(movs, false)
-STRING_HANDLER(stos, false)
-STRING_HANDLER(lods, false)
-STRING_HANDLER(scas, true)
-STRING_HANDLER(cmps, true)
-#define PORT_HANDLER(name)                                                                         \
-        HANDLER(op_##name)                                                                         \
-        {                                                                                          \
-                check_port(in, u);                                                                 \
-                return string_run(in, u, name##_step, false);                                      \
-        }
-PORT_HANDLER(ins)
-PORT_HANDLER(outs)
+STRING_HANDLER(movs, false, false)
+STRING_HANDLER(stos, false, false)
+STRING_HANDLER(lods, false, false)
+STRING_HANDLER(scas, true, false)
+STRING_HANDLER(cmps, true, false)
+STRING_HANDLER(ins, false, true)
+STRING_HANDLER(outs, false, true)
 
 uop_fn *string_op_find(unsigned mnemonic)
 {

@@ -290,7 +290,7 @@ static void single_step(struct interp *in)
         const bool tf = in->rflags & RFLAGS_TF, rf = in->rflags & RFLAGS_RF;
         const bool shadow = in->cpu->sti_shadow || in->cpu->mov_ss_shadow;
 
-        if (!rf && interp_fetch_breakpoint(in)) {
+        if (interp_fetch_breakpoint(in)) {
                 in->has_event = !in->debug_stop;
                 return;
         }

@@ -44,7 +44,7 @@ static bool mask_bit(const u8 *mask, unsigned element, unsigned size)
         return mask[element * size + size - 1] & 0x80;
 }
 
-HANDLER(op_maskmov)
+BODY_HANDLER(op_maskmov)
 {
         const unsigned bytes = u->aux & 0xff, n = bytes / u->size;
         const bool store = u->aux >> 8;
@@ -71,7 +71,7 @@ HANDLER(op_maskmov)
         }
         if (!store) {
                 vector_put(in, u->r1, data);
-                SLOW_NEXT(u);
+                return;
         }
         for (unsigned i = 0; i < n; i++) {
                 struct uop element = *u;
@@ -83,11 +83,10 @@ HANDLER(op_maskmov)
                 memcpy(&value, data + i * u->size, u->size);
                 mem_write(in, u, ea_linear(in, &element, u->size, MMU_WRITE), value, u->size);
         }
-        SLOW_NEXT(u);
 }
 
 /* MASKMOVDQU, MASKMOVQ: bytes of r1 whose mask byte in r2 is negative go to [rdi]. aux: 8 for MMX registers. */
-HANDLER(op_maskmov_bytes)
+BODY_HANDLER(op_maskmov_bytes)
 {
         const u64 address_mask = u->addr_size == 8 ? ~0ULL : u->addr_size == 4 ? 0xffffffffULL : 0xffffULL;
         const unsigned n = u->aux;
@@ -119,12 +118,11 @@ HANDLER(op_maskmov_bytes)
         }
         if (n == 8) /* what every MMX instruction does to the x87 tags and top of stack */
                 __asm__ volatile("movd %%mm0, %%eax" : : : "eax", "memory");
-        SLOW_NEXT(u);
 }
 
 /* ---- gathers: r1 destination, r2 mask, index a vector register; size bytes of an element; aux = elements | index bytes << 8 ---- */
 
-HANDLER(op_gather)
+BODY_HANDLER(op_gather)
 {
         const unsigned n = u->aux & 0xff, index_size = u->aux >> 8, size = u->size;
         u8 dst[32], mask[32], index[32];
@@ -161,7 +159,6 @@ HANDLER(op_gather)
         memset(mask, 0, sizeof(mask));
         vector_put(in, u->r1, dst);
         vector_put(in, u->r2, mask);
-        SLOW_NEXT(u);
 }
 
 static const struct gather {

@@ -123,7 +123,7 @@ static unsigned visible_xmm(const struct interp *in)
         return in->mode & MODE_LONG64 ? 16 : 8;
 }
 
-HANDLER(op_fxsave)
+BODY_HANDLER(op_fxsave)
 {
         const u64 linear = aligned_operand(in, u, 512, 16, MMU_WRITE);
         u8 image[512] __attribute__((aligned(16)));
@@ -137,10 +137,9 @@ HANDLER(op_fxsave)
         memcpy(memory, image, LEGACY_XMM);
         memcpy(memory + LEGACY_XMM, in->cpu->xsave + LEGACY_XMM, visible_xmm(in) * 16);
         mem_write_bytes(in, u, linear, memory, LEGACY_END);
-        SLOW_NEXT(u);
 }
 
-HANDLER(op_fxrstor)
+BODY_HANDLER(op_fxrstor)
 {
         const u64 linear = aligned_operand(in, u, 512, 16, MMU_READ);
         u8 memory[512];
@@ -152,7 +151,6 @@ HANDLER(op_fxrstor)
                 narrow_pointers(memory);
         x87_put(in, memory, get32(memory + X87_MXCSR));
         memcpy(in->cpu->xsave + LEGACY_XMM, memory + LEGACY_XMM, visible_xmm(in) * 16);
-        SLOW_NEXT(u);
 }
 
 /* ---- XSAVE family ---- */
@@ -200,7 +198,7 @@ static void store_components(struct interp *in, const struct uop *u, u8 *memory,
                 memcpy(memory + XSAVE_YMM_OFFSET, in->cpu->xsave + XSAVE_YMM_OFFSET, visible_xmm(in) * 16);
 }
 
-HANDLER(op_xsave)
+BODY_HANDLER(op_xsave)
 {
         const bool compact = u->mnemonic == ZYDIS_MNEMONIC_XSAVEC || u->mnemonic == ZYDIS_MNEMONIC_XSAVEC64;
         const bool skips_initial = compact || u->mnemonic == ZYDIS_MNEMONIC_XSAVEOPT || u->mnemonic == ZYDIS_MNEMONIC_XSAVEOPT64;
@@ -225,7 +223,6 @@ HANDLER(op_xsave)
         }
         put64(memory + HEADER, bv);
         mem_write_bytes(in, u, linear, memory, size);
-        SLOW_NEXT(u);
 }
 
 static void load_x87(struct interp *in, const struct uop *u, const u8 *memory, bool present, u32 mxcsr)
@@ -249,7 +246,7 @@ static void load_vectors(u8 *to, const u8 *from, bool present, unsigned n)
                 memset(to, 0, n * 16);
 }
 
-HANDLER(op_xrstor)
+BODY_HANDLER(op_xrstor)
 {
         u8 memory[XSAVE_SIZE], current[512] __attribute__((aligned(16)));
         u64 linear, rfbm, bv, comp;
@@ -289,7 +286,6 @@ HANDLER(op_xrstor)
                 load_vectors(in->cpu->xsave + LEGACY_XMM, memory + LEGACY_XMM, bv & XCR0_SSE, visible_xmm(in));
         if (rfbm & XCR0_AVX)
                 load_vectors(in->cpu->xsave + XSAVE_YMM_OFFSET, memory + XSAVE_YMM_OFFSET, bv & XCR0_AVX, visible_xmm(in));
-        SLOW_NEXT(u);
 }
 
 uop_fn *xsave_op_find(unsigned mnemonic)
