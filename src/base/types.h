@@ -38,6 +38,17 @@ typedef int64_t s64;
 #define _noreturn_ __attribute__((noreturn))
 #define _packed_ __attribute__((packed))
 
+/* Whether a sanitizer is compiled in: gcc says so by macros, clang by features. (gcc tells nobody about UBSan alone.) */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || \
+        __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(undefined_behavior_sanitizer)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 /* Bits @hi..@lo of @v, both included. */
 static inline u64 bits(u64 v, unsigned hi, unsigned lo)
 {

@@ -331,7 +331,7 @@ void sys_check_io_permission(struct interp *in, const struct uop *u, unsigned po
 /* ---- dispatch ---- */
 
 /* Without optimisation, or under sanitizers, tail calls are not certain: then handlers return to a loop instead. */
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_UNDEFINED__)
+#if defined(__OPTIMIZE__) && !SANITIZED
 #define INTERP_THREADED 1
 #define NEXT(u) return (u)[1].fn(in, (u) + 1)
 #else
