@@ -1,5 +1,5 @@
 #!/bin/bash
-# test: timeout=1000
+# test: timeout=1800
 # kvm-unit-tests, built outside this tree: KVM_UNIT_TESTS names a directory with x86_64/x86/*.flat and i386/x86/*.flat.
 # By hand: kvm_unit_tests.sh [NAME...] runs only those; KUT_LOGS=DIR keeps every console log; KUT_TIER=ci leaves out "more".
 . "$(dirname "$0")/lib.sh"
@@ -39,7 +39,7 @@ while read -r tier arch name file cpus cpu arguments; do
         fi
         append=()
         [ -z "$arguments" ] || append=(--append "$arguments")
-        VM_TIMEOUT=${KUT_TIMEOUT:-120} QEMU_MACHINE=pc QEMU_CPU=$cpu vm "$log" --kernel "$flat" --initrd "$environment" "${append[@]}" \
+        VM_TIMEOUT=${KUT_TIMEOUT:-300} QEMU_MACHINE=pc QEMU_CPU=$cpu vm "$log" --kernel "$flat" --initrd "$environment" "${append[@]}" \
                 --cpus "$cpus" --memory 128M --net none --debug-exit --console stdio
         if [ "$vm_status" = 155 ]; then # exit(77): the test found nothing to test
                 skip "$arch $name" "$(tr -d '\r' <"$log" | grep -E '^(SKIP|SUMMARY)|skip' | tail -n 1)"
