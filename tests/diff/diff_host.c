@@ -1,9 +1,9 @@
 /* Differential test of the interpreter against the CPU it runs on: random user-mode instructions are single-stepped in a traced child process
  * and in a guest with the same registers, flags, vector and x87 state and memory; everything must come out equal, faults included.
  *
- *      diff-host [--seed N] [--cases N] [--verbose]
+ *      diff-host [--seed N] [--cases N] [--bits 32|64]
  *
- * Prints one TAP line; on a difference the case, its seed and both outcomes. A case is reproduced by its own seed with --cases 1.
+ * --bits 32 runs compatibility mode instead of 64-bit mode. Prints one TAP line; on a difference the case, its seed and both outcomes. A case is reproduced by its own seed with --cases 1.
  *
  * The guest: long mode, CPL 3, the code page and four data pages mapped at the same linear addresses as in the child. Every exception vector
  * has a ring-0 handler that halts; which one was reached, the error code and the frame tell the outcome. TF is set on both sides, so an
@@ -57,6 +57,7 @@ static u64 rng_below(struct rng *rng, u64 n)
 /* ---- a case ---- */
 
 struct machine_case {
+        bool compat; /* 32-bit code */
         u8 code[16];
         unsigned length;
         u64 rip;
@@ -234,6 +235,7 @@ static bool excluded(const ZydisDecodedInstruction *insn, const ZydisDecodedOper
         }
 }
 
+/* REX prefixes are INC and DEC in 32-bit code: wanted there now and then as well. */
 static unsigned random_bytes(struct rng *rng, u8 code[16])
 {
         static const u8 prefixes[] = { 0x66, 0xf2, 0xf3, 0xf0, 0x64, 0x65, 0x67 };
@@ -285,7 +287,8 @@ static void tame_displacement(struct rng *rng, struct machine_case *c)
                 return;
         if (insn->attributes & ZYDIS_ATTRIB_IS_RELATIVE && insn->raw.imm[0].size == 0)
                 v += (s64)(DATA_GVA + DATA_SIZE / 2 - CODE_GVA);
-        else if (insn->raw.disp.size == 64 || (insn->raw.modrm.rm == 4 && insn->raw.sib.base == 5 && insn->raw.modrm.mod == 0))
+        else if (insn->raw.disp.size == 64 || (c->compat && insn->raw.modrm.mod == 0 && insn->raw.modrm.rm == 5) ||
+                 (insn->raw.modrm.rm == 4 && insn->raw.sib.base == 5 && insn->raw.modrm.mod == 0))
                 v += (s64)(DATA_GVA + DATA_SIZE / 2);
         memcpy(c->code + insn->raw.disp.offset, &v, insn->raw.disp.size / 8);
 }
@@ -301,7 +304,7 @@ static bool make_case(struct rng *rng, const ZydisDecoder *decoder, struct machi
         c->length = c->insn.length;
         c->rip = CODE_GVA + 64 + rng_below(rng, 1024);
         for (unsigned i = 0; i < 16; i++)
-                c->gpr[i] = interesting(rng);
+                c->gpr[i] = c->compat ? (i < 8 ? (u32)interesting(rng) : 0) : interesting(rng);
         if (rng_below(rng, 4))
                 c->gpr[RSP] = DATA_GVA + DATA_SIZE / 2 + rng_below(rng, 256) * 8;
         if (c->insn.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
@@ -314,8 +317,8 @@ static bool make_case(struct rng *rng, const ZydisDecoder *decoder, struct machi
         c->rflags = (rng_next(rng) & RFLAGS_ARITH) | RFLAGS_FIXED | RFLAGS_IF | RFLAGS_TF;
         if (rng_below(rng, 8) == 0)
                 c->rflags |= RFLAGS_DF;
-        c->fs_base = DATA_GVA + rng_below(rng, 64) * 8;
-        c->gs_base = DATA_GVA + rng_below(rng, 64) * 8;
+        c->fs_base = c->compat ? 0 : DATA_GVA + rng_below(rng, 64) * 8;
+        c->gs_base = c->compat ? 0 : DATA_GVA + rng_below(rng, 64) * 8;
         memset(c->xsave, 0, sizeof(c->xsave));
         random_vectors(rng, c->xsave);
         random_x87(rng, c->xsave);
@@ -385,6 +388,9 @@ static void regs_from_case(const struct machine_case *c, struct user_regs_struct
         r->fs_base = c->fs_base;
         r->gs_base = c->gs_base;
         r->orig_rax = ~0ULL;
+        r->cs = c->compat ? 0x23 : 0x33; /* Linux' user code segments */
+        r->ss = 0x2b;
+        r->ds = r->es = r->fs = r->gs = c->compat ? 0x2b : 0;
 }
 
 static void outcome_from_regs(const struct user_regs_struct *r, struct outcome *o)
@@ -562,11 +568,11 @@ static void guest_state(const struct machine_case *c, struct cpu_state *s)
         s->rflags = c->rflags;
         for (unsigned i = 0; i < SEG_COUNT; i++)
                 s->seg[i] = data;
-        s->seg[SEG_CS] = flat_segment(0x23, 0xa0fb);
+        s->seg[SEG_CS] = c->compat ? flat_segment(0x33, 0xc0fb) : flat_segment(0x23, 0xa0fb);
         s->seg[SEG_FS].base = c->fs_base;
         s->seg[SEG_GS].base = c->gs_base;
         s->tr = (struct seg){ .selector = 0x28, .attr = 0x8b, .limit = 0x67, .base = KERNEL_GVA + PA_TSS };
-        s->gdtr = (struct dtable){ KERNEL_GVA + PA_GDT, 0x37 };
+        s->gdtr = (struct dtable){ KERNEL_GVA + PA_GDT, 0x3f };
         s->idtr = (struct dtable){ KERNEL_GVA + PA_IDT, 32 * 16 - 1 };
         s->paging = (struct paging_state){
                 .cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG,
@@ -691,6 +697,14 @@ static const char *compare(const struct machine_case *c, const struct outcome *a
         return NULL;
 }
 
+static void decoder_setup(ZydisDecoder *decoder, bool compat)
+{
+        if (compat)
+                ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+        else
+                ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+}
+
 static void print_outcome(const char *who, const struct machine_case *c, const struct outcome *o)
 {
         printf("#   %s: %s", who, o->kind == DONE ? "done" : "fault");
@@ -711,7 +725,7 @@ static void report(const struct machine_case *c, u64 seed, const char *what, con
         ZydisDecodedInstruction insn;
         ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        decoder_setup(&decoder, c->compat);
         ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
         if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, c->code, 15, &insn, ops)))
                 ZydisFormatterFormatInstruction(&formatter, &insn, ops, insn.operand_count_visible, text, sizeof(text), c->rip,
@@ -725,11 +739,6 @@ static void report(const struct machine_case *c, u64 seed, const char *what, con
         for (unsigned i = 0; i < 16; i++)
                 if (host->gpr[i] != guest->gpr[i])
                         printf("#   %s: before 0x%lx host 0x%lx guest 0x%lx\n", names[i], c->gpr[i], host->gpr[i], guest->gpr[i]);
-}
-
-static void decoder_setup(ZydisDecoder *decoder)
-{
-        ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 }
 
 int main(int argc, char **argv)
@@ -749,9 +758,11 @@ int main(int argc, char **argv)
                         seed = strtoull(argv[i + 1], NULL, 0);
                 else if (strcmp(argv[i], "--cases") == 0)
                         cases = strtoull(argv[i + 1], NULL, 0);
+                else if (strcmp(argv[i], "--bits") == 0)
+                        c.compat = strcmp(argv[i + 1], "32") == 0;
         }
         setvbuf(stdout, NULL, _IOLBF, 0);
-        decoder_setup(&decoder);
+        decoder_setup(&decoder, c.compat);
         if (host_start(&host) < 0) {
                 printf("1..1\nok 1 - interp_equals_host # SKIP this host does not let a process trace its child\n");
                 return 0;
@@ -786,7 +797,7 @@ int main(int argc, char **argv)
                 }
         }
         kill(host.pid, SIGKILL);
-        printf("# %lu cases from seed %lu, %u different instructions, %lu faults\n1..1\n%s 1 - interp_equals_host\n", done, seed,
-               mnemonics, faults, differences ? "not ok" : "ok");
+        printf("# %lu cases from seed %lu, %u different instructions, %lu faults\n1..1\n%s 1 - interp_equals_host_%s_bit\n", done, seed,
+               mnemonics, faults, differences ? "not ok" : "ok", c.compat ? "32" : "64");
         return differences != 0;
 }

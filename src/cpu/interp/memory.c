@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "machine.h"
-#include "ops.h"
+#include "sys.h"
 
 /* A page-sized piece of an access after translation. */
 struct piece {
@@ -142,18 +142,22 @@ static void data_breakpoints(struct interp *in, u64 linear, unsigned size, bool 
                 interp_data_breakpoint(in, linear, size, write);
 }
 
-/* Sized copies, so that a naturally aligned access is one access on the host too. */
+/* Sized copies, so that a naturally aligned access is one access on the host too. Guests need not align. */
+typedef u16 __attribute__((aligned(1))) u16_any;
+typedef u32 __attribute__((aligned(1))) u32_any;
+typedef u64 __attribute__((aligned(1))) u64_any;
+
 static inline u64 load_sized(const void *p, unsigned size)
 {
         switch (size) {
         case 1:
                 return *(const volatile u8 *)p;
         case 2:
-                return *(const volatile u16 *)p;
+                return *(const volatile u16_any *)p;
         case 4:
-                return *(const volatile u32 *)p;
+                return *(const volatile u32_any *)p;
         default:
-                return *(const volatile u64 *)p;
+                return *(const volatile u64_any *)p;
         }
 }
 
@@ -164,13 +168,13 @@ static inline void store_sized(void *p, u64 value, unsigned size)
                 *(volatile u8 *)p = (u8)value;
                 break;
         case 2:
-                *(volatile u16 *)p = (u16)value;
+                *(volatile u16_any *)p = (u16)value;
                 break;
         case 4:
-                *(volatile u32 *)p = (u32)value;
+                *(volatile u32_any *)p = (u32)value;
                 break;
         default:
-                *(volatile u64 *)p = value;
+                *(volatile u64_any *)p = value;
         }
 }
 
@@ -377,22 +381,17 @@ u64 ea_offset(const struct interp *in, const struct uop *u)
 /* Segment limit and rights in protected, compatibility and real mode. SDM 3A, 5.3 and 5.5. */
 static bool segment_allows(const struct interp *in, const struct seg *seg, u64 offset, unsigned size, enum mmu_access access)
 {
-        const u64 last = offset + size - 1;
         const unsigned type = seg->attr & SEG_ATTR_TYPE;
-        const bool code = type & 8;
 
         if (in->mode & MODE_PROTECTED) {
-                if (seg->unusable || !(seg->attr & SEG_ATTR_P))
+                if (!(seg->attr & SEG_ATTR_P))
                         return false;
-                if (code ? access == MMU_WRITE || !(type & 2) : access == MMU_WRITE && !(type & 2))
+                /* Code can be read when it is readable and never written; data can be written when it is writable. */
+                if (type & TYPE_CODE ? access == MMU_WRITE || !(type & TYPE_READABLE)
+                                     : access == MMU_WRITE && !(type & TYPE_WRITABLE))
                         return false;
         }
-        if (!code && type & 4) { /* expand-down: the limit is the last byte *not* in it */
-                const u64 top = seg->attr & SEG_ATTR_DB ? 0xffffffffULL : 0xffffULL;
-
-                return offset > seg->limit && last <= top;
-        }
-        return last <= seg->limit && last >= offset;
+        return sys_seg_covers(seg, offset, size);
 }
 
 u64 seg_linear(struct interp *in, const struct uop *u, unsigned seg, u64 offset, unsigned size, enum mmu_access access)

@@ -111,7 +111,8 @@ bool sys_seg_covers(const struct seg *seg, u64 offset, unsigned size)
         /* SDM 3A, 5.3: expand-down data segments are valid above the limit. */
         if ((seg->attr & (SEG_ATTR_S | TYPE_CODE | TYPE_EXPAND_DOWN)) == (SEG_ATTR_S | TYPE_EXPAND_DOWN))
                 return offset > seg->limit && last <= (seg->attr & SEG_ATTR_DB ? 0xffffffff : 0xffff);
-        return last <= seg->limit;
+        /* An operand that wraps round the end of a 4 GiB segment is not a limit violation on any processor seen. */
+        return seg->limit == 0xffffffff || last <= seg->limit;
 }
 
 /* ---- segment registers ---- */
