@@ -150,9 +150,11 @@ void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len)
                 u8 *flags = guest_memory_flags(mem, page);
                 u8 old;
 
-                if (!flags || !__atomic_load_n(flags, __ATOMIC_RELAXED))
+                if (!flags)
                         continue;
-                old = __atomic_fetch_and(flags, (u8)~(PAGE_CODE | PAGE_CLEAN), __ATOMIC_ACQ_REL);
+                /* Not a load first: it could pass the store before it, and a vCPU that marks the page in between and reads its
+                 * code would keep the old bytes. Pairs with guest_memory_mark_code. */
+                old = __atomic_fetch_and(flags, (u8)~(PAGE_CODE | PAGE_CLEAN), __ATOMIC_SEQ_CST);
                 if (old & PAGE_CODE && mem->on_code_write)
                         mem->on_code_write(mem->on_code_write_opaque, page);
         }
@@ -164,7 +166,7 @@ bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa)
 
         if (!flags || __atomic_load_n(flags, __ATOMIC_RELAXED) & PAGE_CODE)
                 return false;
-        return !(__atomic_fetch_or(flags, PAGE_CODE, __ATOMIC_ACQ_REL) & PAGE_CODE);
+        return !(__atomic_fetch_or(flags, PAGE_CODE, __ATOMIC_SEQ_CST) & PAGE_CODE);
 }
 
 void guest_memory_dirty_start(struct guest_memory *mem)

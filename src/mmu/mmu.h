@@ -152,7 +152,8 @@ void tlb_flush_context(struct soft_tlb *tlb);
 void tlb_flush_page(struct soft_tlb *tlb, u64 gva);
 /* MOV to CR3 with CR4.PCIDE: switches to @pcid; @keep is bit 63 of the source (do not flush it). */
 void tlb_switch_pcid(struct soft_tlb *tlb, u16 pcid, bool keep);
-/* Invalidates one PCID (INVPCID type 1; type 0 may use it too). */
+/* Invalidates one PCID that is not the current one (INVPCID type 1; type 0 may use it too): the TLB does not know which PCID is current,
+ * for that one the caller uses tlb_flush_context. */
 void tlb_flush_pcid(struct soft_tlb *tlb, u16 pcid);
 /* Takes the write permission from every entry, so that the next write to each page is seen (a page became code or clean). */
 void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva);

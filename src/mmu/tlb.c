@@ -29,10 +29,11 @@ static void forget_large(struct soft_tlb *tlb)
         }
 }
 
-static bool in_large(const struct soft_tlb *tlb, u64 gva)
+/* Whether one range holds all of [lo, hi]. */
+static bool in_large(const struct soft_tlb *tlb, u64 lo, u64 hi)
 {
         for (size_t i = 0; i < TLB_LARGE_RANGES; i++)
-                if (gva >= tlb->large[i].lo && gva <= tlb->large[i].hi)
+                if (lo >= tlb->large[i].lo && hi <= tlb->large[i].hi)
                         return true;
         return false;
 }
@@ -42,7 +43,7 @@ static void remember_large(struct soft_tlb *tlb, u64 lo, u64 hi)
 {
         const u64 near = 64 * GIB;
 
-        if (in_large(tlb, lo) && in_large(tlb, hi))
+        if (in_large(tlb, lo, hi))
                 return;
         for (size_t i = 0; i < TLB_LARGE_RANGES; i++) {
                 const bool empty = tlb->large[i].lo > tlb->large[i].hi;
@@ -83,7 +84,7 @@ void tlb_flush_context(struct soft_tlb *tlb)
 
 void tlb_flush_page(struct soft_tlb *tlb, u64 gva)
 {
-        if (in_large(tlb, gva)) {
+        if (in_large(tlb, gva, gva)) {
                 tlb_flush_all(tlb);
                 return;
         }
