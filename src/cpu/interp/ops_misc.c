@@ -369,15 +369,15 @@ BODY_HANDLER(op_cmpxchg8b)
 
 BODY_HANDLER(op_cmpxchg16b)
 {
-        const u64 linear = ea_linear(in, u, 16, MMU_WRITE);
         struct mem_rmw rmw;
         void *p;
         u64 lo = in->regs[RAX], hi = in->regs[RDX];
         bool equal;
 
-        if (linear & 15)
+        /* Before even a non-canonical address. */
+        if ((ea_offset(in, u) + in->seg_base[u->seg]) & 15)
                 interp_raise(in, u, EXC_GP, 0);
-        p = mem_rmw_begin(in, u, linear, 16, true, true, &rmw);
+        p = mem_rmw_begin(in, u, ea_linear(in, u, 16, MMU_WRITE), 16, true, true, &rmw);
         __asm__ volatile("lock cmpxchg16b %[m]"
                          : "+a"(lo), "+d"(hi), "=@ccz"(equal), [m] "+m"(*(unsigned __int128 *)p)
                          : "b"(in->regs[RBX]), "c"(in->regs[RCX])

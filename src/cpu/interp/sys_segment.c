@@ -327,15 +327,15 @@ const struct uop *sys_verw(struct interp *in, const struct uop *u)
 const struct uop *sys_arpl(struct interp *in, const struct uop *u)
 {
         const bool memory = u->flags & UOP_MEM;
-        const u64 linear = memory ? ea_linear(in, u, 2, MMU_WRITE) : 0;
+        const u64 linear = memory ? ea_linear(in, u, 2, MMU_READ) : 0;
         const u16 source = (u16)reg_read(in, memory ? u->r1 : u->r2, 2);
         u16 value = (u16)(memory ? mem_read(in, u, linear, 2) : reg_read(in, u->r1, 2));
         const bool adjust = (value & 3) < (source & 3);
 
         if (adjust)
                 value = (u16)((value & ~3u) | (source & 3u));
-        if (adjust && memory)
-                mem_write(in, u, linear, value, 2);
+        if (adjust && memory) /* only then must it be writable */
+                mem_write(in, u, ea_linear(in, u, 2, MMU_WRITE), value, 2);
         else if (adjust)
                 reg_write(in, u->r1, value, 2);
         set_zf(in, adjust);
