@@ -47,7 +47,8 @@ struct fadt { /* 5.2.9 */
         u32 smi_command;
         u8 acpi_enable, acpi_disable, s4bios, pstate_control;
         u32 pm1a_event, pm1b_event, pm1a_control, pm1b_control, pm2_control, pm_timer, gpe0, gpe1;
-        u8 pm1_event_length, pm1_control_length, pm2_control_length, pm_timer_length, gpe0_length, gpe1_length, gpe1_base;
+        u8 pm1_event_length, pm1_control_length, pm2_control_length, pm_timer_length, gpe0_length, gpe1_length,
+                gpe1_base;
         u8 cst_control;
         u16 c2_latency, c3_latency, flush_size, flush_stride;
         u8 duty_offset, duty_width, day_alarm, month_alarm, century;
@@ -59,7 +60,8 @@ struct fadt { /* 5.2.9 */
         u16 arm_boot_flags;
         u8 minor_revision;
         u64 x_facs, x_dsdt;
-        struct address x_pm1a_event, x_pm1b_event, x_pm1a_control, x_pm1b_control, x_pm2_control, x_pm_timer, x_gpe0, x_gpe1;
+        struct address x_pm1a_event, x_pm1b_event, x_pm1a_control, x_pm1b_control, x_pm2_control, x_pm_timer, x_gpe0,
+                x_gpe1;
         struct address sleep_control, sleep_status;
         u64 hypervisor_id;
 } _packed_;
@@ -68,7 +70,7 @@ _Static_assert(sizeof(struct fadt) == 276, "FADT of revision 6");
 enum {
         FADT_WBINVD = 1 << 0,
         FADT_PROC_C1 = 1 << 2,
-        FADT_SLP_BUTTON = 1 << 5,   /* no fixed sleep button; the fixed power button exists (bit 4 clear) */
+        FADT_SLP_BUTTON = 1 << 5, /* no fixed sleep button; the fixed power button exists (bit 4 clear) */
         FADT_TMR_VAL_EXT = 1 << 8,
         FADT_RESET_REG_SUP = 1 << 10,
         BOOT_LEGACY_DEVICES = 1 << 0,
@@ -120,9 +122,9 @@ struct mcfg {
         u32 reserved1;
 } _packed_;
 
-#define TABLES_MAX 8
-#define LAPIC_BASE 0xfee00000u
-#define OEM_ID "STRATA"
+#define TABLES_MAX   8
+#define LAPIC_BASE   0xfee00000u
+#define OEM_ID       "STRATA"
 #define OEM_TABLE_ID "STRATAVM"
 
 /* The area under construction. */
@@ -272,12 +274,12 @@ static void *build_madt(struct area *area, unsigned n_cpus)
                 p += sizeof(e);
         }
         memcpy(p, &(struct madt_ioapic){ MADT_IOAPIC, sizeof(struct madt_ioapic), 0, 0, (u32)IOAPIC_BASE, 0 },
-               sizeof(struct madt_ioapic));
+                sizeof(struct madt_ioapic));
         p += sizeof(struct madt_ioapic);
         memcpy(p, overrides, sizeof(overrides));
         p += sizeof(overrides);
         memcpy(p, &(struct madt_lapic_nmi){ MADT_LAPIC_NMI, sizeof(struct madt_lapic_nmi), 0xff, 0, 1 },
-               sizeof(struct madt_lapic_nmi));
+                sizeof(struct madt_lapic_nmi));
         table_end(madt);
         return madt;
 }

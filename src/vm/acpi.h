@@ -5,14 +5,14 @@
 
 #include "base/err.h"
 
-#define ACPI_BASE 0xe0000ULL
-#define ACPI_SIZE 0x20000ULL
+#define ACPI_BASE               0xe0000ULL
+#define ACPI_SIZE               0x20000ULL
 #define ACPI_FACS_WAKING_VECTOR 12 /* offset in the FACS */
 
 struct acpi_tables {
-        u8 *data;   /* what goes to ACPI_BASE; the RSDP comes first */
+        u8 *data; /* what goes to ACPI_BASE; the RSDP comes first */
         size_t len;
-        u64 facs;   /* gpa */
+        u64 facs; /* gpa */
 };
 
 int acpi_build(unsigned n_cpus, struct acpi_tables *ret, struct err **err);

@@ -1,4 +1,5 @@
-/* A writer of AML, ACPI's byte code: just the terms that describe a board. Source: ACPI specification 6.4, 20 (AML) and 6.4 (resources).
+/* A writer of AML, ACPI's byte code: just the terms that describe a board. Source: ACPI specification 6.4, 20
+ * (AML) and 6.4 (resources).
  *
  *         aml_scope_begin(a, "\\_SB_");
  *         aml_device_begin(a, "COM1");
@@ -6,7 +7,8 @@
  *         aml_end(a);
  *         aml_end(a);
  *
- * Names are given with all four characters of each segment. Errors (memory, nesting, overlong) are remembered and show in a->failed. */
+ * Names are given with all four characters of each segment. Errors (memory, nesting, overlong) are remembered and
+ * show in a->failed. */
 #pragma once
 
 #include "base/types.h"

@@ -98,8 +98,8 @@ static void fill_env(struct vm *vm)
 
 /* ---- the parts ---- */
 
-/* The models exist also where the hypervisor has its own: idle ones cost nothing, and they are the form in which this state is saved
- * and moved between engines. */
+/* The models exist also where the hypervisor has its own: idle ones cost nothing, and they are the form in which
+ * this state is saved and moved between engines. */
 static int add_interrupt_controllers(struct vm *vm, struct err **err)
 {
         struct lapic_ops lapic_ops = vm_lapic_ops;
@@ -208,13 +208,15 @@ static int add_consoles(struct vm *vm, struct board_resources *res, struct err *
 {
         struct uart_host uart = { .transmit = uart_transmit, .on_room = console_guest_ready };
         const struct virtio_console_config virtio = {
-                .output = virtio_output, .input_ready = console_guest_ready,
+                .output = virtio_output,
+                .input_ready = console_guest_ready,
         };
         struct virtio_console_config config = virtio;
         struct board *b = &vm->board;
         int r;
 
-        r = console_new(vm->loop, res->console_fd, res->close_console, (bool (*)(void *))vm_has_ended, vm, &vm->console, err);
+        r = console_new(
+                vm->loop, res->console_fd, res->close_console, (bool (*)(void *))vm_has_ended, vm, &vm->console, err);
         if (r < 0)
                 return r;
         res->close_console = false;
@@ -309,13 +311,12 @@ static int add_parts(struct vm *vm, struct board_resources *res, struct err **er
         int r;
 
         (void)((r = add_interrupt_controllers(vm, err)) < 0 || /* local APICs, PIC pair, IOAPIC */
-               (r = add_timers(vm, err)) < 0 ||                /* PIT, RTC */
-               (r = add_chipset(vm, err)) < 0 ||               /* ACPI PM, i8042, PCI host bridge */
-               (r = add_fw_cfg(vm, err)) < 0 ||
-               (r = add_consoles(vm, res, err)) < 0 ||         /* COM1, virtio console */
-               (r = add_pci_devices(vm, res, err)) < 0 ||      /* NVMe, virtio-blk, virtio-net, virtio-rng */
-               (r = add_test_devices(vm, err)) < 0 ||          /* debug-exit, testdev */
-               (r = add_acpi_tables(vm, err)) < 0);
+                (r = add_timers(vm, err)) < 0 ||               /* PIT, RTC */
+                (r = add_chipset(vm, err)) < 0 ||              /* ACPI PM, i8042, PCI host bridge */
+                (r = add_fw_cfg(vm, err)) < 0 || (r = add_consoles(vm, res, err)) < 0 || /* COM1, virtio console */
+                (r = add_pci_devices(vm, res, err)) < 0 || /* NVMe, virtio-blk, virtio-net, virtio-rng */
+                (r = add_test_devices(vm, err)) < 0 ||     /* debug-exit, testdev */
+                (r = add_acpi_tables(vm, err)) < 0);
         return r;
 }
 

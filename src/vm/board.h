@@ -8,7 +8,7 @@
 struct board_resources {
         struct block_device *disks[VM_DISKS_MAX];
         struct net_backend *net;
-        int console_fd;       /* -1: none */
+        int console_fd; /* -1: none */
         bool close_console;
 };
 

@@ -45,8 +45,8 @@ static int open_console(struct vm *vm, struct board_resources *res, struct err *
                 break;
         case VM_CONSOLE_FILE:
                 /* O_NONBLOCK only for the open: a fifo without a reader is an error and not a hang. */
-                res->console_fd = open(vm->config.console_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-                                       0666);
+                res->console_fd = open(vm->config.console_file,
+                        O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
                 if (res->console_fd < 0)
                         return err_sys(err, errno, "opening the console file '%s'", vm->config.console_file);
                 fcntl(res->console_fd, F_SETFL, 0);

@@ -42,10 +42,10 @@ int boot_file_read(const char *path, const char *what, u64 max, struct boot_file
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "the %s '%s' is empty", what, path);
         if ((u64)st.st_size > max)
                 return err_hint(err,
-                                err_set(err, ERR_TOO_LARGE, EFBIG, "the %s '%s' has %llu MiB, but at most %llu MiB fit", what,
-                                        path, (unsigned long long)(ALIGN_UP((u64)st.st_size, MIB) / MIB),
-                                        (unsigned long long)(max / MIB)),
-                                "give the machine more memory with --memory, or check that this is the right file");
+                        err_set(err, ERR_TOO_LARGE, EFBIG, "the %s '%s' has %llu MiB, but at most %llu MiB fit", what,
+                                path, (unsigned long long)(ALIGN_UP((u64)st.st_size, MIB) / MIB),
+                                (unsigned long long)(max / MIB)),
+                        "give the machine more memory with --memory, or check that this is the right file");
         len = (size_t)st.st_size;
         data = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (data == MAP_FAILED)
@@ -76,17 +76,19 @@ void boot_file_free(struct boot_file *file)
 
 static int no_room(struct boot_load *load, const char *what, u64 size, struct err **err)
 {
-        int r = err_set(err, ERR_TOO_LARGE, ENOMEM, "the %s needs %llu MiB and does not fit into %llu MiB of guest memory", what,
-                        (unsigned long long)(ALIGN_UP(size, MIB) / MIB), (unsigned long long)(load->memory->ram_size / MIB));
+        int r = err_set(err, ERR_TOO_LARGE, ENOMEM,
+                "the %s needs %llu MiB and does not fit into %llu MiB of guest memory", what,
+                (unsigned long long)(ALIGN_UP(size, MIB) / MIB), (unsigned long long)(load->memory->ram_size / MIB));
 
         return err_hint(err, r, "give the machine more with --memory");
 }
 
-int boot_load_segments(struct boot_load *load, const void *elf, const struct elf_image *image, u64 lowest, struct err **err)
+int boot_load_segments(
+        struct boot_load *load, const void *elf, const struct elf_image *image, u64 lowest, struct err **err)
 {
         if (image->load_start < lowest)
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "the kernel wants to be loaded at 0x%llx, below 0x%llx",
-                               (unsigned long long)image->load_start, (unsigned long long)lowest);
+                        (unsigned long long)image->load_start, (unsigned long long)lowest);
         if (!guest_memory_is_ram(load->memory, image->load_start, image->load_end - image->load_start))
                 return no_room(load, "kernel", image->load_end, err);
         for (size_t i = 0; i < image->n_segments; i++) {
@@ -127,7 +129,8 @@ int boot_write(struct boot_load *load, u64 gpa, const void *src, size_t len, str
         int r = guest_memory_write(load->memory, gpa, src, len);
 
         if (r < 0)
-                return err_set(err, ERR_TOO_LARGE, -r, "guest memory ends before 0x%llx", (unsigned long long)(gpa + len));
+                return err_set(
+                        err, ERR_TOO_LARGE, -r, "guest memory ends before 0x%llx", (unsigned long long)(gpa + len));
         return 0;
 }
 
@@ -137,14 +140,15 @@ int boot_write_cmdline(struct boot_load *load, size_t max, struct err **err)
         const size_t len = strlen(append);
 
         if (len > max)
-                return err_set(err, ERR_TOO_LARGE, E2BIG, "the kernel command line has %zu characters, the kernel takes %zu", len,
-                               max);
+                return err_set(err, ERR_TOO_LARGE, E2BIG,
+                        "the kernel command line has %zu characters, the kernel takes %zu", len, max);
         return boot_write(load, BOOT_CMDLINE, append, len + 1, err);
 }
 
 static int unknown_kernel(const struct boot_load *load, struct err **err)
 {
-        int r = err_set(err, ERR_BAD_IMAGE, EINVAL, "'%s' is not a kernel that can be booted", load->config->kernel_path);
+        int r = err_set(
+                err, ERR_BAD_IMAGE, EINVAL, "'%s' is not a kernel that can be booted", load->config->kernel_path);
 
         return err_hint(err, r, "expected is a bzImage, an ELF vmlinux, a PVH kernel or a multiboot 1 kernel for x86");
 }
@@ -197,8 +201,8 @@ static int load_kernel(struct boot_load *load, struct err **err)
         return err_hint(err, r, "leave out --boot to let the file decide");
 }
 
-int boot_load(const struct boot_config *config, struct guest_memory *memory, struct cpu_state *bsp, enum vm_boot *ret_protocol,
-              struct err **err)
+int boot_load(const struct boot_config *config, struct guest_memory *memory, struct cpu_state *bsp,
+        enum vm_boot *ret_protocol, struct err **err)
 {
         struct boot_load load = { .config = config, .memory = memory, .bsp = bsp };
         int r;

@@ -3,18 +3,18 @@
 
 #include "boot.h"
 
-/* Selectors that Linux's 64-bit protocol prescribes (__BOOT_CS, __BOOT_DS); Xen's and multiboot's kernels load their own GDT.
- * Source: Documentation/arch/x86/boot.rst, "64-bit Boot Protocol". */
+/* Selectors that Linux's 64-bit protocol prescribes (__BOOT_CS, __BOOT_DS); Xen's and multiboot's kernels load
+ * their own GDT. Source: Documentation/arch/x86/boot.rst, "64-bit Boot Protocol". */
 enum { SELECTOR_CODE = 0x10, SELECTOR_DATA = 0x18, GDT_ENTRIES = 5 };
 
 #define SEG_FLAT_LIMIT 0xffffffffu
 /* Type: code, execute/read, accessed; data, read/write, accessed; 32-bit TSS, busy. */
-#define ATTR_CODE32 (0xb | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_DB | SEG_ATTR_G)
-#define ATTR_CODE64 (0xb | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_L | SEG_ATTR_G)
-#define ATTR_DATA (0x3 | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_DB | SEG_ATTR_G)
+#define ATTR_CODE32   (0xb | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_DB | SEG_ATTR_G)
+#define ATTR_CODE64   (0xb | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_L | SEG_ATTR_G)
+#define ATTR_DATA     (0x3 | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_DB | SEG_ATTR_G)
 #define ATTR_TSS_BUSY (0xb | SEG_ATTR_P)
 
-#define PTE_P BIT(0)
+#define PTE_P  BIT(0)
 #define PTE_RW BIT(1)
 #define PTE_PS BIT(7)
 

@@ -1,8 +1,9 @@
 /* Linux by its 64-bit entry.
  *
- * The decompressor is skipped: the ELF vmlinux goes where it is linked to, so nothing has to be relocated (KASLR is the decompressor's work),
- * and startup_64 is entered with what the decompressor would have left: %rsi = boot_params, identity-mapped memory, flat segments.
- * Source: Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"; zero-page.rst; arch/x86/include/uapi/asm/bootparam.h. */
+ * The decompressor is skipped: the ELF vmlinux goes where it is linked to, so nothing has to be relocated (KASLR
+ * is the decompressor's work), and startup_64 is entered with what the decompressor would have left: %rsi =
+ * boot_params, identity-mapped memory, flat segments. Source: Documentation/arch/x86/boot.rst, "64-bit Boot
+ * Protocol"; zero-page.rst; arch/x86/include/uapi/asm/bootparam.h. */
 #include <errno.h>
 #include <string.h>
 
@@ -33,11 +34,11 @@ enum {
         BP_SIZE = 0x1000,
 };
 #define LOADER_UNDEFINED 0xff
-#define LOADED_HIGH 1
-#define E820_ENTRY_SIZE 20
+#define LOADED_HIGH      1
+#define E820_ENTRY_SIZE  20
 
 /* What is assumed of a vmlinux without a setup header: true for every 64-bit kernel. */
-#define DEFAULT_INITRD_MAX 0x7fffffffu
+#define DEFAULT_INITRD_MAX  0x7fffffffu
 #define DEFAULT_CMDLINE_MAX 2047u
 
 static void put(u8 *p, unsigned offset, u64 v, unsigned size)
@@ -93,7 +94,7 @@ int boot_linux64(struct boot_load *load, const void *elf, size_t elf_len, struct
                 return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "a 32-bit kernel has no 64-bit entry");
         if (image.entry < image.load_start || image.entry >= image.load_end)
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "the kernel's entry 0x%llx is outside of it",
-                               (unsigned long long)image.entry);
+                        (unsigned long long)image.entry);
         r = fill_header(load, bp, err);
         if (r < 0)
                 return r;

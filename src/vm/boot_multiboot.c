@@ -1,4 +1,5 @@
-/* Multiboot 1: a 32-bit entry with %eax = magic and %ebx = information structure. Source: Multiboot Specification 0.6.96, 3.2-3.3. */
+/* Multiboot 1: a 32-bit entry with %eax = magic and %ebx = information structure. Source: Multiboot Specification
+ * 0.6.96, 3.2-3.3. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@ struct multiboot_page {
         struct multiboot_mmap map[BOOT_MAP_MAX];
 } _packed_;
 
-#define CMDLINE_ADDR (BOOT_MULTIBOOT + 0x1000)
+#define CMDLINE_ADDR       (BOOT_MULTIBOOT + 0x1000)
 #define MODULE_STRING_ADDR (BOOT_MULTIBOOT + 0xb000)
 
 static int load_image(struct boot_load *load, const struct multiboot_load *mb, struct err **err)
@@ -27,16 +28,20 @@ static int load_image(struct boot_load *load, const struct multiboot_load *mb, s
 
         /* The first page holds the real-mode vectors, and modules and strings have their own place. */
         if (mb->start < PAGE_SIZE || (mb->start < BOOT_MULTIBOOT_END && mb->end > BOOT_MULTIBOOT) ||
-            (mb->start < MIB && mb->end > 0xe0000))
-                return err_set(err, ERR_BAD_IMAGE, EINVAL, "the kernel wants to be loaded at 0x%llx-0x%llx, over the boot information",
-                               (unsigned long long)mb->start, (unsigned long long)mb->end);
+                (mb->start < MIB && mb->end > 0xe0000))
+                return err_set(err, ERR_BAD_IMAGE, EINVAL,
+                        "the kernel wants to be loaded at 0x%llx-0x%llx, over the boot information",
+                        (unsigned long long)mb->start, (unsigned long long)mb->end);
         if (mb->from_elf) {
                 r = elf_image_parse(load->kernel.data, load->kernel.len, &image, err);
                 return r < 0 ? r : boot_load_segments(load, load->kernel.data, &image, PAGE_SIZE, err);
         }
         image = (struct elf_image){ .n_segments = 1, .load_start = mb->start, .load_end = mb->end };
         image.segments[0] = (struct elf_segment){
-                .offset = mb->offset, .file_size = mb->size, .paddr = mb->start, .memory_size = mb->end - mb->start,
+                .offset = mb->offset,
+                .file_size = mb->size,
+                .paddr = mb->start,
+                .memory_size = mb->end - mb->start,
         };
         return boot_load_segments(load, load->kernel.data, &image, PAGE_SIZE, err);
 }
@@ -53,7 +58,7 @@ static int write_strings(struct boot_load *load, struct err **err)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the command line");
         if ((u64)n >= MODULE_STRING_ADDR - CMDLINE_ADDR)
                 return err_set(err, ERR_TOO_LARGE, E2BIG, "the command line has %d characters, at most %llu fit", n,
-                               MODULE_STRING_ADDR - CMDLINE_ADDR - 1);
+                        MODULE_STRING_ADDR - CMDLINE_ADDR - 1);
         r = boot_write(load, CMDLINE_ADDR, line, (size_t)n + 1, err);
         if (r < 0 || !module)
                 return r;
@@ -67,7 +72,8 @@ static void fill_info(const struct boot_load *load, u64 module, struct multiboot
         const u64 low_end = MIN(load->memory->ram_size, PCI_HOLE_START);
 
         page->info = (struct multiboot_info){
-                .flags = MULTIBOOT_INFO_MEMORY | MULTIBOOT_INFO_CMDLINE | MULTIBOOT_INFO_MMAP | MULTIBOOT_INFO_LOADER_NAME,
+                .flags = MULTIBOOT_INFO_MEMORY | MULTIBOOT_INFO_CMDLINE | MULTIBOOT_INFO_MMAP |
+                         MULTIBOOT_INFO_LOADER_NAME,
                 .mem_lower = (u32)(load->map[0].size / KIB),
                 .mem_upper = (u32)((low_end - MIB) / KIB),
                 .cmdline = (u32)CMDLINE_ADDR,
@@ -85,7 +91,9 @@ static void fill_info(const struct boot_load *load, u64 module, struct multiboot
                 };
         if (load->initrd.len) {
                 page->module = (struct multiboot_module){
-                        .start = (u32)module, .end = (u32)(module + load->initrd.len), .string = (u32)MODULE_STRING_ADDR,
+                        .start = (u32)module,
+                        .end = (u32)(module + load->initrd.len),
+                        .string = (u32)MODULE_STRING_ADDR,
                 };
                 page->info.flags |= MULTIBOOT_INFO_MODULES;
                 page->info.mods_count = 1;
@@ -110,7 +118,7 @@ int boot_multiboot(struct boot_load *load, struct err **err)
         module = ALIGN_UP(MAX(mb.end, MIB), PAGE_SIZE);
         if (load->initrd.len && !guest_memory_is_ram(load->memory, module, load->initrd.len)) {
                 r = err_set(err, ERR_TOO_LARGE, ENOMEM, "the initrd does not fit behind the kernel at 0x%llx",
-                            (unsigned long long)module);
+                        (unsigned long long)module);
                 return err_hint(err, r, "give the machine more with --memory");
         }
         if (load->initrd.len) {

@@ -1,4 +1,5 @@
-/* PVH: a 32-bit entry named by an ELF note, %ebx = hvm_start_info. Source: Xen, docs/misc/pvh.pandoc; public/arch-x86/hvm/start_info.h. */
+/* PVH: a 32-bit entry named by an ELF note, %ebx = hvm_start_info. Source: Xen, docs/misc/pvh.pandoc;
+ * public/arch-x86/hvm/start_info.h. */
 #include <errno.h>
 #include <string.h>
 
@@ -43,7 +44,8 @@ int boot_pvh(struct boot_load *load, const void *elf, size_t elf_len, struct err
         if (!image.has_pvh_entry)
                 return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the kernel has no PVH entry");
         if (image.pvh_entry < image.load_start || image.pvh_entry >= image.load_end)
-                return err_set(err, ERR_BAD_IMAGE, EINVAL, "the kernel's PVH entry 0x%x is outside of it", image.pvh_entry);
+                return err_set(
+                        err, ERR_BAD_IMAGE, EINVAL, "the kernel's PVH entry 0x%x is outside of it", image.pvh_entry);
         r = boot_load_segments(load, elf, &image, MIB, err);
         if (r < 0)
                 return r;
@@ -55,7 +57,8 @@ int boot_pvh(struct boot_load *load, const void *elf, size_t elf_len, struct err
                 return r;
 
         for (size_t i = 0; i < load->n_map; i++)
-                page.map[i] = (struct hvm_memory_map_entry){ load->map[i].base, load->map[i].size, load->map[i].type, 0 };
+                page.map[i] =
+                        (struct hvm_memory_map_entry){ load->map[i].base, load->map[i].size, load->map[i].type, 0 };
         page.info = (struct hvm_start_info){
                 .magic = START_INFO_MAGIC,
                 .version = 1,

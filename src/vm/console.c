@@ -11,9 +11,9 @@
 #include "base/clock.h"
 
 #define OUTPUT_SIZE (64 * 1024)
-#define INPUT_SIZE 4096
+#define INPUT_SIZE  4096
 /* Output is collected this long, so that a guest that writes byte by byte does not cost a wake-up each. */
-#define GATHER_NS 1000000
+#define GATHER_NS         1000000
 #define CLOSE_PATIENCE_MS 1000
 
 struct ring {
@@ -27,8 +27,8 @@ struct console {
         struct ring output, input;
         int out_fd;
         bool close_out;
-        bool closing;       /* the writer is to end once the output is empty */
-        bool failed;        /* nobody reads any more: drop */
+        bool closing; /* the writer is to end once the output is empty */
+        bool failed;  /* nobody reads any more: drop */
         bool writer_done, writer_started;
         bool input_was_full;
         bool feed_posted;
@@ -251,8 +251,8 @@ static int start_writer(struct console *console, struct err **err)
         return 0;
 }
 
-int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(void *opaque), void *opaque, struct console **ret,
-                struct err **err)
+int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(void *opaque), void *opaque,
+        struct console **ret, struct err **err)
 {
         struct console *console = calloc(1, sizeof(*console));
         pthread_condattr_t attr;
@@ -261,7 +261,10 @@ int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(voi
         if (!console)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the console");
         *console = (struct console){
-                .out_fd = out_fd, .loop = loop, .ended = ended, .ended_opaque = opaque,
+                .out_fd = out_fd,
+                .loop = loop,
+                .ended = ended,
+                .ended_opaque = opaque,
                 .output = { .data = malloc(OUTPUT_SIZE), .size = OUTPUT_SIZE },
                 .input = { .data = malloc(INPUT_SIZE), .size = INPUT_SIZE },
                 .room_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),

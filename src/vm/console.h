@@ -1,10 +1,12 @@
 /* The machine's console: between a serial port or virtio console and a terminal, pipe or file of the host.
  *
- * Output goes through a ring to a thread that may block in write(); when the ring is full the guest waits, but never beyond
- * the machine's end. Input comes from whoever reads the terminal (vmm_main.c) through another ring; console_input never blocks.
- * So neither a stalled reader nor a guest that ignores its input can keep the machine from being stopped.
+ * Output goes through a ring to a thread that may block in write(); when the ring is full the guest waits, but
+ * never beyond the machine's end. Input comes from whoever reads the terminal (vmm_main.c) through another ring;
+ * console_input never blocks. So neither a stalled reader nor a guest that ignores its input can keep the machine
+ * from being stopped.
  *
- * Threads: console_output and console_guest_ready with the device lock held; console_input, console_input_room from one other thread. */
+ * Threads: console_output and console_guest_ready with the device lock held; console_input, console_input_room
+ * from one other thread. */
 #pragma once
 
 #include "base/err.h"
@@ -15,9 +17,10 @@ struct console;
 /* The guest's end: takes typed bytes, returns how many. Device lock held. */
 typedef size_t console_guest_fn(void *opaque, const u8 *data, size_t n);
 
-/* @out_fd: where output goes, owned by the console if @close_out; -1 drops it. @ended tells that output must not wait any more. */
-int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(void *opaque), void *opaque, struct console **ret,
-                struct err **err);
+/* @out_fd: where output goes, owned by the console if @close_out; -1 drops it. @ended tells that output must not
+ * wait any more. */
+int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(void *opaque), void *opaque,
+        struct console **ret, struct err **err);
 /* Writes what is left, giving up when nobody takes it for a second; output is dropped from then on. */
 void console_flush(struct console *console);
 /* Flushes. Callbacks must have ended (loop stopped). NULL is fine. Returns NULL. */

@@ -1,8 +1,8 @@
 /* Theory of operation.
  *
- * This thread never takes the device lock and never waits for the guest, so that the keys and signals that end a machine work whatever
- * guest, devices or the reader of our output do. What has to wait for the guest (printing CPU states pauses it) is done by a
- * thread for just that. */
+ * This thread never takes the device lock and never waits for the guest, so that the keys and signals that end a
+ * machine work whatever guest, devices or the reader of our output do. What has to wait for the guest (printing
+ * CPU states pauses it) is done by a thread for just that. */
 #include "control.h"
 
 #include <errno.h>
@@ -22,13 +22,13 @@ struct control {
         struct vm *vm;
         FILE *stats;
         int signal_fd;
-        bool read_stdin;      /* not at its end */
-        bool stdin_blocked;   /* we are in the background: wait for SIGCONT */
+        bool read_stdin;    /* not at its end */
+        bool stdin_blocked; /* we are in the background: wait for SIGCONT */
         bool is_terminal;
         struct terminal_keys keys;
         pthread_t printer;
         bool printer_started;
-        bool printer_busy;    /* atomic */
+        bool printer_busy; /* atomic */
 };
 
 /* ---- things that signals and keys do ---- */
@@ -90,12 +90,20 @@ static const struct {
         int sig;
         void (*action)(struct control *c);
 } signal_actions[] = {
-        { SIGTERM, do_stop }, { SIGINT, do_stop },   { SIGHUP, do_stop },
-        { SIGQUIT, do_print_cpus }, { SIGUSR1, do_stats }, { SIGCONT, do_continue },
+        { SIGTERM, do_stop },
+        { SIGINT, do_stop },
+        { SIGHUP, do_stop },
+        { SIGQUIT, do_print_cpus },
+        { SIGUSR1, do_stats },
+        { SIGCONT, do_continue },
 };
 
 static void (*const key_actions[])(struct control *c) = {
-        [KEY_QUIT] = do_stop, [KEY_HELP] = do_help, [KEY_BREAK] = do_break, [KEY_CPUS] = do_print_cpus, [KEY_STATS] = do_stats,
+        [KEY_QUIT] = do_stop,
+        [KEY_HELP] = do_help,
+        [KEY_BREAK] = do_break,
+        [KEY_CPUS] = do_print_cpus,
+        [KEY_STATS] = do_stats,
 };
 
 void control_block_signals(sigset_t *ret_set)

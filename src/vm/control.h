@@ -8,6 +8,6 @@
 /* Blocks the signals that control_run takes care of; before any thread exists. */
 void control_block_signals(sigset_t *ret_set);
 
-/* Serves signals and standard input (if @use_stdin) until the machine has ended. Counters asked for by a signal or key go
- * to @stats, or standard error if that is NULL. */
+/* Serves signals and standard input (if @use_stdin) until the machine has ended. Counters asked for by a signal or
+ * key go to @stats, or standard error if that is NULL. */
 int control_run(struct vm *vm, const sigset_t *signals, bool use_stdin, FILE *stats, struct err **err);

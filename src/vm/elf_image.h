@@ -5,7 +5,8 @@
 
 #define ELF_SEGMENTS_MAX 64
 
-/* A PT_LOAD segment. [offset, offset + file_size) lies in the file, memory_size >= file_size, paddr + memory_size does not wrap. */
+/* A PT_LOAD segment. [offset, offset + file_size) lies in the file, memory_size >= file_size, paddr + memory_size
+ * does not wrap. */
 struct elf_segment {
         u64 offset, file_size;
         u64 paddr, memory_size;

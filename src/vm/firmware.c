@@ -5,10 +5,10 @@
 
 /* In the BIOS segment, behind the ACPI tables. */
 #define BIOS_SEGMENT 0xf000u
-#define STUB_IRET 0xff53u /* where every PC BIOS has an IRET */
-#define STUB_MASTER 0xff60u
-#define STUB_SLAVE 0xff70u
-#define STUB_RESET 0xff80u
+#define STUB_IRET    0xff53u /* where every PC BIOS has an IRET */
+#define STUB_MASTER  0xff60u
+#define STUB_SLAVE   0xff70u
+#define STUB_RESET   0xff80u
 #define RESET_VECTOR 0xfff0u
 
 static const struct {
@@ -36,12 +36,14 @@ static u16 handler_of(unsigned vector)
         return STUB_IRET;
 }
 
-/* Port writes in the order in which a BIOS does them. Source: Intel 8259A datasheet (initialisation), 8254 datasheet (modes). */
+/* Port writes in the order in which a BIOS does them. Source: Intel 8259A datasheet (initialisation), 8254
+ * datasheet (modes). */
 static const struct {
         u16 port;
         u8 value;
 } writes[] = {
-        { 0x20, 0x11 }, { 0x21, 0x08 }, { 0x21, 0x04 }, { 0x21, 0x01 }, /* master: vectors 08h, slave on IRQ 2, 8086 mode */
+        { 0x20, 0x11 }, { 0x21, 0x08 }, { 0x21, 0x04 },
+        { 0x21, 0x01 }, /* master: vectors 08h, slave on IRQ 2, 8086 mode */
         { 0xa0, 0x11 }, { 0xa1, 0x70 }, { 0xa1, 0x02 }, { 0xa1, 0x01 }, /* slave: vectors 70h */
         { 0x21, 0xfa }, { 0xa1, 0xff },                                 /* timer and slave are let through */
         { 0x43, 0x34 }, { 0x40, 0x00 }, { 0x40, 0x00 },                 /* channel 0: mode 2, divisor 65536 */

@@ -1,12 +1,13 @@
 /* Theory of operation.
  *
- * The server's thread polls the listening socket, one connection, a stop event and the machine's end. While the debugger looks,
- * the server holds one pause of the machine (vm_pause); "continue" gives it back. A vCPU that hits something calls on_debug on its own
- * thread: that takes a pause at once (vm_pause_begin), so nothing runs on, notes who it was and wakes the server, which
- * waits for the other vCPUs and reports. When two vCPUs stop at the same time the first is reported; the other one stops again
- * at its breakpoint when it goes on.
+ * The server's thread polls the listening socket, one connection, a stop event and the machine's end. While the
+ * debugger looks, the server holds one pause of the machine (vm_pause); "continue" gives it back. A vCPU that hits
+ * something calls on_debug on its own thread: that takes a pause at once (vm_pause_begin), so nothing runs on,
+ * notes who it was and wakes the server, which waits for the other vCPUs and reports. When two vCPUs stop at the
+ * same time the first is reported; the other one stops again at its breakpoint when it goes on.
  *
- * When the debugger goes away without a word its break points are removed and the machine runs on; the next one to connect stops it again. */
+ * When the debugger goes away without a word its break points are removed and the machine runs on; the next one to
+ * connect stops it again. */
 #include "gdb.h"
 
 #include <arpa/inet.h>
@@ -31,12 +32,12 @@ struct gdb_server {
         struct vm *vm;
         pthread_t thread;
         bool thread_started;
-        bool holds_pause;        /* the machine is stopped on the debugger's behalf */
+        bool holds_pause; /* the machine is stopped on the debugger's behalf */
         struct gdb_session session;
 
-        pthread_mutex_t lock;    /* before vm->lock: what on_debug tells */
-        bool attached;           /* somebody wants to know */
-        bool stop_reported;      /* a stop is on its way to the server's thread */
+        pthread_mutex_t lock; /* before vm->lock: what on_debug tells */
+        bool attached;        /* somebody wants to know */
+        bool stop_reported;   /* a stop is on its way to the server's thread */
         bool interrupted;
         unsigned stop_vcpu;
 };
@@ -266,7 +267,9 @@ static void *server_main(void *arg)
 int gdb_server_new(u16 port, struct gdb_server **ret, struct err **err)
 {
         const struct sockaddr_in address = {
-                .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                .sin_family = AF_INET,
+                .sin_port = htons(port),
+                .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
         };
         struct gdb_server *server = calloc(1, sizeof(*server));
         const int one = 1;
@@ -285,7 +288,7 @@ int gdb_server_new(u16 port, struct gdb_server **ret, struct err **err)
         if (r == 0)
                 setsockopt(server->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
         if (r == 0 && (bind(server->listen_fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-                       listen(server->listen_fd, 1) < 0)) {
+                              listen(server->listen_fd, 1) < 0)) {
                 r = err_sys(err, errno, "listening for a debugger on 127.0.0.1 port %u", port);
                 err_hint(err, r, "choose another port with --gdb");
         }

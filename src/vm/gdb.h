@@ -1,7 +1,7 @@
 /* A debugger's door: the GDB remote serial protocol on a TCP port of 127.0.0.1. See gdb.c for how it works.
  *
- * The server has a thread of its own. It expects a machine that was created with start_paused, and lets it go on the debugger's
- * command. */
+ * The server has a thread of its own. It expects a machine that was created with start_paused, and lets it go on
+ * the debugger's command. */
 #pragma once
 
 #include "vm.h"

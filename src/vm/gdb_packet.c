@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define INTERRUPT_BYTE 0x03
-#define ESCAPE_XOR 0x20
+#define ESCAPE_XOR     0x20
 
 int gdb_hex_digit(char c)
 {
@@ -82,7 +82,8 @@ enum gdb_event gdb_parser_feed(struct gdb_parser *p, u8 byte)
                 p->state = GDB_IDLE;
                 low = gdb_hex_digit((char)byte);
                 p->data[p->len] = 0;
-                if (p->too_long || low < 0 || gdb_hex_digit((char)p->sum_high) << 4 != (p->sum & 0xf0) || low != (p->sum & 0xf))
+                if (p->too_long || low < 0 || gdb_hex_digit((char)p->sum_high) << 4 != (p->sum & 0xf0) ||
+                        low != (p->sum & 0xf))
                         return GDB_BAD_PACKET;
                 return GDB_PACKET;
         case GDB_IDLE:

@@ -7,10 +7,10 @@
 #define GDB_PACKET_MAX 16384
 
 enum gdb_event {
-        GDB_NOTHING,      /* more bytes needed */
-        GDB_PACKET,       /* parser->data holds a packet, 0-terminated behind its len bytes */
-        GDB_BAD_PACKET,   /* wrong checksum or too long: ask for it again */
-        GDB_INTERRUPT,    /* Ctrl-C */
+        GDB_NOTHING,    /* more bytes needed */
+        GDB_PACKET,     /* parser->data holds a packet, 0-terminated behind its len bytes */
+        GDB_BAD_PACKET, /* wrong checksum or too long: ask for it again */
+        GDB_INTERRUPT,  /* Ctrl-C */
         GDB_ACK,
         GDB_NACK,
 };

@@ -20,7 +20,7 @@ struct reg {
 #define SYSTEM_FIELD(field) offsetof(struct cpu_state, field)
 
 static const struct reg lines[] = {
-#define GDB_FEATURE(feature) { feature, NULL, NULL, 0, ZERO, 0 },
+#define GDB_FEATURE(feature)                   { feature, NULL, NULL, 0, ZERO, 0 },
 #define GDB_REG(name, bits, type, kind, index) { NULL, name, type, bits, kind, index },
 #include "gdb_regs.def"
 #undef GDB_FEATURE
@@ -50,7 +50,8 @@ size_t gdb_reg_size(unsigned n)
         return find(n)->bits / 8;
 }
 
-/* One bit a register in XSAVE, two in FSAVE's form that the debugger wants: valid or empty is all that can be told cheaply. */
+/* One bit a register in XSAVE, two in FSAVE's form that the debugger wants: valid or empty is all that can be told
+ * cheaply. */
 static u16 full_tags(u8 abridged)
 {
         u16 tags = 0;
@@ -120,11 +121,11 @@ void gdb_reg_get(const struct cpu_state *cpu, unsigned n, u8 *dst)
 }
 
 /* EFLAGS bits that exist; VM and the IOPL are not the debugger's to change. */
-#define EFLAGS_WRITABLE                                                                                              \
+#define EFLAGS_WRITABLE \
         (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_NT | RFLAGS_RF | RFLAGS_AC | RFLAGS_ID)
 /* MXCSR bits that may be set without #GP. Source: SDM 1, 10.2.3. */
 #define MXCSR_WRITABLE 0xffffu
-#define MXCSR_OFFSET 24
+#define MXCSR_OFFSET   24
 
 bool gdb_reg_set(struct cpu_state *cpu, unsigned n, const u8 *src)
 {
@@ -180,7 +181,8 @@ char *gdb_target_xml(void)
         if (!out)
                 return NULL;
         fputs("<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target>"
-              "<architecture>i386:x86-64</architecture>", out);
+              "<architecture>i386:x86-64</architecture>",
+                out);
         for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
                 const struct reg *reg = &lines[i];
 

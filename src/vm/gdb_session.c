@@ -109,7 +109,9 @@ static void cmd_thread_info(struct gdb_session *s, const char *p)
         }
         vcpu = s->ops->vcpu(s->opaque, (unsigned)thread);
         snprintf(text, sizeof(text), "vCPU %d [%s]", thread,
-                 vcpu->state.wait_for_sipi ? "waits for SIPI" : vcpu->state.halted ? "halted" : "running");
+                vcpu->state.wait_for_sipi ? "waits for SIPI"
+                : vcpu->state.halted      ? "halted"
+                                          : "running");
         gdb_reply_hex(&s->reply, text, strlen(text));
 }
 
@@ -131,8 +133,8 @@ static void cmd_read_registers(struct gdb_session *s, const char *p)
         }
 }
 
-/* All or nothing: a state is changed only when the whole packet is good. Registers that cannot be written are skipped, as a debugger
- * sends all of them to change one. */
+/* All or nothing: a state is changed only when the whole packet is good. Registers that cannot be written are
+ * skipped, as a debugger sends all of them to change one. */
 static void cmd_write_registers(struct gdb_session *s, const char *p)
 {
         struct vcpu *vcpu = general_vcpu(s);
@@ -171,7 +173,8 @@ static void cmd_write_register(struct gdb_session *s, const char *p)
         u64 n;
 
         if (!gdb_hex_number(&p, &n) || n >= gdb_reg_count() || *p++ != '=' ||
-            !gdb_hex_bytes(&p, bytes, gdb_reg_size((unsigned)n)) || !gdb_reg_set(&vcpu->state, (unsigned)n, bytes)) {
+                !gdb_hex_bytes(&p, bytes, gdb_reg_size((unsigned)n)) ||
+                !gdb_reg_set(&vcpu->state, (unsigned)n, bytes)) {
                 gdb_reply_error(s, EINVAL);
                 return;
         }
@@ -252,7 +255,11 @@ static void install_points(struct gdb_session *s)
 static bool parse_point(const char *p, struct debug_point *ret)
 {
         static const enum debug_point_kind kinds[] = {
-                DEBUG_BREAK, DEBUG_BREAK, DEBUG_WATCH_WRITE, DEBUG_WATCH_READ, DEBUG_WATCH_ACCESS,
+                DEBUG_BREAK,
+                DEBUG_BREAK,
+                DEBUG_WATCH_WRITE,
+                DEBUG_WATCH_READ,
+                DEBUG_WATCH_ACCESS,
         };
         u64 type, gva, len;
 
@@ -270,8 +277,8 @@ static size_t find_point(const struct gdb_session *s, const struct debug_point *
 {
         size_t i = 0;
 
-        while (i < s->n_points && (s->points[i].kind != point->kind || s->points[i].gva != point->gva ||
-                                   s->points[i].len != point->len))
+        while (i < s->n_points &&
+                (s->points[i].kind != point->kind || s->points[i].gva != point->gva || s->points[i].len != point->len))
                 i++;
         return i;
 }
@@ -452,8 +459,9 @@ static void cmd_kill(struct gdb_session *s, const char *p)
 
 static void cmd_supported(struct gdb_session *s, const char *p)
 {
-        gdb_reply_printf(&s->reply, "PacketSize=%x;qXfer:features:read+;vContSupported+;QStartNoAckMode+;swbreak+;hwbreak+",
-                         GDB_PACKET_MAX - 1);
+        gdb_reply_printf(&s->reply,
+                "PacketSize=%x;qXfer:features:read+;vContSupported+;QStartNoAckMode+;swbreak+;hwbreak+",
+                GDB_PACKET_MAX - 1);
 }
 
 /* "target.xml:offset,length" */
@@ -580,7 +588,9 @@ void gdb_session_input(struct gdb_session *s, const u8 *data, size_t n)
 static void describe_stop(struct gdb_session *s, const struct vcpu_debug *debug)
 {
         static const char *const names[] = {
-                [DEBUG_BREAK] = "hwbreak", [DEBUG_WATCH_WRITE] = "watch", [DEBUG_WATCH_READ] = "rwatch",
+                [DEBUG_BREAK] = "hwbreak",
+                [DEBUG_WATCH_WRITE] = "watch",
+                [DEBUG_WATCH_READ] = "rwatch",
                 [DEBUG_WATCH_ACCESS] = "awatch",
         };
         enum debug_point_kind kind;
@@ -590,7 +600,8 @@ static void describe_stop(struct gdb_session *s, const struct vcpu_debug *debug)
                 return;
         kind = debug->points[debug->hit_point].kind;
         if (kind != DEBUG_BREAK) /* a debugger knows its own breakpoints by their addresses */
-                snprintf(s->stop_reason, sizeof(s->stop_reason), "%s:%llx;", names[kind], (unsigned long long)debug->hit_gva);
+                snprintf(s->stop_reason, sizeof(s->stop_reason), "%s:%llx;", names[kind],
+                        (unsigned long long)debug->hit_gva);
 }
 
 void gdb_session_stopped(struct gdb_session *s, unsigned index, bool interrupted)
@@ -620,7 +631,7 @@ void gdb_session_exited(struct gdb_session *s, unsigned status)
 }
 
 int gdb_session_init(struct gdb_session *s, const struct gdb_machine_ops *ops, void *opaque,
-                     void (*send)(void *opaque, const char *data, size_t n), void *send_opaque, struct err **err)
+        void (*send)(void *opaque, const char *data, size_t n), void *send_opaque, struct err **err)
 {
         memset(s, 0, sizeof(*s));
         s->ops = ops;

@@ -1,7 +1,7 @@
 /* One debugger's conversation: packets in, packets out, and what they do to a machine.
  *
- * The machine is behind a small table, so that tests and the fuzzer need no threads. All functions are called on one thread;
- * everything but interrupt and quit only while the machine is stopped. */
+ * The machine is behind a small table, so that tests and the fuzzer need no threads. All functions are called on
+ * one thread; everything but interrupt and quit only while the machine is stopped. */
 #pragma once
 
 #include "cpu/cpu.h"
@@ -43,7 +43,7 @@ struct gdb_session {
 };
 
 int gdb_session_init(struct gdb_session *s, const struct gdb_machine_ops *ops, void *opaque,
-                     void (*send)(void *opaque, const char *data, size_t n), void *send_opaque, struct err **err);
+        void (*send)(void *opaque, const char *data, size_t n), void *send_opaque, struct err **err);
 void gdb_session_input(struct gdb_session *s, const u8 *data, size_t n);
 /* vCPU @index stopped for what its vcpu.debug says, or (@interrupted) because it was asked to. */
 void gdb_session_stopped(struct gdb_session *s, unsigned index, bool interrupted);

@@ -1,5 +1,5 @@
-/* The machine's inside. machine.c owns life and threads, pause.c stopping and going on, platform.c what CPUs ask, board.c the parts,
- * state.c saving, stats.c printing. */
+/* The machine's inside. machine.c owns life and threads, pause.c stopping and going on, platform.c what CPUs ask,
+ * board.c the parts, state.c saving, stats.c printing. */
 #pragma once
 
 #include "acpi.h"
@@ -22,10 +22,10 @@ struct board {
         struct uart *uart;
         struct pci_bus *pci;
         struct virtio_console *virtio_console;
-        struct irq_line ferr;       /* IRQ 13 */
+        struct irq_line ferr; /* IRQ 13 */
         struct acpi_tables acpi;
-        u64 start_ns;               /* clock_now_ns() at which the guest's kvmclock was 0 */
-        u64 start_wall_ns;          /* the same moment as UTC since 1970 */
+        u64 start_ns;      /* clock_now_ns() at which the guest's kvmclock was 0 */
+        u64 start_wall_ns; /* the same moment as UTC since 1970 */
 };
 
 struct vm_cpu {
@@ -33,7 +33,7 @@ struct vm_cpu {
         struct vm *vm;
         pthread_t thread;
         bool started;
-        bool held;      /* under vm->lock */
+        bool held; /* under vm->lock */
 };
 
 struct vm {
@@ -51,18 +51,18 @@ struct vm {
         void *engine_machine;
         unsigned engine_caps;
         struct vm_cpu *cpus;
-        unsigned n_cpus;        /* whose vCPU has an engine */
+        unsigned n_cpus; /* whose vCPU has an engine */
 
         pthread_mutex_t pause_lock;  /* 1st: one thread at a time pauses and resumes */
         pthread_mutex_t device_lock; /* 2nd: all devices; also the loop's */
         pthread_mutex_t lock;        /* 3rd: what follows */
         pthread_cond_t changed;
-        unsigned n_running;     /* vCPU threads that are neither parked nor gone */
+        unsigned n_running; /* vCPU threads that are neither parked nor gone */
         unsigned pause_depth;
-        bool quiesced;          /* under pause_lock */
-        bool suspended;         /* ACPI S3; vCPUs are parked until wake_requested */
+        bool quiesced;  /* under pause_lock */
+        bool suspended; /* ACPI S3; vCPUs are parked until wake_requested */
         bool wake_requested;
-        bool ended;             /* atomic for readers without the lock */
+        bool ended; /* atomic for readers without the lock */
         struct vm_outcome outcome;
         int done_fd;
 
@@ -101,7 +101,8 @@ void vm_refresh_clocks(struct vm *vm);
 
 /* Assembles all devices and loads the kernel. Before threads exist. */
 int board_assemble(struct vm *vm, struct err **err);
-/* Wires interrupts to where the machine's engine wants them: our models or the hypervisor's. Device lock held or no threads. */
+/* Wires interrupts to where the machine's engine wants them: our models or the hypervisor's. Device lock held or
+ * no threads. */
 void board_connect_interrupts(struct vm *vm);
 void board_devices_reset(struct vm *vm);
 void board_devices_quiesce(struct vm *vm);

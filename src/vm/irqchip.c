@@ -30,7 +30,7 @@ static int lapic_to_model(struct vm *vm, unsigned i, struct err **err)
         r = lapic_msr_write(lapics, i, MSR_APIC_BASE, vcpu->state.apic_base);
         if (r < 0)
                 return err_set(err, ERR_BAD_STATE, EINVAL, "vCPU %u has an impossible APIC base 0x%llx", i,
-                               (unsigned long long)vcpu->state.apic_base);
+                        (unsigned long long)vcpu->state.apic_base);
         r = lapic_page_set(lapics, i, page, err);
         if (r == 0 && deadline)
                 lapic_msr_write(lapics, i, MSR_TSC_DEADLINE, deadline);

@@ -165,8 +165,7 @@ static const struct unpacker {
 static const struct unpacker *unpacker_find(const u8 *payload, size_t len)
 {
         for (size_t i = 0; i < ARRAY_SIZE(unpackers); i++) {
-                if (len >= unpackers[i].magic_len &&
-                    memcmp(payload, unpackers[i].magic, unpackers[i].magic_len) == 0)
+                if (len >= unpackers[i].magic_len && memcmp(payload, unpackers[i].magic, unpackers[i].magic_len) == 0)
                         return &unpackers[i];
         }
         return NULL;
@@ -187,7 +186,7 @@ static int payload_find(const u8 *p, size_t len, const u8 **ret_payload, size_t 
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "not a bzImage");
         if (get16(p + HDR_VERSION) < 0x208)
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "boot protocol %u.%02u is too old, 2.08 is needed",
-                               get16(p + HDR_VERSION) >> 8, get16(p + HDR_VERSION) & 0xff);
+                        get16(p + HDR_VERSION) >> 8, get16(p + HDR_VERSION) & 0xff);
         sectors = p[HDR_SETUP_SECTS] ? p[HDR_SETUP_SECTS] : 4;
         start = (sectors + 1) * 512;
         offset = start + get32(p + HDR_PAYLOAD_OFFSET);
@@ -196,8 +195,8 @@ static int payload_find(const u8 *p, size_t len, const u8 **ret_payload, size_t 
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "the bzImage has no compressed kernel in it");
         if (offset + size > len)
                 return err_set(err, ERR_BAD_IMAGE, EINVAL,
-                               "the bzImage is truncated: its kernel ends at byte %llu, the file at byte %zu",
-                               (unsigned long long)(offset + size), len);
+                        "the bzImage is truncated: its kernel ends at byte %llu, the file at byte %zu",
+                        (unsigned long long)(offset + size), len);
         *ret_payload = p + offset;
         *ret_len = (size_t)size;
         return 0;
@@ -216,14 +215,16 @@ int kernel_image_unpack(const void *data, size_t len, void **ret_elf, size_t *re
                 return r;
         unpacker = unpacker_find(payload, payload_len);
         if (!unpacker || !unpacker->unpack)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the bzImage is compressed with %s, which is not supported",
-                               unpacker ? unpacker->name : "an unknown method");
+                return err_set(err, ERR_UNSUPPORTED, ENOTSUP,
+                        "the bzImage is compressed with %s, which is not supported",
+                        unpacker ? unpacker->name : "an unknown method");
 
         /* The build appends the unpacked size to what has no size of its own; gzip ends with it anyway. */
         out_len = unpacker->unpack == unpack_none ? payload_len : get32(payload + payload_len - 4);
         if (out_len > KERNEL_UNPACKED_MAX)
-                return err_set(err, ERR_TOO_LARGE, EFBIG, "the bzImage claims to unpack to %zu MiB, the limit is %llu MiB",
-                               out_len >> 20, KERNEL_UNPACKED_MAX >> 20);
+                return err_set(err, ERR_TOO_LARGE, EFBIG,
+                        "the bzImage claims to unpack to %zu MiB, the limit is %llu MiB", out_len >> 20,
+                        KERNEL_UNPACKED_MAX >> 20);
         if (out_len < 64)
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "the bzImage claims to unpack to %zu bytes only", out_len);
         out = malloc(out_len);

@@ -10,7 +10,7 @@
 
 /* Only what is touched costs memory. */
 #define VCPU_STACK_SIZE (1 * MIB)
-#define IO_STACK_SIZE (1 * MIB)
+#define IO_STACK_SIZE   (1 * MIB)
 
 static _Thread_local struct vcpu *current_vcpu;
 
@@ -139,7 +139,8 @@ static void *io_main(void *arg)
         return NULL;
 }
 
-static int start_thread(pthread_t *thread, size_t stack_size, void *(*fn)(void *), void *arg, const char *name, struct err **err)
+static int start_thread(
+        pthread_t *thread, size_t stack_size, void *(*fn)(void *), void *arg, const char *name, struct err **err)
 {
         pthread_attr_t attr;
         int r;

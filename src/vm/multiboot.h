@@ -4,15 +4,15 @@
 
 #include "base/err.h"
 
-#define MULTIBOOT_HEADER_MAGIC 0x1badb002u
+#define MULTIBOOT_HEADER_MAGIC     0x1badb002u
 #define MULTIBOOT_BOOTLOADER_MAGIC 0x2badb002u
-#define MULTIBOOT_SEARCH 8192
+#define MULTIBOOT_SEARCH           8192
 
 enum {
-        MULTIBOOT_PAGE_ALIGN = 1,     /* modules on page boundaries */
+        MULTIBOOT_PAGE_ALIGN = 1, /* modules on page boundaries */
         MULTIBOOT_MEMORY_INFO = 2,
         MULTIBOOT_VIDEO_MODE = 4,
-        MULTIBOOT_LOAD_ADDRESSES = 1 << 16, /* the "a.out kludge": addresses in the header, not in an ELF header */
+        MULTIBOOT_LOAD_ADDRESSES = 1 << 16,  /* the "a.out kludge": addresses in the header, not in an ELF header */
         MULTIBOOT_UNKNOWN_REQUIRED = 0xfff8, /* bits 3-15 that no loader may ignore */
 };
 
@@ -63,6 +63,7 @@ struct multiboot_load {
         u64 offset, size;
 };
 
-/* The header in @data, NULL when there is none (or an ELF64 file, which multiboot 1 cannot load). Points into @data and is not aligned. */
+/* The header in @data, NULL when there is none (or an ELF64 file, which multiboot 1 cannot load). Points into
+ * @data and is not aligned. */
 const struct multiboot_header *multiboot_header_find(const void *data, size_t len);
 int multiboot_parse(const void *data, size_t len, struct multiboot_load *ret, struct err **err);

@@ -32,7 +32,8 @@ int options_parse_size(const char *text, u64 unit, u64 *ret)
         if (*p < '0' || *p > '9')
                 return -EINVAL;
         for (; *p >= '0' && *p <= '9'; p++)
-                if (__builtin_mul_overflow(value, 10u, &value) || __builtin_add_overflow(value, (u64)(*p - '0'), &value))
+                if (__builtin_mul_overflow(value, 10u, &value) ||
+                        __builtin_add_overflow(value, (u64)(*p - '0'), &value))
                         return -ERANGE;
         switch (*p) {
         case '\0':
@@ -96,13 +97,16 @@ static int parse_append(struct vmm_options *o, const char *arg, struct err **err
 static int parse_boot(struct vmm_options *o, const char *arg, struct err **err)
 {
         static const struct word words[] = {
-                { "auto", VM_BOOT_AUTO }, { "linux64", VM_BOOT_LINUX64 }, { "pvh", VM_BOOT_PVH }, { "multiboot", VM_BOOT_MULTIBOOT },
+                { "auto", VM_BOOT_AUTO },
+                { "linux64", VM_BOOT_LINUX64 },
+                { "pvh", VM_BOOT_PVH },
+                { "multiboot", VM_BOOT_MULTIBOOT },
         };
         int v = find_word(words, ARRAY_SIZE(words), arg);
 
         if (v < 0)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown boot protocol '%s'", arg),
-                                "protocols are auto, linux64, pvh and multiboot");
+                        "protocols are auto, linux64, pvh and multiboot");
         o->vm.boot = (enum vm_boot)v;
         return 0;
 }
@@ -114,13 +118,13 @@ static int parse_memory(struct vmm_options *o, const char *arg, struct err **err
 
         if (r == -EINVAL)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not an amount of memory", arg),
-                                "write --memory 512M or --memory 2G");
+                        "write --memory 512M or --memory 2G");
         if (r < 0 || size > VM_MEMORY_MAX)
-                return err_set(err, ERR_USAGE, EINVAL, "--memory %s is more than the %llu GiB that a machine can have", arg,
-                               (unsigned long long)(VM_MEMORY_MAX / GIB));
+                return err_set(err, ERR_USAGE, EINVAL, "--memory %s is more than the %llu GiB that a machine can have",
+                        arg, (unsigned long long)(VM_MEMORY_MAX / GIB));
         if (size < VM_MEMORY_MIN)
-                return err_set(err, ERR_USAGE, EINVAL, "--memory %s is less than the %llu MiB that a machine needs", arg,
-                               (unsigned long long)(VM_MEMORY_MIN / MIB));
+                return err_set(err, ERR_USAGE, EINVAL, "--memory %s is less than the %llu MiB that a machine needs",
+                        arg, (unsigned long long)(VM_MEMORY_MIN / MIB));
         if (size % PAGE_SIZE)
                 return err_set(err, ERR_USAGE, EINVAL, "--memory %s is not a multiple of 4K", arg);
         o->vm.memory = size;
@@ -159,8 +163,9 @@ static int take_bus(char *spec, enum vm_disk_bus *ret, struct err **err)
         snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), p + 5);
         v = find_word(words, ARRAY_SIZE(words), word);
         if (v < 0)
-                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown disk bus '%.*s'", (int)MIN(len, (size_t)64), p + 5),
-                                "buses are nvme and virtio");
+                return err_hint(err,
+                        err_set(err, ERR_USAGE, EINVAL, "unknown disk bus '%.*s'", (int)MIN(len, (size_t)64), p + 5),
+                        "buses are nvme and virtio");
         memmove(p, p + 5 + len, strlen(p + 5 + len) + 1);
         *ret = (enum vm_disk_bus)v;
         return 0;
@@ -192,7 +197,7 @@ static int parse_net(struct vmm_options *o, const char *arg, struct err **err)
         }
         if (v < 0)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown network '%s'", arg),
-                                "write --net none, --net user or --net tap=NAME");
+                        "write --net none, --net user or --net tap=NAME");
         o->vm.net = (enum vm_net)v;
         return 0;
 }
@@ -310,8 +315,9 @@ static int parse_one(struct vmm_options *o, int argc, char *const argv[], int *i
                 value = equals + 1;
         else if (option->argument) {
                 if (*i + 1 >= argc)
-                        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "option '--%s' lacks its value", option->name),
-                                        "write --%s %s", option->name, option->argument);
+                        return err_hint(err,
+                                err_set(err, ERR_USAGE, EINVAL, "option '--%s' lacks its value", option->name),
+                                "write --%s %s", option->name, option->argument);
                 value = argv[++*i];
         }
         r = option->parse(o, value, err);
@@ -331,7 +337,7 @@ static int check(const struct vmm_options *o, struct err **err)
                 return 0;
         if (!o->vm.kernel)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "there is no kernel to boot"),
-                                "name one with --kernel FILE; strata vm run --help shows examples");
+                        "name one with --kernel FILE; strata vm run --help shows examples");
         if (o->trace_file && !o->trace)
                 return err_set(err, ERR_USAGE, EINVAL, "--trace-file without --trace");
         return 0;
@@ -365,7 +371,7 @@ static void print_option(const struct option *option, FILE *out)
         const char *p = option->help;
 
         snprintf(left, sizeof(left), "--%s%s%s", option->name, option->argument ? " " : "",
-                 option->argument ? option->argument : "");
+                option->argument ? option->argument : "");
         fprintf(out, "  %-24s ", left);
         for (; *p; p++) {
                 fputc(*p, out);
@@ -379,7 +385,8 @@ void options_print_help(FILE *out)
 {
         fputs("Usage: strata vm run --kernel FILE [OPTION]...\n\n"
               "Runs a virtual machine in the foreground until its guest powers off or reboots.\n\n"
-              "Options:\n", out);
+              "Options:\n",
+                out);
         for (size_t i = 0; i < ARRAY_SIZE(options); i++)
                 print_option(&options[i], out);
         fputs("\nExamples:\n"
@@ -395,5 +402,6 @@ void options_print_help(FILE *out)
               "\nOn a terminal: Ctrl-A X ends the machine, Ctrl-A H shows the other keys.\n"
               "Signals: SIGTERM, SIGINT and SIGHUP end it, SIGQUIT prints its CPUs, SIGUSR1 its counters.\n"
               "Exit status: 0 power-off or reboot, (V << 1) | 1 debug exit, 124 bad usage, 125 failure of the VMM,\n"
-              "126 crash of the guest (triple fault).\n", out);
+              "126 crash of the guest (triple fault).\n",
+                out);
 }

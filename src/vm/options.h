@@ -1,18 +1,20 @@
-/* The command line of strata-vmm, from options.def. Values are checked here as far as that needs no look at the host. */
+/* The command line of strata-vmm, from options.def. Values are checked here as far as that needs no look at the
+ * host. */
 #pragma once
 
 #include "vm.h"
 
 struct vmm_options {
-        struct vm_config vm;      /* strings belong to argv or disk_specs */
+        struct vm_config vm; /* strings belong to argv or disk_specs */
         char *disk_specs[VM_DISKS_MAX];
-        const char *stats;        /* NULL: none */
+        const char *stats; /* NULL: none */
         const char *trace, *trace_file;
-        u16 gdb_port;             /* 0: none */
+        u16 gdb_port; /* 0: none */
         bool help;
 };
 
-/* @argv without the program's and sub-command's names. Fails with ERR_USAGE. Free with options_free also after failure. */
+/* @argv without the program's and sub-command's names. Fails with ERR_USAGE. Free with options_free also after
+ * failure. */
 int options_parse(int argc, char *const argv[], struct vmm_options *ret, struct err **err);
 void options_free(struct vmm_options *options);
 void options_print_help(FILE *out);

@@ -1,14 +1,17 @@
 /* Theory of operation.
  *
- * vCPU threads run guest code only while nothing forbids it: no pause is wanted, the machine is not asleep (S3) and has not ended. Whoever
- * changes one of these sets it under vm->lock and then posts VCPU_WORK_STOP to every vCPU, which makes engine->run return at an
- * instruction boundary; the thread then looks here (vm_cpu_may_run) and parks. n_running counts those that have not parked yet.
+ * vCPU threads run guest code only while nothing forbids it: no pause is wanted, the machine is not asleep (S3)
+ * and has not ended. Whoever changes one of these sets it under vm->lock and then posts VCPU_WORK_STOP to every
+ * vCPU, which makes engine->run return at an instruction boundary; the thread then looks here (vm_cpu_may_run) and
+ * parks. n_running counts those that have not parked yet.
  *
- * Pausing has two halves, because the thread that finds the reason (a vCPU at a breakpoint) is not one that can wait for all
- * vCPUs. Devices are quiesced after the last vCPU parked, so they see no new requests, and resume before the first one goes on.
+ * Pausing has two halves, because the thread that finds the reason (a vCPU at a breakpoint) is not one that can
+ * wait for all vCPUs. Devices are quiesced after the last vCPU parked, so they see no new requests, and resume
+ * before the first one goes on.
  *
- * S3: the vCPU that wrote SLP_EN is inside a device's write, so the machine only marks itself asleep; vCPU 0's thread, once all others
- * have parked and the wake-up event came, resets what a sleeping PC loses and enters the firmware waking vector. */
+ * S3: the vCPU that wrote SLP_EN is inside a device's write, so the machine only marks itself asleep; vCPU 0's
+ * thread, once all others have parked and the wake-up event came, resets what a sleeping PC loses and enters the
+ * firmware waking vector. */
 #include <errno.h>
 #include <string.h>
 
@@ -37,7 +40,8 @@ static void leave_sleep(struct vm *vm)
 
         guest_memory_read(vm->memory, vm->board.acpi.facs + ACPI_FACS_WAKING_VECTOR, &vector, sizeof(vector));
         if (vector == 0 || vector >= MIB) {
-                err_set(&error, ERR_GUEST_CRASH, EFAULT, "the guest went to sleep with an impossible waking vector 0x%x", vector);
+                err_set(&error, ERR_GUEST_CRASH, EFAULT,
+                        "the guest went to sleep with an impossible waking vector 0x%x", vector);
                 vm_fail(vm, MACHINE_CRASH, error);
                 return;
         }
@@ -71,7 +75,7 @@ bool vm_cpu_may_run(struct vm_cpu *cpu)
                 pthread_cond_broadcast(&vm->changed);
                 while (must_park(cpu)) {
                         if (cpu->vcpu.index == 0 && vm->suspended && vm->wake_requested && !vm->pause_depth &&
-                            vm->n_running == 0) {
+                                vm->n_running == 0) {
                                 vm->n_running++; /* nobody takes the machine for stopped meanwhile */
                                 pthread_mutex_unlock(&vm->lock);
                                 leave_sleep(vm);

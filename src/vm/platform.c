@@ -3,7 +3,7 @@
 #include "internal.h"
 
 /* KVM's hypercalls answer this to what they do not know. Source: Linux, include/uapi/linux/kvm_para.h. */
-#define KVM_ENOSYS 1000
+#define KVM_ENOSYS      1000
 #define KVM_HC_SEND_IPI 10
 
 static void lock_devices(struct vm *vm)
@@ -87,7 +87,8 @@ static u8 sipi_vector(void *opaque, struct vcpu *vcpu)
         return vector;
 }
 
-/* The host's TSC is taken as constant and synchronous, as is the guest's, so one filling of the page lasts until the next pause. */
+/* The host's TSC is taken as constant and synchronous, as is the guest's, so one filling of the page lasts until
+ * the next pause. */
 static void fill_system_time(struct vm *vm, struct vcpu *vcpu, u64 msr, u8 flags)
 {
         struct kvmclock_time time = {
@@ -167,8 +168,11 @@ static int current_cpu(void *opaque)
 static void post(void *opaque, unsigned cpu, enum lapic_post what)
 {
         static const u32 work[] = {
-                [LAPIC_POST_IRQ] = VCPU_WORK_IRQ,   [LAPIC_POST_NMI] = VCPU_WORK_NMI, [LAPIC_POST_INIT] = VCPU_WORK_INIT,
-                [LAPIC_POST_SIPI] = VCPU_WORK_SIPI, [LAPIC_POST_SMI] = VCPU_WORK_SMI,
+                [LAPIC_POST_IRQ] = VCPU_WORK_IRQ,
+                [LAPIC_POST_NMI] = VCPU_WORK_NMI,
+                [LAPIC_POST_INIT] = VCPU_WORK_INIT,
+                [LAPIC_POST_SIPI] = VCPU_WORK_SIPI,
+                [LAPIC_POST_SMI] = VCPU_WORK_SMI,
         };
         struct vm *vm = opaque;
 

@@ -64,7 +64,7 @@ struct loading {
         unsigned cpus;
         u64 devices; /* bit n: the n-th device that saves itself was loaded */
         bool machine;
-        u64 tsc;     /* of the host that saved */
+        u64 tsc; /* of the host that saved */
 };
 
 static int load_machine(struct vm *vm, struct state_in *in, u32 version, struct loading *seen, struct err **err)
@@ -77,9 +77,10 @@ static int load_machine(struct vm *vm, struct state_in *in, u32 version, struct 
         if (version != MACHINE_VERSION || state_in_error(in))
                 return err_set(err, ERR_BAD_STATE, EINVAL, "the saved machine is of another version or damaged");
         if (ram_size != vm->memory->ram_size || n_cpus != vm->n_cpus)
-                return err_set(err, ERR_BAD_STATE, EINVAL, "the saved machine has %u CPUs and %llu MiB, this one %u and %llu", n_cpus,
-                               (unsigned long long)(ram_size / MIB), vm->n_cpus,
-                               (unsigned long long)(vm->memory->ram_size / MIB));
+                return err_set(err, ERR_BAD_STATE, EINVAL,
+                        "the saved machine has %u CPUs and %llu MiB, this one %u and %llu", n_cpus,
+                        (unsigned long long)(ram_size / MIB), vm->n_cpus,
+                        (unsigned long long)(vm->memory->ram_size / MIB));
         vm->board.start_ns = clock_now_ns() - age_ns;
         vm->board.start_wall_ns = start_wall_ns;
         seen->machine = true;
@@ -103,7 +104,8 @@ static int load_cpu(struct vm *vm, struct state_in *in, u32 version, struct load
         return 0;
 }
 
-static int load_device(struct vm *vm, const char *name, struct state_in *in, u32 version, struct loading *seen, struct err **err)
+static int load_device(
+        struct vm *vm, const char *name, struct state_in *in, u32 version, struct loading *seen, struct err **err)
 {
         char own[STATE_NAME_MAX];
         unsigned n = 0;
@@ -135,7 +137,8 @@ static int check_complete(const struct vm *vm, const struct loading *seen, struc
         unsigned n = 0;
 
         if (!seen->machine || seen->cpus != vm->n_cpus)
-                return err_set(err, ERR_BAD_STATE, EINVAL, "the saved machine is incomplete: %u of %u CPUs", seen->cpus, vm->n_cpus);
+                return err_set(err, ERR_BAD_STATE, EINVAL, "the saved machine is incomplete: %u of %u CPUs", seen->cpus,
+                        vm->n_cpus);
         for (const struct device *d = vm->devices; d; d = d->next) {
                 if (!d->ops->save)
                         continue;

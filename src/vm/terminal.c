@@ -63,7 +63,12 @@ static const struct {
         char key;
         enum terminal_key what;
 } keys_table[] = {
-        { 'x', KEY_QUIT }, { 'h', KEY_HELP }, { '?', KEY_HELP }, { 'b', KEY_BREAK }, { 'c', KEY_CPUS }, { 's', KEY_STATS },
+        { 'x', KEY_QUIT },
+        { 'h', KEY_HELP },
+        { '?', KEY_HELP },
+        { 'b', KEY_BREAK },
+        { 'c', KEY_CPUS },
+        { 's', KEY_STATS },
 };
 
 const char terminal_help[] = "\n"
@@ -84,7 +89,8 @@ static enum terminal_key key_find(u8 c)
         return KEY_NONE;
 }
 
-size_t terminal_filter(struct terminal_keys *keys, const u8 *in, size_t n, u8 *out, size_t *ret_n, enum terminal_key *ret_key)
+size_t terminal_filter(
+        struct terminal_keys *keys, const u8 *in, size_t n, u8 *out, size_t *ret_n, enum terminal_key *ret_key)
 {
         size_t used = 0, done = 0;
 

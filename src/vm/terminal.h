@@ -18,7 +18,8 @@ struct terminal_keys {
         bool escaped; /* Ctrl-A was the last byte */
 };
 
-/* Takes bytes from @in up to and including the first special key. Returns how many were taken; what is for the guest is in
- * @out (as large as @in), *ret_n bytes; *ret_key says what else is to be done. */
-size_t terminal_filter(struct terminal_keys *keys, const u8 *in, size_t n, u8 *out, size_t *ret_n, enum terminal_key *ret_key);
+/* Takes bytes from @in up to and including the first special key. Returns how many were taken; what is for the
+ * guest is in @out (as large as @in), *ret_n bytes; *ret_key says what else is to be done. */
+size_t terminal_filter(
+        struct terminal_keys *keys, const u8 *in, size_t n, u8 *out, size_t *ret_n, enum terminal_key *ret_key);
 extern const char terminal_help[];

@@ -7,18 +7,19 @@
  *         vm_join(vm, &outcome);
  *         vm_free(vm);
  *
- * Threads: one for each vCPU, one ("io") for the event loop with all device callbacks, and the caller's own. Functions here may be
- * called by any thread that is none of these and holds no lock, except where it says otherwise.
+ * Threads: one for each vCPU, one ("io") for the event loop with all device callbacks, and the caller's own.
+ * Functions here may be called by any thread that is none of these and holds no lock, except where it says
+ * otherwise.
  *
- * Locks, in the order in which they are taken: pause lock, device lock, vm->lock; the console's is a leaf too. Nothing is called with
- * vm->lock held. A vCPU waits (parked or halted) without any lock. */
+ * Locks, in the order in which they are taken: pause lock, device lock, vm->lock; the console's is a leaf too.
+ * Nothing is called with vm->lock held. A vCPU waits (parked or halted) without any lock. */
 #pragma once
 
 #include "cpu/cpu.h"
 #include "dev/dev.h"
 
-#define VM_CPUS_MAX 255
-#define VM_DISKS_MAX 16
+#define VM_CPUS_MAX   255
+#define VM_DISKS_MAX  16
 #define VM_MEMORY_MIN (2 * MIB)
 #define VM_MEMORY_MAX (240 * GIB) /* RAM above 4 GiB ends below the 64-bit PCI window at 256 GiB */
 
@@ -28,7 +29,7 @@ enum vm_net { VM_NET_NONE, VM_NET_USER, VM_NET_TAP };
 enum vm_console { VM_CONSOLE_STDIO, VM_CONSOLE_NONE, VM_CONSOLE_FILE };
 
 struct vm_disk_config {
-        const char *spec;           /* as block_options_parse takes it: path and options */
+        const char *spec; /* as block_options_parse takes it: path and options */
         enum vm_disk_bus bus;
 };
 
@@ -45,16 +46,16 @@ struct vm_config {
         const char *net_tap;
         enum vm_console console;
         const char *console_file;
-        bool console_virtio;        /* the console is hvc0; without it the console is ttyS0 */
+        bool console_virtio; /* the console is hvc0; without it the console is ttyS0 */
         bool debug_exit;
-        bool start_paused;          /* vm_start leaves it paused: a debugger will vm_resume it */
+        bool start_paused; /* vm_start leaves it paused: a debugger will vm_resume it */
 };
 
 /* How a machine ended. */
 struct vm_outcome {
         enum machine_stop why;
-        unsigned code;              /* MACHINE_DEBUG_EXIT: the byte written */
-        const struct err *error;    /* MACHINE_CRASH and failures of the VMM; owned by the machine */
+        unsigned code;           /* MACHINE_DEBUG_EXIT: the byte written */
+        const struct err *error; /* MACHINE_CRASH and failures of the VMM; owned by the machine */
 };
 
 struct vm;
@@ -76,8 +77,8 @@ int vm_done_fd(const struct vm *vm);
 /* Waits until it ended, stops all its threads and tells how it ended. */
 void vm_join(struct vm *vm, struct vm_outcome *ret);
 
-/* Stops all vCPUs at instruction boundaries, then quiesces the devices; calls nest. Counterpart: vm_resume. While paused, states and
- * guest memory may be read and changed. */
+/* Stops all vCPUs at instruction boundaries, then quiesces the devices; calls nest. Counterpart: vm_resume. While
+ * paused, states and guest memory may be read and changed. */
 void vm_pause(struct vm *vm);
 /* The two halves: begin may be called by a vCPU's thread too and does not wait, finish waits and quiesces. */
 void vm_pause_begin(struct vm *vm);
@@ -86,8 +87,8 @@ void vm_resume(struct vm *vm);
 /* While paused: this vCPU will not go on with the others. */
 void vm_hold_vcpu(struct vm *vm, unsigned index, bool hold);
 
-/* Whole machine except RAM contents, as sections; the machine is paused. vm_load expects a machine of the same configuration; when
- * it fails the machine is of no use any more. */
+/* Whole machine except RAM contents, as sections; the machine is paused. vm_load expects a machine of the same
+ * configuration; when it fails the machine is of no use any more. */
 int vm_save(struct vm *vm, struct state_out *out, struct err **err);
 int vm_load(struct vm *vm, const void *data, size_t len, struct err **err);
 /* Moves all vCPUs of a paused machine to another engine; on failure all stay where they were. */
@@ -105,6 +106,6 @@ void vm_print_stats(struct vm *vm, FILE *out);
 /* Pauses, prints every vCPU, goes on. */
 void vm_print_vcpus(struct vm *vm, FILE *out);
 
-/* For a debugger: called on a vCPU's thread, without locks, right after it stopped for EXIT_DEBUG. The vCPU runs on unless the hook
- * called vm_pause_begin. Set before vm_start, or while paused. */
+/* For a debugger: called on a vCPU's thread, without locks, right after it stopped for EXIT_DEBUG. The vCPU runs
+ * on unless the hook called vm_pause_begin. Set before vm_start, or while paused. */
 void vm_set_debug_hook(struct vm *vm, void (*hook)(void *opaque, struct vcpu *vcpu), void *opaque);

@@ -12,7 +12,8 @@
 
 #define PROGRAM "strata-vmm"
 
-/* A VMM has few small objects and some large short-lived ones: one arena, and what is large goes back to the host when freed. */
+/* A VMM has few small objects and some large short-lived ones: one arena, and what is large goes back to the host
+ * when freed. */
 static void keep_memory_small(void)
 {
         mallopt(M_ARENA_MAX, 1);

@@ -1,5 +1,5 @@
-/* The debugger's port: any bytes at all, while a machine stops and runs. Bytes 0xfe and 0xff of the input stand for events: a vCPU
- * stops, the connection's next read begins. */
+/* The debugger's port: any bytes at all, while a machine stops and runs. Bytes 0xfe and 0xff of the input stand
+ * for events: a vCPU stops, the connection's next read begins. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +7,7 @@
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
-#define N_CPUS 2
+#define N_CPUS      2
 #define MEMORY_SIZE (64 * KIB)
 
 struct fake {
@@ -58,7 +58,12 @@ static void drop(void *opaque, const char *data, size_t n)
 }
 
 static const struct gdb_machine_ops ops = {
-        .n_vcpus = n_vcpus, .vcpu = vcpu, .resume = resume, .interrupt = nothing, .hold = hold, .quit = nothing,
+        .n_vcpus = n_vcpus,
+        .vcpu = vcpu,
+        .resume = resume,
+        .interrupt = nothing,
+        .hold = hold,
+        .quit = nothing,
 };
 
 static void event(struct fake *f, u8 byte)

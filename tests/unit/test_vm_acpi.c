@@ -1,4 +1,5 @@
-/* ACPI tables: what an operating system checks before it trusts them. iasl, where there is one, is the judge of the AML. */
+/* ACPI tables: what an operating system checks before it trusts them. iasl, where there is one, is the judge of
+ * the AML. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -99,7 +100,7 @@ static void fadt_names_the_ports_and_the_other_tables(void **state)
         assert_int_equal(get(fadt + 56, 4), PM_EVENT_PORT);
         assert_int_equal(get(fadt + 64, 4), PM_CONTROL_PORT);
         assert_int_equal(get(fadt + 76, 4), PM_TIMER_PORT);
-        assert_int_equal(get(fadt + 48, 4), 0);           /* no SMI command: always in ACPI mode */
+        assert_int_equal(get(fadt + 48, 4), 0);            /* no SMI command: always in ACPI mode */
         assert_int_equal(get(fadt + 112, 4) >> 20 & 1, 0); /* not hardware-reduced */
         assert_int_equal(get(fadt + 120, 8), PM_RESET_PORT);
         assert_int_equal(fadt[128], PM_RESET_VALUE);
@@ -143,8 +144,9 @@ static void iasl_disassembles_every_table(void **state)
                 fclose(out);
                 /* Disassembled without a complaint, and what comes out compiles again without one. */
                 snprintf(command, sizeof(command),
-                         "cd %s && iasl -d %s.dat >log 2>&1 && ! grep -iE 'error|warning|invalid' log && "
-                         "iasl %s.dsl >log 2>&1 && grep -q ' 0 Errors, 0 Warnings' log", dir, names[i], names[i]);
+                        "cd %s && iasl -d %s.dat >log 2>&1 && ! grep -iE 'error|warning|invalid' log && "
+                        "iasl %s.dsl >log 2>&1 && grep -q ' 0 Errors, 0 Warnings' log",
+                        dir, names[i], names[i]);
                 assert_int_equal(system(command), 0);
         }
         snprintf(command, sizeof(command), "rm -r %s", dir);
@@ -157,7 +159,8 @@ static void aml_lengths_grow_with_their_contents(void **state)
                 size_t content;
                 u8 first[4];
                 size_t n;
-        } cases[] = { /* the length counts itself; ACPI 20.2.4 */
+        } cases[] = {
+                /* the length counts itself; ACPI 20.2.4 */
                 { 10, { 4 + 10 + 1 + 1 }, 1 },
                 { 0x3f - 6, { 0x3f }, 1 },
                 { 0x40 - 6, { 0x41, 0x04 }, 2 },

@@ -57,7 +57,11 @@ static void fake_quit(void *opaque)
 }
 
 static const struct gdb_machine_ops fake_ops = {
-        .n_vcpus = fake_n_vcpus, .vcpu = fake_vcpu, .resume = fake_resume, .interrupt = fake_interrupt, .hold = fake_hold,
+        .n_vcpus = fake_n_vcpus,
+        .vcpu = fake_vcpu,
+        .resume = fake_resume,
+        .interrupt = fake_interrupt,
+        .hold = fake_hold,
         .quit = fake_quit,
 };
 

@@ -64,13 +64,16 @@ static size_t pack_xz(const u8 *in, u8 *out, size_t cap)
 {
         lzma_options_lzma options;
         const lzma_filter filters[] = {
-                { LZMA_FILTER_X86, NULL }, { LZMA_FILTER_LZMA2, &options }, { LZMA_VLI_UNKNOWN, NULL },
+                { LZMA_FILTER_X86, NULL },
+                { LZMA_FILTER_LZMA2, &options },
+                { LZMA_VLI_UNKNOWN, NULL },
         };
         size_t n = 0;
 
         lzma_lzma_preset(&options, 1);
-        assert_int_equal(lzma_stream_buffer_encode((lzma_filter *)filters, LZMA_CHECK_CRC32, NULL, in, KERNEL_SIZE, out, &n, cap),
-                         LZMA_OK);
+        assert_int_equal(lzma_stream_buffer_encode(
+                                 (lzma_filter *)filters, LZMA_CHECK_CRC32, NULL, in, KERNEL_SIZE, out, &n, cap),
+                LZMA_OK);
         return n;
 }
 
@@ -79,7 +82,10 @@ static const struct {
         size_t (*pack)(const u8 *in, u8 *out, size_t cap);
         bool own_size; /* the format ends with the size by itself */
 } packers[] = {
-        { "gzip", pack_gzip, true }, { "lz4", pack_lz4, false }, { "zstd", pack_zstd, false }, { "xz", pack_xz, false },
+        { "gzip", pack_gzip, true },
+        { "lz4", pack_lz4, false },
+        { "zstd", pack_zstd, false },
+        { "xz", pack_xz, false },
 };
 
 static struct vm_file file;
@@ -194,11 +200,11 @@ static void elf_with_impossible_segments_is_refused(void **state)
                 size_t offset;
                 u64 value;
         } patches[] = {
-                { 64 + 8, 1 << 30 },              /* p_offset behind the file */
-                { 64 + 32, 1 << 30 },             /* p_filesz larger than the file */
-                { 64 + 40, 1 },                   /* p_memsz smaller than p_filesz */
-                { 64 + 24, 0xfffffffffffffff0 },  /* p_paddr + p_memsz wraps */
-                { 32, 1 << 30 },                  /* e_phoff behind the file */
+                { 64 + 8, 1 << 30 },             /* p_offset behind the file */
+                { 64 + 32, 1 << 30 },            /* p_filesz larger than the file */
+                { 64 + 40, 1 },                  /* p_memsz smaller than p_filesz */
+                { 64 + 24, 0xfffffffffffffff0 }, /* p_paddr + p_memsz wraps */
+                { 32, 1 << 30 },                 /* e_phoff behind the file */
         };
         struct elf_image image;
 
@@ -247,8 +253,8 @@ static void multiboot_contradictions_are_refused(void **state)
                 size_t offset;
                 u32 value;
         } patches[] = {
-                { offsetof(struct multiboot_header, load_addr), 0x200000 },     /* behind the header's own address */
-                { offsetof(struct multiboot_header, load_addr), 0x0f0000 },     /* before the start of the file */
+                { offsetof(struct multiboot_header, load_addr), 0x200000 }, /* behind the header's own address */
+                { offsetof(struct multiboot_header, load_addr), 0x0f0000 }, /* before the start of the file */
                 { offsetof(struct multiboot_header, load_end_addr), 0x0fffff },
                 { offsetof(struct multiboot_header, load_end_addr), 0x200000 }, /* more than there is */
                 { offsetof(struct multiboot_header, bss_end_addr), 0x100001 },

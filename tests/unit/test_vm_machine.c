@@ -17,10 +17,10 @@
 #define COUNTER_GPA 0x200000
 
 /* 32-bit code, flat segments, no IDT. */
-static const u8 code_debug_exit[] = { 0xb0, 0x21, 0xe6, 0xf4, 0xeb, 0xfe };             /* mov al, 21h; out f4h, al; jmp $ */
-static const u8 code_ud2[] = { 0x0f, 0x0b };                                            /* without an IDT: a triple fault */
+static const u8 code_debug_exit[] = { 0xb0, 0x21, 0xe6, 0xf4, 0xeb, 0xfe }; /* mov al, 21h; out f4h, al; jmp $ */
+static const u8 code_ud2[] = { 0x0f, 0x0b };                                /* without an IDT: a triple fault */
 static const u8 code_spin[] = { 0xeb, 0xfe };
-static const u8 code_halt[] = { 0xfa, 0xf4, 0xeb, 0xfd };                               /* cli; hlt; jmp back */
+static const u8 code_halt[] = { 0xfa, 0xf4, 0xeb, 0xfd }; /* cli; hlt; jmp back */
 static const u8 code_power_off[] = { 0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x34, 0x66, 0xef, 0xeb, 0xfe };
 static const u8 code_reset[] = { 0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xeb, 0xfe };
 /* mov ebx, COUNTER_GPA; inc ecx; mov [ebx], ecx; jmp back */
@@ -43,10 +43,15 @@ static struct vm *machine(const void *code, size_t len, const struct vm_config *
 }
 
 /* A small machine that has not started yet, changes applied. */
-#define MACHINE(code, ...)                                                                                            \
-        machine(code, sizeof(code),                                                                                   \
-                &(struct vm_config){ .memory = 8 * MIB, .n_cpus = 1, .engine = "interp", .console = VM_CONSOLE_NONE,  \
-                                     .debug_exit = true, __VA_ARGS__ }, NULL)
+#define MACHINE(code, ...)                              \
+        machine(code, sizeof(code),                     \
+                &(struct vm_config){ .memory = 8 * MIB, \
+                        .n_cpus = 1,                    \
+                        .engine = "interp",             \
+                        .console = VM_CONSOLE_NONE,     \
+                        .debug_exit = true,             \
+                        __VA_ARGS__ },                  \
+                NULL)
 
 static struct vm_outcome run(struct vm *vm)
 {
@@ -150,8 +155,12 @@ static void paused_means_nothing_runs(void **state)
 /* A paused machine that waits to be loaded. */
 static struct vm *blank_machine(u64 memory)
 {
-        const struct vm_config config = { .memory = memory, .n_cpus = 1, .engine = "interp", .console = VM_CONSOLE_NONE,
-                                          .debug_exit = true, .start_paused = true };
+        const struct vm_config config = { .memory = memory,
+                .n_cpus = 1,
+                .engine = "interp",
+                .console = VM_CONSOLE_NONE,
+                .debug_exit = true,
+                .start_paused = true };
         struct vm *vm = machine(code_spin, sizeof(code_spin), &config, NULL);
 
         assert_int_equal(vm_start(vm, NULL), 0);
@@ -290,8 +299,12 @@ static u64 peek(struct vm *vm, u64 gpa, unsigned size)
 
 static void linux_is_entered_with_boot_params_and_an_identity_map(void **state)
 {
-        const struct vm_config config = { .memory = 64 * MIB, .n_cpus = 1, .engine = "interp", .console = VM_CONSOLE_NONE,
-                                          .boot = VM_BOOT_LINUX64, .append = "console=ttyS0 quiet" };
+        const struct vm_config config = { .memory = 64 * MIB,
+                .n_cpus = 1,
+                .engine = "interp",
+                .console = VM_CONSOLE_NONE,
+                .boot = VM_BOOT_LINUX64,
+                .append = "console=ttyS0 quiet" };
         struct vm *vm = linux_machine(&config, NULL);
         const struct cpu_state *cpu = &vm_vcpu(vm, 0)->state;
         struct mmu_translation tr;
@@ -317,7 +330,9 @@ static void linux_is_entered_with_boot_params_and_an_identity_map(void **state)
 
 static void pvh_is_chosen_for_an_elf_with_its_note(void **state)
 {
-        const struct vm_config config = { .memory = 64 * MIB, .n_cpus = 1, .engine = "interp", .console = VM_CONSOLE_NONE };
+        const struct vm_config config = {
+                .memory = 64 * MIB, .n_cpus = 1, .engine = "interp", .console = VM_CONSOLE_NONE
+        };
         struct vm *vm = linux_machine(&config, NULL);
         const struct cpu_state *cpu = &vm_vcpu(vm, 0)->state;
 
@@ -330,7 +345,9 @@ static void pvh_is_chosen_for_an_elf_with_its_note(void **state)
 
 static void a_kernel_larger_than_memory_is_refused_with_a_hint(void **state)
 {
-        const struct vm_config config = { .memory = 8 * MIB, .n_cpus = 1, .engine = "interp", .console = VM_CONSOLE_NONE };
+        const struct vm_config config = {
+                .memory = 8 * MIB, .n_cpus = 1, .engine = "interp", .console = VM_CONSOLE_NONE
+        };
         struct err *err = NULL;
 
         assert_null(linux_machine(&config, &err));

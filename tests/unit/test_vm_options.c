@@ -9,7 +9,11 @@
 #include "vm/options.h"
 #include "vm/terminal.h"
 
-#define ARGS(...) (char *[]){ __VA_ARGS__, NULL }
+#define ARGS(...)                 \
+        (char *[])                \
+        {                         \
+                __VA_ARGS__, NULL \
+        }
 
 static int parse(char *const argv[], struct vmm_options *ret, struct err **err)
 {
@@ -40,11 +44,13 @@ static void every_option_arrives(void **state)
 {
         struct vmm_options o;
 
-        assert_int_equal(parse(ARGS("--kernel=k", "--initrd", "i", "--append", "--x --kernel", "--memory", "1G", "--cpus", "4",
-                                    "--engine", "interp", "--disk", "a,,b,bus=virtio,ro", "--disk", "c", "--net", "tap=t0",
-                                    "--console", "file", "--console-virtio", "--debug-exit", "--stats", "-", "--trace", "irq",
-                                    "--trace-file", "t", "--gdb", "1234", "--boot", "pvh"),
-                               &o, NULL), 0);
+        assert_int_equal(
+                parse(ARGS("--kernel=k", "--initrd", "i", "--append", "--x --kernel", "--memory", "1G", "--cpus", "4",
+                              "--engine", "interp", "--disk", "a,,b,bus=virtio,ro", "--disk", "c", "--net", "tap=t0",
+                              "--console", "file", "--console-virtio", "--debug-exit", "--stats", "-", "--trace", "irq",
+                              "--trace-file", "t", "--gdb", "1234", "--boot", "pvh"),
+                        &o, NULL),
+                0);
         assert_string_equal(o.vm.append, "--x --kernel");
         assert_int_equal(o.vm.memory, GIB);
         assert_int_equal(o.vm.n_cpus, 4);
@@ -141,8 +147,10 @@ static void ctrl_a_escapes_and_everything_else_passes(void **state)
         keys_give("a\x01Xb", "a", KEY_QUIT, 3);
         keys_give("\x01h", "", KEY_HELP, 2);
         keys_give("a\x01\x01"
-                  "b", "a\x01"
-                  "b", KEY_NONE, 4);
+                  "b",
+                "a\x01"
+                "b",
+                KEY_NONE, 4);
         keys_give("\x01zq", "q", KEY_NONE, 3);
 }
 

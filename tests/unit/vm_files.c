@@ -21,12 +21,22 @@ void vm_file_elf64(struct vm_file *file, u64 paddr, const void *code, size_t cod
                 char name[4];
                 u32 entry;
         } note = { { 4, 4, 18 }, "Xen", pvh_entry };
-        Elf64_Ehdr h = { .e_type = ET_EXEC, .e_machine = EM_X86_64, .e_version = 1, .e_entry = paddr, .e_phoff = sizeof(h),
-                         .e_ehsize = sizeof(h), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = pvh_entry ? 2 : 1 };
+        Elf64_Ehdr h = { .e_type = ET_EXEC,
+                .e_machine = EM_X86_64,
+                .e_version = 1,
+                .e_entry = paddr,
+                .e_phoff = sizeof(h),
+                .e_ehsize = sizeof(h),
+                .e_phentsize = sizeof(Elf64_Phdr),
+                .e_phnum = pvh_entry ? 2 : 1 };
         const u64 data = sizeof(h) + 2 * sizeof(Elf64_Phdr);
         const Elf64_Phdr ph[2] = {
-                { .p_type = PT_LOAD, .p_offset = data, .p_vaddr = 0xffffffff80000000ULL + paddr, .p_paddr = paddr,
-                  .p_filesz = code_len, .p_memsz = code_len + 4096 },
+                { .p_type = PT_LOAD,
+                        .p_offset = data,
+                        .p_vaddr = 0xffffffff80000000ULL + paddr,
+                        .p_paddr = paddr,
+                        .p_filesz = code_len,
+                        .p_memsz = code_len + 4096 },
                 { .p_type = PT_NOTE, .p_offset = data + code_len, .p_filesz = sizeof(note), .p_memsz = sizeof(note) },
         };
 
@@ -43,7 +53,8 @@ void vm_file_elf64(struct vm_file *file, u64 paddr, const void *code, size_t cod
 void vm_file_bzimage(struct vm_file *file, const void *payload, size_t len, u32 size)
 {
         u8 setup[1024] = { 0 };
-        const u32 payload_offset = 16, payload_len = (u32)len + (size ? 4 : 0), initrd_max = 0x7fffffff, cmdline_max = 2047;
+        const u32 payload_offset = 16, payload_len = (u32)len + (size ? 4 : 0), initrd_max = 0x7fffffff,
+                  cmdline_max = 2047;
         const u8 stub[16] = { 0 };
 
         setup[0x1f1] = 1; /* one more sector */

@@ -8,7 +8,8 @@ struct vm_file {
         size_t len;
 };
 
-/* An ELF64 kernel: one segment of @code at @paddr (linked to the upper half), entry at its start, a PVH note if @pvh_entry. */
+/* An ELF64 kernel: one segment of @code at @paddr (linked to the upper half), entry at its start, a PVH note if
+ * @pvh_entry. */
 void vm_file_elf64(struct vm_file *file, u64 paddr, const void *code, size_t code_len, u32 pvh_entry);
 /* A bzImage whose payload is @payload (already compressed); @size is appended as the unpacked size unless 0. */
 void vm_file_bzimage(struct vm_file *file, const void *payload, size_t len, u32 size);
