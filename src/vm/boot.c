@@ -145,10 +145,9 @@ int boot_write_cmdline(struct boot_load *load, size_t max, struct err **err)
         return boot_write(load, BOOT_CMDLINE, append, len + 1, err);
 }
 
-static int unknown_kernel(const struct boot_load *load, struct err **err)
+static int unknown_kernel(struct err **err)
 {
-        int r = err_set(
-                err, ERR_BAD_IMAGE, EINVAL, "'%s' is not a kernel that can be booted", load->config->kernel_path);
+        int r = err_set(err, ERR_BAD_IMAGE, EINVAL, "this is not a kernel that can be booted");
 
         return err_hint(err, r, "expected is a bzImage, an ELF vmlinux, a PVH kernel or a multiboot 1 kernel for x86");
 }
@@ -185,7 +184,7 @@ static int load_kernel(struct boot_load *load, struct err **err)
                 if (r < 0)
                         return r;
                 if (protocol == VM_BOOT_AUTO && !image.has_pvh_entry && !image.upper_half)
-                        return unknown_kernel(load, err); /* any program */
+                        return unknown_kernel(err); /* any program */
                 if (protocol == VM_BOOT_AUTO && image.has_pvh_entry)
                         protocol = VM_BOOT_PVH;
                 return load_elf_kernel(load, load->kernel.data, load->kernel.len, protocol, err);
@@ -195,9 +194,9 @@ static int load_kernel(struct boot_load *load, struct err **err)
                 load->protocol = VM_BOOT_MULTIBOOT;
                 return boot_multiboot(load, err);
         case KERNEL_UNKNOWN:
-                return unknown_kernel(load, err);
+                return unknown_kernel(err);
         }
-        r = err_set(err, ERR_UNSUPPORTED, EINVAL, "'%s' cannot be booted by that protocol", load->config->kernel_path);
+        r = err_set(err, ERR_UNSUPPORTED, EINVAL, "this file cannot be booted by that protocol");
         return err_hint(err, r, "leave out --boot to let the file decide");
 }
 
