@@ -210,7 +210,6 @@ int loop_run(struct loop *loop, struct err **err)
 
         loop->thread = pthread_self();
         __atomic_store_n(&loop->running, true, __ATOMIC_RELEASE);
-        mailbox_drain(loop);
         while (!__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE)) {
                 r = uv_run(&loop->uv, UV_RUN_DEFAULT);
                 if (r < 0)

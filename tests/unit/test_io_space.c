@@ -56,6 +56,7 @@ static void device_write(void *opaque, u64 offset, u64 value, unsigned size)
         struct device *d = opaque;
 
         note(d, offset, size);
+        assert_true(size == 8 || value >> (size * 8) == 0);
         memcpy(d->bytes + offset, &value, size);
 }
 

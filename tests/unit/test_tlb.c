@@ -156,6 +156,18 @@ static void context_flush_spares_other_pcids(void **state)
         assert_true(hits(tlb, GVA));
 }
 
+static void context_flush_is_not_undone_by_keep(void **state)
+{
+        struct soft_tlb *tlb = *state;
+
+        tlb_switch_pcid(tlb, 1, false);
+        fill(tlb, GVA, 1);
+        tlb_flush_context(tlb);
+        tlb_switch_pcid(tlb, 2, false);
+        tlb_switch_pcid(tlb, 1, true);
+        assert_false(hits(tlb, GVA));
+}
+
 static void pcids_do_not_see_each_other(void **state)
 {
         struct soft_tlb *tlb = *state;
@@ -330,6 +342,19 @@ static void large_page_between_two_known_ranges_is_remembered(void **state)
         tlb_fill(tlb, TLB_KERNEL, MMU_READ, inside, PAGE_AT(5), &huge, true);
         tlb_flush_page(tlb, 100 * GIB + 500 * MIB + PAGE_SIZE); /* not the same slot */
         assert_false(hits(tlb, inside));
+}
+
+static void neighbouring_large_pages_are_remembered_in_any_order(void **state)
+{
+        static const u64 bases[] = { GVA + 64 * MIB + 8 * PAGE_SIZE, GVA, GVA + 32 * MIB + 16 * PAGE_SIZE };
+        struct soft_tlb *tlb = *state;
+
+        for (size_t flushed = 0; flushed < 3; flushed++) {
+                for (size_t i = 0; i < 3; i++)
+                        tlb_fill(tlb, TLB_KERNEL, MMU_READ, bases[i], PAGE_AT(i), &large, true);
+                tlb_flush_page(tlb, bases[flushed] + 3 * PAGE_SIZE);
+                assert_false(hits(tlb, bases[flushed]));
+        }
 }
 
 static void many_distant_large_pages_are_all_remembered(void **state)
@@ -619,6 +644,7 @@ int main(void)
                 TEST(address_zero_can_be_entered),
                 TEST(context_flush_forgets_the_current_space),
                 TEST(context_flush_spares_other_pcids),
+                TEST(context_flush_is_not_undone_by_keep),
                 TEST(pcids_do_not_see_each_other),
                 TEST(keep_finds_what_the_pcid_had),
                 TEST(switch_without_keep_forgets_that_pcid_only),
@@ -631,6 +657,7 @@ int main(void)
                 TEST(large_page_of_another_pcid_is_not_forgotten),
                 TEST(page_flush_outside_large_pages_stays_small),
                 TEST(large_page_between_two_known_ranges_is_remembered),
+                TEST(neighbouring_large_pages_are_remembered_in_any_order),
                 TEST(many_distant_large_pages_are_all_remembered),
                 TEST(dropped_writes_are_seen_again_and_reads_stay),
                 TEST(dropping_writes_reaches_kept_pcids),
