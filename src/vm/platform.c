@@ -134,6 +134,15 @@ static u64 hypercall(void *opaque, struct vcpu *vcpu, u64 nr, const u64 args[4])
         return (u64)reached;
 }
 
+static void tsc_changed(void *opaque, struct vcpu *vcpu)
+{
+        struct vm *vm = opaque;
+
+        lock_devices(vm);
+        lapic_tsc_changed(vm->board.lapics, vcpu->index);
+        unlock_devices(vm);
+}
+
 static void ferr(void *opaque, struct vcpu *vcpu)
 {
         struct vm *vm = opaque;
@@ -153,6 +162,7 @@ const struct cpu_platform_ops vm_platform_ops = {
         .sipi_vector = sipi_vector,
         .kvmclock_write = kvmclock_write,
         .hypercall = hypercall,
+        .tsc_changed = tsc_changed,
         .ferr = ferr,
 };
 
