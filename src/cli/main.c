@@ -18,10 +18,9 @@ static const struct command commands[] = {
 
 static void print_command(const char *path, const struct command *command)
 {
-        char name[128];
+        const int used = printf("  %s %s %s", path, command->name, command->arguments);
 
-        snprintf(name, sizeof(name), "%s %s %s", path, command->name, command->arguments);
-        printf("  %-44s %s\n", name, command->summary);
+        printf("%*s %s\n", MAX(46 - used, 0), "", command->summary);
 }
 
 static void print_commands(const char *path, const struct command *table)

@@ -24,6 +24,11 @@
 #include <elf.h>
 #include <unistd.h>
 
+/* <sys/user.h> and <elf.h> have names that our headers define. */
+#undef PAGE_SIZE
+#undef PAGE_MASK
+#undef PF_W
+
 #include "base/cleanup.h"
 #include "cpu/cpu.h"
 

@@ -397,7 +397,6 @@ static uop_fn *rule_frame(struct decoding *d, struct uop *u, unsigned what)
         }
 }
 
-#define NO_REG 0xff
 /* arg: 0 bt, 1 bts, 2 btr, 3 btc */
 static uop_fn *rule_bit(struct decoding *d, struct uop *u, unsigned which)
 {

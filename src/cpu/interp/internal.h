@@ -214,6 +214,8 @@ void mem_or_byte_system(struct interp *in, const struct uop *u, u64 linear, u8 b
 
 /* The linear address of @u's memory operand for an access of @size bytes; segment checks (#GP, #SS) in any mode. */
 u64 ea_linear(struct interp *in, const struct uop *u, unsigned size, enum mmu_access access);
+/* The same @extra bytes further on. */
+u64 ea_linear_plus(struct interp *in, const struct uop *u, s64 extra, unsigned size, enum mmu_access access);
 /* The same for @offset in segment @seg. */
 u64 seg_linear(struct interp *in, const struct uop *u, unsigned seg, u64 offset, unsigned size, enum mmu_access access);
 /* The operand's offset without segment base and checks (LEA, invlpg, far pointers). */

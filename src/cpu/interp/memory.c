@@ -371,11 +371,14 @@ void mem_rmw_end(struct interp *in, struct mem_rmw *rmw)
 
 /* ---- effective addresses ---- */
 
+static u64 truncate_offset(const struct uop *u, u64 offset)
+{
+        return u->addr_size == 8 ? offset : u->addr_size == 4 ? (u32)offset : (u16)offset;
+}
+
 u64 ea_offset(const struct interp *in, const struct uop *u)
 {
-        const u64 offset = in->regs[u->base] + (in->regs[u->index] << u->scale) + (u64)u->disp;
-
-        return u->addr_size == 8 ? offset : u->addr_size == 4 ? (u32)offset : (u16)offset;
+        return truncate_offset(u, in->regs[u->base] + (in->regs[u->index] << u->scale) + (u64)u->disp);
 }
 
 /* Segment limit and rights in protected, compatibility and real mode. SDM 3A, 5.3 and 5.5. */
@@ -410,12 +413,17 @@ u64 seg_linear(struct interp *in, const struct uop *u, unsigned seg, u64 offset,
         return (u32)(in->cpu->seg[seg].base + offset);
 }
 
-u64 ea_linear(struct interp *in, const struct uop *u, unsigned size, enum mmu_access access)
+u64 ea_linear_plus(struct interp *in, const struct uop *u, s64 extra, unsigned size, enum mmu_access access)
 {
         unsigned seg = u->seg;
 
         /* 64-bit code addresses through RSP or RBP fault as stack accesses although the segment is flat. */
         if (seg == SEG_FLAT && (u->base == RSP || u->base == RBP))
                 seg = SEG_SS;
-        return seg_linear(in, u, seg, ea_offset(in, u), size, access);
+        return seg_linear(in, u, seg, truncate_offset(u, ea_offset(in, u) + (u64)extra), size, access);
+}
+
+u64 ea_linear(struct interp *in, const struct uop *u, unsigned size, enum mmu_access access)
+{
+        return ea_linear_plus(in, u, 0, size, access);
 }

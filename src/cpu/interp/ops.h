@@ -7,6 +7,9 @@
 
 #include "internal.h"
 
+/* uop.r2 of a bit test whose bit is the immediate. */
+#define NO_REG 0xff
+
 #define REG(T, offset) (*(T *)((u8 *)in->regs + (offset)))
 
 /* A write of a 32-bit register clears the upper half. */

@@ -276,35 +276,19 @@ const struct uop *op_push_any(struct interp *in, const struct uop *u)
         SLOW_NEXT(u);
 }
 
+/* POP to memory: an address based on the stack pointer uses it as POP leaves it. */
+BODY_HANDLER(pop_m)
+{
+        const u64 value = peek_any(in, u, 0, u->size);
+        const s64 popped = u->base == RSP ? u->size : 0;
+
+        mem_write(in, u, ea_linear_plus(in, u, popped, u->size, MMU_WRITE), value, u->size);
+        stack_pointer_set(in, u, in->regs[RSP] + u->size);
+}
+
 const struct uop *op_pop_any(struct interp *in, const struct uop *u)
 {
-        const u64 old_sp = in->regs[RSP];
-        u64 value;
-
-        if (!(u->flags & UOP_MEM))
-                return pop_r_slow(in, u);
-        value = peek_any(in, u, 0, u->size);
-        /* An address based on the stack pointer uses it as POP left it; a fault puts it back. */
-        stack_pointer_set(in, u, old_sp + u->size);
-        {
-                const u64 new_sp = in->regs[RSP];
-                u64 linear;
-
-                /* ea_linear may raise on its own, so compute with the new pointer but fault with the old one. */
-                if (u->base == RSP) {
-                        struct uop shifted = *u;
-
-                        in->regs[RSP] = old_sp;
-                        shifted.disp += (s64)(new_sp - old_sp);
-                        linear = ea_linear(in, &shifted, u->size, MMU_WRITE);
-                } else {
-                        in->regs[RSP] = old_sp;
-                        linear = ea_linear(in, u, u->size, MMU_WRITE);
-                }
-                mem_write(in, u, linear, value, u->size);
-                in->regs[RSP] = new_sp;
-        }
-        SLOW_NEXT(u);
+        return u->flags & UOP_MEM ? pop_m(in, u) : pop_r_slow(in, u);
 }
 
 const struct uop *op_call_any(struct interp *in, const struct uop *u)

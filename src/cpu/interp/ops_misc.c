@@ -236,17 +236,12 @@ static void bit_operate(struct interp *in, const struct uop *u, u64 *value, u64 
         }
 }
 
-#define NO_REG 0xff
-
 /* The linear address of the operand that holds bit @bit: a register offset is signed and reaches beyond the operand. SDM 2A, BT. */
 static u64 bit_linear(struct interp *in, const struct uop *u, s64 bit, enum mmu_access access)
 {
-        struct uop shifted = *u;
         const unsigned shift = u->size == 8 ? 6 : u->size == 4 ? 5 : 4;
 
-        if (u->r2 != NO_REG)
-                shifted.disp += (bit >> shift) * u->size;
-        return ea_linear(in, &shifted, u->size, access);
+        return ea_linear_plus(in, u, u->r2 != NO_REG ? (bit >> shift) * u->size : 0, u->size, access);
 }
 
 BODY_HANDLER(op_bit)

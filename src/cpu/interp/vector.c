@@ -55,13 +55,11 @@ BODY_HANDLER(op_maskmov)
                 vector_get(in, u->r1, data);
         /* All elements are looked at before any changes, so that a fault leaves nothing half-written. */
         for (unsigned i = 0; i < n; i++) {
-                struct uop element = *u;
                 u64 linear, value = 0;
 
                 if (!mask_bit(mask, i, u->size))
                         continue;
-                element.disp += i * u->size;
-                linear = ea_linear(in, &element, u->size, store ? MMU_WRITE : MMU_READ);
+                linear = ea_linear_plus(in, u, i * u->size, u->size, store ? MMU_WRITE : MMU_READ);
                 if (store) {
                         mem_probe_write(in, u, linear, u->size);
                 } else {
@@ -74,14 +72,12 @@ BODY_HANDLER(op_maskmov)
                 return;
         }
         for (unsigned i = 0; i < n; i++) {
-                struct uop element = *u;
                 u64 value = 0;
 
                 if (!mask_bit(mask, i, u->size))
                         continue;
-                element.disp += i * u->size;
                 memcpy(&value, data + i * u->size, u->size);
-                mem_write(in, u, ea_linear(in, &element, u->size, MMU_WRITE), value, u->size);
+                mem_write(in, u, ea_linear_plus(in, u, i * u->size, u->size, MMU_WRITE), value, u->size);
         }
 }
 
@@ -120,7 +116,7 @@ BODY_HANDLER(op_maskmov_bytes)
                 __asm__ volatile("movd %%mm0, %%eax" : : : "eax", "memory");
 }
 
-/* ---- gathers: r1 destination, r2 mask, index a vector register; size bytes of an element; aux = elements | index bytes << 8 ---- */
+/* ---- gathers: r1 destination, r2 mask, imm the index vector register; size bytes of an element; aux = elements | index bytes << 8 ---- */
 
 BODY_HANDLER(op_gather)
 {
@@ -129,7 +125,7 @@ BODY_HANDLER(op_gather)
 
         vector_get(in, u->r1, dst);
         vector_get(in, u->r2, mask);
-        vector_get(in, u->index, index);
+        vector_get(in, (unsigned)u->imm, index);
         /* Sign bits select; a fault leaves what was gathered so far, with its mask elements cleared. SDM 2C, VGATHERDPS. */
         for (unsigned i = 0; i < n; i++) {
                 const u8 on = mask_bit(mask, i, size) ? 0xff : 0;
@@ -138,7 +134,6 @@ BODY_HANDLER(op_gather)
         }
         memset(mask + n * size, 0, sizeof(mask) - n * size);
         for (unsigned i = 0; i < n; i++) {
-                struct uop element = *u;
                 s64 offset = 0;
                 u64 value;
 
@@ -147,11 +142,10 @@ BODY_HANDLER(op_gather)
                 memcpy(&offset, index + i * index_size, index_size);
                 if (index_size == 4)
                         offset = (s32)offset;
-                element.index = REG_ZERO;
-                element.disp += offset * (1 << u->scale);
+                offset *= 1 << u->scale;
                 vector_put(in, u->r1, dst);
                 vector_put(in, u->r2, mask);
-                value = mem_read(in, u, ea_linear(in, &element, size, MMU_READ), size);
+                value = mem_read(in, u, ea_linear_plus(in, u, offset, size, MMU_READ), size);
                 memcpy(dst + i * size, &value, size);
                 memset(mask + i * size, 0, size);
         }
@@ -177,8 +171,9 @@ static uop_fn *gather_setup(struct decoding *d, struct uop *u, const struct gath
 
         u->r1 = (u8)ZydisRegisterGetId(d->ops[0].reg.value);
         u->r2 = (u8)ZydisRegisterGetId(d->ops[2].reg.value);
-        u->index = (u8)ZydisRegisterGetId(d->ops[1].mem.index);
-        if (u->r1 == u->r2 || u->r1 == u->index || u->r2 == u->index)
+        u->imm = (u64)ZydisRegisterGetId(d->ops[1].mem.index);
+        u->index = REG_ZERO;
+        if (u->r1 == u->r2 || u->r1 == u->imm || u->r2 == u->imm)
                 return op_undefined;
         u->size = g->size;
         u->aux = (u16)(n | (unsigned)g->index_size << 8);

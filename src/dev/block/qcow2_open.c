@@ -406,7 +406,7 @@ static int read_and_load(struct qcow2 *q, const struct block_options *options, c
         /* Everything that describes the image is in the first cluster, whose size is not known yet. */
         const size_t n = MIN(q->file.size, BIT(QCOW2_CLUSTER_BITS_MAX));
         _cleanup_free_ u8 *head = malloc(MAX(n, 1U));
-        struct header h;
+        struct header h = { 0 };
         int r;
 
         if (!head)
