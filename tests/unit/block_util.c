@@ -106,7 +106,7 @@ int disk_io(struct block_device *dev, enum block_op op, unsigned flags, u64 offs
                 u64 len = req.n_iov + 1 == ARRAY_SIZE(iov) ? bytes - at : next_random(&state) % (bytes / 3 + 2);
 
                 len = MIN(len, bytes - at);
-                iov[req.n_iov++] = (struct iovec){ .iov_base = (u8 *)buf + at, .iov_len = len };
+                iov[req.n_iov++] = (struct iovec){ .iov_base = buf ? (u8 *)buf + at : NULL, .iov_len = len };
                 at += len;
         }
         block_submit(dev, &req);

@@ -509,8 +509,8 @@ static void model_add(struct model *m, enum tlb_mode mode, enum mmu_access acces
 static void model_fill(struct model *m)
 {
         static const struct mmu_translation *const sizes[] = { &small, &small, &small, &small, &small, &small, &small, &large, &huge };
-        const enum tlb_mode mode = next_random(m, TLB_MODES);
-        const enum mmu_access access = next_random(m, 3);
+        const enum tlb_mode mode = (enum tlb_mode)next_random(m, TLB_MODES);
+        const enum mmu_access access = (enum mmu_access)next_random(m, 3);
         const bool writable = access == MMU_WRITE || next_random(m, 2);
         const struct mmu_translation *tr = sizes[next_random(m, ARRAY_SIZE(sizes))];
         const u64 page = random_page(m);
@@ -526,8 +526,8 @@ static void model_fill(struct model *m)
 
 static void model_look_up(struct model *m)
 {
-        const enum tlb_mode mode = next_random(m, TLB_MODES);
-        const enum mmu_access access = next_random(m, 3);
+        const enum tlb_mode mode = (enum tlb_mode)next_random(m, TLB_MODES);
+        const enum mmu_access access = (enum mmu_access)next_random(m, 3);
         const u64 page = random_page(m);
         const void *hva = tlb_lookup(m->tlb, mode, access, page);
 

@@ -176,7 +176,7 @@ static void setup_header_ends_where_it_says(void **state)
         make_bzimage(0);
         file.data[0x202 + 0x66] = 0xee; /* first byte behind the header */
         assert_int_equal(kernel_image_setup_header(file.data, file.len, header, NULL), 0);
-        assert_memory_equal(header + 0x202 - SETUP_HEADER_OFFSET, "HdrS", 4);
+        assert_memory_equal(header + (0x202 - SETUP_HEADER_OFFSET), "HdrS", 4);
         assert_int_equal(header[0x202 + 0x66 - SETUP_HEADER_OFFSET], 0);
 }
 
