@@ -340,7 +340,8 @@ int board_assemble(struct vm *vm, struct err **err)
         board_resources_close(&res);
         clock_gettime(CLOCK_REALTIME, &now);
         vm->board.start_wall_ns = (u64)now.tv_sec * NSEC_PER_SEC + (u64)now.tv_nsec;
-        vm->board.start_ns = clock_now_ns();
+        vm_sample_clocks(vm);
+        vm->board.start_ns = vm->board.sample_ns;
         return r;
 }
 

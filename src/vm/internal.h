@@ -26,6 +26,7 @@ struct board {
         struct acpi_tables acpi;
         u64 start_ns;      /* clock_now_ns() at which the guest's kvmclock was 0 */
         u64 start_wall_ns; /* the same moment as UTC since 1970 */
+        u64 sample_tsc, sample_ns; /* the host's clocks at one moment, which all kvmclock pages are made from */
 };
 
 struct vm_cpu {
@@ -96,6 +97,9 @@ extern const struct cpu_platform_ops vm_platform_ops;
 extern const struct lapic_ops vm_lapic_ops;
 /* Writes the paravirtual clock pages anew, after a time in which the guest did not run. */
 void vm_refresh_clocks(struct vm *vm);
+void vm_sample_clocks(struct vm *vm);
+/* Reset state plus what firmware programs into every CPU. */
+void vm_cpu_power_up(struct vcpu *vcpu);
 
 /* ---- board.c ---- */
 

@@ -261,6 +261,17 @@ static int create_vcpus(struct vm *vm, struct err **err)
 }
 
 /* The vCPUs' states exist before their engines' parts, because the board puts the kernel's entry into the first one. */
+/* What firmware would have left: memory is write-back by default, with the fixed ranges in force. SDM 3A, 11.11.2.1. */
+#define MTRR_WRITE_BACK_ENABLED 0xc06
+
+void vm_cpu_power_up(struct vcpu *vcpu)
+{
+        cpu_state_reset(&vcpu->state, vcpu->index == 0);
+        vcpu->state.mtrr_def_type = MTRR_WRITE_BACK_ENABLED;
+        for (size_t i = 0; i < ARRAY_SIZE(vcpu->state.mtrr_fixed); i++)
+                vcpu->state.mtrr_fixed[i] = 0x0606060606060606; /* write-back */
+}
+
 static int prepare_vcpus(struct vm *vm, struct err **err)
 {
         const size_t size = vm->config.n_cpus * sizeof(*vm->cpus);
@@ -279,7 +290,7 @@ static int prepare_vcpus(struct vm *vm, struct err **err)
                 vcpu->ports = &vm->ports;
                 vcpu->platform = &vm_platform_ops;
                 vcpu->platform_opaque = vm;
-                cpu_state_reset(&vcpu->state, i == 0);
+                vm_cpu_power_up(vcpu);
                 /* The guest's time stamp counter starts at 0 for all of them at the same moment. */
                 vcpu->state.tsc_offset = i ? vm->cpus[0].vcpu.state.tsc_offset : -clock_tsc();
         }

@@ -55,7 +55,7 @@ static void leave_sleep(struct vm *vm)
                 struct vcpu *vcpu = &vm->cpus[i].vcpu;
                 u64 tsc_offset = vcpu->state.tsc_offset;
 
-                cpu_state_reset(&vcpu->state, i == 0);
+                vm_cpu_power_up(vcpu);
                 vcpu->state.tsc_offset = tsc_offset;
                 if (i == 0) /* ACPI 5.2.10: CS = vector >> 4, IP = its low four bits */
                         boot_enter_real(&vcpu->state, (u16)(vector >> 4), (u16)(vector & 0xf));

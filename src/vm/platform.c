@@ -87,13 +87,20 @@ static u8 sipi_vector(void *opaque, struct vcpu *vcpu)
         return vector;
 }
 
+/* One moment by both clocks, for all vCPUs: TSC_STABLE promises that their pages are the same line, not parallel ones. */
+void vm_sample_clocks(struct vm *vm)
+{
+        vm->board.sample_tsc = clock_tsc();
+        vm->board.sample_ns = clock_now_ns();
+}
+
 /* The host's TSC is taken as constant and synchronous, as is the guest's, so one filling of the page lasts until
  * the next pause. */
 static void fill_system_time(struct vm *vm, struct vcpu *vcpu, u64 msr, u8 flags)
 {
         struct kvmclock_time time = {
-                .tsc = clock_tsc() + vcpu->state.tsc_offset,
-                .system_ns = clock_now_ns() - vm->board.start_ns,
+                .tsc = vm->board.sample_tsc + vcpu->state.tsc_offset,
+                .system_ns = vm->board.sample_ns - vm->board.start_ns,
                 .tsc_hz = clock_tsc_hz(),
                 .flags = (u8)(KVMCLOCK_TSC_STABLE | flags),
         };
@@ -116,11 +123,12 @@ void vm_refresh_clocks(struct vm *vm)
 {
         if (vm->engine_caps & ENGINE_CAP_KERNEL_IRQCHIP)
                 return; /* the kernel keeps the clock pages too */
+        vm_sample_clocks(vm);
         for (unsigned i = 0; i < vm->n_cpus; i++)
                 fill_system_time(vm, &vm->cpus[i].vcpu, vm->cpus[i].vcpu.state.kvm_system_time, KVMCLOCK_GUEST_STOPPED);
 }
 
-/* None is offered in CPUID so far. */
+/* None is offered in CPUID so far; guests that call without asking get those that exist. */
 static u64 hypercall(void *opaque, struct vcpu *vcpu, u64 nr, const u64 args[4])
 {
         struct vm *vm = opaque;
