@@ -25,7 +25,7 @@ static void tsc_measure(void)
         }
         /* Hypervisors report kHz at 40000010H (VMware's convention, KVM follows it). */
         __cpuid(1, eax, ebx, ecx, edx);
-        if (ecx & bit_OSXSAVE && ecx >> 31) {
+        if (ecx >> 31) {
                 __cpuid(0x40000000, eax, ebx, ecx, edx);
                 if (eax >= 0x40000010) {
                         __cpuid(0x40000010, eax, ebx, ecx, edx);

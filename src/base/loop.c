@@ -4,8 +4,9 @@
  * behind one timerfd. libuv's handles may only be touched on the loop's thread, so other threads append to a mailbox and
  * wake the loop with uv_async_send, the only thread-safe call libuv has.
  *
- * A loop_fd that is removed may still have a queued mailbox message or a callback in flight: `removed` is set first (under
- * the device lock, which callbacks hold), memory is freed when libuv has closed the handle.
+ * A loop_fd has one message of its own, so telling the loop's thread about it cannot fail: while that is queued it stands for all
+ * changes. One that is removed may still be queued or have a callback in flight: `removed` is set first (under the device lock, which
+ * callbacks hold), memory is freed when libuv has closed the handle.
  *
  * Guests program timers: one that is set again in the past each time it fires may take no more than TIMERS_A_ROUND calls before
  * the lock is let go and descriptors and messages have their turn. */
@@ -28,6 +29,8 @@ struct message {
         struct message *next;
         void (*fn)(void *opaque);
         void *opaque;
+        bool allocated; /* for this one call */
+        bool queued;    /* atomic; set by who appends it, cleared before the call */
 };
 
 struct loop {
@@ -51,8 +54,8 @@ struct loop_fd {
         void (*fn)(void *opaque, int revents);
         void *opaque;
         int fd, events;
-        unsigned pending; /* atomic: mailbox messages that still point here */
         bool removed, started;
+        struct message message;
 };
 
 static void lock_callbacks(struct loop *loop)
@@ -78,12 +81,29 @@ static void mailbox_drain(struct loop *loop)
         pthread_mutex_unlock(&loop->mailbox_lock);
 
         for (; m; m = next) {
+                const bool allocated = m->allocated; /* the call may free what the message is part of */
+
                 next = m->next;
                 lock_callbacks(loop);
+                /* Under the lock: who finds it still set may rely on the call seeing what he changed. */
+                __atomic_store_n(&m->queued, false, __ATOMIC_RELEASE);
                 m->fn(m->opaque);
                 unlock_callbacks(loop);
-                free(m);
+                if (allocated)
+                        free(m);
         }
+}
+
+static void mailbox_append(struct loop *loop, struct message *m)
+{
+        if (__atomic_exchange_n(&m->queued, true, __ATOMIC_ACQ_REL))
+                return;
+        m->next = NULL;
+        pthread_mutex_lock(&loop->mailbox_lock);
+        *loop->mailbox_tail = m;
+        loop->mailbox_tail = &m->next;
+        pthread_mutex_unlock(&loop->mailbox_lock);
+        uv_async_send(&loop->wake);
 }
 
 static void on_wake(uv_async_t *async)
@@ -231,12 +251,8 @@ int loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque)
 
         if (!m)
                 return -ENOMEM;
-        *m = (struct message){ .fn = fn, .opaque = opaque };
-        pthread_mutex_lock(&loop->mailbox_lock);
-        *loop->mailbox_tail = m;
-        loop->mailbox_tail = &m->next;
-        pthread_mutex_unlock(&loop->mailbox_lock);
-        uv_async_send(&loop->wake);
+        *m = (struct message){ .fn = fn, .opaque = opaque, .allocated = true };
+        mailbox_append(loop, m);
         return 0;
 }
 
@@ -283,13 +299,9 @@ static void fd_update(struct loop_fd *lfd)
                 uv_poll_stop(&lfd->poll);
 }
 
-/* The last message about a descriptor does the work; earlier ones may already speak of a removed one. */
 static void fd_update_message(void *opaque)
 {
-        struct loop_fd *lfd = opaque;
-
-        if (__atomic_sub_fetch(&lfd->pending, 1, __ATOMIC_ACQ_REL) == 0)
-                fd_update(lfd);
+        fd_update(opaque);
 }
 
 static void fd_update_anywhere(struct loop_fd *lfd)
@@ -298,13 +310,10 @@ static void fd_update_anywhere(struct loop_fd *lfd)
         const bool here = !__atomic_load_n(&loop->running, __ATOMIC_ACQUIRE) ||
                           pthread_equal(loop->thread, pthread_self());
 
-        if (here && __atomic_load_n(&lfd->pending, __ATOMIC_ACQUIRE) == 0) {
+        if (here && !__atomic_load_n(&lfd->message.queued, __ATOMIC_ACQUIRE))
                 fd_update(lfd);
-                return;
-        }
-        __atomic_add_fetch(&lfd->pending, 1, __ATOMIC_ACQ_REL);
-        if (loop_post(loop, fd_update_message, lfd) < 0)
-                __atomic_sub_fetch(&lfd->pending, 1, __ATOMIC_ACQ_REL);
+        else
+                mailbox_append(loop, &lfd->message);
 }
 
 struct loop_fd *loop_fd_add(struct loop *loop, int fd, int events, void (*fn)(void *opaque, int revents), void *opaque,
@@ -327,6 +336,7 @@ struct loop_fd *loop_fd_add(struct loop *loop, int fd, int events, void (*fn)(vo
         lfd->events = events;
         lfd->fn = fn;
         lfd->opaque = opaque;
+        lfd->message = (struct message){ .fn = fd_update_message, .opaque = lfd };
         fd_update_anywhere(lfd);
         return lfd;
 }

@@ -1,8 +1,9 @@
 /* The event loop of a thread: file descriptors and nanosecond timers, on libuv.
  *
  * A loop belongs to the thread that calls loop_run. It may have a lock (the machine's device lock): then every callback
- * runs with the lock held, and loop_timer_* may be called by any thread that holds the lock. The other functions are
- * thread-safe by themselves: from another thread they are queued in the loop's mailbox.
+ * runs with the lock held, and loop_timer_* and loop_fd_* may be called by any thread that holds the lock; from another thread changes
+ * of descriptors are queued in the loop's mailbox. Without a lock they are for the loop's thread only (or before loop_run).
+ * loop_post and loop_stop are thread-safe by themselves.
  *
  * Lifetime: loop_fd_remove stops callbacks at once when called under the lock (or on the loop's thread); the file
  * descriptor itself stays the caller's. */
