@@ -16,6 +16,7 @@
 #include "dev/pm.h"
 #include "dev/rtc.h"
 #include "dev/uart.h"
+#include "input.h"
 
 #define CPUS 3
 
@@ -36,25 +37,6 @@ struct board {
         unsigned cpu;
         u64 tsc;
 };
-
-struct input {
-        const u8 *p;
-        size_t left;
-};
-
-static u64 take(struct input *in, unsigned bytes)
-{
-        u64 v = 0;
-
-        while (bytes--) {
-                v = v << 8 | (in->left ? *in->p : 0);
-                if (in->left) {
-                        in->p++;
-                        in->left--;
-                }
-        }
-        return v;
-}
 
 /* ---- what the board gives ---- */
 
@@ -102,7 +84,7 @@ static void on_room(void *opaque)
         uart_receive(b->uart, (const u8 *)"room", 4);
 }
 
-static void require(int r)
+static void require_ok(int r)
 {
         if (r < 0)
                 abort();
@@ -126,27 +108,27 @@ static struct board *board_new(void)
         b->env = (struct device_env){
                 .ports = &b->ports, .lock = &b->lock, .counters = &b->counters, .irq = env_irq, .stop = env_stop, .add = env_add,
         };
-        require(guest_memory_new(64 * KIB, &b->lock, &b->counters, &b->env.memory, NULL));
+        require_ok(guest_memory_new(64 * KIB, &b->lock, &b->counters, &b->env.memory, NULL));
         b->env.loop = loop_new(&b->lock, NULL);
         if (!b->env.loop)
                 abort();
-        require(lapic_set_new(&b->env, CPUS, &lapic_ops, b, &b->lapics, NULL));
-        require(pic_new(&b->env, (struct irq_line){ lapic_extint_set, b->lapics, 0 }, &b->pic, NULL));
+        require_ok(lapic_set_new(&b->env, CPUS, &lapic_ops, b, &b->lapics, NULL));
+        require_ok(pic_new(&b->env, (struct irq_line){ lapic_extint_set, b->lapics, 0 }, &b->pic, NULL));
         lapic_attach_pic(b->lapics, pic_ack, b->pic);
-        require(ioapic_new(&b->env, b->lapics, 0, &b->ioapic, NULL));
+        require_ok(ioapic_new(&b->env, b->lapics, 0, &b->ioapic, NULL));
         sinks[0] = (struct irq_line){ pic_irq_set, b->pic, 0 };
         sinks[1] = (struct irq_line){ ioapic_gsi_set, b->ioapic, 0 };
-        require(irq_router_new(&b->env, sinks, 2, &b->router, NULL));
-        require(pit_new(&b->env, &b->pit, NULL));
-        require(rtc_new(&b->env, &rtc, &b->rtc, NULL));
-        require(pm_new(&b->env, &pm, &b->pm, NULL));
-        require(pm_claim_reset_port(b->pm, NULL));
-        require(i8042_new(&b->env, b->pit, &i8042, NULL));
-        require(fw_cfg_new(&b->env, &fw_cfg, NULL));
-        require(fw_cfg_add_file(fw_cfg, "etc/fuzz", "fuzzing", 7, NULL));
-        require(uart_new(&b->env, UART_COM1_PORT, UART_COM1_GSI, 0, &host, &b->uart, NULL));
-        require(debug_exit_new(&b->env, NULL));
-        require(testdev_new(&b->env, NULL));
+        require_ok(irq_router_new(&b->env, sinks, 2, &b->router, NULL));
+        require_ok(pit_new(&b->env, &b->pit, NULL));
+        require_ok(rtc_new(&b->env, &rtc, &b->rtc, NULL));
+        require_ok(pm_new(&b->env, &pm, &b->pm, NULL));
+        require_ok(pm_claim_reset_port(b->pm, NULL));
+        require_ok(i8042_new(&b->env, b->pit, &i8042, NULL));
+        require_ok(fw_cfg_new(&b->env, &fw_cfg, NULL));
+        require_ok(fw_cfg_add_file(fw_cfg, "etc/fuzz", "fuzzing", 7, NULL));
+        require_ok(uart_new(&b->env, UART_COM1_PORT, UART_COM1_GSI, 0, &host, &b->uart, NULL));
+        require_ok(debug_exit_new(&b->env, NULL));
+        require_ok(testdev_new(&b->env, NULL));
         return b;
 }
 

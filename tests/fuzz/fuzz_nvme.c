@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "dev/nvme.h"
+#include "input.h"
 
 #define RAM_SIZE (256 * KIB)
 #define DISK_SIZE (64 * KIB)
@@ -29,31 +30,6 @@ struct machine {
         struct pci_device *pci;
         u32 tail[QUEUES], head[QUEUES];
 };
-
-struct input {
-        const u8 *p;
-        size_t left;
-};
-
-static u64 take(struct input *in, unsigned bytes)
-{
-        u64 v = 0;
-
-        while (bytes--) {
-                v = v << 8 | (in->left ? *in->p : 0);
-                if (in->left) {
-                        in->p++;
-                        in->left--;
-                }
-        }
-        return v;
-}
-
-static void require(bool ok)
-{
-        if (!ok)
-                abort();
-}
 
 /* ---- the board ---- */
 

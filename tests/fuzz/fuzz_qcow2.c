@@ -12,37 +12,13 @@
 
 #include "base/log.h"
 #include "dev/block/internal.h"
+#include "input.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
 #define CLUSTER 512U
 #define DISK_SECTORS 256U
 #define REQUEST_MAX (16 * KIB)
-
-struct input {
-        const u8 *p;
-        size_t left;
-};
-
-static u64 take(struct input *in, unsigned bytes)
-{
-        u64 v = 0;
-
-        while (bytes--) {
-                v = v << 8 | (in->left ? *in->p : 0);
-                if (in->left) {
-                        in->p++;
-                        in->left--;
-                }
-        }
-        return v;
-}
-
-static void require(bool ok)
-{
-        if (!ok)
-                abort();
-}
 
 static void put(u8 *p, unsigned size, u64 value)
 {

@@ -17,6 +17,7 @@
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/virtio.h"
+#include "input.h"
 
 #define RAM_SIZE (256 * KIB)
 #define DEVICES 4 /* slots 1..4 */
@@ -36,31 +37,6 @@ struct machine {
         unsigned n_vdevs;
         bool wire_full, quiesced;
 };
-
-struct input {
-        const u8 *p;
-        size_t left;
-};
-
-static u64 take(struct input *in, unsigned bytes)
-{
-        u64 v = 0;
-
-        while (bytes--) {
-                v = v << 8 | (in->left ? *in->p : 0);
-                if (in->left) {
-                        in->p++;
-                        in->left--;
-                }
-        }
-        return v;
-}
-
-static void require(bool ok)
-{
-        if (!ok)
-                abort();
-}
 
 /* ---- the board ---- */
 
