@@ -242,6 +242,8 @@ struct vcpu {
 
         u32 work;              /* atomic; VCPU_WORK_*; also the futex a halted vCPU sleeps on */
         u32 nmis_posted;       /* atomic; VCPU_WORK_NMI posts not yet seen: two that come together are two */
+        pthread_mutex_t kick_lock; /* of no_kick; a leaf. All zeros is an initialised mutex on Linux */
+        bool no_kick;          /* the vCPU is between two engines: neither may be kicked */
         struct vcpu_debug debug;
         struct counters counters;
         struct err *error;     /* why run returned EXIT_FAILED */

@@ -22,8 +22,10 @@ void vcpu_post_work(struct vcpu *vcpu, u32 work)
         if ((old & work) == work)
                 return; /* whoever set it first has kicked or is about to */
         syscall(SYS_futex, &vcpu->work, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-        if (vcpu->engine && vcpu->engine->kick)
+        pthread_mutex_lock(&vcpu->kick_lock);
+        if (!vcpu->no_kick && vcpu->engine && vcpu->engine->kick)
                 vcpu->engine->kick(vcpu);
+        pthread_mutex_unlock(&vcpu->kick_lock);
 }
 
 void vcpu_wait_for_work(struct vcpu *vcpu)
@@ -40,8 +42,15 @@ static unsigned engine_number(const struct cpu_engine *engine)
         return UINT_MAX;
 }
 
+static void allow_kicks(struct vcpu *vcpu, bool allowed)
+{
+        pthread_mutex_lock(&vcpu->kick_lock);
+        vcpu->no_kick = !allowed;
+        pthread_mutex_unlock(&vcpu->kick_lock);
+}
+
 /* The new engine takes the vCPU first; only when it could is the old one's part destroyed. */
-int vcpu_set_engine(struct vcpu *vcpu, const struct cpu_engine *engine, void *machine, struct err **err)
+static int set_engine(struct vcpu *vcpu, const struct cpu_engine *engine, void *machine, struct err **err)
 {
         const struct cpu_engine *old_engine = vcpu->engine;
         void *old_data = vcpu->engine_data, *old_machine = vcpu->engine_machine;
@@ -71,6 +80,18 @@ int vcpu_set_engine(struct vcpu *vcpu, const struct cpu_engine *engine, void *ma
         if (engine->state_changed)
                 engine->state_changed(vcpu);
         return 0;
+}
+
+/* The lock is not held while engines work: they have locks of their own, under which others post work. A stopped vCPU needs no kick, it looks at
+ * its work when it runs again. */
+int vcpu_set_engine(struct vcpu *vcpu, const struct cpu_engine *engine, void *machine, struct err **err)
+{
+        int r;
+
+        allow_kicks(vcpu, false);
+        r = set_engine(vcpu, engine, machine, err);
+        allow_kicks(vcpu, true);
+        return r;
 }
 
 /* Calls @copy for each part of [gva, gva + len) that lies in one page; stops where nothing is mapped. */

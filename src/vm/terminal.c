@@ -20,8 +20,11 @@ bool terminal_raw(void)
 
         if (!isatty(STDIN_FILENO))
                 return false;
-        if (tcgetpgrp(STDIN_FILENO) != getpgrp())
-                return true; /* in the background; SIGCONT tells when that changes */
+        const pid_t foreground = tcgetpgrp(STDIN_FILENO);
+
+        /* In the background; SIGCONT tells when that changes. A terminal that does not control us has no foreground for us (-1). */
+        if (foreground >= 0 && foreground != getpgrp())
+                return true;
         if (!terminal.have_saved && tcgetattr(STDIN_FILENO, &terminal.saved) < 0)
                 return false;
         terminal.have_saved = true;
