@@ -182,11 +182,9 @@ _noreturn_ void interp_raise_event(struct interp *in, const struct pending_event
 /* RIP of the instruction @u of the current block, and of the one after it (truncated to the code size). */
 static inline u64 interp_uop_rip(const struct interp *in, const struct uop *u)
 {
-        u64 rip = in->block->rip + u->off;
+        const u64 rip = in->block->rip + u->off;
 
-        if (!(in->mode & MODE_LONG64))
-                rip = in->mode & MODE_CODE32 ? (u32)rip : (in->mode & MODE_PROTECTED ? (u32)rip : (u32)rip);
-        return rip;
+        return in->mode & MODE_LONG64 ? rip : (u32)rip;
 }
 static inline u64 interp_next_rip(const struct interp *in, const struct uop *u)
 {

@@ -74,30 +74,22 @@ const struct uop *op_block_end(struct interp *in, const struct uop *u)
         JUMP(u->imm);
 }
 
-/* Any mode: a direct branch, checked. aux: the condition, or COND_* . */
+/* Condition @cc, by number, of @rf. SDM 1, appendix B. */
+static bool condition_holds(u64 rf, unsigned cc)
+{
+        const bool less = !(rf & RFLAGS_SF) != !(rf & RFLAGS_OF);
+        const bool values[8] = {
+                rf & RFLAGS_OF, rf & RFLAGS_CF, rf & RFLAGS_ZF, rf & (RFLAGS_CF | RFLAGS_ZF),
+                rf & RFLAGS_SF, rf & RFLAGS_PF, less,           less || rf & RFLAGS_ZF,
+        };
+
+        return values[cc >> 1] != (cc & 1);
+}
+
+/* Any mode: a conditional branch with its target checked. aux: the condition. */
 const struct uop *op_branch_any(struct interp *in, const struct uop *u)
 {
-        static const u8 always = 1;
-        bool taken = always;
-        const u64 rf = interp_rflags(in);
-        const unsigned cc = u->aux;
-
-        if (cc < 16) {
-                bool value;
-
-                switch (cc >> 1) {
-                case 0: value = rf & RFLAGS_OF; break;
-                case 1: value = rf & RFLAGS_CF; break;
-                case 2: value = rf & RFLAGS_ZF; break;
-                case 3: value = rf & (RFLAGS_CF | RFLAGS_ZF); break;
-                case 4: value = rf & RFLAGS_SF; break;
-                case 5: value = rf & RFLAGS_PF; break;
-                case 6: value = !(rf & RFLAGS_SF) != !(rf & RFLAGS_OF); break;
-                default: value = rf & RFLAGS_ZF || !(rf & RFLAGS_SF) != !(rf & RFLAGS_OF); break;
-                }
-                taken = value != (cc & 1);
-        }
-        if (!taken)
+        if (!condition_holds(interp_rflags(in), u->aux))
                 JUMP((u64)u->disp);
         check_target(in, u, u->imm);
         JUMP(u->imm);
