@@ -121,8 +121,6 @@ static void fill_operands(struct decoding *d, struct uop *u)
                         break;
                 case ZYDIS_OPERAND_TYPE_MEMORY:
                         memory_operand(d, u, op);
-                        if (i == 0)
-                                u->flags |= UOP_MEM_DST;
                         break;
                 case ZYDIS_OPERAND_TYPE_POINTER:
                         u->imm = op->ptr.offset;

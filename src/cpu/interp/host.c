@@ -478,6 +478,7 @@ bool host_decode(struct decoding *d, struct uop *u)
                 return true;
         }
         u->imm = (uintptr_t)thunk;
+        counter_inc(&d->in->vcpu->counters, COUNTER_HOST_DECODED);
         if (is_x87(d)) {
                 kind = HOST_X87;
                 if (is_x87_control(d->insn.mnemonic))
@@ -489,7 +490,6 @@ bool host_decode(struct decoding *d, struct uop *u)
                 return true;
         }
         set_operand_size(d, u, kind);
-        counter_inc(&d->in->vcpu->counters, COUNTER_HOST_EXECUTED);
         if (!d->mem)
                 u->fn = op_host_reg;
         else if (!d->flat || d->mem->size > 64 * 8)

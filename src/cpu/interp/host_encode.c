@@ -49,7 +49,6 @@ static ZydisRegister same_size(ZydisRegister reg, u8 id)
 /* Notes the registers an operand uses; false for kinds of operand that need a handler of their own. */
 static bool note_operand(const ZydisDecodedOperand *op, struct host_insn *h, u16 *used, bool *high_byte)
 {
-        const bool reads = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
         const bool writes = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
         if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
@@ -65,7 +64,6 @@ static bool note_operand(const ZydisDecodedOperand *op, struct host_insn *h, u16
                 h->gpr_read |= (u16)BIT(id);
                 if (writes)
                         h->gpr_written |= (u16)BIT(id);
-                (void)reads;
         } else if (is_vector(op->reg.value)) {
                 const unsigned id = (unsigned)ZydisRegisterGetId(op->reg.value);
 

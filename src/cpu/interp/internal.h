@@ -54,7 +54,6 @@ enum {
         UOP_REP = 2,   /* F3 on a string instruction (REP, REPE) */
         UOP_REPNE = 4,
         UOP_LOCK = 8,
-        UOP_MEM_DST = 16, /* the memory operand is the destination */
 };
 
 struct block {
@@ -140,7 +139,6 @@ struct interp {
         bool irq_waiting;      /* an interrupt is pending but IF (or a shadow) holds it: STI, POPF, IRET must leave the block */
         bool block_stale;      /* the block being executed was overwritten: leave it after this instruction */
         bool halted_now;       /* HLT executed: outer loop returns EXIT_HALTED */
-        u8 single_stepping;    /* MODE_SINGLE reasons other than shadows, see run.c */
 
         struct pending_event event;
         bool delivering;       /* inside interp_deliver: faults escalate */

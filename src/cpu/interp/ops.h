@@ -196,11 +196,10 @@ extern uop_fn *const xchg_table[4][3];
 
 /* One instruction that is neither in a table above nor a system instruction: looked up by mnemonic. */
 struct plain_op {
-        uop_fn *fn;      /* used in all modes */
-        uop_fn *fast64;  /* used in 64-bit mode with 64-bit addresses instead, if not NULL */
+        uop_fn *fn;
         u8 flags;
 };
-enum { PLAIN_ENDS_BLOCK = 1, PLAIN_NO_LONG64 = 2 };
+enum { PLAIN_NO_LONG64 = 1 };
 const struct plain_op *plain_op_find(unsigned mnemonic);
 
 /* Handlers that decode.c names one by one. `_any`: for every mode and operand; the others are for 64-bit flat code. */

@@ -10,7 +10,7 @@
                          : [src] "r"(s)                                                            \
                          : "cc", "memory")
 
-#define ALU_FORMS(op, insn, prefix, T, PUT, UPDATE, CONSTRAINT)                                    \
+#define ALU_FORMS(op, insn, prefix, T, PUT, UPDATE)                                                \
         HANDLER(op##_##T##_rr)                                                                     \
         {                                                                                          \
                 T d = REG(T, u->r1), s = REG(T, u->r2);                                            \
@@ -57,10 +57,10 @@
 #define DISCARD(T, offset, v) ((void)(v))
 
 #define ALU_SIZES(op, insn, prefix, PUT, UPDATE)                                                   \
-        ALU_FORMS(op, insn, prefix, u8, PUT, UPDATE, "q")                                          \
-        ALU_FORMS(op, insn, prefix, u16, PUT, UPDATE, "r")                                         \
-        ALU_FORMS(op, insn, prefix, u32, PUT, UPDATE, "r")                                         \
-        ALU_FORMS(op, insn, prefix, u64, PUT, UPDATE, "r")
+        ALU_FORMS(op, insn, prefix, u8, PUT, UPDATE)                                          \
+        ALU_FORMS(op, insn, prefix, u16, PUT, UPDATE)                                         \
+        ALU_FORMS(op, insn, prefix, u32, PUT, UPDATE)                                         \
+        ALU_FORMS(op, insn, prefix, u64, PUT, UPDATE)
 
 ALU_SIZES(add, "add", "", REG_PUT, ALU_UPDATE)
 ALU_SIZES(or, "or", "", REG_PUT, ALU_UPDATE)
