@@ -122,6 +122,8 @@ struct pending_event {
 
 struct interp {
         /* Hot: the guest's registers while the interpreter runs. cpu->gpr, cpu->rip and cpu->rflags are stale meanwhile. */
+        u64 page_va;           /* translated code: linear address of the page of the user-mode block that runs (translate/internal.h) */
+        u64 flags_image;       /* translated code: where PUSHFQ saves the arithmetic flags; stays right below regs, the host's rsp there */
         u64 regs[17];          /* enum gpr; [REG_ZERO] stays 0 */
         u64 rip;               /* valid at block boundaries */
         u16 flags;             /* arithmetic flags, LAHF/SETO form */
@@ -139,6 +141,8 @@ struct interp {
         bool irq_waiting;      /* an interrupt is pending but IF (or a shadow) holds it: STI, POPF, IRET must leave the block */
         bool block_stale;      /* the block being executed was overwritten: leave it after this instruction */
         bool halted_now;       /* HLT executed: outer loop returns EXIT_HALTED */
+        bool vectors_live;     /* translated code: XMM/YMM 0-15 of the guest are in the host's registers, cpu->xsave is stale */
+        u32 kicked;            /* atomic; translated code must be left: set by the kick's signal handler */
 
         struct pending_event event;
         bool delivering;       /* inside interp_deliver: faults escalate */

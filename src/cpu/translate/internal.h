@@ -1,0 +1,188 @@
+/* The translator's inside. Reading order: this file, translate.c (a block from bytes to code), analyse.c (what an instruction reads, writes and needs),
+ * emit_*.c (how each kind is emitted), stubs.c (in and out of translated code), cache.c (where code lives, how blocks are found, linked and
+ * dropped), exits.c and fast.c (what C does between blocks), signals.c (kicks and host faults), engine.c.
+ *
+ * Theory of operation.
+ *
+ * The translator is a fast path of the interpreter: struct interp is its state, the interpreter's outer loop (interp/run.c) runs it, and whatever
+ * it does not translate - other modes, rare instructions, device memory, page-crossing operands, faults - is done by the interpreter, which
+ * continues at exactly that instruction. Only 64-bit code at CPL 0 and 3 is translated.
+ *
+ * Registers. In translated code the guest's registers live in the host's:
+ *
+ *     guest   rax rcx rdx rbx rbp rsi rdi r8 r9 r12 r13    rsp    r10 r11 r14 r15
+ *     host    rax rcx rdx rbx rbp rsi rdi r8 r9 r12 r13    r15    memory: in->regs[]
+ *
+ *     host rsp = in->regs (so everything in struct interp is [rsp + disp]; [rsp - 8] is in->flags_image)
+ *     host r10, r11, r14 = scratch, dead between guest instructions
+ *     host gs base = in->tlb.space: the tables of the guest's user address space
+ *     xmm/ymm 0-15, x87, MXCSR = the guest's own, when in->vectors_live (x87 and MXCSR: always)
+ *     EFLAGS: DF is clear always; the guest's DF, IF, IOPL, AC... are in in->rflags
+ *
+ * Arithmetic flags are in one of two places, known at translation time for every point of the code: in EFLAGS, or in the *image*, the quadword
+ * below the host's rsp that PUSHFQ writes. Code that destroys EFLAGS saves them there first; so they are exact at every fault and
+ * interrupt. A block has two entries: A at code + 0 (flags in EFLAGS), B at code + ENTRY_B (flags in the image).
+ *
+ * Memory. An access looks into the soft TLB (mmu.h): kernel-mode code into in->tlb.kernel by rsp, user-mode code, and kernel code with
+ * EFLAGS.AC, into the current space by gs. A miss leaves through a cold stub and comes back to the access when the entry was filled.
+ *
+ * Position. User-mode blocks do not know where they are: the page's address is in->page_va, so that a library page is translated once, wherever each
+ * process maps it. They are found by guest-physical address. Jumps inside a page are linked; jumps to another page go through the jump cache of
+ * the space (mmu.h: tlb_table.jumps), which sets page_va. Kernel-mode blocks are found by (physical, linear) address and link freely to
+ * where the mapping is global.
+ *
+ * Leaving. Every place that can leave has a struct site beside its cold stub. A stub of stubs.c stores the guest's registers into in->regs and calls
+ * a *fast* function (fast.c; compiled with general registers only, so that the vector registers stay as they are; never faults, never
+ * longjmps). It returns where to go on in translated code, or NULL to leave: then the vector registers are stored if they are live, and
+ * translate_enter() returns to the outer loop.
+ *
+ * Interrupts do not poll. A kick sends a signal; its handler finds the record of the host address, rolls the state to the start of that
+ * guest instruction (or completes the one that has begun to commit) and makes the thread continue in the kicked stub. Host faults (division, SIMD
+ * exceptions, alignment) are rolled back the same way, and the interpreter executes the instruction and raises what it must. */
+#pragma once
+
+#include "../interp/machine.h"
+
+/* Host register numbers of guest ones; HOST_NONE: in memory. Index: enum gpr. */
+#define HOST_NONE 0xff
+extern const u8 host_reg_of[GPR_COUNT];
+#define HOST_CTX RSP    /* = in->regs */
+#define HOST_GUEST_RSP R15
+#define SCRATCH0 R10
+#define SCRATCH1 R11
+#define SCRATCH2 R14
+
+/* Displacement from the host's rsp of a member of struct interp. */
+#define CTX(member) ((s32)offsetof(struct interp, member) - (s32)offsetof(struct interp, regs))
+#define CTX_REG(reg) ((s32)(8 * (reg)))
+
+#define ENTRY_B 6u /* a block's second entry, bytes after the first: PUSHFQ; LEA RSP, [RSP + 8] */
+
+/* Where the arithmetic flags are. */
+enum flags_at { FLAGS_IN_EFLAGS, FLAGS_IN_IMAGE };
+
+/* What the translated code's mode depends on beyond enum mode: part of the block key. */
+#define MODE_AC (1u << 16) /* kernel mode with EFLAGS.AC under SMAP */
+
+/* Reasons to leave translated code: the stub that a site jumps to. */
+enum exit_kind {
+        TEXIT_MISS,    /* soft TLB miss; r10 = gva */
+        TEXIT_LINK,    /* a direct jump that is not linked: site->arg is its index in block->links */
+        TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip */
+        TEXIT_INTERP,  /* the interpreter does this instruction; site->arg is an enum interp_reason */
+        TEXIT_VECTORS, /* vector registers needed: load them, go on at site->resume_off */
+        TEXIT_FAST,    /* fast function site->arg of fast.def */
+        TEXIT_KINDS
+};
+
+/* Why an instruction is left to the interpreter; counted (translate.def). */
+enum interp_reason {
+#define INTERP_REASON(id, text) INTERP_REASON_##id,
+#include "reasons.def"
+#undef INTERP_REASON
+        INTERP_REASONS
+};
+
+/* Lies right behind the cold stub that loads its address into r11 and jumps to the stub of its kind. Flags are in the image then. */
+struct site {
+        u32 back;        /* bytes from here back to the block's code */
+        u16 guest_off;   /* of the instruction from the block's first byte */
+        u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image) */
+        u8 kind;         /* enum exit_kind */
+        u8 access;       /* TEXIT_MISS: enum mmu_access */
+        u8 size;         /* TEXIT_MISS: bytes */
+        u8 arg;
+};
+
+/* What a host address inside a block stands for; sorted by code_off, valid until the next one. */
+enum record_kind {
+        RECORD_RESTART,     /* nothing of the instruction has happened */
+        RECORD_FINISH_REG,  /* all but: regs[arg] = scratch 1 (64 bits) */
+        RECORD_FINISH_RSP,  /* all but: guest rsp += (s8)arg */
+};
+struct record {
+        u16 code_off;
+        u16 guest_off;   /* of the instruction to restart; for FINISH kinds: of the one after it */
+        u8 flags_at;     /* enum flags_at */
+        u8 kind;         /* enum record_kind */
+        u8 arg;
+        u8 pad;
+};
+
+/* A direct jump out of a block. */
+struct link {
+        s32 target;      /* guest address relative to the block's page */
+        u16 patch_off;   /* of the rel32 in the code */
+        u16 stub_off;    /* where it points while unlinked */
+        bool entry_b;    /* flags are in the image there */
+        struct tblock *to;       /* linked to; NULL: not linked. All under the machine's lock */
+        struct tblock *from;
+        struct link *next_in;    /* other links to the same block */
+};
+
+/* A translated block: this header, then links, records and code, allocated together. ((struct tblock **)code)[-1] is the block. */
+struct tblock {
+        u64 gpa;         /* of the first byte: the key, with ... */
+        u64 page_va;     /* kernel mode: linear address of the page; user mode: 0 */
+        u32 mode;        /* enum mode | MODE_AC */
+        u16 guest_bytes; /* all in one page */
+        u16 n_instructions;
+        u8 *code;        /* where it runs */
+        u32 code_size;
+        u16 n_links, n_records;
+        struct link *links;
+        struct record *records;
+        bool global;     /* the page's translation was global when it was translated: links across pages are allowed */
+        /* cache.c's: */
+        bool stale;
+        struct tblock *hash_next, *page_next;
+        struct link *links_in;
+};
+
+static inline struct tblock *site_block(const struct site *site)
+{
+        return ((struct tblock *const *)(const void *)((const u8 *)site - site->back))[-1];
+}
+static inline u64 block_page(const struct interp *in, const struct tblock *block)
+{
+        return block->mode & MODE_USER ? in->page_va : block->page_va;
+}
+/* Guest rip of byte @guest_off of @block, which this vCPU is running. */
+static inline u64 block_rip(const struct interp *in, const struct tblock *block, unsigned guest_off)
+{
+        return block_page(in, block) + (block->gpa & (PAGE_SIZE - 1)) + guest_off;
+}
+
+/* ---- translate.c: bytes to code; a pure function of its request ---- */
+
+#define BLOCK_GUEST_MAX 96            /* instructions */
+#define BLOCK_CODE_MAX (24 * 1024u)   /* bytes of code and sites */
+#define BLOCK_LINKS_MAX 96
+#define BLOCK_RECORDS_MAX 1024
+
+struct translate_request {
+        u64 rip;          /* of the first instruction */
+        u64 gpa;
+        const u8 *code;   /* its bytes; room of them are left in the page */
+        unsigned room;
+        u32 mode;         /* enum mode | MODE_AC */
+        bool no_chains;   /* check mode: one basic block, every exit goes to the outer loop */
+        const u8 *run_at; /* where the code will run */
+        const void *const *stubs; /* by enum exit_kind: where each stub is, within 2 GiB of run_at */
+};
+struct translation {
+        u8 *code;         /* buffer of BLOCK_CODE_MAX, given by the caller */
+        unsigned code_size, guest_bytes, n_instructions;
+        struct link links[BLOCK_LINKS_MAX];
+        unsigned n_links;
+        struct record records[BLOCK_RECORDS_MAX];
+        unsigned n_records;
+};
+/* False when the first instruction cannot be part of a block (it crosses the page, does not decode, or is one for the interpreter). */
+bool translate_block(const struct translate_request *req, struct translation *ret);
+
+/* ---- stubs.c ---- */
+
+/* Enters at @code (flags in the image) and returns when a fast function said so. Machine-wide, made once by stubs_emit. */
+typedef void translate_enter_fn(struct interp *in, const void *code);
+typedef const void *fast_fn(struct interp *in, const struct site *site, u64 r10);
