@@ -97,12 +97,15 @@ struct site {
 /* What a host address inside a block stands for; sorted by code_off, valid until the next one. */
 enum record_kind {
         RECORD_RESTART,     /* nothing of the instruction has happened */
-        RECORD_FINISH_REG,  /* all but: regs[arg] = scratch 1 (64 bits) */
-        RECORD_FINISH_RSP,  /* all but: guest rsp += (s8)arg */
+        RECORD_SWAPPED,     /* the same, but regs[arg] is in scratch 1: its host register is in use for something else */
+        RECORD_FINISH_REG,  /* all of it has but: regs[arg] = scratch 1 (64 bits); goes on at guest_off */
+        RECORD_FINISH_RSP,  /* all of it has but: guest rsp += (s8)arg; goes on at guest_off */
+        RECORD_JUMP,        /* all of it has; goes on at the rip in scratch 0 */
+        RECORD_LINK,        /* all of it has; goes on at the target of links[arg] */
 };
 struct record {
         u16 code_off;
-        u16 guest_off;   /* of the instruction to restart; for FINISH kinds: of the one after it */
+        u16 guest_off;   /* of the instruction to restart; for FINISH kinds: of the one after it; else unused */
         u8 flags_at;     /* enum flags_at */
         u8 kind;         /* enum record_kind */
         u8 arg;
@@ -160,6 +163,14 @@ static inline u64 block_rip(const struct interp *in, const struct tblock *block,
 #define BLOCK_LINKS_MAX 96
 #define BLOCK_RECORDS_MAX 1024
 
+/* How an instruction was translated, for people. */
+enum insn_class { INSN_IDENTITY, INSN_RENAMED, INSN_INLINE, INSN_CALL_OUT };
+struct insn_note {
+        u16 guest_off, code_off;
+        u8 class;        /* enum insn_class */
+        const char *why; /* it is not identity; NULL when it is */
+};
+
 struct translate_request {
         u64 rip;          /* of the first instruction */
         u64 gpa;
@@ -167,6 +178,8 @@ struct translate_request {
         unsigned room;
         u32 mode;         /* enum mode | MODE_AC */
         bool no_chains;   /* check mode: one basic block, every exit goes to the outer loop */
+        const bool *has_extension; /* by ZydisISAExt: does the guest's model have it; NULL: all */
+        struct insn_note *notes;   /* filled for the dump when not NULL: BLOCK_GUEST_MAX of them */
         const u8 *run_at; /* where the code will run */
         const void *const *stubs; /* by enum exit_kind: where each stub is, within 2 GiB of run_at */
 };
