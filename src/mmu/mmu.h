@@ -79,6 +79,13 @@ struct mmu_translation {
 int mmu_walk(struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access, unsigned flags,
              struct mmu_translation *ret);
 
+/* The same with general registers only and no call but to itself, for translated code whose vector registers are live: where it would have
+ * to tell somebody of a write to a page table, or an entry keeps changing, it does nothing and returns MMU_SLOW. Only on the thread of
+ * a vCPU that runs guest code: who marks a page waits for it (memory.h), so "no flag, so write" needs no second look. */
+#define MMU_SLOW (-1)
+int mmu_walk_quick(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access,
+                   unsigned flags, struct mmu_translation *ret);
+
 /* PAE: reads the four PDPTEs at cr3. 0, or -EINVAL when one has reserved bits set (#GP). */
 int mmu_load_pdptes(struct guest_memory *mem, struct paging_state *ps);
 
@@ -89,74 +96,141 @@ static inline bool mmu_is_canonical(u64 gva)
 
 /* ---- the soft TLB ----
  *
- * One per vCPU and used by its thread alone. Direct-mapped, 4 KiB granules. An entry answers for reads when
- * tag[MMU_READ] matches and for writes when tag[MMU_WRITE] matches; tags carry the page number and, in their low 12
- * bits, the context they were filled in, so that an address-space switch or flush is a new context number and not a sweep.
- * Only RAM that needs no slow path gets a tag: device memory, watched pages and pages with page flags (for writes) never match.
+ * One per vCPU and used by its thread alone; all of it works with general registers only (translated code calls it). The interpreter and
+ * translated code look into the same tables.
  *
- * There is one array for each way of accessing memory: user, supervisor, supervisor with EFLAGS.AC under SMAP. */
-#ifndef TLB_BITS
-#define TLB_BITS 11
-#endif
+ * A table is direct-mapped by gva bits 12-23. Entry e answers an access of n bytes at gva when gva - e->base[access] <= 4096 - n
+ * (unsigned); the host address is e->page + that difference. So one comparison tells page, right and crossing, and an entry
+ * of zeros answers nothing - but for entry 0, whose empty base is 4096. Only RAM that needs no slow path has a base: device memory, watched
+ * pages and pages with page flags (for writes) never do.
+ *
+ * There is one table for supervisor accesses and one for the user accesses of each address space that is kept, so switching is a pointer. Kernel
+ * accesses with EFLAGS.AC under SMAP look by address: bit 63 clear, into the space (what is there, user code may do, hence the kernel with
+ * AC may too); set, into the kernel's (what is there needs no AC). What fits neither rule is not entered.
+ *
+ * A table also has a cache of jump targets for translated code. A jump lives as long as the fetch translation of its page: from tlb_fill with
+ * MMU_FETCH to the flush of that page, whatever entry has been replaced meanwhile. */
+#define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
-#define TLB_LARGE_RANGES 4
+#define TLB_JUMPS 16384u
+#define TLB_SPACES 8
+#define TLB_HUGE_PAGES 8
+#define TLB_WRITERS 4
 
+/* How memory is accessed. */
 enum tlb_mode { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_MODES };
 
 struct tlb_entry {
-        u64 tag[3];   /* by enum mmu_access: page address | context; TLB_NO_TAG matches nothing */
-        u64 addend;   /* hva = gva + addend */
+        u64 base[3];  /* by enum mmu_access: address of the guest page; empty: 0, in entry 0: 4096 */
+        u64 page;     /* host address of the page */
 };
 
-#define TLB_NO_TAG 0ULL /* context 0 is never used */
+struct tlb_jump {
+        u64 rip;          /* the slot is its low 14 bits; empty: 0, in slot 0: 1 */
+        const void *code;
+};
+
+/* A set of up to 4096 small numbers that is cheap to go through and to empty. */
+struct tlb_set {
+        u64 words_used;   /* bit n: words[n] is not 0 */
+        u64 words[64];
+};
+
+struct tlb_table {
+        struct tlb_entry entries[TLB_SIZE];
+        struct tlb_jump jumps[TLB_JUMPS];
+        /* Entry and jump cache lines (64 bytes) that are not empty: clearing costs what was used. */
+        struct tlb_set entry_lines, jump_lines;
+        struct tlb_set exec;     /* gva bits 12-23 of the pages that have had a fetch translation since the last flush */
+        struct tlb_set large;    /* hashes of the 4 MiB regions with entries that are part of a larger guest page */
+        u64 huge[TLB_HUGE_PAGES]; /* addresses >> 30 of guest pages of 1 GiB with entries */
+        unsigned n_huge;         /* more than TLB_HUGE_PAGES: there are others */
+        u64 generation;          /* of its fetch translations: never the same again after one that may have been used was forgotten */
+        u16 pcid;                /* spaces only */
+        bool used;               /* spaces only: belongs to pcid */
+} __attribute__((aligned(4096)));
 
 struct soft_tlb {
-        struct tlb_entry entries[TLB_MODES][TLB_SIZE];
-        u64 context;         /* 1..4095, of the current address space */
-        u64 next_context;
-        /* Contexts kept for PCIDs: which context belongs to which (PCID), 0 when none. */
-        struct {
-                u16 pcid;
-                u16 context;
-        } kept[8];
-        unsigned kept_next;
-        /* Ranges that hold every entry that is part of a larger guest page: INVLPG inside one must flush everything. A few, so that
-         * the kernel's direct map and its text do not make one range of all that lies between them. */
-        struct {
-                u64 lo, hi; /* hi is the last byte; lo > hi: empty */
-        } large[TLB_LARGE_RANGES];
-        u64 wraps;           /* times the context numbers started again: whoever stores contexts must forget them then */
+        struct tlb_table kernel;
+        struct tlb_table spaces[TLB_SPACES];
+        struct tlb_table *space;    /* the current one */
+        unsigned next_space;        /* to be taken for another PCID */
+        u64 next_generation;
+        struct tlb_set non_global;  /* entries of kernel that an address-space switch drops */
+        bool non_global_exec;       /* it drops kernel jumps as well */
+        /* Where pages are written through, by hash of the host page: 1 + table * TLB_SIZE + index, table TLB_SPACES being the kernel's. A hint,
+         * looked up before it is believed; TLB_MANY in the first: could be anywhere. */
+        u16 writers[4096][TLB_WRITERS];
+        /* Called when fetch translations of the kernel table are flushed, so that code linked across pages can be cut: of the page @gva, or
+         * of all (@gva = TLB_ALL). General registers only. May be NULL. */
+        void (*kernel_exec_flushed)(void *opaque, u64 gva);
+        void *opaque;
 };
+#define TLB_MANY 0xffff
+#define TLB_ALL (~0ULL)
 
-static inline struct tlb_entry *tlb_entry_of(struct soft_tlb *tlb, enum tlb_mode mode, u64 gva)
+static inline unsigned tlb_index(u64 gva)
 {
-        return &tlb->entries[mode][(gva >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+        return (unsigned)(gva >> PAGE_SHIFT) & (TLB_SIZE - 1);
 }
 
-/* The host address for an access that stays inside one page, NULL on a miss. */
-static inline void *tlb_lookup(struct soft_tlb *tlb, enum tlb_mode mode, enum mmu_access access, u64 gva)
+static inline struct tlb_table *tlb_table_of(struct soft_tlb *tlb, enum tlb_mode mode, u64 gva)
 {
-        const struct tlb_entry *e = tlb_entry_of(tlb, mode, gva);
-
-        if (likely(e->tag[access] == ((gva & PAGE_MASK) | tlb->context)))
-                return (void *)(uintptr_t)(gva + e->addend);
-        return NULL;
+        return mode == TLB_KERNEL || (mode == TLB_KERNEL_AC && gva >> 63) ? &tlb->kernel : tlb->space;
 }
 
+/* The host address for an access of 1..4096 bytes at @gva, NULL on a miss or when it leaves the page. */
+static inline void *tlb_entry_hit(const struct tlb_entry *entries, enum mmu_access access, u64 gva, unsigned size)
+{
+        const struct tlb_entry *e = &entries[tlb_index(gva)];
+        const u64 offset = gva - e->base[access];
+
+        return likely(offset <= PAGE_SIZE - size) ? (void *)(uintptr_t)(e->page + offset) : NULL;
+}
+static inline void *tlb_lookup(struct soft_tlb *tlb, enum tlb_mode mode, enum mmu_access access, u64 gva, unsigned size)
+{
+        return tlb_entry_hit(tlb_table_of(tlb, mode, gva)->entries, access, gva, size);
+}
+
+/* @tlb is zeroed memory of its own pages (mmap): most of it is never touched. */
 void tlb_init(struct soft_tlb *tlb);
-/* Forgets everything, all address spaces. */
+
+/* Walks for an access to the byte at @gva and enters what it found. 0: the access would hit now. > 0: page-fault error code | MMU_FAULT. < 0: not for
+ * the fast path (device memory, a write to a page with flags, not canonical, not enterable): the interpreter does it. General registers only;
+ * on the vCPU's thread; the caller knows that no breakpoint is set. */
+int tlb_miss(struct soft_tlb *tlb, const struct guest_memory *mem, const struct paging_state *ps, enum tlb_mode mode,
+             enum mmu_access access, u64 gva);
+/* Enters a translation that the walk found for this access; @hva is the byte's host address. @flagged: the page has flags, writes may not go
+ * fast. False: nothing was entered, since @mode does not allow it. */
+bool tlb_fill(struct soft_tlb *tlb, const struct paging_state *ps, enum tlb_mode mode, enum mmu_access access, u64 gva,
+              const void *hva, const struct mmu_translation *tr, bool flagged);
+
+/* Forgets everything, all address spaces, global or not: CR4.PGE, CR0.PG and such; INVPCID type 2. */
 void tlb_flush_all(struct soft_tlb *tlb);
-/* Forgets the current address space (its contexts for other PCIDs stay). */
+/* Forgets everything but global supervisor translations: INVPCID type 3. */
+void tlb_flush_non_global(struct soft_tlb *tlb);
+/* Forgets the current address space, those kept for other PCIDs stay: MOV to CR3 without CR4.PCIDE. */
 void tlb_flush_context(struct soft_tlb *tlb);
-/* INVLPG: @gva in the current address space and, being possibly global, in every other. */
+/* INVLPG, INVPCID type 0: @gva in every address space, which is more than either asks for and what a global page needs. */
 void tlb_flush_page(struct soft_tlb *tlb, u64 gva);
 /* MOV to CR3 with CR4.PCIDE: switches to @pcid; @keep is bit 63 of the source (do not flush it). */
 void tlb_switch_pcid(struct soft_tlb *tlb, u16 pcid, bool keep);
-/* Invalidates one PCID that is not the current one (INVPCID type 1; type 0 may use it too): the TLB does not know which PCID is current,
- * for that one the caller uses tlb_flush_context. */
+/* INVPCID type 1. The space in use without CR4.PCIDE counts as PCID 0. */
 void tlb_flush_pcid(struct soft_tlb *tlb, u16 pcid);
-/* Takes the write permission from every entry, so that the next write to each page is seen (a page became code or clean). */
+/* Takes the write permission for a page of the host from every entry, so that the next write is seen (it became code or clean). */
 void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva);
-/* Enters a translation that the walk found; @hva is the page's host address. @writable_now: writes may go fast. */
-void tlb_fill(struct soft_tlb *tlb, enum tlb_mode mode, enum mmu_access access, u64 gva, void *hva,
-              const struct mmu_translation *tr, bool writable_now);
+
+/* ---- jumps of translated code ---- */
+
+static inline const void *tlb_jump_find(const struct tlb_table *table, u64 rip)
+{
+        const struct tlb_jump *jump = &table->jumps[rip % TLB_JUMPS];
+
+        return jump->rip == rip ? jump->code : NULL;
+}
+/* Right after a fetch from @rip's page was translated in @table (by tlb_miss, tlb_fill or a hit). */
+void tlb_jump_enter(struct tlb_table *table, u64 rip, const void *code);
+/* Forgets the jumps to @code in all tables, at whatever address the page of it is mapped; @page_offset is that of its first guest byte. */
+void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *code);
+/* Forgets all jumps (the code cache was emptied, or what blocks were made for has changed). */
+void tlb_jumps_clear(struct soft_tlb *tlb);
