@@ -142,7 +142,10 @@ struct interp {
         bool block_stale;      /* the block being executed was overwritten: leave it after this instruction */
         bool halted_now;       /* HLT executed: outer loop returns EXIT_HALTED */
         bool vectors_live;     /* translated code: XMM/YMM 0-15 of the guest are in the host's registers, cpu->xsave is stale */
-        u32 kicked;            /* atomic; translated code must be left: set by the kick's signal handler */
+        u32 kicked;            /* atomic; translated code must be left: set by a kick, cleared by the outer loop */
+        u32 in_code;           /* atomic; in translated code or what it calls: a kick must send a signal */
+        u64 host_rsp;          /* translated code: the C stack to return to */
+        struct translate_cpu *translate; /* translate/runtime.h; NULL: the engine is the interpreter */
 
         struct pending_event event;
         bool delivering;       /* inside interp_deliver: faults escalate */

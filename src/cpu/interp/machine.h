@@ -14,6 +14,8 @@
 
 #define MAILBOX_SIZE 64
 
+struct translator;
+
 enum mail { MAIL_CODE_WRITTEN = 1, MAIL_DROP_WRITES = 2 };
 
 struct interp_machine {
@@ -22,6 +24,7 @@ struct interp_machine {
         pthread_cond_t served;    /* a mailbox was emptied or a vCPU left guest code */
         pthread_mutex_t bus_lock; /* LOCKed accesses across pages or to devices */
         struct interp *members;
+        struct translator *translator; /* translate/runtime.h; NULL: the engine is the interpreter */
 };
 
 struct mailbox {

@@ -1,0 +1,147 @@
+/* What runs translated code: the machine's code cache and stubs, and each vCPU's part. The translator proper (internal.h) turns bytes into
+ * code and knows nothing of this.
+ *
+ * Life of a block. The outer loop finds no code for in->rip, fetches the bytes (which may fault), flags them as code and translates them
+ * into the cache (exits.c, cache.c). From then on everybody finds it by (gpa, page_va, mode) without a lock. Direct jumps to it are linked when they
+ * are first taken. When its bytes are written it is *dropped*: unlinked, no longer found, and its first byte after the entry becomes INT3, so that
+ * whoever still holds its address in a jump cache comes out at once (signals.c). Its memory stays as it is until its segment is evicted.
+ *
+ * Eviction does not stop the world. The oldest segment's blocks are dropped, the machine's epoch goes up and all vCPUs are kicked; each clears its
+ * jump caches in its outer loop and says which epoch it has seen. When all have, or are not running guest code, nobody can hold an address in
+ * the segment any more and it is used again. So does the lock-free lookup: what it has found stays readable until its vCPU is back in the outer loop.
+ *
+ * Locks: translator.lock (blocks, links, segments, writers of the hash) comes before interp_machine.lock; nobody waits for another vCPU with it held. */
+#pragma once
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "internal.h"
+
+#define CACHE_SIZE_DEFAULT (32 * MIB)
+#define SEGMENT_SIZE (1 * MIB)
+#define SEGMENT_BLOCKS_MAX 8192u
+#define STUBS_SIZE (64 * KIB)
+#define BLOCK_HASH_BITS 16
+#define PAGE_BLOCKS_BITS 14
+#define FAR_PAGES_BITS 12
+
+/* ---- stubs.c: the way in and the ways out ---- */
+
+/* Code that has looked at in->kicked for the last time and has not yet left: a kick here continues at go_to. */
+struct kick_window {
+        const u8 *start, *end, *go_to;
+};
+
+struct stubs {
+        translate_enter_fn *enter;
+        const void *exits[TEXIT_KINDS]; /* by enum exit_kind */
+        const u8 *leave;                /* rsp = in->regs, registers stored: back to the outer loop */
+        struct kick_window windows[2];
+};
+/* Writes them at @code (STUBS_SIZE bytes), which runs at @run_at. */
+void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at);
+
+/* ---- cache.c: where code lives ---- */
+
+enum segment_state { SEGMENT_FREE, SEGMENT_FILLING, SEGMENT_FULL, SEGMENT_DRAINING };
+
+/* Code grows from the start, headers, links and records from the end. Its blocks are in the order of their code: index, whose count grows last, so
+ * a signal handler may search it. */
+struct segment {
+        u32 code_used, data_used;
+        u32 n_blocks;           /* atomic */
+        enum segment_state state;
+        u64 drained_at;         /* DRAINING: free when every vCPU has seen this epoch */
+        struct tblock **index;  /* SEGMENT_BLOCKS_MAX of them */
+};
+
+struct code_memory {
+        u8 *run, *write;        /* the same memory twice: executable, writable */
+        size_t size;
+        struct segment *segments;
+        struct tblock **indexes;
+        unsigned n_segments, filling;
+};
+
+/* Kernel pages that direct jumps of other pages are linked to or from: such links are right while the mapping is. */
+struct far_page {
+        u64 va, gpa;            /* va 0: empty */
+};
+
+struct translator {
+        struct interp_machine *machine;
+        struct guest_memory *memory;
+        pthread_mutex_t lock;
+        struct stubs stubs;
+        struct code_memory code;
+        u64 epoch;                                    /* atomic */
+        struct tblock *hash[1u << BLOCK_HASH_BITS];   /* atomic heads; read without the lock */
+        struct tblock *pages[1u << PAGE_BLOCKS_BITS]; /* by guest-physical page */
+        struct far_page far_pages[1u << FAR_PAGES_BITS];
+        unsigned n_far_pages;
+        bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
+        struct translation scratch;                   /* under the lock */
+        u8 buffer[BLOCK_CODE_MAX];
+};
+
+int translator_new(struct interp_machine *machine, size_t cache_size, struct translator **ret, struct err **err);
+struct translator *translator_free(struct translator *tr);
+
+/* The block for these, NULL when there is none. Lock-free. */
+struct tblock *block_find(const struct translator *tr, u64 gpa, u64 page_va, u32 mode);
+/* The block that the host address @rip lies in; async-signal-safe, for a vCPU that is at @rip. */
+struct tblock *block_at(const struct translator *tr, const u8 *rip);
+static inline bool code_contains(const struct translator *tr, const u8 *rip)
+{
+        return rip >= tr->code.run && rip < tr->code.run + tr->code.size;
+}
+/* Translates what @req says and enters it. NULL: no memory for it just now. Lock held. */
+struct tblock *block_make(struct translator *tr, struct translate_request *req, u64 page_va, bool global, struct counters *counters);
+/* Takes it out of everything; nobody finds it any more. Lock held. */
+void block_drop(struct translator *tr, struct tblock *block);
+/* Drops the blocks that overlap [gpa, gpa + len), which lies in one page. From any thread. Returns how many. */
+unsigned translator_code_written(struct translator *tr, u64 gpa, u64 len);
+
+/* ---- links.c ---- */
+
+/* Lock held. Makes @link's jump go to @to if the rules allow it. */
+bool link_make(struct translator *tr, struct link *link, struct tblock *to);
+void link_cut_all(struct translator *tr, struct tblock *block);
+/* Cuts the links across pages that are no longer right by @in's page tables: of the page at @gva, or all (TLB_ALL). Lock not held. */
+void far_links_check(struct interp *in, u64 gva);
+
+/* ---- a vCPU's part ---- */
+
+struct translate_cpu {
+        struct translator *translator;
+        pid_t tid;               /* of the thread that runs it; atomic */
+        u64 epoch_seen;          /* atomic */
+        u64 gs_base;             /* the host's, as last set */
+        u32 kernel_mode, user_mode; /* of the blocks in the jump caches */
+        bool interp_next;        /* the interpreter does the instruction at interp_rip */
+        u64 interp_rip;
+        enum interp_reason reason;
+        struct link *pending;    /* was taken and its target not found: to be linked when translated. Valid until the epoch changes */
+        bool flush_pending;      /* the kernel's executable mappings of flush_gva changed */
+        u64 flush_gva;
+        void *stack;             /* of signal handlers */
+        bool no_chains;          /* check mode: back to the outer loop after each basic block */
+};
+
+/* exits.c: one step of the outer loop. False: the interpreter's turn. May longjmp as code_lookup does. */
+bool translate_step(struct interp *in);
+
+/* fast.c */
+extern fast_fn *const fast_exits[TEXIT_KINDS];
+/* In->rip is not at a site: leaves. */
+fast_fn fast_kicked;
+
+/* signals.c */
+/* The host's CPU raised @sig; true when it was in translated code and has been dealt with. From host.c's handler. */
+bool translate_host_fault(int sig, void *ucontext);
+int signals_init(struct err **err);
+/* Around a run: makes this thread one that can be kicked and can fault. */
+int signals_thread_enter(struct interp *in);
+void signals_thread_leave(struct interp *in);
+void translate_kick(struct vcpu *vcpu);
