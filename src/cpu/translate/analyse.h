@@ -1,0 +1,58 @@
+/* What the emitters need to know about a guest instruction. */
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include "internal.h"
+#include "../interp/decode.h"
+
+enum insn_kind {
+        KIND_PLAIN,    /* renamed registers, translated memory operand */
+        KIND_JCC,
+        KIND_JRCXZ,
+        KIND_JMP,      /* direct or indirect */
+        KIND_CALL,
+        KIND_RET,
+        KIND_PUSH,
+        KIND_POP,
+        KIND_LEAVE,
+        KIND_LEA,
+        KIND_PUSHFQ,
+        KIND_NOP,
+        KIND_FLAG_BIT,
+        KIND_STRING,   /* from here on: for the interpreter */
+        KIND_FORM,
+        KIND_INTERP,
+};
+
+struct insn {
+        ZydisDecodedInstruction z;
+        ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+        const u8 *bytes;
+        const ZydisDecodedOperand *mem; /* the explicit memory operand, or NULL */
+        u64 disp;          /* of mem, sign-extended; RIP-relative: from the instruction's end, as encoded */
+        u16 off;           /* from the block's first byte */
+        u8 kind;           /* enum insn_kind */
+        u8 reason;         /* enum interp_reason when the interpreter does it */
+        u8 cc;             /* condition code of a KIND_JCC */
+        u16 mem_size;      /* bytes */
+        bool mem_writes;
+        bool mem_reads;
+        bool high_byte;    /* AH, BH, CH or DH takes part */
+        bool vector;       /* XMM or YMM registers take part */
+        bool needs_flags;  /* reads arithmetic flags, or leaves some as they were */
+        bool writes_flags;
+        bool kills_flags;  /* the flags after it do not depend on those before */
+        u16 gprs;          /* every general register that takes part, implicit ones too: bits by enum gpr */
+};
+
+/* Decodes and judges the instruction at @bytes. False when it does not decode within @room bytes. */
+bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decoder, const u8 *bytes, unsigned room,
+                  struct insn *ret);
+bool insn_is_gpr(ZydisRegister reg);
+/* Number of a general register of any size; AH..BH count as RAX..RBX. */
+unsigned insn_gpr(ZydisRegister reg);
+static inline bool insn_is_high_byte(ZydisRegister reg)
+{
+        return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}

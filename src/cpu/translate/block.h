@@ -1,0 +1,98 @@
+/* A block while it is being emitted: what the emitters share. */
+#pragma once
+
+#include "reencode.h"
+
+#define COLDS_MAX 512
+
+/* A way out, emitted behind the hot code: add what the probe subtracted (misses), load the site's address, jump to the stub. */
+struct cold {
+        u16 patch_off;     /* rel32 of the hot code that leads here; 0: a link's stub (link_index) */
+        u16 guest_off;
+        u16 resume_off;
+        u8 kind;           /* enum exit_kind, or COLD_FAR */
+        u8 access, arg;
+        u8 size;
+        bool save_flags;   /* flags are in EFLAGS only when it is reached */
+        bool user_table;   /* TEXIT_MISS: which table was probed */
+        s32 target;        /* COLD_FAR: relative to the block's page */
+};
+#define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
+
+struct block_emitter {
+        const struct translate_request *req;
+        struct translation *out;
+        struct emitter e;
+        struct cold colds[COLDS_MAX];
+        unsigned n_colds;
+        bool user;            /* user-mode block: position-independent */
+        bool ac;              /* EFLAGS.AC here, under SMAP */
+        bool eflags_valid;    /* the arithmetic flags are in EFLAGS */
+        bool image_valid;     /* ... and in the image; one of them is always true */
+        bool full;            /* some table is full: the block cannot be used */
+        u16 guest_off;        /* of the instruction being emitted */
+        u16 next_off;         /* of the one after it */
+        u16 insn_resume;      /* code offset where its first memory access began (flags in the image) */
+        bool insn_has_resume;
+        bool vectors_checked; /* in->vectors_live is known to be true from here on */
+        const char *why;      /* note for the dump */
+        u8 class;
+};
+
+/* ---- records, colds, links ---- */
+void block_record(struct block_emitter *b, enum record_kind kind, unsigned guest_off, unsigned arg);
+static inline void block_record_restart(struct block_emitter *b)
+{
+        block_record(b, RECORD_RESTART, b->guest_off, 0);
+}
+struct cold *block_cold(struct block_emitter *b, unsigned patch_off, unsigned kind);
+/* A new link to @target (relative to the page); returns its index. */
+unsigned block_link(struct block_emitter *b, s32 target);
+
+/* ---- flags ---- */
+/* Before code that destroys EFLAGS: they are in the image afterwards. */
+void flags_save(struct block_emitter *b);
+/* Before an instruction that needs them: they are in EFLAGS afterwards. Destroys scratch 1. */
+void flags_restore(struct block_emitter *b);
+static inline void flags_destroyed(struct block_emitter *b)
+{
+        b->eflags_valid = false;
+}
+static inline void flags_written(struct block_emitter *b)
+{
+        b->eflags_valid = true;
+        b->image_valid = false;
+}
+
+/* ---- memory (emit_memory.c) ---- */
+/* scratch 0 = linear address of @g's operand. Destroys scratch 1; flags must be saved. False: not possible. */
+bool memory_address(struct block_emitter *b, const struct insn *g);
+/* scratch 0 = guest linear address on entry, host address on return, scratch 1 destroyed. */
+void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size);
+/* The same for guest rsp + @disp. */
+void memory_stack(struct block_emitter *b, s32 disp, enum mmu_access access, unsigned size);
+/* dst = guest address @offset bytes from the page's start. */
+void emit_guest_address(struct block_emitter *b, unsigned dst, s64 offset);
+/* The host register that holds @reg; a spilled one is loaded into @scratch first. */
+unsigned reg_fetch(struct block_emitter *b, unsigned reg, unsigned scratch);
+
+/* ---- instructions; false: leave it to the interpreter, with b->why set ---- */
+bool emit_plain(struct block_emitter *b, const struct insn *g);
+bool emit_lea_insn(struct block_emitter *b, const struct insn *g);
+bool emit_push(struct block_emitter *b, const struct insn *g);
+bool emit_pop(struct block_emitter *b, const struct insn *g);
+bool emit_leave(struct block_emitter *b, const struct insn *g);
+bool emit_pushfq(struct block_emitter *b, const struct insn *g);
+bool emit_flag_bit(struct block_emitter *b, const struct insn *g);
+
+/* ---- ends of blocks (emit_branch.c) ---- */
+/* @goes_on: the block continues with the instruction behind the jump. */
+void emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on);
+bool emit_jrcxz(struct block_emitter *b, const struct insn *g);
+bool emit_jmp_insn(struct block_emitter *b, const struct insn *g);
+bool emit_call(struct block_emitter *b, const struct insn *g);
+bool emit_ret(struct block_emitter *b, const struct insn *g);
+/* Goes on at @target (relative to the page) in another block. */
+void emit_goto(struct block_emitter *b, s32 target, bool complete);
+void emit_interp(struct block_emitter *b, enum interp_reason reason);
+void emit_colds(struct block_emitter *b);

@@ -1,0 +1,316 @@
+/* Where control leaves the straight line: jumps, calls, returns, and the cold code behind a block. See internal.h for links, the jump cache and
+ * sites. */
+#include "block.h"
+
+#define CC_NE 5
+#define JUMP_INDEX_ROTATE 60 /* left by 4: a slot has 16 bytes */
+#define JUMP_INDEX_MASK ((u32)(TLB_JUMPS - 1) << 4)
+_Static_assert(sizeof(struct tlb_jump) == 16, "the probe rotates by 4");
+
+/* ---- direct ---- */
+
+/* A rel32 that will be patched while other threads run the code must not cross a cache line: SDM 3A, 9.1.1 and 12.1.3. */
+static void align_patch(struct block_emitter *b, unsigned opcode_bytes)
+{
+        struct emitter *e = &b->e;
+
+        while ((((uintptr_t)e->run_at + emit_off(e) + opcode_bytes) & 63) > 60)
+                emit_u8(e, 0x90);
+}
+
+/* In another page of a position-independent block: only the jump cache knows where that is. */
+static bool is_far(const struct block_emitter *b, s32 target)
+{
+        return b->user && (target < 0 || target >= (s32)PAGE_SIZE);
+}
+
+/* The target of a relative branch from the start of the block's page. */
+static s32 branch_target(const struct block_emitter *b, const struct insn *g)
+{
+        return (s32)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s32)g->ops[0].imm.value.s;
+}
+
+static void set_link(struct block_emitter *b, unsigned i, unsigned patch_off)
+{
+        b->out->links[i].patch_off = (u16)patch_off;
+        b->out->links[i].entry_b = b->image_valid;
+}
+
+/* scratch 0 = target rip, flags in the image, the instruction complete otherwise: to the block that the jump cache names. */
+static void jump_probe(struct block_emitter *b)
+{
+        struct emitter *e = &b->e;
+        const s32 jumps = b->user ? (s32)offsetof(struct tlb_table, jumps) : CTX(tlb.kernel.jumps);
+        struct hmem slot = { .base = b->user ? SCRATCH1 : RSP, .index = b->user ? REG_NONE : SCRATCH1, .gs = b->user };
+
+        block_record(b, RECORD_JUMP, 0, 0);
+        flags_destroyed(b);
+        if (b->ac) {
+                block_cold(b, emit_jmp_later(e), TEXIT_LOOKUP);
+                return;
+        }
+        emit_rorx(e, SCRATCH1, SCRATCH0, JUMP_INDEX_ROTATE);
+        emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
+        emit_u32(e, JUMP_INDEX_MASK);
+        slot.disp = jumps + (s32)offsetof(struct tlb_jump, rip);
+        emit_op_mem(e, 0x3b, true, SCRATCH0, slot);
+        block_cold(b, emit_jcc_later(e, CC_NE), TEXIT_LOOKUP);
+        if (b->user) {
+                emit_mov_rr(e, SCRATCH2, SCRATCH0);
+                emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xe6 }, 3); /* and r14, simm32 */
+                emit_u32(e, (u32)PAGE_MASK);
+                emit_store(e, hmem_ctx(CTX(page_va)), SCRATCH2);
+        }
+        slot.disp = jumps + (s32)offsetof(struct tlb_jump, code);
+        emit_op_mem(e, 0xff, false, 4, slot); /* jmp [slot] */
+}
+
+void emit_goto(struct block_emitter *b, s32 target, bool complete)
+{
+        struct emitter *e = &b->e;
+        unsigned i;
+
+        if (is_far(b, target)) {
+                flags_save(b);
+                emit_guest_address(b, SCRATCH0, target);
+                jump_probe(b);
+                return;
+        }
+        i = block_link(b, target);
+        align_patch(b, 1);
+        if (complete)
+                block_record(b, RECORD_LINK, 0, i);
+        set_link(b, i, emit_jmp_later(e));
+}
+
+static void jcc_to(struct block_emitter *b, unsigned cc, s32 target)
+{
+        struct emitter *e = &b->e;
+
+        if (is_far(b, target)) {
+                struct cold *cold = block_cold(b, emit_jcc_later(e, cc), COLD_FAR);
+
+                if (cold) {
+                        cold->save_flags = !b->image_valid;
+                        cold->target = target;
+                }
+                return;
+        }
+        align_patch(b, 2);
+        set_link(b, block_link(b, target), emit_jcc_later(e, cc));
+}
+
+void emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on)
+{
+        b->class = INSN_INLINE;
+        b->why = "branch";
+        flags_restore(b);
+        jcc_to(b, g->cc, branch_target(b, g));
+        if (!goes_on)
+                emit_goto(b, (s32)(b->req->rip & (PAGE_SIZE - 1)) + b->next_off, false);
+}
+
+bool emit_jrcxz(struct block_emitter *b, const struct insn *g)
+{
+        struct emitter *e = &b->e;
+        unsigned over, taken;
+
+        b->class = INSN_INLINE;
+        b->why = "branch";
+        if (is_far(b, branch_target(b, g)))
+                flags_save(b); /* so that both sides agree where the flags are */
+        if (g->z.address_width == 32)
+                emit_u8(e, 0x67);
+        emit_bytes(e, (const u8[]){ 0xe3, 2, 0xeb, 0 }, 4); /* jrcxz taken; jmp over */
+        over = emit_off(e);
+        emit_goto(b, branch_target(b, g), false);
+        taken = emit_off(e) - over;
+        if (taken > 127 || e->full)
+                return false;
+        e->start[over - 1] = (u8)taken;
+        block_record_restart(b);
+        emit_goto(b, (s32)(b->req->rip & (PAGE_SIZE - 1)) + b->next_off, false);
+        return true;
+}
+
+/* ---- calls, returns, indirect jumps ---- */
+
+/* scratch 2 (or scratch 0 for a jump) = target of an indirect branch. */
+static bool indirect_target(struct block_emitter *b, const struct insn *g, unsigned scratch)
+{
+        struct emitter *e = &b->e;
+
+        flags_save(b);
+        b->insn_resume = (u16)emit_off(e);
+        b->insn_has_resume = true;
+        if (g->mem) {
+                if (g->mem_size != 8 || !memory_address(b, g))
+                        return false;
+                memory_probe(b, MMU_READ, 8);
+                emit_load(e, scratch, hmem_base(SCRATCH0, 0));
+        } else {
+                const unsigned host = reg_fetch(b, insn_gpr(g->ops[0].reg.value), scratch);
+
+                if (host != scratch)
+                        emit_mov_rr(e, scratch, host);
+        }
+        return true;
+}
+
+bool emit_jmp_insn(struct block_emitter *b, const struct insn *g)
+{
+        b->class = INSN_INLINE;
+        b->why = "branch";
+        if (g->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+                emit_goto(b, branch_target(b, g), false);
+                return true;
+        }
+        if (!indirect_target(b, g, SCRATCH0))
+                return false;
+        jump_probe(b);
+        return true;
+}
+
+/* Stores the address of the next instruction at [scratch 0]. */
+static void store_return_address(struct block_emitter *b)
+{
+        struct emitter *e = &b->e;
+        const s64 offset = (s64)(b->req->rip & (PAGE_SIZE - 1)) + b->next_off;
+        const u64 address = (b->req->rip & PAGE_MASK) + (u64)offset;
+
+        if (!b->user && (u64)(s64)(s32)address == address) {
+                emit_bytes(e, (const u8[]){ 0x49, 0xc7, 0x02 }, 3); /* mov qword [r10], simm32 */
+                emit_u32(e, (u32)address);
+                return;
+        }
+        emit_guest_address(b, SCRATCH1, offset);
+        emit_store(e, hmem_base(SCRATCH0, 0), SCRATCH1);
+}
+
+bool emit_call(struct block_emitter *b, const struct insn *g)
+{
+        struct emitter *e = &b->e;
+        const bool direct = g->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+        const struct hmem pushed = hmem_base(HOST_GUEST_RSP, -8);
+
+        b->class = INSN_INLINE;
+        b->why = "branch";
+        if (direct)
+                flags_save(b);
+        else if (!indirect_target(b, g, SCRATCH2))
+                return false;
+        memory_stack(b, -8, MMU_WRITE, 8);
+        store_return_address(b);
+        if (direct && !is_far(b, branch_target(b, g))) {
+                emit_lea(e, HOST_GUEST_RSP, pushed);
+                emit_goto(b, branch_target(b, g), true);
+                return true;
+        }
+        /* The target is in its place before the commit, so that there is always a record that says where to go on. */
+        if (direct)
+                emit_guest_address(b, SCRATCH0, branch_target(b, g));
+        else
+                emit_mov_rr(e, SCRATCH0, SCRATCH2);
+        emit_lea(e, HOST_GUEST_RSP, pushed);
+        jump_probe(b);
+        return true;
+}
+
+bool emit_ret(struct block_emitter *b, const struct insn *g)
+{
+        struct emitter *e = &b->e;
+        const u64 release = g->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? g->ops[0].imm.value.u & 0xffff : 0;
+
+        b->class = INSN_INLINE;
+        b->why = "branch";
+        flags_save(b);
+        memory_stack(b, 0, MMU_READ, 8);
+        emit_load(e, SCRATCH0, hmem_base(SCRATCH0, 0));
+        emit_lea(e, HOST_GUEST_RSP, hmem_base(HOST_GUEST_RSP, 8 + (s32)release));
+        jump_probe(b);
+        return true;
+}
+
+void emit_interp(struct block_emitter *b, enum interp_reason reason)
+{
+        struct cold *cold;
+
+        flags_save(b);
+        cold = block_cold(b, emit_jmp_later(&b->e), TEXIT_INTERP);
+        if (cold)
+                cold->arg = (u8)reason;
+}
+
+/* ---- cold code ---- */
+
+/* Loads the address of the site that follows and jumps to the stub of its kind. */
+static void emit_site(struct block_emitter *b, const struct site *site)
+{
+        struct emitter *e = &b->e;
+        struct site s = *site;
+
+        while ((emit_off(e) + 12) & 3)
+                emit_u8(e, 0x90);
+        emit_bytes(e, (const u8[]){ 0x4c, 0x8d, 0x1d, 5, 0, 0, 0 }, 7); /* lea r11, [rip + 5] */
+        emit_jmp(e, b->req->stubs[s.kind]);
+        s.back = emit_off(e);
+        emit_bytes(e, &s, sizeof(s));
+}
+
+static void emit_cold(struct block_emitter *b, const struct cold *c)
+{
+        struct emitter *e = &b->e;
+        const struct site site = {
+                .guest_off = c->guest_off, .resume_off = c->resume_off, .kind = c->kind, .access = c->access, .size = c->size, .arg = c->arg,
+        };
+
+        emit_patch(e, c->patch_off, emit_off(e));
+        b->guest_off = c->guest_off;
+        b->eflags_valid = c->save_flags;
+        b->image_valid = !c->save_flags;
+        block_record(b, c->kind == TEXIT_LOOKUP ? RECORD_JUMP : RECORD_RESTART, c->guest_off, 0);
+        if (c->kind == COLD_FAR) {
+                emit_goto(b, c->target, false);
+                return;
+        }
+        if (c->kind == TEXIT_MISS) {
+                const s32 member = (s32)(offsetof(struct tlb_entry, base) + 8u * c->access);
+                const struct hmem user = { .base = SCRATCH1, .index = REG_NONE, .gs = true, .disp = member };
+                const struct hmem kernel = { .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + member };
+
+                emit_op_mem(e, 0x03, true, SCRATCH0, c->user_table ? user : kernel); /* what the probe subtracted */
+        }
+        emit_site(b, &site);
+}
+
+static void emit_link_stub(struct block_emitter *b, unsigned i)
+{
+        struct emitter *e = &b->e;
+        struct link *link = &b->out->links[i];
+        const struct site site = { .kind = TEXIT_LINK, .arg = (u8)i };
+
+        link->stub_off = (u16)emit_off(e);
+        emit_patch(e, link->patch_off, link->stub_off);
+        b->eflags_valid = !link->entry_b;
+        b->image_valid = link->entry_b;
+        block_record(b, RECORD_LINK, 0, i);
+        if (!link->entry_b) {
+                emit_pushfq_image(e);
+                b->image_valid = true;
+                block_record(b, RECORD_LINK, 0, i);
+        }
+        emit_site(b, &site);
+}
+
+void emit_colds(struct block_emitter *b)
+{
+        /* Far jumps add colds of their own. */
+        for (unsigned i = 0; i < b->n_colds; i++) {
+                const struct cold c = b->colds[i];
+
+                b->ac = false;
+                emit_cold(b, &c);
+        }
+        for (unsigned i = 0; i < b->out->n_links; i++)
+                emit_link_stub(b, i);
+}

@@ -1,0 +1,132 @@
+/* Memory operands: the address, and the look into the soft TLB that makes a host address of it. See internal.h. */
+#include "block.h"
+
+#define CC_A 7 /* unsigned greater */
+
+/* Index of a TLB entry in bytes: bits 12-23 of the address, times the entry's size. */
+#define TLB_INDEX_ROTATE (PAGE_SHIFT - 5)
+#define TLB_INDEX_MASK ((u32)(TLB_SIZE - 1) << 5)
+_Static_assert(sizeof(struct tlb_entry) == 32, "the probe shifts by 5");
+
+unsigned reg_fetch(struct block_emitter *b, unsigned reg, unsigned scratch)
+{
+        if (host_reg_of[reg] != HOST_NONE)
+                return host_reg_of[reg];
+        emit_load(&b->e, scratch, hmem_ctx(CTX_REG(reg)));
+        return scratch;
+}
+
+void emit_guest_address(struct block_emitter *b, unsigned dst, s64 offset)
+{
+        if (b->user) {
+                emit_load(&b->e, dst, hmem_ctx(CTX(page_va)));
+                emit_lea(&b->e, dst, hmem_base(dst, (s32)offset));
+        } else {
+                emit_mov_imm(&b->e, dst, (b->req->rip & PAGE_MASK) + (u64)offset);
+        }
+}
+
+/* scratch 0 = base + index * scale + disp without a segment. */
+static bool operand_offset(struct block_emitter *b, const struct insn *g, bool narrow)
+{
+        const ZydisDecodedOperandMem *m = &g->mem->mem;
+        struct hmem h = { .base = REG_NONE, .index = REG_NONE, .disp = (s32)g->disp };
+
+        if (m->base == ZYDIS_REGISTER_RIP) {
+                const s64 at = (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s64)g->disp;
+
+                if (at != (s32)at || narrow)
+                        return false;
+                emit_guest_address(b, SCRATCH0, at);
+                return true;
+        }
+        if (m->base == ZYDIS_REGISTER_EIP || (s64)g->disp != (s32)g->disp)
+                return false;
+        if (m->base != ZYDIS_REGISTER_NONE)
+                h.base = (u8)reg_fetch(b, insn_gpr(m->base), SCRATCH0);
+        if (m->index != ZYDIS_REGISTER_NONE) {
+                h.index = (u8)reg_fetch(b, insn_gpr(m->index), SCRATCH1);
+                h.scale = (u8)__builtin_ctz(m->scale ? m->scale : 1);
+        }
+        if (h.base == REG_NONE && h.index == REG_NONE)
+                emit_mov_imm(&b->e, SCRATCH0, narrow ? (u32)g->disp : (u64)(s64)(s32)g->disp);
+        else if (h.index == REG_NONE && h.disp == 0 && !narrow)
+                emit_mov_rr(&b->e, SCRATCH0, h.base);
+        else
+                emit_op_mem(&b->e, 0x8d, !narrow, SCRATCH0, h);
+        return true;
+}
+
+bool memory_address(struct block_emitter *b, const struct insn *g)
+{
+        const ZydisRegister seg = g->mem->mem.segment;
+
+        b->insn_resume = b->insn_has_resume ? b->insn_resume : (u16)emit_off(&b->e);
+        b->insn_has_resume = true;
+        if (!operand_offset(b, g, g->z.address_width == 32))
+                return false;
+        if (seg == ZYDIS_REGISTER_FS || seg == ZYDIS_REGISTER_GS)
+                emit_op_mem(&b->e, 0x03, true, SCRATCH0,
+                            hmem_ctx(seg == ZYDIS_REGISTER_FS ? CTX(seg_base[SEG_FS]) : CTX(seg_base[SEG_GS])));
+        return true;
+}
+
+/* The operand at @member of the entry that scratch 1 indexes. */
+static struct hmem entry_member(bool user_table, s32 member)
+{
+        if (user_table)
+                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = true, .disp = member };
+        return (struct hmem){ .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + member };
+}
+
+static void probe_table(struct block_emitter *b, enum mmu_access access, unsigned size, bool user_table)
+{
+        struct emitter *e = &b->e;
+        struct cold *cold;
+
+        emit_rorx(e, SCRATCH1, SCRATCH0, TLB_INDEX_ROTATE);
+        emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
+        emit_u32(e, TLB_INDEX_MASK);
+        emit_op_mem(e, 0x2b, true, SCRATCH0, entry_member(user_table, (s32)(offsetof(struct tlb_entry, base) + 8 * access)));
+        emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xfa }, 3); /* cmp r10, imm32 */
+        emit_u32(e, (u32)(PAGE_SIZE - size));
+        cold = block_cold(b, emit_jcc_later(e, CC_A), TEXIT_MISS);
+        if (cold) {
+                cold->resume_off = b->insn_resume;
+                cold->access = (u8)access;
+                cold->size = (u8)size;
+                cold->user_table = user_table;
+        }
+        emit_op_mem(e, 0x03, true, SCRATCH0, entry_member(user_table, offsetof(struct tlb_entry, page)));
+}
+
+void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size)
+{
+        struct emitter *e = &b->e;
+        unsigned to_kernel, to_done;
+
+        flags_destroyed(b);
+        if (b->user || !b->ac) {
+                probe_table(b, access, size, b->user);
+                return;
+        }
+        /* With AC set kernel code may touch user pages: the address's upper half decides whose table. */
+        emit_op_reg(e, 0x85, true, SCRATCH0, SCRATCH0); /* test r10, r10 */
+        to_kernel = emit_jcc_later(e, 8);               /* js */
+        probe_table(b, access, size, true);
+        to_done = emit_jmp_later(e);
+        emit_patch(e, to_kernel, emit_off(e));
+        probe_table(b, access, size, false);
+        emit_patch(e, to_done, emit_off(e));
+}
+
+void memory_stack(struct block_emitter *b, s32 disp, enum mmu_access access, unsigned size)
+{
+        b->insn_resume = b->insn_has_resume ? b->insn_resume : (u16)emit_off(&b->e);
+        b->insn_has_resume = true;
+        if (disp)
+                emit_lea(&b->e, SCRATCH0, hmem_base(HOST_GUEST_RSP, disp));
+        else
+                emit_mov_rr(&b->e, SCRATCH0, HOST_GUEST_RSP);
+        memory_probe(b, access, size);
+}

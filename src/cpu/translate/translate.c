@@ -1,0 +1,328 @@
+/* A block, from the guest's bytes to the host's: one pass over the instructions, then the cold code.
+ *
+ * A block is a *superblock*: one entry, and it goes on behind conditional jumps that are not taken, up to a number of them. */
+#include "block.h"
+
+#define JCCS_MAX 4
+#define INSTRUCTIONS_MAX 48
+
+/* ---- records, colds, links ---- */
+
+void block_record(struct block_emitter *b, enum record_kind kind, unsigned guest_off, unsigned arg)
+{
+        struct translation *out = b->out;
+        const u16 code_off = (u16)emit_off(&b->e);
+
+        if (out->n_records && out->records[out->n_records - 1].code_off == code_off)
+                out->n_records--; /* the later one is about the code that follows */
+        if (out->n_records == BLOCK_RECORDS_MAX) {
+                b->full = true;
+                return;
+        }
+        out->records[out->n_records++] = (struct record){
+                .code_off = code_off, .guest_off = (u16)guest_off, .kind = (u8)kind, .arg = (u8)arg,
+                .flags_at = b->image_valid ? FLAGS_IN_IMAGE : FLAGS_IN_EFLAGS,
+        };
+}
+
+struct cold *block_cold(struct block_emitter *b, unsigned patch_off, unsigned kind)
+{
+        struct cold *cold;
+
+        if (b->n_colds == COLDS_MAX) {
+                b->full = true;
+                return NULL;
+        }
+        cold = &b->colds[b->n_colds++];
+        *cold = (struct cold){ .patch_off = (u16)patch_off, .guest_off = b->guest_off, .kind = (u8)kind };
+        return cold;
+}
+
+unsigned block_link(struct block_emitter *b, s32 target)
+{
+        struct translation *out = b->out;
+
+        if (out->n_links == BLOCK_LINKS_MAX) {
+                b->full = true;
+                return 0;
+        }
+        out->links[out->n_links] = (struct link){ .target = target };
+        return out->n_links++;
+}
+
+/* ---- flags ---- */
+
+void flags_save(struct block_emitter *b)
+{
+        if (b->image_valid)
+                return;
+        emit_pushfq_image(&b->e);
+        b->image_valid = true;
+        block_record_restart(b);
+}
+
+void flags_restore(struct block_emitter *b)
+{
+        static const u8 load[] = {
+                0x0f, 0xb6, 0x44, 0x24, 0xf9, /* movzx eax, byte [rsp - 7]: OF is bit 3 */
+                0x24, 0x08,                   /* and al, 8 */
+                0xc0, 0xe0, 0x04,             /* shl al, 4 */
+                0x00, 0xc0,                   /* add al, al: 80h + 80h overflows */
+                0x8a, 0x64, 0x24, 0xf8,       /* mov ah, [rsp - 8] */
+                0x9e,                         /* sahf */
+        };
+        struct emitter *e = &b->e;
+
+        if (b->eflags_valid)
+                return;
+        emit_mov_rr(e, SCRATCH1, RAX);
+        block_record(b, RECORD_SWAPPED, b->guest_off, RAX);
+        emit_bytes(e, load, sizeof(load));
+        emit_mov_rr(e, RAX, SCRATCH1);
+        b->eflags_valid = true;
+        block_record_restart(b);
+}
+
+/* ---- entries ---- */
+
+/* Does the block need the flags it is entered with before anything of it would destroy them? Then they had better be in EFLAGS. */
+static bool needs_flags_at_entry(const struct translate_request *req, const ZydisDecoder *decoder)
+{
+        struct insn g;
+
+        for (unsigned off = 0, n = 0; n < INSTRUCTIONS_MAX; off += g.z.length, n++) {
+                if (!insn_analyse(req, decoder, req->code + off, req->room - off, &g))
+                        return false;
+                if (g.kind == KIND_JCC || (g.kind == KIND_PLAIN && g.needs_flags && !g.mem))
+                        return true;
+                if (g.kind >= KIND_FLAG_BIT || g.writes_flags || g.mem || (g.kind != KIND_PLAIN && g.kind != KIND_LEA && g.kind != KIND_NOP))
+                        return false;
+        }
+        return false;
+}
+
+static void emit_entries(struct block_emitter *b, const ZydisDecoder *decoder)
+{
+        struct emitter *e = &b->e;
+
+        b->eflags_valid = true;
+        b->image_valid = false;
+        block_record_restart(b);
+        if (!needs_flags_at_entry(b->req, decoder)) {
+                emit_pushfq_image(e);
+                b->image_valid = true;
+                b->eflags_valid = false; /* they are not by entry B */
+                block_record_restart(b);
+                return;
+        }
+        emit_bytes(e, (const u8[]){ 0xeb, 0, 0x0f, 0x1f, 0x40, 0 }, ENTRY_B);
+        b->image_valid = true;
+        b->eflags_valid = false;
+        block_record_restart(b);
+        flags_restore(b);
+        b->image_valid = false; /* it is not by entry A */
+        if (!e->full)
+                e->start[1] = (u8)(emit_off(e) - 2);
+}
+
+/* ---- instructions ---- */
+
+/* What the emission of one instruction can change: put back when it turns out to be one for the interpreter. */
+struct mark {
+        u8 *p;
+        unsigned n_records, n_links, n_colds;
+        struct record last_record;
+        bool eflags_valid, image_valid, ac, full, vectors_checked;
+};
+
+static void mark_set(const struct block_emitter *b, struct mark *m)
+{
+        *m = (struct mark){
+                .p = b->e.p, .n_records = b->out->n_records, .n_links = b->out->n_links, .n_colds = b->n_colds,
+                .eflags_valid = b->eflags_valid, .image_valid = b->image_valid, .ac = b->ac, .full = b->full,
+                .vectors_checked = b->vectors_checked,
+        };
+        m->last_record = b->out->records[m->n_records - 1];
+}
+
+static void mark_return(struct block_emitter *b, const struct mark *m)
+{
+        b->e.p = m->p;
+        b->out->n_records = m->n_records;
+        b->out->records[m->n_records - 1] = m->last_record;
+        b->out->n_links = m->n_links;
+        b->n_colds = m->n_colds;
+        b->eflags_valid = m->eflags_valid;
+        b->image_valid = m->image_valid;
+        b->ac = m->ac;
+        b->full = m->full;
+        b->vectors_checked = m->vectors_checked;
+}
+
+/* The guest's vector registers are loaded when the first block that uses them runs. */
+static void check_vectors(struct block_emitter *b)
+{
+        struct emitter *e = &b->e;
+        struct cold *cold;
+
+        if (b->vectors_checked)
+                return;
+        flags_save(b);
+        flags_destroyed(b);
+        emit_op_mem(e, 0x80, false, 7, hmem_ctx(CTX(vectors_live))); /* cmp byte [vectors_live], 0 */
+        emit_u8(e, 0);
+        cold = block_cold(b, emit_jcc_later(e, 4), TEXIT_VECTORS);
+        if (cold)
+                cold->resume_off = (u16)emit_off(e);
+        b->vectors_checked = true;
+        block_record_restart(b);
+}
+
+static bool emit_straight(struct block_emitter *b, const struct insn *g)
+{
+        if (g->vector)
+                check_vectors(b);
+        switch ((enum insn_kind)g->kind) {
+        case KIND_PLAIN:
+                return emit_plain(b, g);
+        case KIND_LEA:
+                return emit_lea_insn(b, g);
+        case KIND_PUSH:
+                return emit_push(b, g);
+        case KIND_POP:
+                return emit_pop(b, g);
+        case KIND_LEAVE:
+                return emit_leave(b, g);
+        case KIND_PUSHFQ:
+                return emit_pushfq(b, g);
+        case KIND_FLAG_BIT:
+                return emit_flag_bit(b, g);
+        case KIND_NOP:
+                b->class = INSN_IDENTITY;
+                return true;
+        default:
+                return false;
+        }
+}
+
+/* The ends of a block. */
+static bool emit_end(struct block_emitter *b, const struct insn *g)
+{
+        switch ((enum insn_kind)g->kind) {
+        case KIND_JRCXZ:
+                return emit_jrcxz(b, g);
+        case KIND_JMP:
+                return emit_jmp_insn(b, g);
+        case KIND_CALL:
+                return emit_call(b, g);
+        case KIND_RET:
+                return emit_ret(b, g);
+        default:
+                return false;
+        }
+}
+
+static bool is_end(const struct insn *g)
+{
+        return g->kind == KIND_JRCXZ || g->kind == KIND_JMP || g->kind == KIND_CALL || g->kind == KIND_RET;
+}
+
+static void note(struct block_emitter *b, unsigned code_off)
+{
+        struct insn_note *notes = b->req->notes;
+
+        if (notes)
+                notes[b->out->n_instructions] = (struct insn_note){
+                        .guest_off = b->guest_off, .code_off = (u16)code_off, .class = b->class, .why = b->why,
+                };
+}
+
+/* Emits one instruction; returns true when the block ends with it. */
+static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_on)
+{
+        const unsigned code_off = emit_off(&b->e);
+        bool ends = true, done = false;
+        struct mark mark;
+
+        b->guest_off = g->off;
+        b->next_off = (u16)(g->off + g->z.length);
+        b->insn_has_resume = false;
+        b->why = NULL;
+        block_record_restart(b);
+        mark_set(b, &mark);
+        if (g->kind == KIND_JCC) {
+                emit_jcc(b, g, may_go_on);
+                ends = !may_go_on;
+                done = true;
+        } else if (is_end(g)) {
+                done = emit_end(b, g);
+        } else if (g->kind < KIND_STRING) {
+                done = emit_straight(b, g);
+                ends = false;
+        }
+        if (!done) {
+                mark_return(b, &mark);
+                b->class = INSN_CALL_OUT;
+                b->why = "left to the interpreter";
+                emit_interp(b, g->kind == KIND_INTERP ? g->reason : INTERP_REASON_FORM);
+                ends = true;
+        }
+        note(b, code_off);
+        b->out->n_instructions++;
+        return ends;
+}
+
+/* One attempt with at most @max instructions; false when a table or the buffer was too small. */
+static bool emit_block(struct block_emitter *b, const ZydisDecoder *decoder, unsigned max)
+{
+        const struct translate_request *req = b->req;
+        struct translation *out = b->out;
+        unsigned off = 0, jccs = 0;
+        struct insn g;
+        bool ends = false;
+
+        emit_entries(b, decoder);
+        while (!ends) {
+                if (out->n_instructions == max || off == req->room) {
+                        b->guest_off = (u16)off;
+                        block_record_restart(b);
+                        emit_goto(b, (s32)(req->rip & (PAGE_SIZE - 1)) + (s32)off, false);
+                        break;
+                }
+                if (!insn_analyse(req, decoder, req->code + off, req->room - off, &g)) {
+                        /* Crosses the page, or is no instruction: the interpreter looks at it, by itself. */
+                        b->guest_off = (u16)off;
+                        block_record_restart(b);
+                        emit_interp(b, INTERP_REASON_PAGE_END);
+                        off = MIN(off + ZYDIS_MAX_INSTRUCTION_LENGTH, req->room);
+                        out->n_instructions++;
+                        break;
+                }
+                g.off = (u16)off;
+                jccs += g.kind == KIND_JCC;
+                ends = emit_one(b, &g, !req->no_chains && jccs < JCCS_MAX);
+                off += g.z.length;
+        }
+        emit_colds(b);
+        out->guest_bytes = off;
+        out->code_size = emit_off(&b->e);
+        return !b->e.full && !b->full;
+}
+
+bool translate_block(const struct translate_request *req, struct translation *ret)
+{
+        ZydisDecoder decoder;
+        struct block_emitter b;
+
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        for (unsigned max = INSTRUCTIONS_MAX; max; max /= 2) {
+                ret->n_links = ret->n_records = ret->n_instructions = 0;
+                b = (struct block_emitter){
+                        .req = req, .out = ret, .user = req->mode & MODE_USER, .ac = req->mode & MODE_AC,
+                        .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at },
+                };
+                if (emit_block(&b, &decoder, max))
+                        return true;
+        }
+        return false;
+}
