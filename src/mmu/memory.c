@@ -65,34 +65,10 @@ struct guest_memory *guest_memory_free(struct guest_memory *mem)
         return NULL;
 }
 
-static const struct memory_slot *slot_of(const struct guest_memory *mem, u64 gpa)
-{
-        for (size_t i = 0; i < mem->n_slots; i++)
-                if (gpa - mem->slots[i].gpa < mem->slots[i].size)
-                        return &mem->slots[i];
-        return NULL;
-}
-
-void *guest_memory_hva(const struct guest_memory *mem, u64 gpa, u64 len)
-{
-        const struct memory_slot *slot = slot_of(mem, gpa);
-
-        if (!slot || len > slot->size - (gpa - slot->gpa))
-                return NULL;
-        return slot->hva + (gpa - slot->gpa);
-}
-
-u8 *guest_memory_flags(const struct guest_memory *mem, u64 gpa)
-{
-        const struct memory_slot *slot = slot_of(mem, gpa);
-
-        return slot ? &mem->page_flags[(gpa - slot->gpa + slot->fd_offset) >> PAGE_SHIFT] : NULL;
-}
-
 bool guest_memory_is_ram(const struct guest_memory *mem, u64 gpa, u64 len)
 {
         while (len) {
-                const struct memory_slot *slot = slot_of(mem, gpa);
+                const struct memory_slot *slot = guest_memory_slot(mem, gpa);
                 u64 n;
 
                 if (!slot)
@@ -111,7 +87,7 @@ int guest_memory_read(const struct guest_memory *mem, u64 gpa, void *dst, u64 le
         if (!guest_memory_is_ram(mem, gpa, len))
                 return -EFAULT;
         while (len) {
-                const struct memory_slot *slot = slot_of(mem, gpa);
+                const struct memory_slot *slot = guest_memory_slot(mem, gpa);
                 u64 n = MIN(len, slot->size - (gpa - slot->gpa));
 
                 memcpy(to, slot->hva + (gpa - slot->gpa), n);
@@ -130,7 +106,7 @@ int guest_memory_write(struct guest_memory *mem, u64 gpa, const void *src, u64 l
         if (!guest_memory_is_ram(mem, gpa, len))
                 return -EFAULT;
         while (len) {
-                const struct memory_slot *slot = slot_of(mem, gpa);
+                const struct memory_slot *slot = guest_memory_slot(mem, gpa);
                 u64 n = MIN(len, slot->size - (gpa - slot->gpa));
 
                 memcpy(slot->hva + (gpa - slot->gpa), from, n);

@@ -99,10 +99,28 @@ static inline void guest_memory_freep(struct guest_memory **mem)
         guest_memory_free(*mem);
 }
 
+/* The RAM slot that holds @gpa, or NULL. */
+static inline const struct memory_slot *guest_memory_slot(const struct guest_memory *mem, u64 gpa)
+{
+        for (size_t i = 0; i < mem->n_slots; i++)
+                if (gpa - mem->slots[i].gpa < mem->slots[i].size)
+                        return &mem->slots[i];
+        return NULL;
+}
 /* Host address of [gpa, gpa + len) when it lies in one RAM slot, NULL otherwise. Engine use: the caller obeys the page flags. */
-void *guest_memory_hva(const struct guest_memory *mem, u64 gpa, u64 len);
+static inline void *guest_memory_hva(const struct guest_memory *mem, u64 gpa, u64 len)
+{
+        const struct memory_slot *slot = guest_memory_slot(mem, gpa);
+
+        return slot && len <= slot->size - (gpa - slot->gpa) ? slot->hva + (gpa - slot->gpa) : NULL;
+}
 /* The flags byte of the RAM page that holds @gpa, NULL when it is not RAM. */
-u8 *guest_memory_flags(const struct guest_memory *mem, u64 gpa);
+static inline u8 *guest_memory_flags(const struct guest_memory *mem, u64 gpa)
+{
+        const struct memory_slot *slot = guest_memory_slot(mem, gpa);
+
+        return slot ? &mem->page_flags[(gpa - slot->gpa + slot->fd_offset) >> PAGE_SHIFT] : NULL;
+}
 bool guest_memory_is_ram(const struct guest_memory *mem, u64 gpa, u64 len);
 
 /* DMA by devices and loaders: plain RAM only, any length, may cross slots. 0, or -EFAULT when any byte is not RAM (then nothing

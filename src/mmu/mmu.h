@@ -145,7 +145,7 @@ struct tlb_table {
         struct tlb_set large;    /* hashes of the 4 MiB regions with entries that are part of a larger guest page */
         u64 huge[TLB_HUGE_PAGES]; /* addresses >> 30 of guest pages of 1 GiB with entries */
         unsigned n_huge;         /* more than TLB_HUGE_PAGES: there are others */
-        u64 generation;          /* of its fetch translations: never the same again after one that may have been used was forgotten */
+        u64 generation;          /* of its fetch translations: a new number when others than those of the page of tlb_flush_page went */
         u16 pcid;                /* spaces only */
         bool used;               /* spaces only: belongs to pcid */
 } __attribute__((aligned(4096)));
@@ -192,6 +192,11 @@ static inline void *tlb_lookup(struct soft_tlb *tlb, enum tlb_mode mode, enum mm
         return tlb_entry_hit(tlb_table_of(tlb, mode, gva)->entries, access, gva, size);
 }
 
+static inline unsigned tlb_walk_flags(enum tlb_mode mode)
+{
+        return mode == TLB_USER ? MMU_USER : mode == TLB_KERNEL_AC ? MMU_SMAP_OVERRIDE : 0;
+}
+
 /* @tlb is zeroed memory of its own pages (mmap): most of it is never touched. */
 void tlb_init(struct soft_tlb *tlb);
 
@@ -201,7 +206,7 @@ void tlb_init(struct soft_tlb *tlb);
 int tlb_miss(struct soft_tlb *tlb, const struct guest_memory *mem, const struct paging_state *ps, enum tlb_mode mode,
              enum mmu_access access, u64 gva);
 /* Enters a translation that the walk found for this access; @hva is the byte's host address. @flagged: the page has flags, writes may not go
- * fast. False: nothing was entered, since @mode does not allow it. */
+ * fast. True: the access would hit now. */
 bool tlb_fill(struct soft_tlb *tlb, const struct paging_state *ps, enum tlb_mode mode, enum mmu_access access, u64 gva,
               const void *hva, const struct mmu_translation *tr, bool flagged);
 
@@ -215,7 +220,7 @@ void tlb_flush_context(struct soft_tlb *tlb);
 void tlb_flush_page(struct soft_tlb *tlb, u64 gva);
 /* MOV to CR3 with CR4.PCIDE: switches to @pcid; @keep is bit 63 of the source (do not flush it). */
 void tlb_switch_pcid(struct soft_tlb *tlb, u16 pcid, bool keep);
-/* INVPCID type 1. The space in use without CR4.PCIDE counts as PCID 0. */
+/* INVPCID type 1 for a PCID that is not the current one: the TLB does not always know which that is, for it there is tlb_flush_context. */
 void tlb_flush_pcid(struct soft_tlb *tlb, u16 pcid);
 /* Takes the write permission for a page of the host from every entry, so that the next write is seen (it became code or clean). */
 void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva);

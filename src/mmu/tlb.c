@@ -1,160 +1,521 @@
-#include <string.h>
-
+/* The soft TLB. Compiled with general registers only and without calls into libc: translated code comes here with the guest's vector registers
+ * live.
+ *
+ * What makes flushes cheap is knowing what was used: each table has the set of its cache lines that are not empty, the set of
+ * regions that are mapped by large pages, and the set of pages that code was fetched from. */
 #include "mmu.h"
 
-#define CONTEXT_MAX 4095u
+#define ENTRIES_PER_LINE (64 / sizeof(struct tlb_entry))
+#define JUMPS_PER_LINE (64 / sizeof(struct tlb_jump))
+#define LARGE_SHIFT 22 /* no page but the 1 GiB ones is larger than 4 MiB */
+#define HUGE_SHIFT 30
+#define GOLDEN 0x9e3779b97f4a7c15ULL
 
-static void clear_entries(struct soft_tlb *tlb)
+/* ---- sets ---- */
+
+static void set_add(struct tlb_set *set, unsigned n)
 {
-        memset(tlb->entries, 0, sizeof(tlb->entries));
+        set->words[n / 64] |= BIT(n % 64);
+        set->words_used |= BIT(n / 64);
 }
 
-/* A context number that no entry carries. */
-static u64 context_new(struct soft_tlb *tlb)
+static bool set_has(const struct tlb_set *set, unsigned n)
 {
-        if (tlb->next_context > CONTEXT_MAX) {
-                clear_entries(tlb);
-                memset(tlb->kept, 0, sizeof(tlb->kept));
-                tlb->next_context = 1;
-                tlb->wraps++;
-        }
-        return tlb->next_context++;
+        return set->words[n / 64] & BIT(n % 64);
 }
 
-static void forget_large(struct soft_tlb *tlb)
+/* The lowest bit of *@bits, which is not 0, taken out. */
+static unsigned take_lowest(u64 *bits)
 {
-        for (size_t i = 0; i < TLB_LARGE_RANGES; i++) {
-                tlb->large[i].lo = ~0ULL;
-                tlb->large[i].hi = 0;
-        }
+        const unsigned n = (unsigned)__builtin_ctzll(*bits);
+
+        *bits &= *bits - 1;
+        return n;
 }
 
-/* Whether one range holds all of [lo, hi]. */
-static bool in_large(const struct soft_tlb *tlb, u64 lo, u64 hi)
+static void set_clear(struct tlb_set *set)
 {
-        for (size_t i = 0; i < TLB_LARGE_RANGES; i++)
-                if (lo >= tlb->large[i].lo && hi <= tlb->large[i].hi)
-                        return true;
-        return false;
+        for (u64 used = set->words_used; used;)
+                set->words[take_lowest(&used)] = 0;
+        set->words_used = 0;
 }
 
-/* Enters [lo, hi] into the first range that is empty or within 64 GiB of it; the last range takes what is left. */
-static void remember_large(struct soft_tlb *tlb, u64 lo, u64 hi)
+/* ---- tables ---- */
+
+/* Nothing that indexes entry @index has this page address. */
+static u64 empty_base(unsigned index)
 {
-        const u64 near = 64 * GIB;
+        return index ? 0 : PAGE_SIZE;
+}
 
-        if (in_large(tlb, lo, hi))
-                return;
-        for (size_t i = 0; i < TLB_LARGE_RANGES; i++) {
-                const bool empty = tlb->large[i].lo > tlb->large[i].hi;
-                const u64 below = tlb->large[i].lo > hi ? tlb->large[i].lo - hi : 0;
-                const u64 above = lo > tlb->large[i].hi ? lo - tlb->large[i].hi : 0;
+static void entry_empty(struct tlb_table *table, unsigned index)
+{
+        struct tlb_entry *e = &table->entries[index];
 
-                if (!empty && i < TLB_LARGE_RANGES - 1 && (below > near || above > near))
+        e->base[MMU_READ] = e->base[MMU_WRITE] = e->base[MMU_FETCH] = empty_base(index);
+}
+
+static void jump_empty(struct tlb_table *table, unsigned slot)
+{
+        table->jumps[slot] = (struct tlb_jump){ slot ? 0 : 1, NULL };
+}
+
+static void line_clear(u64 *line)
+{
+        line[0] = line[1] = line[2] = line[3] = line[4] = line[5] = line[6] = line[7] = 0;
+}
+
+/* Zeroes the cache lines of @base that are in @lines, and @lines. */
+static void lines_clear(void *base, struct tlb_set *lines)
+{
+        for (u64 used = lines->words_used; used;) {
+                const unsigned word = take_lowest(&used);
+                u64 *first = (u64 *)base + word * 64 * 8;
+                u64 which = lines->words[word];
+
+                if (which == ~0ULL) {
+                        u64 n = 64 * 8;
+                        void *to = first;
+
+                        __asm__ volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(0ULL) : "memory");
                         continue;
-                tlb->large[i].lo = empty ? lo : MIN(tlb->large[i].lo, lo);
-                tlb->large[i].hi = empty ? hi : MAX(tlb->large[i].hi, hi);
-                return;
+                }
+                while (which)
+                        line_clear(first + 8 * take_lowest(&which));
+        }
+        set_clear(lines);
+}
+
+static void jumps_clear(struct tlb_table *table)
+{
+        lines_clear(table->jumps, &table->jump_lines);
+        jump_empty(table, 0);
+}
+
+static void generation_new(struct soft_tlb *tlb, struct tlb_table *table)
+{
+        table->generation = ++tlb->next_generation;
+}
+
+static void table_clear(struct soft_tlb *tlb, struct tlb_table *table)
+{
+        lines_clear(table->entries, &table->entry_lines);
+        entry_empty(table, 0);
+        jumps_clear(table);
+        set_clear(&table->exec);
+        set_clear(&table->large);
+        table->n_huge = 0;
+        generation_new(tlb, table);
+}
+
+static void kernel_exec_flushed(const struct soft_tlb *tlb, u64 gva)
+{
+        if (tlb->kernel_exec_flushed)
+                tlb->kernel_exec_flushed(tlb->opaque, gva);
+}
+
+static void kernel_clear(struct soft_tlb *tlb)
+{
+        const bool exec = tlb->kernel.exec.words_used;
+
+        table_clear(tlb, &tlb->kernel);
+        set_clear(&tlb->non_global);
+        tlb->non_global_exec = false;
+        if (exec)
+                kernel_exec_flushed(tlb, TLB_ALL);
+}
+
+/* An address space is left, or flushed: kernel translations that are not global go. */
+static void drop_non_global(struct soft_tlb *tlb)
+{
+        for (u64 used = tlb->non_global.words_used; used;) {
+                const unsigned word = take_lowest(&used);
+
+                for (u64 which = tlb->non_global.words[word]; which;)
+                        entry_empty(&tlb->kernel, word * 64 + take_lowest(&which));
+        }
+        set_clear(&tlb->non_global);
+        if (tlb->non_global_exec) {
+                tlb->non_global_exec = false;
+                jumps_clear(&tlb->kernel);
+                generation_new(tlb, &tlb->kernel);
+                kernel_exec_flushed(tlb, TLB_ALL);
         }
 }
 
 void tlb_init(struct soft_tlb *tlb)
 {
-        memset(tlb, 0, sizeof(*tlb));
-        tlb->next_context = 1;
-        tlb->context = context_new(tlb);
-        forget_large(tlb);
+        table_clear(tlb, &tlb->kernel);
+        tlb->space = &tlb->spaces[0];
+        table_clear(tlb, tlb->space);
 }
 
 void tlb_flush_all(struct soft_tlb *tlb)
 {
-        memset(tlb->kept, 0, sizeof(tlb->kept));
-        tlb->context = context_new(tlb);
-        forget_large(tlb);
+        kernel_clear(tlb);
+        for (unsigned i = 0; i < TLB_SPACES; i++) {
+                if (tlb->spaces[i].used || &tlb->spaces[i] == tlb->space)
+                        table_clear(tlb, &tlb->spaces[i]);
+                tlb->spaces[i].used = false;
+        }
+}
+
+void tlb_flush_non_global(struct soft_tlb *tlb)
+{
+        for (unsigned i = 0; i < TLB_SPACES; i++)
+                if (tlb->spaces[i].used || &tlb->spaces[i] == tlb->space)
+                        table_clear(tlb, &tlb->spaces[i]);
+        drop_non_global(tlb);
 }
 
 void tlb_flush_context(struct soft_tlb *tlb)
 {
-        for (size_t i = 0; i < ARRAY_SIZE(tlb->kept); i++)
-                if (tlb->kept[i].context == tlb->context)
-                        tlb->kept[i].context = 0;
-        tlb->context = context_new(tlb);
-        /* The large ranges stay: entries of kept contexts may still be part of large pages. */
+        table_clear(tlb, tlb->space);
+        drop_non_global(tlb);
 }
 
-void tlb_flush_page(struct soft_tlb *tlb, u64 gva)
+static struct tlb_table *find_space(struct soft_tlb *tlb, u16 pcid)
 {
-        if (in_large(tlb, gva, gva)) {
-                tlb_flush_all(tlb);
-                return;
-        }
-        /* The slot is the same in every context, so this takes out global translations of other address spaces as well. */
-        for (unsigned mode = 0; mode < TLB_MODES; mode++)
-                memset(tlb_entry_of(tlb, mode, gva), 0, sizeof(struct tlb_entry));
+        for (unsigned i = 0; i < TLB_SPACES; i++)
+                if (tlb->spaces[i].used && tlb->spaces[i].pcid == pcid)
+                        return &tlb->spaces[i];
+        return NULL;
 }
 
 void tlb_flush_pcid(struct soft_tlb *tlb, u16 pcid)
 {
-        for (size_t i = 0; i < ARRAY_SIZE(tlb->kept); i++) {
-                if (!tlb->kept[i].context || tlb->kept[i].pcid != pcid)
-                        continue;
-                if (tlb->kept[i].context == tlb->context)
-                        tlb->context = context_new(tlb);
-                tlb->kept[i].context = 0;
-        }
+        struct tlb_table *space = find_space(tlb, pcid);
+
+        if (!space)
+                return;
+        if (space == tlb->space)
+                tlb_flush_context(tlb);
+        else
+                table_clear(tlb, space);
+}
+
+/* A space that belongs to no PCID, or the one whose turn it is. */
+static struct tlb_table *take_space(struct soft_tlb *tlb)
+{
+        for (unsigned i = 0; i < TLB_SPACES; i++)
+                if (!tlb->spaces[i].used)
+                        return &tlb->spaces[i];
+        return &tlb->spaces[tlb->next_space++ % TLB_SPACES];
 }
 
 void tlb_switch_pcid(struct soft_tlb *tlb, u16 pcid, bool keep)
 {
-        size_t slot = ARRAY_SIZE(tlb->kept);
+        struct tlb_table *space = find_space(tlb, pcid);
 
-        for (size_t i = 0; i < ARRAY_SIZE(tlb->kept); i++)
-                if (tlb->kept[i].context && tlb->kept[i].pcid == pcid)
-                        slot = i;
-        if (slot < ARRAY_SIZE(tlb->kept) && keep) {
-                tlb->context = tlb->kept[slot].context;
-                return;
+        if (space && keep) {
+                if (space == tlb->space)
+                        return;
+        } else {
+                if (!space)
+                        space = take_space(tlb);
+                table_clear(tlb, space);
+                space->used = true;
+                space->pcid = pcid;
         }
-        tlb->context = context_new(tlb);
-        if (slot == ARRAY_SIZE(tlb->kept))
-                slot = tlb->kept_next++ % ARRAY_SIZE(tlb->kept);
-        tlb->kept[slot].pcid = pcid;
-        tlb->kept[slot].context = (u16)tlb->context;
+        tlb->space = space;
+        drop_non_global(tlb);
 }
 
-void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva)
-{
-        for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-                for (unsigned i = 0; i < TLB_SIZE; i++) {
-                        struct tlb_entry *e = &tlb->entries[mode][i];
-                        const u64 gva = e->tag[MMU_WRITE] & PAGE_MASK;
+/* ---- pages ---- */
 
-                        if (e->tag[MMU_WRITE] != TLB_NO_TAG && (void *)(uintptr_t)(gva + e->addend) == page_hva)
-                                e->tag[MMU_WRITE] = TLB_NO_TAG;
+static void purge_line(struct tlb_table *table, unsigned line, unsigned shift, u64 value, u64 mask)
+{
+        for (unsigned slot = line * JUMPS_PER_LINE; slot < (line + 1) * JUMPS_PER_LINE; slot++)
+                if ((table->jumps[slot].rip >> shift & mask) == value)
+                        jump_empty(table, slot);
+}
+
+/* Forgets the jumps in lines of words [@first, @last] to targets with rip >> @shift & @mask = @value. */
+static void purge_jumps(struct tlb_table *table, unsigned first, unsigned last, unsigned shift, u64 value, u64 mask)
+{
+        for (unsigned word = first; word <= last; word++)
+                for (u64 which = table->jump_lines.words[word]; which;)
+                        purge_line(table, word * 64 + take_lowest(&which), shift, value, mask);
+}
+
+/* All jumps of a page are in one quarter of the slots. */
+static void purge_jumps_of_page(struct tlb_table *table, unsigned index)
+{
+        const unsigned quarter = index & 3;
+
+        purge_jumps(table, 16 * quarter, 16 * quarter + 15, PAGE_SHIFT, index, TLB_SIZE - 1);
+}
+
+static bool is_huge(const struct tlb_table *table, u64 gva)
+{
+        if (table->n_huge > TLB_HUGE_PAGES)
+                return true;
+        for (unsigned i = 0; i < table->n_huge; i++)
+                if (table->huge[i] == gva >> HUGE_SHIFT)
+                        return true;
+        return false;
+}
+
+static unsigned large_hash(u64 gva)
+{
+        return (unsigned)((gva >> LARGE_SHIFT) * GOLDEN >> 52);
+}
+
+static void remember_large(struct tlb_table *table, u64 gva, u64 page_size)
+{
+        if (page_size <= BIT(LARGE_SHIFT)) {
+                set_add(&table->large, large_hash(gva));
+        } else if (!is_huge(table, gva)) {
+                if (table->n_huge < TLB_HUGE_PAGES)
+                        table->huge[table->n_huge] = gva >> HUGE_SHIFT;
+                table->n_huge++;
+        }
+}
+
+/* Forgets the 4 MiB around @gva: some of it is part of a page that INVLPG must drop as a whole. */
+static void flush_region(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
+{
+        const unsigned pages = BIT(LARGE_SHIFT - PAGE_SHIFT), first = tlb_index(gva) & ~(pages - 1);
+        const u64 region = gva >> LARGE_SHIFT;
+        bool exec = false;
+
+        for (unsigned word = first / ENTRIES_PER_LINE / 64; word < (first + pages) / ENTRIES_PER_LINE / 64; word++) {
+                for (u64 which = table->entry_lines.words[word]; which;) {
+                        const unsigned index = (word * 64 + take_lowest(&which)) * ENTRIES_PER_LINE;
+
+                        for (unsigned i = index; i < index + ENTRIES_PER_LINE; i++) {
+                                const u64 *base = table->entries[i].base;
+
+                                if (base[0] >> LARGE_SHIFT == region || base[1] >> LARGE_SHIFT == region ||
+                                    base[2] >> LARGE_SHIFT == region)
+                                        entry_empty(table, i);
+                        }
+                }
+        }
+        for (unsigned word = first / 64; word < (first + pages) / 64; word++)
+                exec |= table->exec.words[word] != 0;
+        if (exec) {
+                purge_jumps(table, 0, 63, LARGE_SHIFT, region, ~0ULL);
+                generation_new(tlb, table);
+                if (table == &tlb->kernel)
+                        kernel_exec_flushed(tlb, TLB_ALL);
+        }
+}
+
+static void flush_page_of(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
+{
+        const unsigned index = tlb_index(gva);
+        const u64 *base = table->entries[index].base;
+
+        if (is_huge(table, gva)) {
+                if (table == &tlb->kernel)
+                        kernel_clear(tlb);
+                else
+                        table_clear(tlb, table);
+                return;
+        }
+        if (set_has(&table->large, large_hash(gva)))
+                flush_region(tlb, table, gva);
+        if (base[MMU_READ] == gva || base[MMU_WRITE] == gva || base[MMU_FETCH] == gva)
+                entry_empty(table, index);
+        if (!set_has(&table->exec, index))
+                return;
+        purge_jumps_of_page(table, index);
+        if (table == &tlb->kernel)
+                kernel_exec_flushed(tlb, gva);
+}
+
+void tlb_flush_page(struct soft_tlb *tlb, u64 gva)
+{
+        gva &= PAGE_MASK;
+        flush_page_of(tlb, &tlb->kernel, gva);
+        for (unsigned i = 0; i < TLB_SPACES; i++)
+                if (tlb->spaces[i].used || &tlb->spaces[i] == tlb->space)
+                        flush_page_of(tlb, &tlb->spaces[i], gva);
+}
+
+/* ---- who may write where ---- */
+
+static struct tlb_table *table_at(struct soft_tlb *tlb, unsigned number)
+{
+        return number == TLB_SPACES ? &tlb->kernel : &tlb->spaces[number];
+}
+
+static u16 writer_id(const struct soft_tlb *tlb, const struct tlb_table *table, unsigned index)
+{
+        const unsigned number = table == &tlb->kernel ? TLB_SPACES : (unsigned)(table - tlb->spaces);
+
+        return (u16)(1 + number * TLB_SIZE + index);
+}
+
+/* The entry of @id if it allows writes, else NULL. */
+static struct tlb_entry *writer_entry(struct soft_tlb *tlb, u16 id)
+{
+        const unsigned index = (id - 1u) % TLB_SIZE;
+        struct tlb_entry *e;
+
+        if (!id)
+                return NULL;
+        e = &table_at(tlb, (id - 1u) / TLB_SIZE)->entries[index];
+        return e->base[MMU_WRITE] != empty_base(index) ? e : NULL;
+}
+
+static unsigned page_bucket(u64 page)
+{
+        return (unsigned)((page >> PAGE_SHIFT) * GOLDEN >> 52);
+}
+
+static void writer_add(struct soft_tlb *tlb, u64 page, u16 id)
+{
+        const unsigned bucket = page_bucket(page);
+        u16 *writers = tlb->writers[bucket], *place = NULL;
+
+        if (writers[0] == TLB_MANY)
+                return;
+        for (unsigned i = 0; i < TLB_WRITERS; i++) {
+                const struct tlb_entry *e = writer_entry(tlb, writers[i]);
+
+                if (writers[i] == id)
+                        return;
+                if (!e || page_bucket(e->page) != bucket)
+                        place = &writers[i];
+        }
+        if (place)
+                *place = id;
+        else
+                writers[0] = TLB_MANY;
+}
+
+static void drop_write(struct soft_tlb *tlb, u16 id)
+{
+        writer_entry(tlb, id)->base[MMU_WRITE] = empty_base((id - 1u) % TLB_SIZE);
+}
+
+/* Looks at every entry of @table; those of the bucket that may still write afterwards are entered into it again. */
+static void drop_writes_of(struct soft_tlb *tlb, struct tlb_table *table, u64 page)
+{
+        for (u64 used = table->entry_lines.words_used; used;) {
+                const unsigned word = take_lowest(&used);
+
+                for (u64 which = table->entry_lines.words[word]; which;) {
+                        const unsigned first = (word * 64 + take_lowest(&which)) * ENTRIES_PER_LINE;
+
+                        for (unsigned i = first; i < first + ENTRIES_PER_LINE; i++) {
+                                const u16 id = writer_id(tlb, table, i);
+                                const struct tlb_entry *e = writer_entry(tlb, id);
+
+                                if (e && e->page == page)
+                                        drop_write(tlb, id);
+                                else if (e && page_bucket(e->page) == page_bucket(page))
+                                        writer_add(tlb, e->page, id);
+                        }
                 }
         }
 }
 
-void tlb_fill(struct soft_tlb *tlb, enum tlb_mode mode, enum mmu_access access, u64 gva, void *hva,
-              const struct mmu_translation *tr, bool writable_now)
+void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva)
 {
-        struct tlb_entry *e = tlb_entry_of(tlb, mode, gva);
-        const u64 tag = (gva & PAGE_MASK) | tlb->context;
-        const u64 addend = ((uintptr_t)hva & PAGE_MASK) - (gva & PAGE_MASK);
-        const bool same = e->addend == addend &&
-                          (e->tag[MMU_READ] == tag || e->tag[MMU_WRITE] == tag || e->tag[MMU_FETCH] == tag);
+        const u64 page = (uintptr_t)page_hva & PAGE_MASK;
+        u16 *writers = tlb->writers[page_bucket(page)];
 
-        if (!same) {
-                e->tag[MMU_READ] = e->tag[MMU_WRITE] = e->tag[MMU_FETCH] = TLB_NO_TAG;
-                e->addend = addend;
+        if (writers[0] == TLB_MANY) {
+                writers[0] = writers[1] = writers[2] = writers[3] = 0;
+                for (unsigned i = 0; i <= TLB_SPACES; i++)
+                        drop_writes_of(tlb, table_at(tlb, i), page);
+                return;
+        }
+        for (unsigned i = 0; i < TLB_WRITERS; i++) {
+                const struct tlb_entry *e = writer_entry(tlb, writers[i]);
+
+                if (e && e->page == page)
+                        drop_write(tlb, writers[i]);
+        }
+}
+
+/* ---- filling ---- */
+
+bool tlb_fill(struct soft_tlb *tlb, const struct paging_state *ps, enum tlb_mode mode, enum mmu_access access, u64 gva,
+              const void *hva, const struct mmu_translation *tr, bool flagged)
+{
+        struct tlb_table *table = tlb_table_of(tlb, mode, gva);
+        const bool kernel = table == &tlb->kernel;
+        const bool writable = tr->writable || (kernel && !(ps->cr0 & CR0_WP));
+        const unsigned index = tlb_index(gva);
+        struct tlb_entry *e = &table->entries[index];
+        const u64 base = gva & PAGE_MASK, page = (uintptr_t)hva & PAGE_MASK;
+
+        if (mode == TLB_KERNEL_AC && tr->user == kernel)
+                return false;
+        if (e->page != page || (e->base[MMU_READ] != base && e->base[MMU_WRITE] != base && e->base[MMU_FETCH] != base)) {
+                entry_empty(table, index);
+                e->page = page;
+        }
+        set_add(&table->entry_lines, (unsigned)(index / ENTRIES_PER_LINE));
+        if (tr->page_size > PAGE_SIZE)
+                remember_large(table, gva, tr->page_size);
+        if (kernel && !tr->global) {
+                set_add(&tlb->non_global, index);
+                tlb->non_global_exec |= access == MMU_FETCH;
         }
         if (access == MMU_FETCH) {
-                e->tag[MMU_FETCH] = tag;
-        } else {
-                e->tag[MMU_READ] = tag;
-                if (writable_now)
-                        e->tag[MMU_WRITE] = tag;
+                e->base[MMU_FETCH] = base;
+                set_add(&table->exec, index);
+                return true;
         }
-        if (tr->page_size > PAGE_SIZE)
-                remember_large(tlb, gva & ~(tr->page_size - 1), gva | (tr->page_size - 1));
+        e->base[MMU_READ] = base;
+        if (writable && tr->dirty && !flagged) {
+                e->base[MMU_WRITE] = base;
+                writer_add(tlb, page, writer_id(tlb, table, index));
+                return true;
+        }
+        return access == MMU_READ;
+}
+
+int tlb_miss(struct soft_tlb *tlb, const struct guest_memory *mem, const struct paging_state *ps, enum tlb_mode mode,
+             enum mmu_access access, u64 gva)
+{
+        struct mmu_translation tr;
+        const void *hva;
+        int r;
+
+        if (!mmu_is_canonical(gva))
+                return MMU_SLOW;
+        r = mmu_walk_quick(mem, ps, gva, access, tlb_walk_flags(mode), &tr);
+        if (r)
+                return r;
+        hva = guest_memory_hva(mem, tr.gpa, 1);
+        if (!hva)
+                return MMU_SLOW;
+        return tlb_fill(tlb, ps, mode, access, gva, hva, &tr, *guest_memory_flags(mem, tr.gpa)) ? 0 : MMU_SLOW;
+}
+
+/* ---- jumps of translated code ---- */
+
+void tlb_jump_enter(struct tlb_table *table, u64 rip, const void *code)
+{
+        const unsigned slot = (unsigned)(rip % TLB_JUMPS);
+
+        table->jumps[slot] = (struct tlb_jump){ rip, code };
+        set_add(&table->jump_lines, (unsigned)(slot / JUMPS_PER_LINE));
+        set_add(&table->exec, tlb_index(rip));
+}
+
+void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *code)
+{
+        for (unsigned i = 0; i <= TLB_SPACES; i++) {
+                struct tlb_table *table = table_at(tlb, i);
+
+                if (!table->jump_lines.words_used)
+                        continue;
+                for (unsigned slot = page_offset & (PAGE_SIZE - 1); slot < TLB_JUMPS; slot += PAGE_SIZE)
+                        if (table->jumps[slot].code == code)
+                                jump_empty(table, slot);
+        }
+}
+
+void tlb_jumps_clear(struct soft_tlb *tlb)
+{
+        for (unsigned i = 0; i <= TLB_SPACES; i++)
+                if (table_at(tlb, i)->jump_lines.words_used)
+                        jumps_clear(table_at(tlb, i));
 }

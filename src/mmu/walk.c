@@ -1,8 +1,11 @@
 /* The page-table walk, all paging modes in one loop: a mode is a row of a table that says how many levels there are, how wide an entry
- * is and which bits of an entry are reserved. Source: Intel SDM 3A, chapter 4. */
-#include <errno.h>
+ * is and which bits of an entry are reserved. Source: Intel SDM 3A, chapter 4.
+ *
+ * Compiled with general registers only: translated code walks while the guest's vector registers are live. So this file calls nobody; whoever
+ * must hear of a write to a page table is told by the caller (paging.c). */
+#include "walk.h"
 
-#include "mmu.h"
+#define WALK_TRIES 16 /* when an entry changes under the walk */
 
 #define PTE_P BIT(0)
 #define PTE_W BIT(1)
@@ -31,24 +34,32 @@ static u64 entry_load(const void *p, unsigned size)
         return size == 8 ? __atomic_load_n((const u64 *)p, __ATOMIC_RELAXED) : __atomic_load_n((const u32 *)p, __ATOMIC_RELAXED);
 }
 
-/* False when the entry is no longer @old: walk again. */
-static bool entry_set_bits(struct guest_memory *mem, u64 gpa, void *p, unsigned size, u64 old, u64 set)
+static bool entry_replace(void *p, unsigned size, u64 old, u64 value)
 {
-        bool ok;
+        u32 old32 = (u32)old;
 
-        if (size == 8) {
-                u64 expected = old;
+        if (size == 8)
+                return __atomic_compare_exchange_n((u64 *)p, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+        return __atomic_compare_exchange_n((u32 *)p, &old32, (u32)value, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
 
-                ok = __atomic_compare_exchange_n((u64 *)p, &expected, old | set, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-        } else {
-                u32 expected = (u32)old;
+enum set_result { SET_DONE, SET_CHANGED, SET_NOT_ALLOWED };
 
-                ok = __atomic_compare_exchange_n((u32 *)p, &expected, (u32)(old | set), false, __ATOMIC_SEQ_CST,
-                                                 __ATOMIC_RELAXED);
+/* Sets bits of the entry @old at @gpa. */
+static enum set_result entry_set_bits(const struct guest_memory *mem, u64 gpa, void *p, unsigned size, u64 old, u64 set,
+                                      struct walk_notes *notes)
+{
+        if (!notes) {
+                if (__atomic_load_n(guest_memory_flags(mem, gpa), __ATOMIC_RELAXED))
+                        return SET_NOT_ALLOWED;
+                return entry_replace(p, size, old, old | set) ? SET_DONE : SET_CHANGED;
         }
-        if (ok)
-                guest_memory_written(mem, gpa, size);
-        return ok;
+        if (notes->n == ARRAY_SIZE(notes->written))
+                return SET_NOT_ALLOWED;
+        if (!entry_replace(p, size, old, old | set))
+                return SET_CHANGED;
+        notes->written[notes->n++] = gpa;
+        return SET_DONE;
 }
 
 /* Reserved bits of an entry at @level (0 is the last). */
@@ -141,34 +152,30 @@ static u64 leaf_address(const struct paging_mode *mode, unsigned level, u64 pte,
         return (base & ~(BIT(shift) - 1)) | (gva & (BIT(shift) - 1));
 }
 
-int mmu_walk(struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access, unsigned flags,
-             struct mmu_translation *ret)
+/* Where the walk starts. False: a PDPTE says "not present". */
+static bool root_table(const struct paging_state *ps, const struct paging_mode *mode, u64 gva, u64 *ret)
 {
-        const struct paging_mode *mode;
-        u64 table, rights;
-        bool nx;
+        if (mode == &mode_pae) {
+                const u64 pdpte = ps->pdpte[bits(gva, 31, 30)];
 
-        if (!(ps->cr0 & CR0_PG)) {
-                *ret = (struct mmu_translation){ .gpa = gva, .page_size = PAGE_SIZE, .user = true, .writable = true,
-                                                 .executable = true, .dirty = true };
-                return 0;
+                *ret = pdpte & PTE_ADDR;
+                return pdpte & PTE_P;
         }
-        mode = !(ps->cr4 & CR4_PAE) ? &mode_32bit : ps->efer & EFER_LMA ? &mode_4level : &mode_pae;
-again:
-        rights = PTE_W | PTE_U;
-        nx = false;
-        if (mode == &mode_32bit) {
-                table = ps->cr3 & 0xfffff000u;
-        } else if (mode == &mode_4level) {
-                table = ps->cr3 & PTE_ADDR;
-        } else {
-                u64 pdpte = ps->pdpte[bits(gva, 31, 30)];
+        *ret = mode == &mode_32bit ? ps->cr3 & 0xfffff000u : ps->cr3 & PTE_ADDR;
+        return true;
+}
 
-                if (!(pdpte & PTE_P))
-                        return flags & MMU_PEEK ? MMU_FAULT : (int)error_code(ps, 0, access, flags);
-                table = pdpte & PTE_ADDR;
-        }
+#define WALK_AGAIN (-2)
 
+static int walk_once(const struct guest_memory *mem, const struct paging_state *ps, const struct paging_mode *mode, u64 gva,
+                     enum mmu_access access, unsigned flags, struct walk_notes *notes, struct mmu_translation *ret)
+{
+        static const int failure[] = { [SET_CHANGED] = WALK_AGAIN, [SET_NOT_ALLOWED] = MMU_SLOW };
+        u64 table, rights = PTE_W | PTE_U;
+        bool nx = false;
+
+        if (!root_table(ps, mode, gva, &table))
+                return (int)error_code(ps, 0, access, flags);
         for (unsigned level = mode->levels - 1;; level--) {
                 const unsigned shift = PAGE_SHIFT + level * mode->index_bits;
                 const u64 index = (gva >> shift) & (BIT(mode->index_bits) - 1);
@@ -176,8 +183,8 @@ again:
                 void *entry = guest_memory_hva(mem, entry_gpa, mode->entry_size);
                 /* Tables outside RAM read as all ones, as an unclaimed bus does: reserved bits are set then. */
                 const u64 pte = entry ? entry_load(entry, mode->entry_size) : ~0ULL;
-                u64 set = 0, page_size;
-                unsigned cause;
+                const bool leaf = is_leaf(ps, mode, level, pte);
+                u64 set = 0;
 
                 if (!(pte & PTE_P))
                         return (int)error_code(ps, 0, access, flags);
@@ -185,27 +192,24 @@ again:
                         return (int)error_code(ps, PF_P | PF_RSVD, access, flags);
                 rights &= pte;
                 nx |= mode->entry_size == 8 && ps->efer & EFER_NX && pte & PTE_NX;
-                if (!is_leaf(ps, mode, level, pte)) {
-                        if (!(pte & PTE_A) && !(flags & MMU_PEEK) &&
-                            !entry_set_bits(mem, entry_gpa, entry, mode->entry_size, pte, PTE_A))
-                                goto again;
+                if (!(flags & MMU_PEEK)) {
+                        const unsigned cause = leaf ? check_rights(ps, rights, nx, access, flags) : 0;
+
+                        if (cause)
+                                return (int)error_code(ps, cause, access, flags);
+                        set = PTE_A | (leaf && access == MMU_WRITE ? PTE_D : 0);
+                }
+                if (set & ~pte) {
+                        const enum set_result result = entry_set_bits(mem, entry_gpa, entry, mode->entry_size, pte, set, notes);
+
+                        if (result != SET_DONE)
+                                return failure[result];
+                }
+                if (!leaf) {
                         table = mode->entry_size == 4 ? pte & 0xfffff000u : pte & PTE_ADDR;
                         continue;
                 }
-
-                if (!(flags & MMU_PEEK)) {
-                        cause = check_rights(ps, rights, nx, access, flags);
-                        if (cause)
-                                return (int)error_code(ps, cause, access, flags);
-                        if (!(pte & PTE_A))
-                                set |= PTE_A;
-                        if (access == MMU_WRITE && !(pte & PTE_D))
-                                set |= PTE_D;
-                        if (set && !entry_set_bits(mem, entry_gpa, entry, mode->entry_size, pte, set))
-                                goto again;
-                }
-                ret->gpa = leaf_address(mode, level, pte, gva, &page_size);
-                ret->page_size = page_size;
+                ret->gpa = leaf_address(mode, level, pte, gva, &ret->page_size);
                 ret->user = rights & PTE_U;
                 ret->writable = rights & PTE_W;
                 ret->executable = !nx;
@@ -215,17 +219,27 @@ again:
         }
 }
 
-int mmu_load_pdptes(struct guest_memory *mem, struct paging_state *ps)
+int walk(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access, unsigned flags,
+         struct walk_notes *notes, struct mmu_translation *ret)
 {
-        u64 pdpte[4];
+        const struct paging_mode *mode = !(ps->cr4 & CR4_PAE) ? &mode_32bit : ps->efer & EFER_LMA ? &mode_4level : &mode_pae;
 
-        if (guest_memory_read(mem, ps->cr3 & 0xffffffe0u, pdpte, sizeof(pdpte)) < 0)
-                return -EINVAL;
-        for (unsigned i = 0; i < 4; i++)
-                /* SDM 3A, table 4-8: bits 2:1, 8:5 and 63:MAXPHYADDR are reserved. */
-                if (pdpte[i] & PTE_P && pdpte[i] & (0x1e6 | (~0ULL << MMU_MAXPHYADDR)))
-                        return -EINVAL;
-        for (unsigned i = 0; i < 4; i++)
-                ps->pdpte[i] = pdpte[i];
-        return 0;
+        if (!(ps->cr0 & CR0_PG)) {
+                *ret = (struct mmu_translation){ .gpa = gva, .page_size = PAGE_SIZE, .user = true, .writable = true,
+                                                 .executable = true, .dirty = true };
+                return 0;
+        }
+        for (unsigned i = 0; i < WALK_TRIES; i++) {
+                const int r = walk_once(mem, ps, mode, gva, access, flags, notes, ret);
+
+                if (r != WALK_AGAIN)
+                        return r;
+        }
+        return MMU_SLOW;
+}
+
+int mmu_walk_quick(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access,
+                   unsigned flags, struct mmu_translation *ret)
+{
+        return walk(mem, ps, gva, access, flags, NULL, ret);
 }

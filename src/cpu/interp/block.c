@@ -4,7 +4,7 @@
  * rip, mode): the host address stands for the guest-physical one. Blocks are also listed by page, for invalidation. A stale block stays
  * in memory until the arena is emptied, which only happens in the outer loop, so a running block is never freed under itself.
  *
- * The jump cache in front of it is keyed by rip and (mode, TLB context): an entry lives as long as the translation of its rip. */
+ * The jump cache in front of it is keyed by rip, mode and generation of the TLB's table: an entry lives as long as the translation of its rip. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,18 +144,18 @@ static const u8 *fetch(struct interp *in, u64 linear, u64 *ret_gpa)
         const enum tlb_mode mode = in->cpu->cpl == 3 ? TLB_USER : TLB_KERNEL;
         struct guest_memory *mem = in->vcpu->memory;
         struct mmu_translation tr;
-        const u8 *hva = tlb_lookup(&in->tlb, mode, MMU_FETCH, linear);
+        const u8 *hva = tlb_lookup(&in->tlb, mode, MMU_FETCH, linear, 1);
         int r;
 
         if (hva && !ret_gpa)
                 return hva;
-        r = mmu_walk(mem, &in->cpu->paging, linear, MMU_FETCH, mode == TLB_USER ? MMU_USER : 0, &tr);
+        r = mmu_walk(mem, &in->cpu->paging, linear, MMU_FETCH, tlb_walk_flags(mode), &tr);
         if (r)
                 interp_raise_pf(in, NULL, linear, (u32)r & 0xffff);
         hva = guest_memory_hva(mem, tr.gpa, 1);
         if (!hva)
                 interp_raise(in, NULL, EXC_UD, NO_ERROR_CODE);
-        tlb_fill(&in->tlb, mode, MMU_FETCH, linear, (void *)(uintptr_t)hva, &tr, false);
+        tlb_fill(&in->tlb, &in->cpu->paging, mode, MMU_FETCH, linear, hva, &tr, false);
         if (ret_gpa)
                 *ret_gpa = tr.gpa;
         return hva;

@@ -85,6 +85,7 @@ enum mode {
         MODE_LONG = 2048,    /* EFER.LMA (64-bit or compatibility) */
         MODE_RING12 = 4096,  /* CPL 1 or 2 */
 };
+#define MODE_BITS 16 /* room for them */
 
 #define JUMP_CACHE_PAGE_BITS 7
 #define JUMP_CACHE_OFFSET_BITS 7
@@ -92,7 +93,7 @@ enum mode {
 
 struct jump_entry {
         u64 rip;
-        u64 key; /* mode | TLB context << 32; 0 is never current */
+        u64 key; /* mode | generation of the TLB's table << MODE_BITS; 0 is never current */
         struct block *block;
 };
 
@@ -128,7 +129,7 @@ struct interp {
         u64 rip;               /* valid at block boundaries */
         u16 flags;             /* arithmetic flags, LAHF/SETO form */
         u32 mode;              /* enum mode */
-        u64 key;               /* of the jump cache: mode | context << 32 */
+        u64 key;               /* of the jump cache: mode | generation << MODE_BITS */
         u64 rflags;            /* all but the arithmetic flags */
         u64 seg_base[8];       /* by enum segment as 64-bit or legacy code sees them; [SEG_FLAT] stays 0 */
         struct block *block;   /* being executed */
@@ -137,7 +138,7 @@ struct interp {
         u64 instructions;
         u32 pauses;            /* PAUSE instructions executed */
         enum tlb_mode tlb_mode; /* for ordinary accesses */
-        struct tlb_entry *tlb_entries; /* = tlb.entries[tlb_mode] */
+        const struct tlb_entry *tlb_entries; /* of the table that most of them go to */
         bool irq_waiting;      /* an interrupt is pending but IF (or a shadow) holds it: STI, POPF, IRET must leave the block */
         bool block_stale;      /* the block being executed was overwritten: leave it after this instruction */
         bool halted_now;       /* HLT executed: outer loop returns EXIT_HALTED */
@@ -163,7 +164,6 @@ struct interp {
         struct mailbox *mailbox; /* machine.h */
         bool has_event;        /* event is to be delivered */
         bool second_nmi;       /* arrived together with the one in cpu->nmi_pending: the first runs, this one waits for its IRET */
-        u64 tlb_wraps;         /* tlb.wraps when the jump cache was last valid */
         u64 code_base;         /* seg_base[SEG_CS] for which the jump cache is valid */
         void *host_exec;       /* host.c */
         u64 fpu_ip, fpu_dp;    /* x87 last-instruction pointers as the guest sees them */
@@ -266,8 +266,15 @@ static inline void interp_set_rflags(struct interp *in, u64 v)
 
 /* Recomputes in->mode, key, seg_base, tlb_mode. After any change of CS, SS, other segments' bases, CPL, CR0, CR4, EFER, XCR0, RFLAGS.VM/AC/TF, DR7. */
 void interp_mode_changed(struct interp *in);
+/* The fast half of it, for RFLAGS.AC in kernel code. With AC the fast path looks for user memory only; the slow one knows where else to look. */
+static inline void interp_set_tlb_mode(struct interp *in, enum tlb_mode mode)
+{
+        in->tlb_mode = mode;
+        in->tlb_entries = tlb_table_of(&in->tlb, mode, 0)->entries;
+}
 /* Flushes translations; each also takes care of the jump cache. */
 void interp_flush_tlb(struct interp *in);              /* everything */
+void interp_flush_tlb_non_global(struct interp *in);   /* everything but global supervisor pages */
 void interp_flush_tlb_page(struct interp *in, u64 gva); /* INVLPG */
 void interp_flush_tlb_context(struct interp *in);      /* MOV to CR3 without PCIDs */
 void interp_switch_pcid(struct interp *in, u16 pcid, bool keep);

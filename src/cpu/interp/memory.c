@@ -14,11 +14,6 @@ struct piece {
         bool flagged; /* RAM page with flags: guest_memory_written after a write */
 };
 
-static unsigned walk_flags(enum tlb_mode mode)
-{
-        return mode == TLB_USER ? MMU_USER : mode == TLB_KERNEL_AC ? MMU_SMAP_OVERRIDE : 0;
-}
-
 static bool has_breakpoints(const struct interp *in)
 {
         return in->cpu->dr[7] & 0xff || in->vcpu->debug.n_points;
@@ -34,7 +29,7 @@ static void access_page(struct interp *in, const struct uop *u, u64 linear, enum
         bool watched;
         int r;
 
-        r = mmu_walk(mem, &in->cpu->paging, linear, access, walk_flags(mode), &tr);
+        r = mmu_walk(mem, &in->cpu->paging, linear, access, tlb_walk_flags(mode), &tr);
         if (unlikely(r))
                 interp_raise_pf(in, u, linear, (u32)r & 0xffff);
         piece->gpa = tr.gpa;
@@ -47,11 +42,7 @@ static void access_page(struct interp *in, const struct uop *u, u64 linear, enum
         watched = access != MMU_FETCH && has_breakpoints(in) && interp_page_has_breakpoint(in, linear);
         if (watched)
                 return;
-        {
-                const bool may_write = tr.dirty && (tr.writable || (mode != TLB_USER && !(in->cpu->paging.cr0 & CR0_WP)));
-
-                tlb_fill(&in->tlb, mode, access, linear, piece->hva, &tr, may_write && !piece->flagged);
-        }
+        tlb_fill(&in->tlb, &in->cpu->paging, mode, access, linear, piece->hva, &tr, piece->flagged);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
         trace(TLB_FILL, in->vcpu->index, linear, tr.gpa, access);
 }
@@ -178,16 +169,9 @@ static inline void store_sized(void *p, u64 value, unsigned size)
         }
 }
 
-static inline void *tlb_hit(struct interp *in, u64 linear, unsigned size, enum mmu_access access, enum tlb_mode mode)
-{
-        if ((linear & (PAGE_SIZE - 1)) + size > PAGE_SIZE)
-                return NULL;
-        return tlb_lookup(&in->tlb, mode, access, linear);
-}
-
 static u64 read_mode(struct interp *in, const struct uop *u, u64 linear, unsigned size, enum tlb_mode mode)
 {
-        const void *p = tlb_hit(in, linear, size, MMU_READ, mode);
+        const void *p = tlb_lookup(&in->tlb, mode, MMU_READ, linear, size);
         struct piece pieces[2];
         unsigned first;
         u64 value = 0;
@@ -208,7 +192,7 @@ static u64 read_mode(struct interp *in, const struct uop *u, u64 linear, unsigne
 
 static void write_mode(struct interp *in, const struct uop *u, u64 linear, u64 value, unsigned size, enum tlb_mode mode)
 {
-        void *p = tlb_hit(in, linear, size, MMU_WRITE, mode);
+        void *p = tlb_lookup(&in->tlb, mode, MMU_WRITE, linear, size);
         struct piece pieces[2];
         unsigned first;
 
@@ -293,7 +277,7 @@ void mem_probe_write(struct interp *in, const struct uop *u, u64 linear, unsigne
 {
         struct piece pieces[2];
 
-        if (!tlb_hit(in, linear, size, MMU_WRITE, in->tlb_mode))
+        if (!tlb_lookup(&in->tlb, in->tlb_mode, MMU_WRITE, linear, size))
                 translate(in, u, linear, size, MMU_WRITE, in->tlb_mode, pieces);
 }
 
@@ -315,7 +299,7 @@ void *mem_rmw_begin(struct interp *in, const struct uop *u, u64 linear, unsigned
                     struct mem_rmw *rmw)
 {
         struct piece pieces[2];
-        void *p = tlb_hit(in, linear, size, MMU_WRITE, in->tlb_mode);
+        void *p = tlb_lookup(&in->tlb, in->tlb_mode, MMU_WRITE, linear, size);
 
         rmw->size = size;
         rmw->bus_locked = false;

@@ -24,16 +24,11 @@ static inline __attribute__((always_inline)) u64 ea_flat(const struct interp *in
         return in->regs[u->base] + (in->regs[u->index] << u->scale) + (u64)u->disp + in->seg_base[u->seg];
 }
 
-/* The host address of a @size-byte access at @gva if the soft TLB answers and it stays inside the page, else NULL. The tag is compared with the
- * last byte's page: an access that crosses a page never matches, since neighbouring pages have different slots. */
+/* The host address of a @size-byte access at @gva if the soft TLB answers and it stays inside the page, else NULL. */
 static inline __attribute__((always_inline)) void *fast_ptr_at(struct interp *in, u64 gva, enum mmu_access access,
                                                                unsigned size)
 {
-        const struct tlb_entry *e = &in->tlb_entries[(gva >> PAGE_SHIFT) & (TLB_SIZE - 1)];
-
-        if (likely(e->tag[access] == (((gva + size - 1) & PAGE_MASK) | in->tlb.context)))
-                return (void *)(uintptr_t)(gva + e->addend);
-        return NULL;
+        return tlb_entry_hit(in->tlb_entries, access, gva, size);
 }
 
 static inline __attribute__((always_inline)) void *fast_ptr(struct interp *in, const struct uop *u,

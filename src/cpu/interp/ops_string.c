@@ -65,8 +65,8 @@ static u64 movs_step(struct interp *in, const struct uop *u, const struct string
                 u8 *from, *to;
 
                 n = MIN(n, MIN(elements_in_page(src, u->size), elements_in_page(dst, u->size)));
-                from = n > 1 ? fast_ptr_at(in, src, MMU_READ, u->size) : NULL;
-                to = n > 1 ? fast_ptr_at(in, dst, MMU_WRITE, u->size) : NULL;
+                from = n > 1 ? tlb_lookup(&in->tlb, in->tlb_mode, MMU_READ, src, u->size) : NULL;
+                to = n > 1 ? tlb_lookup(&in->tlb, in->tlb_mode, MMU_WRITE, dst, u->size) : NULL;
                 /* An overlap with the destination ahead repeats a pattern: element by element then. */
                 if (from && to && (to <= from || to >= from + n * u->size)) {
                         memmove(to, from, n * u->size);

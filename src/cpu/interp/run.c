@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "machine.h"
 #include "ops.h"
@@ -121,24 +122,28 @@ void interp_mode_changed(struct interp *in)
         for (unsigned i = 0; i < SEG_COUNT; i++)
                 in->seg_base[i] = in->mode & MODE_LONG64 && i != SEG_FS && i != SEG_GS ? 0 : cpu->seg[i].base;
         if (cpu->cpl == 3)
-                in->tlb_mode = TLB_USER;
-        else if (in->rflags & RFLAGS_AC && cpu->paging.cr4 & CR4_SMAP)
-                in->tlb_mode = TLB_KERNEL_AC;
+                interp_set_tlb_mode(in, TLB_USER);
         else
-                in->tlb_mode = TLB_KERNEL;
-        in->tlb_entries = in->tlb.entries[in->tlb_mode];
-        /* Jump-cache keys do not carry the code segment's base, and context numbers come round again. */
-        if (in->code_base != in->seg_base[SEG_CS] || in->tlb_wraps != in->tlb.wraps) {
+                interp_set_tlb_mode(in, in->rflags & RFLAGS_AC && cpu->paging.cr4 & CR4_SMAP ? TLB_KERNEL_AC : TLB_KERNEL);
+        /* Jump-cache keys do not carry the code segment's base. */
+        if (in->code_base != in->seg_base[SEG_CS]) {
                 jump_cache_clear(in);
                 in->code_base = in->seg_base[SEG_CS];
-                in->tlb_wraps = in->tlb.wraps;
         }
-        in->key = in->mode | in->tlb.context << 32;
+        in->key = in->mode | (cpu->cpl == 3 ? in->tlb.space : &in->tlb.kernel)->generation << MODE_BITS;
 }
 
 void interp_flush_tlb(struct interp *in)
 {
         tlb_flush_all(&in->tlb);
+        counter_inc(&in->vcpu->counters, COUNTER_TLB_FLUSHES);
+        trace(TLB_FLUSH, in->vcpu->index, 1, 0);
+        interp_mode_changed(in);
+}
+
+void interp_flush_tlb_non_global(struct interp *in)
+{
+        tlb_flush_non_global(&in->tlb);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_FLUSHES);
         trace(TLB_FLUSH, in->vcpu->index, 1, 0);
         interp_mode_changed(in);
@@ -419,17 +424,17 @@ static void vcpu_part_free(struct interp *in)
         host_exec_free(in);
         code_cache_free(in->code);
         free(in->mailbox);
-        free(in);
+        munmap(in, sizeof(*in));
 }
 
 static int interp_vcpu_create(struct vcpu *vcpu, struct err **err)
 {
-        struct interp *in = aligned_alloc(64, ALIGN_UP(sizeof(*in), 64));
+        /* The soft TLB in it is large and used sparsely: pages of its own, zeroed by the host when they are touched. */
+        struct interp *in = mmap(NULL, sizeof(*in), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         int r;
 
-        if (!in)
+        if (in == MAP_FAILED)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for a vCPU");
-        memset(in, 0, sizeof(*in));
         in->vcpu = vcpu;
         in->cpu = &vcpu->state;
         in->machine = vcpu->engine_machine;

@@ -114,7 +114,7 @@ SYS_BODY void write_cr4(struct interp *in, const struct uop *u, u64 value)
         cpu->paging = ps;
         if (changed & flushes)
                 interp_flush_tlb(in);
-        if (changed & value & CR4_PCIDE)
+        if (changed & CR4_PCIDE)
                 interp_switch_pcid(in, 0, false);
         interp_mode_changed(in);
 }

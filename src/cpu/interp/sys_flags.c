@@ -45,8 +45,7 @@ static const struct uop *set_ac(struct interp *in, const struct uop *u, u64 ac)
         if (in->cpu->cpl != 0 || !cpuid_has(CPUID_SMAP))
                 sys_ud(in, u);
         in->rflags = (in->rflags & ~RFLAGS_AC) | ac;
-        in->tlb_mode = ac && in->cpu->paging.cr4 & CR4_SMAP ? TLB_KERNEL_AC : TLB_KERNEL;
-        in->tlb_entries = in->tlb.entries[in->tlb_mode];
+        interp_set_tlb_mode(in, ac && in->cpu->paging.cr4 & CR4_SMAP ? TLB_KERNEL_AC : TLB_KERNEL);
         NEXT(u);
 }
 

@@ -82,16 +82,16 @@ const struct uop *sys_invpcid(struct interp *in, const struct uop *u)
             (type <= INVPCID_CONTEXT && !(ps->cr4 & CR4_PCIDE) && pcid) ||
             (type == INVPCID_ADDRESS && !mmu_is_canonical(gva)))
                 sys_gp0(in, u);
-        if (type >= INVPCID_ALL) {
+        if (type == INVPCID_ALL)
                 interp_flush_tlb(in);
-        } else if (pcid != current) {
-                tlb_flush_pcid(&in->tlb, (u16)pcid);
-                interp_mode_changed(in);
-        } else if (type == INVPCID_ADDRESS) {
+        else if (type == INVPCID_ALL_NON_GLOBAL)
+                interp_flush_tlb_non_global(in);
+        else if (type == INVPCID_ADDRESS)
                 interp_flush_tlb_page(in, gva);
-        } else {
+        else if (pcid == current)
                 interp_flush_tlb_context(in);
-        }
+        else
+                tlb_flush_pcid(&in->tlb, (u16)pcid);
         return interp_continue_after(in, u);
 }
 
