@@ -112,8 +112,16 @@ void case_print_code(const struct machine_case *c)
                 ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
                 ZydisDecodedInstruction insn;
                 char text[128] = "?", bytes[48];
-                unsigned length = 1;
+                unsigned length = 1, same = 0;
 
+                /* Padding: one line. */
+                while (at + same < c->length && (c->code[at] == 0xcc || c->code[at] == 0x90) && c->code[at + same] == c->code[at])
+                        same++;
+                if (same > 1) {
+                        printf("#   0x%lx: %u x %02x\n", c->rip + at, same, c->code[at]);
+                        at += same;
+                        continue;
+                }
                 if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, c->code + at, c->length - at, &insn, ops))) {
                         ZydisFormatterFormatInstruction(&formatter, &insn, ops, insn.operand_count_visible, text, sizeof(text),
                                                         c->rip + at, NULL);
