@@ -3,11 +3,11 @@
  * Two steps, because they happen in different processes: the runtime compiles (it may fail and say why), the container's first
  * process, already without privileges, loads (one system call, async-signal-safe, no allocation).
  *
- *         r = seccomp_compile(seccomp_json, &filter, err);
+ *         r = seccomp_filter_compile(seccomp_json, &filter, err);
  *         -- in the container's process, after no_new_privs or with CAP_SYS_ADMIN, last thing before exec:
- *         r = seccomp_load(filter, &listener);      // -errno; listener >= 0 when the profile asks for notifications
+ *         r = seccomp_filter_load(filter, &listener);      // -errno; listener >= 0 when the profile asks for notifications
  *         -- in the runtime, with the listener fetched (pidfd_getfd or SCM_RIGHTS):
- *         r = seccomp_send_listener(filter, listener, pid, state_json, err);
+ *         r = seccomp_filter_send_listener(filter, listener, pid, state_json, err);
  *
  * How the program is built: seccomp_tree.c. What a profile means: seccomp_profile.c, and docs/adr/0031. */
 #pragma once
@@ -28,7 +28,7 @@ struct seccomp_filter {
 
 /* @json is linux.seccomp; a NULL or null one gives *ret NULL: no filter. Unknown system calls are skipped (spec: profiles are shared
  * by hosts of different kernels); unknown actions, operators, architectures and flags are errors. */
-int seccomp_compile(const json_t *json, struct seccomp_filter **ret, struct err **err);
+int seccomp_filter_compile(const json_t *json, struct seccomp_filter **ret, struct err **err);
 struct seccomp_filter *seccomp_filter_free(struct seccomp_filter *filter);
 static inline void seccomp_filter_freep(struct seccomp_filter **filter)
 {
@@ -36,11 +36,11 @@ static inline void seccomp_filter_freep(struct seccomp_filter **filter)
 }
 
 /* Loads the filter into the calling thread. 0 or -errno; *ret_listener is a new descriptor (close-on-exec) or -1. */
-int seccomp_load(const struct seccomp_filter *filter, int *ret_listener);
+int seccomp_filter_load(const struct seccomp_filter *filter, int *ret_listener);
 
 /* Hands @listener to the agent at filter->listener_path with the spec's containerProcessState; @pid is the container's process
  * as the runtime sees it, @state the container's state object (borrowed). The descriptor stays the caller's. */
-int seccomp_send_listener(const struct seccomp_filter *filter, int listener, pid_t pid, const json_t *state, struct err **err);
+int seccomp_filter_send_listener(const struct seccomp_filter *filter, int listener, pid_t pid, const json_t *state, struct err **err);
 
 /* runc's `features` object for seccomp: enabled, actions, operators, archs, knownFlags, supportedFlags. */
 json_t *seccomp_features(void);
