@@ -151,19 +151,6 @@ static void note_flags(struct insn *g)
         g->needs_flags = tested || (written && !g->kills_flags);
 }
 
-static bool bit_string(const struct insn *g)
-{
-        switch (g->z.mnemonic) {
-        case ZYDIS_MNEMONIC_BT:
-        case ZYDIS_MNEMONIC_BTC:
-        case ZYDIS_MNEMONIC_BTR:
-        case ZYDIS_MNEMONIC_BTS:
-                return g->mem && g->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
-        default:
-                return false;
-        }
-}
-
 /* INTERP_REASONS when the mode and model let it run as it is. */
 static enum interp_reason refused(const struct translate_request *req, const struct insn *g)
 {
@@ -205,10 +192,14 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
 
                 if (g->z.mnemonic != ZYDIS_MNEMONIC_CLD && (req->mode & MODE_USER || (ac && !(req->mode & MODE_SMAP))))
                         leave_to_interp(g, INTERP_REASON_SYSTEM);
-        } else if (g->kind == KIND_STRING || g->z.attributes & ZYDIS_ATTRIB_HAS_REP || g->z.attributes & ZYDIS_ATTRIB_HAS_REPE ||
-                   g->z.attributes & ZYDIS_ATTRIB_HAS_REPNE) {
-                leave_to_interp(g, INTERP_REASON_STRING);
-        } else if (g->kind == KIND_FORM || bit_string(g)) {
+        } else if (g->z.meta.category == ZYDIS_CATEGORY_STRINGOP) {
+                g->kind = KIND_STRING;
+                g->element = (u8)(g->ops[0].size / 8);
+                if (g->z.address_width != 64 || g->z.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS))
+                        leave_to_interp(g, INTERP_REASON_STRING);
+        } else if (g->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP) {
+                leave_to_interp(g, INTERP_REASON_SYSTEM);
+        } else if (g->kind == KIND_FORM) {
                 leave_to_interp(g, INTERP_REASON_FORM);
         } else if (g->kind == KIND_PUSHFQ) {
                 if (g->z.operand_width != 64)

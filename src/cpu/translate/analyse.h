@@ -20,8 +20,9 @@ enum insn_kind {
         KIND_PUSHFQ,
         KIND_NOP,
         KIND_FLAG_BIT,
-        KIND_STRING,   /* from here on: for the interpreter */
-        KIND_FORM,
+        KIND_BIT_TEST, /* plain, but with a bit string in memory */
+        KIND_STRING,   /* MOVS, STOS, LODS, SCAS, CMPS */
+        KIND_FORM,     /* from here on: for the interpreter */
         KIND_INTERP,
 };
 
@@ -35,6 +36,7 @@ struct insn {
         u8 kind;           /* enum insn_kind */
         u8 reason;         /* enum interp_reason when the interpreter does it */
         u8 cc;             /* condition code of a KIND_JCC */
+        u8 element;        /* KIND_STRING: bytes */
         u16 mem_size;      /* bytes */
         bool mem_writes;
         bool mem_reads;

@@ -69,8 +69,12 @@ static inline void flags_written(struct block_emitter *b)
 bool memory_address(struct block_emitter *b, const struct insn *g);
 /* scratch 0 = guest linear address on entry, host address on return, scratch 1 destroyed. */
 void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size);
-/* The same for guest rsp + @disp. */
-void memory_stack(struct block_emitter *b, s32 disp, enum mmu_access access, unsigned size);
+/* Address and probe of @disp bytes from the guest address in host register @host. */
+void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access access, unsigned size);
+static inline void memory_stack(struct block_emitter *b, s32 disp, enum mmu_access access, unsigned size)
+{
+        memory_at(b, HOST_GUEST_RSP, disp, access, size);
+}
 /* dst = guest address @offset bytes from the page's start. */
 void emit_guest_address(struct block_emitter *b, unsigned dst, s64 offset);
 /* The host register that holds @reg; a spilled one is loaded into @scratch first. */
@@ -84,6 +88,10 @@ bool emit_pop(struct block_emitter *b, const struct insn *g);
 bool emit_leave(struct block_emitter *b, const struct insn *g);
 bool emit_pushfq(struct block_emitter *b, const struct insn *g);
 bool emit_flag_bit(struct block_emitter *b, const struct insn *g);
+bool emit_bit_test(struct block_emitter *b, const struct insn *g);
+bool emit_string(struct block_emitter *b, const struct insn *g);
+/* A call of fast function @id that completes the instruction; @size as in struct site. */
+void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
 
 /* ---- ends of blocks (emit_branch.c) ---- */
 /* @goes_on: the block continues with the instruction behind the jump. */
@@ -95,4 +103,6 @@ bool emit_ret(struct block_emitter *b, const struct insn *g);
 /* Goes on at @target (relative to the page) in another block. */
 void emit_goto(struct block_emitter *b, s32 target, bool complete);
 void emit_interp(struct block_emitter *b, enum interp_reason reason);
+/* Loads the address of the site that follows and jumps to the stub of its kind. A TEXIT_FAST comes back right behind it. */
+void emit_site(struct block_emitter *b, const struct site *site);
 void emit_colds(struct block_emitter *b);

@@ -243,8 +243,7 @@ void emit_interp(struct block_emitter *b, enum interp_reason reason)
 
 /* ---- cold code ---- */
 
-/* Loads the address of the site that follows and jumps to the stub of its kind. */
-static void emit_site(struct block_emitter *b, const struct site *site)
+void emit_site(struct block_emitter *b, const struct site *site)
 {
         struct emitter *e = &b->e;
         struct site s = *site;
@@ -254,6 +253,8 @@ static void emit_site(struct block_emitter *b, const struct site *site)
         emit_bytes(e, (const u8[]){ 0x4c, 0x8d, 0x1d, 5, 0, 0, 0 }, 7); /* lea r11, [rip + 5] */
         emit_jmp(e, b->req->stubs[s.kind]);
         s.back = emit_off(e);
+        if (s.kind == TEXIT_FAST)
+                s.resume_off = (u16)(s.back + sizeof(s));
         emit_bytes(e, &s, sizeof(s));
 }
 

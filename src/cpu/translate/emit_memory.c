@@ -120,13 +120,13 @@ void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size
         emit_patch(e, to_done, emit_off(e));
 }
 
-void memory_stack(struct block_emitter *b, s32 disp, enum mmu_access access, unsigned size)
+void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access access, unsigned size)
 {
         b->insn_resume = b->insn_has_resume ? b->insn_resume : (u16)emit_off(&b->e);
         b->insn_has_resume = true;
         if (disp)
-                emit_lea(&b->e, SCRATCH0, hmem_base(HOST_GUEST_RSP, disp));
+                emit_lea(&b->e, SCRATCH0, hmem_base(host, disp));
         else
-                emit_mov_rr(&b->e, SCRATCH0, HOST_GUEST_RSP);
+                emit_mov_rr(&b->e, SCRATCH0, host);
         memory_probe(b, access, size);
 }

@@ -288,10 +288,7 @@ bool emit_leave(struct block_emitter *b, const struct insn *g)
         b->class = INSN_INLINE;
         b->why = "stack";
         flags_save(b);
-        b->insn_resume = (u16)emit_off(e);
-        b->insn_has_resume = true;
-        emit_mov_rr(e, SCRATCH0, RBP);
-        memory_probe(b, MMU_READ, 8);
+        memory_at(b, RBP, 0, MMU_READ, 8);
         emit_load(e, SCRATCH1, hmem_base(SCRATCH0, 0));
         emit_lea(e, HOST_GUEST_RSP, hmem_base(RBP, 8));
         block_record(b, RECORD_FINISH_REG, b->next_off, RBP);

@@ -62,7 +62,9 @@ extern const u8 host_reg_of[GPR_COUNT];
 enum flags_at { FLAGS_IN_EFLAGS, FLAGS_IN_IMAGE };
 
 /* What the translated code's mode depends on beyond enum mode: part of the block key. */
-#define MODE_AC (1u << 16) /* kernel mode with EFLAGS.AC under SMAP */
+#define MODE_AC (1u << 16)   /* kernel mode with EFLAGS.AC under SMAP. STAC and CLAC change it in the middle of a block: whoever leaves
+                              * translated code looks at in->rflags again (in->tlb_mode). Never in the jump cache, which has no mode */
+#define MODE_SMAP (1u << 17) /* kernel mode with CR4.SMAP */
 
 /* Reasons to leave translated code: the stub that a site jumps to. */
 enum exit_kind {
@@ -83,14 +85,22 @@ enum interp_reason {
         INTERP_REASONS
 };
 
+/* Instructions that a C function does without leaving translated code. */
+enum fast_id {
+#define FAST(id, function) FAST_##id,
+#include "fast.def"
+#undef FAST
+        FAST_IDS
+};
+
 /* Lies right behind the cold stub that loads its address into r11 and jumps to the stub of its kind. Flags are in the image then. */
 struct site {
         u32 back;        /* bytes from here back to the block's code */
         u16 guest_off;   /* of the instruction from the block's first byte */
         u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image) */
         u8 kind;         /* enum exit_kind */
-        u8 access;       /* TEXIT_MISS: enum mmu_access */
-        u8 size;         /* TEXIT_MISS: bytes */
+        u8 access;       /* TEXIT_MISS: enum mmu_access; TEXIT_FAST: the instruction's length */
+        u8 size;         /* TEXIT_MISS: bytes; TEXIT_FAST: of an element of a string instruction */
         u8 arg;
 };
 
@@ -100,9 +110,12 @@ enum record_kind {
         RECORD_SWAPPED,     /* the same, but regs[arg] is in scratch 1: its host register is in use for something else */
         RECORD_FINISH_REG,  /* all of it has but: regs[arg] = scratch 1 (64 bits); goes on at guest_off */
         RECORD_FINISH_RSP,  /* all of it has but: guest rsp += (s8)arg; goes on at guest_off */
+        RECORD_FINISH_STRING, /* all of it has but: rsi and/or rdi += arg & 15 (STRING_RSI, STRING_RDI in arg); goes on at guest_off */
         RECORD_JUMP,        /* all of it has; goes on at the rip in scratch 0 */
         RECORD_LINK,        /* all of it has; goes on at the target of links[arg] */
 };
+#define STRING_RSI 0x10
+#define STRING_RDI 0x20
 struct record {
         u16 code_off;
         u16 guest_off;   /* of the instruction to restart; for FINISH kinds: of the one after it; else unused */
@@ -127,7 +140,7 @@ struct link {
 struct tblock {
         u64 gpa;         /* of the first byte: the key, with ... */
         u64 page_va;     /* kernel mode: linear address of the page; user mode: 0 */
-        u32 mode;        /* enum mode | MODE_AC */
+        u32 mode;        /* enum mode | MODE_AC | MODE_SMAP */
         u16 guest_bytes; /* all in one page */
         u16 n_instructions;
         u8 *code;        /* where it runs */
@@ -176,7 +189,7 @@ struct translate_request {
         u64 gpa;
         const u8 *code;   /* its bytes; room of them are left in the page */
         unsigned room;
-        u32 mode;         /* enum mode | MODE_AC */
+        u32 mode;         /* enum mode | MODE_AC | MODE_SMAP */
         bool no_chains;   /* check mode: one basic block, every exit goes to the outer loop */
         const bool *has_extension; /* by ZydisISAExt: does the guest's model have it; NULL: all */
         struct insn_note *notes;   /* filled for the dump when not NULL: BLOCK_GUEST_MAX of them */
@@ -199,3 +212,6 @@ bool translate_block(const struct translate_request *req, struct translation *re
 /* Enters at @code (flags in the image) and returns when a fast function said so. Machine-wide, made once by stubs_emit. */
 typedef void translate_enter_fn(struct interp *in, const void *code);
 typedef const void *fast_fn(struct interp *in, const struct site *site, u64 r10);
+#define FAST(id, function) fast_fn function;
+#include "fast.def"
+#undef FAST

@@ -127,6 +127,16 @@ static void emit_entries(struct block_emitter *b, const ZydisDecoder *decoder)
 
 /* ---- instructions ---- */
 
+void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size)
+{
+        struct site site = { .guest_off = b->guest_off, .kind = TEXIT_FAST, .size = (u8)size, .arg = (u8)id,
+                             .access = (u8)(b->next_off - b->guest_off) };
+
+        flags_save(b);
+        flags_destroyed(b);
+        emit_site(b, &site);
+}
+
 /* What the emission of one instruction can change: put back when it turns out to be one for the interpreter. */
 struct mark {
         u8 *p;
@@ -197,6 +207,10 @@ static bool emit_straight(struct block_emitter *b, const struct insn *g)
                 return emit_pushfq(b, g);
         case KIND_FLAG_BIT:
                 return emit_flag_bit(b, g);
+        case KIND_BIT_TEST:
+                return g->mem && g->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? emit_bit_test(b, g) : emit_plain(b, g);
+        case KIND_STRING:
+                return emit_string(b, g);
         case KIND_NOP:
                 b->class = INSN_IDENTITY;
                 return true;
@@ -256,7 +270,7 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
                 done = true;
         } else if (is_end(g)) {
                 done = emit_end(b, g);
-        } else if (g->kind < KIND_STRING) {
+        } else if (g->kind < KIND_FORM) {
                 done = emit_straight(b, g);
                 ends = false;
         }
