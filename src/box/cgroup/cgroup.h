@@ -7,17 +7,21 @@
  *
  *         r = cgroup_resources_parse(resources_json, &res, err);              // hostile input ends here
  *         r = cgroup_create(&(struct cgroup_spec){ .id = id, .path = cgroups_path, .resources = res, .driver = ... }, &cg, err);
+ *         r = cgroup_apply(cg, res, err);                                     // limits, before anything runs in it
  *         args.cgroup = cgroup_clone_fd(cg), CLONE_INTO_CGROUP if that is >= 0
  *         pid = clone3(...)
- *         r = cgroup_join(cg, pid, cloned_into, err);                         // the hierarchies clone3 cannot reach
- *         r = cgroup_apply(cg, res, err);                                     // limits, before the payload runs
+ *         -- in the new process, before it has threads or children and before it unshares a user or cgroup namespace:
+ *         r = cgroup_enter(cg, cloned_into);                                  // the hierarchies clone3 cannot reach
  *         ...
  *         r = cgroup_remove(cg, err);                                         // kills what is left, leaves nothing behind
  *         cgroup_free(cg);
  *
  * cgroup_create either makes all groups or none. Everything takes absolute host ids and must be called outside the container's
- * namespaces. The handle may be used by one thread at a time; cgroup_join touches nothing but files that are already
- * open, so that a thread can run it while another one prepares mounts. */
+ * namespaces, cgroup_enter excepted. The handle may be used by one thread at a time.
+ *
+ * Enter, do not join: moving another process into a v1 group waits for an RCU grace period (6 ms on the machine this was
+ * measured on, most of what other runtimes take for a whole container), moving oneself while single-threaded does not
+ * (docs/adr/0030). */
 #pragma once
 
 #include <jansson.h>
@@ -149,7 +153,11 @@ static inline void cgroup_freep(struct cgroup **cg)
 
 /* A directory for clone3's CLONE_INTO_CGROUP, or -1 where there is no v2 hierarchy. Stays the handle's. */
 int cgroup_clone_fd(const struct cgroup *cg);
-/* Moves @pid into every hierarchy, or all but v2's when @cloned_into. */
+/* Moves the calling process, which must have one thread, into every hierarchy, or all but v2's when @cloned_into. Async-signal-safe:
+ * only writes to files that cgroup_create or cgroup_load opened. 0 or -errno. With the systemd driver the unit's own
+ * hierarchies are systemd's business (spec.pid). */
+int cgroup_enter(const struct cgroup *cg, bool cloned_into);
+/* Moves another process @pid into every hierarchy, or all but v2's when @cloned_into. Slow. */
 int cgroup_join(struct cgroup *cg, pid_t pid, bool cloned_into, struct err **err);
 /* For exec --cgroup: @sub is "PATH" or "CONTROLLER[,CONTROLLER]:PATH", a group below the container's that exists. */
 int cgroup_join_sub(struct cgroup *cg, const char *sub, pid_t pid, struct err **err);
