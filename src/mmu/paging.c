@@ -12,7 +12,7 @@ int mmu_walk(struct guest_memory *mem, const struct paging_state *ps, u64 gva, e
 {
         for (unsigned round = 0; round < WALK_ROUNDS; round++) {
                 struct walk_notes notes = { .n = 0 };
-                const int r = walk(mem, ps, gva, access, flags, &notes, ret);
+                const int r = mmu_walk_noting(mem, ps, gva, access, flags, &notes, ret);
 
                 for (unsigned i = 0; i < notes.n; i++)
                         guest_memory_written(mem, notes.written[i], 4);

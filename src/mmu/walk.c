@@ -219,8 +219,8 @@ static int walk_once(const struct guest_memory *mem, const struct paging_state *
         }
 }
 
-int walk(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access, unsigned flags,
-         struct walk_notes *notes, struct mmu_translation *ret)
+int mmu_walk_noting(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access, unsigned flags,
+                    struct walk_notes *notes, struct mmu_translation *ret)
 {
         const struct paging_mode *mode = !(ps->cr4 & CR4_PAE) ? &mode_32bit : ps->efer & EFER_LMA ? &mode_4level : &mode_pae;
 
@@ -241,5 +241,5 @@ int walk(const struct guest_memory *mem, const struct paging_state *ps, u64 gva,
 int mmu_walk_quick(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access,
                    unsigned flags, struct mmu_translation *ret)
 {
-        return walk(mem, ps, gva, access, flags, NULL, ret);
+        return mmu_walk_noting(mem, ps, gva, access, flags, NULL, ret);
 }

@@ -10,5 +10,5 @@ struct walk_notes {
 };
 
 /* mmu_walk; with @notes NULL, mmu_walk_quick. MMU_SLOW: an entry keeps changing, or @notes are full; another walk may succeed. */
-int walk(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access, unsigned flags,
-         struct walk_notes *notes, struct mmu_translation *ret);
+int mmu_walk_noting(const struct guest_memory *mem, const struct paging_state *ps, u64 gva, enum mmu_access access, unsigned flags,
+                    struct walk_notes *notes, struct mmu_translation *ret);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -549,12 +550,84 @@ static void setting_bits_counts_as_a_write_to_the_table(void **state)
                         u8 *flags = guest_memory_flags(x->mem, entry_gpa(x, level));
 
                         build(x, x->s);
-                        *flags = PAGE_CODE | PAGE_CLEAN;
+                        *flags = PAGE_CLEAN;
                         CHECK(x, walk(x, MMU_READ, 0) == OK && *flags == 0, level);
-                        *flags = PAGE_CODE | PAGE_CLEAN;
-                        CHECK(x, walk(x, MMU_READ, 0) == OK && *flags == (PAGE_CODE | PAGE_CLEAN), level);
+                        *flags = PAGE_CLEAN;
+                        CHECK(x, walk(x, MMU_READ, 0) == OK && *flags == PAGE_CLEAN, level);
                         *flags = 0;
                 }
+}
+
+/* It may tell nobody of a write, so it makes none where somebody wants to know. */
+static void quick_walk_changes_no_table_with_flags(void **state)
+{
+        struct fixture *x = *state;
+        struct mmu_translation tr;
+
+        FOR_SHAPES(x)
+                for (unsigned level = x->s->leaf; level < x->s->levels; level++) {
+                        u8 *flags = guest_memory_flags(x->mem, entry_gpa(x, level));
+
+                        build(x, x->s);
+                        *flags = PAGE_WATCH;
+                        CHECK(x, mmu_walk_quick(x->mem, &x->ps, x->s->gva, MMU_WRITE, 0, &tr) == MMU_SLOW, level);
+                        CHECK(x, !(entry(x, level) & (A | D)), level);
+                        *flags = 0;
+                        CHECK(x, mmu_walk_quick(x->mem, &x->ps, x->s->gva, MMU_WRITE, 0, &tr) == 0, level);
+                        CHECK(x, walk(x, MMU_READ, 0) == OK && tr.gpa == x->tr.gpa && tr.page_size == x->tr.page_size, level);
+                        *flags = PAGE_WATCH; /* nothing to set any more */
+                        CHECK(x, mmu_walk_quick(x->mem, &x->ps, x->s->gva, MMU_WRITE, 0, &tr) == 0, level);
+                        *flags = 0;
+                }
+}
+
+/* Translated code's way to a filled TLB: fills, or says what the guest or the interpreter has to do. */
+static void miss_fills_or_says_why_not(void **state)
+{
+        const u64 page = 0x5000, gva = shapes[5].gva;
+        static const struct {
+                u64 leaf;
+                u8 flags;
+                enum mmu_access access;
+                enum tlb_mode mode;
+                int want;
+        } rows[] = {
+                { 0x5000 | P | W, 0, MMU_WRITE, TLB_KERNEL, 0 },
+                { 0x5000 | P, 0, MMU_READ, TLB_KERNEL, 0 },
+                { 0x5000 | P, 0, MMU_FETCH, TLB_KERNEL, 0 },
+                { 0x5000 | P, 0, MMU_WRITE, TLB_KERNEL, MMU_FAULT | PF_P | PF_W },
+                { 0x5000, 0, MMU_FETCH, TLB_KERNEL, MMU_FAULT | PF_I },
+                { 0x5000 | P | W, 0, MMU_READ, TLB_USER, MMU_FAULT | PF_P | PF_U },
+                { 0x5000 | P | W | U, 0, MMU_WRITE, TLB_USER, 0 },
+                { 0x5000 | P | W | U, 0, MMU_READ, TLB_KERNEL, MMU_FAULT | PF_P },
+                { 0x5000 | P | W | U, 0, MMU_READ, TLB_KERNEL_AC, MMU_SLOW },
+                { 0x5000 | P | W, PAGE_WATCH, MMU_WRITE, TLB_KERNEL, MMU_SLOW },
+                { 0x5000 | P | W, PAGE_WATCH, MMU_READ, TLB_KERNEL, 0 },
+                { 0xfee00000 | P | W, 0, MMU_READ, TLB_KERNEL, MMU_SLOW }, /* a device */
+                { 0x5000 | P | W | BIT(46), 0, MMU_READ, TLB_KERNEL, MMU_FAULT | PF_P | PF_RSVD },
+        };
+        struct soft_tlb *tlb = mmap(NULL, sizeof(*tlb), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct fixture *x = *state;
+
+        assert_ptr_not_equal(tlb, MAP_FAILED);
+        tlb_init(tlb);
+        build(x, &shapes[5]);
+        x->ps.cr4 |= CR4_SMAP;
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                const void *hva;
+
+                set_entry(x, 0, rows[i].leaf);
+                *guest_memory_flags(x->mem, page) = rows[i].flags;
+                tlb_flush_all(tlb);
+                if (tlb_miss(tlb, x->mem, &x->ps, rows[i].mode, rows[i].access, gva) != rows[i].want)
+                        fail_msg("row %zu", i);
+                hva = tlb_lookup(tlb, rows[i].mode, rows[i].access, gva, 1);
+                if (hva != (rows[i].want ? NULL : guest_memory_hva(x->mem, page + (gva & (PAGE_SIZE - 1)), 1)))
+                        fail_msg("row %zu", i);
+        }
+        *guest_memory_flags(x->mem, page) = 0;
+        assert_int_equal(tlb_miss(tlb, x->mem, &x->ps, TLB_KERNEL, MMU_READ, BIT(47)), MMU_SLOW);
+        munmap(tlb, sizeof(*tlb));
 }
 
 struct changer {
@@ -676,6 +749,8 @@ int main(void)
                 TEST(fault_leaves_the_leaf_alone),
                 TEST(peek_ignores_rights_and_changes_nothing),
                 TEST(setting_bits_counts_as_a_write_to_the_table),
+                TEST(quick_walk_changes_no_table_with_flags),
+                TEST(miss_fills_or_says_why_not),
                 TEST(setting_bits_never_undoes_another_vcpus_change),
                 TEST(pdptes_are_read_at_a_32_byte_boundary),
                 TEST(reserved_pdpte_bits_are_refused_and_nothing_loaded),
