@@ -284,11 +284,12 @@ struct cpu_engine {
         void (*kick)(struct vcpu *vcpu);
         /* vcpu->state was changed from outside while stopped (load, debugger, engine switch): drop what was cached. */
         void (*state_changed)(struct vcpu *vcpu);
-        /* Guest memory in this page holds other code now; from any thread. NULL when the hardware sees it by itself. */
-        void (*code_written)(void *machine, u64 page_gpa);
+        /* This guest memory, in one page, holds other code now; from any thread. NULL when the hardware sees it by itself. */
+        void (*code_written)(void *machine, u64 gpa, u64 len);
 };
 
 extern const struct cpu_engine interp_engine;
+extern const struct cpu_engine translate_engine;
 extern const struct cpu_engine kvm_engine;
 
 /* All engines of this build, best first, NULL at the end. */

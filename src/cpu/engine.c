@@ -6,6 +6,7 @@
 
 const struct cpu_engine *const cpu_engines[] = {
         &kvm_engine,
+        &translate_engine,
         &interp_engine,
         NULL,
 };
@@ -49,6 +50,6 @@ const struct cpu_engine *cpu_engine_find(const char *name, struct err **err)
                 return cpu_engines[i];
         }
         err_set(err, ERR_USAGE, EINVAL, "there is no CPU engine '%s'", name);
-        err_hint(err, -EINVAL, "engines of this build: auto, kvm, interp");
+        err_hint(err, -EINVAL, "engines of this build: auto, kvm, translate, interp");
         return NULL;
 }

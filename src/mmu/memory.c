@@ -33,7 +33,8 @@ int guest_memory_new(u64 ram_size, pthread_mutex_t *lock, struct counters *devic
         io_space_init(&mem->mmio, lock, device_counters, false);
         mem->ram_size = ALIGN_UP(ram_size, PAGE_SIZE);
         mem->page_flags = calloc(mem->ram_size >> PAGE_SHIFT, 1);
-        if (!mem->page_flags)
+        mem->code_chunks = calloc(mem->ram_size >> PAGE_SHIFT, sizeof(*mem->code_chunks));
+        if (!mem->page_flags || !mem->code_chunks)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for page flags");
         mem->fd = memfd_create("guest-ram", MFD_CLOEXEC);
         if (mem->fd < 0)
@@ -61,6 +62,7 @@ struct guest_memory *guest_memory_free(struct guest_memory *mem)
                 close(mem->fd);
         io_space_free(&mem->mmio);
         free(mem->page_flags);
+        free(mem->code_chunks);
         free(mem);
         return NULL;
 }
@@ -118,31 +120,73 @@ int guest_memory_write(struct guest_memory *mem, u64 gpa, const void *src, u64 l
         return 0;
 }
 
+#define CHUNK_SHIFT 6
+
+/* Bits of the chunks that [gpa, gpa + len) touches; it lies in one page. */
+static u64 chunk_mask(u64 gpa, u64 len)
+{
+        const u64 first = (gpa & (PAGE_SIZE - 1)) >> CHUNK_SHIFT, last = ((gpa & (PAGE_SIZE - 1)) + len - 1) >> CHUNK_SHIFT;
+
+        return bits(~0ULL, (unsigned)(last - first), 0) << first;
+}
+
+static u64 *chunks_of(const struct guest_memory *mem, const u8 *flags)
+{
+        return &mem->code_chunks[flags - mem->page_flags];
+}
+
+static void page_written(struct guest_memory *mem, u64 gpa, u64 len)
+{
+        u8 *flags = guest_memory_flags(mem, gpa);
+        u64 mask;
+        u8 old;
+
+        if (!flags)
+                return;
+        /* Not a load first: it could pass the store before it, and a vCPU that marks the page in between and reads its
+         * code would keep the old bytes. Pairs with guest_memory_mark_code. */
+        old = __atomic_fetch_and(flags, (u8)~PAGE_CLEAN, __ATOMIC_SEQ_CST);
+        if (!(old & PAGE_CODE))
+                return;
+        mask = chunk_mask(gpa, len);
+        if (__atomic_fetch_and(chunks_of(mem, flags), ~mask, __ATOMIC_SEQ_CST) & mask && mem->on_code_write)
+                mem->on_code_write(mem->on_code_write_opaque, gpa, len);
+}
+
 void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len)
 {
-        if (!len)
-                return;
-        for (u64 page = gpa & PAGE_MASK; page <= ((gpa + len - 1) & PAGE_MASK); page += PAGE_SIZE) {
-                u8 *flags = guest_memory_flags(mem, page);
-                u8 old;
+        while (len) {
+                const u64 n = MIN(len, PAGE_SIZE - (gpa & (PAGE_SIZE - 1)));
 
-                if (!flags)
-                        continue;
-                /* Not a load first: it could pass the store before it, and a vCPU that marks the page in between and reads its
-                 * code would keep the old bytes. Pairs with guest_memory_mark_code. */
-                old = __atomic_fetch_and(flags, (u8)~(PAGE_CODE | PAGE_CLEAN), __ATOMIC_SEQ_CST);
-                if (old & PAGE_CODE && mem->on_code_write)
-                        mem->on_code_write(mem->on_code_write_opaque, page);
+                page_written(mem, gpa, n);
+                gpa += n;
+                len -= n;
         }
 }
 
-bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa)
+bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa, u64 len)
 {
         u8 *flags = guest_memory_flags(mem, gpa);
 
-        if (!flags || __atomic_load_n(flags, __ATOMIC_RELAXED) & PAGE_CODE)
+        if (!flags)
                 return false;
+        __atomic_fetch_or(chunks_of(mem, flags), chunk_mask(gpa, len), __ATOMIC_SEQ_CST);
         return !(__atomic_fetch_or(flags, PAGE_CODE, __ATOMIC_SEQ_CST) & PAGE_CODE);
+}
+
+bool guest_memory_is_code(const struct guest_memory *mem, u64 gpa, u64 len)
+{
+        const u8 *flags = guest_memory_flags(mem, gpa);
+
+        return !flags || !(chunk_mask(gpa, len) & ~__atomic_load_n(chunks_of(mem, flags), __ATOMIC_SEQ_CST));
+}
+
+void guest_memory_unmark_code(struct guest_memory *mem, u64 gpa)
+{
+        u8 *flags = guest_memory_flags(mem, gpa);
+
+        if (flags && !__atomic_load_n(chunks_of(mem, flags), __ATOMIC_SEQ_CST))
+                __atomic_fetch_and(flags, (u8)~PAGE_CODE, __ATOMIC_SEQ_CST);
 }
 
 void guest_memory_dirty_start(struct guest_memory *mem)

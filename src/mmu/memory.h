@@ -83,9 +83,11 @@ struct guest_memory {
         struct memory_slot slots[MEMORY_SLOTS_MAX];
         size_t n_slots;
         u8 *page_flags;              /* one byte a RAM page, in memfd order */
+        u64 *code_chunks;            /* likewise; bit n: code of an engine lies in its 64 bytes from n * 64 on. Only under PAGE_CODE */
         struct io_space mmio;
-        /* Called when a page with PAGE_CODE was written, after the flag was cleared; from any thread. */
-        void (*on_code_write)(void *opaque, u64 page_gpa);
+        /* Called when chunks with code were written, after their bits were cleared; from any thread. The range lies in one page. When
+         * the page has no code left, the flag goes too: guest_memory_unmark_code. */
+        void (*on_code_write)(void *opaque, u64 gpa, u64 len);
         void *on_code_write_opaque;
         bool dirty_tracking;
 };
@@ -121,6 +123,14 @@ static inline u8 *guest_memory_flags(const struct guest_memory *mem, u64 gpa)
 
         return slot ? &mem->page_flags[(gpa - slot->gpa + slot->fd_offset) >> PAGE_SHIFT] : NULL;
 }
+/* The guest-physical address of @hva, which is in RAM. */
+static inline u64 guest_memory_gpa(const struct guest_memory *mem, const u8 *hva)
+{
+        for (size_t i = 0; i < mem->n_slots; i++)
+                if ((u64)(hva - mem->slots[i].hva) < mem->slots[i].size)
+                        return mem->slots[i].gpa + (u64)(hva - mem->slots[i].hva);
+        return ~0ULL;
+}
 bool guest_memory_is_ram(const struct guest_memory *mem, u64 gpa, u64 len);
 
 /* DMA by devices and loaders: plain RAM only, any length, may cross slots. 0, or -EFAULT when any byte is not RAM (then nothing
@@ -136,9 +146,14 @@ static inline void *guest_memory_dma(const struct guest_memory *mem, u64 gpa, u6
 /* Tells the map that RAM in [gpa, gpa + len) was written: drops stale code and marks pages dirty. */
 void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len);
 
-/* Sets PAGE_CODE on a page. Returns true when it was not set before: the caller must then make sure that no vCPU still has a
- * writable soft-TLB entry for it before it reads the code bytes. */
-bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa);
+/* Says that there is code in [gpa, gpa + len), which lies in one page. True when PAGE_CODE was not set before: the caller must then make sure that
+ * no vCPU still has a writable soft-TLB entry for the page before it reads the code bytes. Marking and unmarking take turns: by a lock of the
+ * caller's. */
+bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa, u64 len);
+/* Whether all of it is marked already. */
+bool guest_memory_is_code(const struct guest_memory *mem, u64 gpa, u64 len);
+/* Clears PAGE_CODE if no chunk of the page has code. */
+void guest_memory_unmark_code(struct guest_memory *mem, u64 gpa);
 
 /* Dirty tracking. Start and collect are to be called with all vCPUs stopped and their TLBs flushed afterwards. */
 void guest_memory_dirty_start(struct guest_memory *mem);

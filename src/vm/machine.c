@@ -208,12 +208,12 @@ void vm_join(struct vm *vm, struct vm_outcome *ret)
 
 /* ---- creation ---- */
 
-static void on_code_write(void *opaque, u64 page_gpa)
+static void on_code_write(void *opaque, u64 gpa, u64 len)
 {
         struct vm *vm = opaque;
 
         if (vm->engine && vm->engine->code_written)
-                vm->engine->code_written(vm->engine_machine, page_gpa);
+                vm->engine->code_written(vm->engine_machine, gpa, len);
 }
 
 static int create_engine(struct vm *vm, struct err **err)

@@ -19,15 +19,17 @@ struct fixture {
         struct guest_memory *mem;
         u64 written[64];
         unsigned n_written;
-        bool flag_was_set; /* when the callback ran */
+        bool bit_was_set; /* when the callback ran */
 };
 
-static void on_code_write(void *opaque, u64 page_gpa)
+static void on_code_write(void *opaque, u64 gpa, u64 len)
 {
         struct fixture *x = opaque;
 
-        x->written[x->n_written++ % ARRAY_SIZE(x->written)] = page_gpa;
-        x->flag_was_set |= *guest_memory_flags(x->mem, page_gpa) & PAGE_CODE;
+        assert_true((gpa & (PAGE_SIZE - 1)) + len <= PAGE_SIZE);
+        x->written[x->n_written++ % ARRAY_SIZE(x->written)] = gpa;
+        x->bit_was_set |= guest_memory_is_code(x->mem, gpa, len);
+        guest_memory_unmark_code(x->mem, gpa);
 }
 
 static int setup_size(void **state, u64 size)
@@ -184,23 +186,39 @@ static void marking_code_tells_the_first_from_the_second(void **state)
 {
         struct fixture *x = *state;
 
-        assert_true(guest_memory_mark_code(x->mem, 0x3000));
-        assert_false(guest_memory_mark_code(x->mem, 0x3fff));
-        assert_true(guest_memory_mark_code(x->mem, 0x4000));
-        assert_false(guest_memory_mark_code(x->mem, SMALL_RAM)); /* not RAM */
+        assert_true(guest_memory_mark_code(x->mem, 0x3000, PAGE_SIZE));
+        assert_false(guest_memory_mark_code(x->mem, 0x3fff, 1));
+        assert_true(guest_memory_mark_code(x->mem, 0x4000, PAGE_SIZE));
+        assert_false(guest_memory_mark_code(x->mem, SMALL_RAM, 1)); /* not RAM */
 }
 
-static void write_to_code_is_told_once_with_the_flag_cleared(void **state)
+static void write_to_code_is_told_once_with_the_bit_cleared(void **state)
 {
         struct fixture *x = *state;
 
-        guest_memory_mark_code(x->mem, 0x3000);
+        guest_memory_mark_code(x->mem, 0x3ff0, 16);
         guest_memory_written(x->mem, 0x3ffc, 4);
         guest_memory_written(x->mem, 0x3ffc, 4);
         assert_int_equal(x->n_written, 1);
-        assert_int_equal(x->written[0], 0x3000);
-        assert_false(x->flag_was_set);
-        assert_true(guest_memory_mark_code(x->mem, 0x3000));
+        assert_int_equal(x->written[0], 0x3ffc);
+        assert_false(x->bit_was_set);
+        assert_true(guest_memory_mark_code(x->mem, 0x3000, 1));
+}
+
+static void write_beside_code_tells_nobody_and_keeps_the_flag(void **state)
+{
+        struct fixture *x = *state;
+
+        guest_memory_mark_code(x->mem, 0x3040, 65); /* two chunks */
+        guest_memory_written(x->mem, 0x3000, 64);
+        guest_memory_written(x->mem, 0x30c0, 0x340);
+        assert_int_equal(x->n_written, 0);
+        guest_memory_written(x->mem, 0x3080, 1);
+        assert_int_equal(x->n_written, 1);
+        assert_int_equal(*guest_memory_flags(x->mem, 0x3000), PAGE_CODE); /* the first chunk */
+        guest_memory_written(x->mem, 0x303f, 2);
+        assert_int_equal(x->n_written, 2);
+        assert_int_equal(*guest_memory_flags(x->mem, 0x3000), 0);
 }
 
 static void write_across_pages_tells_each_code_page(void **state)
@@ -208,18 +226,19 @@ static void write_across_pages_tells_each_code_page(void **state)
         struct fixture *x = *state;
 
         for (u64 gpa = 0x2000; gpa <= 0x6000; gpa += PAGE_SIZE)
-                guest_memory_mark_code(x->mem, gpa);
+                guest_memory_mark_code(x->mem, gpa, PAGE_SIZE);
         guest_memory_written(x->mem, 0x3fff, 0x1002);
         assert_int_equal(x->n_written, 3);
-        for (unsigned i = 0; i < 3; i++)
-                assert_int_equal(x->written[i], 0x3000 + i * PAGE_SIZE);
+        assert_int_equal(x->written[0], 0x3fff);
+        assert_int_equal(x->written[1], 0x4000);
+        assert_int_equal(x->written[2], 0x5000);
 }
 
 static void neighbours_and_empty_writes_tell_nobody(void **state)
 {
         struct fixture *x = *state;
 
-        guest_memory_mark_code(x->mem, 0x3000);
+        guest_memory_mark_code(x->mem, 0x3000, PAGE_SIZE);
         guest_memory_written(x->mem, 0x2fff, 1);
         guest_memory_written(x->mem, 0x4000, 1);
         guest_memory_written(x->mem, 0x3000, 0);
@@ -232,7 +251,7 @@ static void dma_counts_as_a_write(void **state)
         struct fixture *x = *state;
         u32 value = 1;
 
-        guest_memory_mark_code(x->mem, 0x3000);
+        guest_memory_mark_code(x->mem, 0x3000, PAGE_SIZE);
         assert_int_equal(guest_memory_write(x->mem, 0x3800, &value, 4), 0);
         assert_int_equal(x->n_written, 1);
         assert_int_equal(guest_memory_read(x->mem, 0x3800, &value, 4), 0);
@@ -244,7 +263,8 @@ static void watch_flag_stays_over_writes(void **state)
         struct fixture *x = *state;
         u8 *flags = guest_memory_flags(x->mem, 0x5000);
 
-        *flags = PAGE_WATCH | PAGE_CODE | PAGE_CLEAN;
+        guest_memory_mark_code(x->mem, 0x5000, 1);
+        *flags |= PAGE_WATCH | PAGE_CLEAN;
         guest_memory_written(x->mem, 0x5000, 1);
         assert_int_equal(*flags, PAGE_WATCH);
 }
@@ -290,12 +310,12 @@ static void tracking_and_code_do_not_disturb_each_other(void **state)
         BITMAP(bitmap, SMALL_RAM);
 
         guest_memory_dirty_start(x->mem);
-        guest_memory_mark_code(x->mem, 0x3000);
+        guest_memory_mark_code(x->mem, 0x3000, PAGE_SIZE);
         assert_int_equal(guest_memory_dirty_collect(x->mem, bitmap), 0);
         guest_memory_written(x->mem, 0x3000, 1);
         assert_int_equal(x->n_written, 1);
         assert_int_equal(guest_memory_dirty_collect(x->mem, bitmap), 1);
-        guest_memory_mark_code(x->mem, 0x3000);
+        guest_memory_mark_code(x->mem, 0x3000, PAGE_SIZE);
         guest_memory_dirty_stop(x->mem);
         assert_int_equal(*guest_memory_flags(x->mem, 0x3000), PAGE_CODE);
 }
@@ -343,7 +363,8 @@ int main(void)
                 TEST(dma_writes_and_reads_back),
                 TEST_LARGE(dma_to_device_memory_is_refused_whole),
                 TEST(marking_code_tells_the_first_from_the_second),
-                TEST(write_to_code_is_told_once_with_the_flag_cleared),
+                TEST(write_to_code_is_told_once_with_the_bit_cleared),
+                TEST(write_beside_code_tells_nobody_and_keeps_the_flag),
                 TEST(write_across_pages_tells_each_code_page),
                 TEST(neighbours_and_empty_writes_tell_nobody),
                 TEST(dma_counts_as_a_write),

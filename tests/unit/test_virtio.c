@@ -387,9 +387,9 @@ static void long_indirect_table_is_followed(void **state)
         assert_memory_equal(ram(f->m, IN), ram(f->m, OUT), 512);
 }
 
-static void on_code_write(void *opaque, u64 page)
+static void on_code_write(void *opaque, u64 gpa, u64 len)
 {
-        ((struct fixture *)opaque)->code_page |= BIT(page >> 20);
+        ((struct fixture *)opaque)->code_page |= BIT(gpa >> 20);
 }
 
 static void writes_are_reported_to_the_memory_map(void **state)
@@ -400,14 +400,14 @@ static void writes_are_reported_to_the_memory_map(void **state)
         driver_start(&f->d, 0, QUEUES, SIZE);
         mem->on_code_write = on_code_write;
         mem->on_code_write_opaque = f;
-        guest_memory_mark_code(mem, IN);
-        guest_memory_mark_code(mem, OUT);
-        guest_memory_mark_code(mem, IN + 0x1000);
+        guest_memory_mark_code(mem, IN, PAGE_SIZE);
+        guest_memory_mark_code(mem, OUT, PAGE_SIZE);
+        guest_memory_mark_code(mem, IN + 0x1000, PAGE_SIZE);
         add_echo(f, "x");
         driver_kick(&f->d, 0);
         assert_int_equal(f->code_page, BIT(IN >> 20));
         assert_int_equal(*guest_memory_flags(mem, IN + 0x1000), PAGE_CODE);
-        assert_int_equal(*guest_memory_flags(mem, IN), 0);
+        assert_false(guest_memory_is_code(mem, IN, 1));
         mem->on_code_write = NULL;
 }
 
@@ -430,11 +430,11 @@ static void writes_to_the_used_ring_are_reported_too(void **state)
         driver_common_set(&f->d, COMMON_STATUS, 1, 0x0f);
         f->d.q[0].used = second - 4;
         fake_sync(f->m);
-        guest_memory_mark_code(mem, second);
+        guest_memory_mark_code(mem, second, PAGE_SIZE);
         add_echo(f, "x");
         driver_kick(&f->d, 0);
         assert_int_equal(driver_used_idx(&f->d, 0), 1);
-        assert_int_equal(*guest_memory_flags(mem, second), 0);
+        assert_false(guest_memory_is_code(mem, second, 1));
 }
 
 static void request_data_is_zeroed_and_aligned(void **state)

@@ -17,6 +17,7 @@
 #define PAGE_HASH_BITS 11
 #define BLOCK_MAX_UOPS 64
 #define INSTRUCTION_MAX 15
+#define BLOCK_BYTES_MAX 255u /* decode_block's limit */
 
 struct code_cache {
         u8 *arena;
@@ -100,33 +101,50 @@ static void unhash(struct code_cache *cache, struct block *block)
                 *p = block->hash_next;
 }
 
-void code_drop_page(struct interp *in, u64 page_gpa)
+/* Whether what was decoded depends on [start, start + len), which lies in @page. */
+static bool overlaps(const struct block *block, const u8 *page, const u8 *start, u64 len)
 {
-        struct code_cache *cache = in->code;
-        const u8 *page = guest_memory_hva(in->vcpu->memory, page_gpa, PAGE_SIZE);
+        const u8 *first = block->hva, *end;
+
+        if (block->hva2 == page)
+                return start < page + INSTRUCTION_MAX;
+        if (page_of(first) != page)
+                return false;
+        /* What did not decode may depend on bytes behind it. */
+        end = first + block->bytes + INSTRUCTION_MAX;
+        return start < end && first < start + len;
+}
+
+static void drop(struct interp *in, struct block *block)
+{
+        block->stale = true;
+        unhash(in->code, block);
+        jump_cache_forget(in, block);
+        if (block == in->block)
+                in->block_stale = true;
+        counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_INVALIDATED);
+}
+
+void code_drop_range(struct interp *in, u64 gpa, u64 len)
+{
+        const u8 *start = guest_memory_hva(in->vcpu->memory, gpa, len);
+        const u8 *page = page_of(start);
         struct block **p;
 
-        if (!page)
+        if (!start)
                 return;
-        trace(CODE_INVALIDATE, page_gpa);
-        p = &cache->pages[page_hash(page)];
+        trace(CODE_INVALIDATE, gpa);
+        p = &in->code->pages[page_hash(page)];
         while (*p) {
                 struct block *block = *p;
                 struct block **link = &block->page_next[page_hash(page_of(block->hva)) == page_hash(page) ? 0 : 1];
 
-                if (page_of(block->hva) != page && block->hva2 != page) {
-                        p = link; /* another page in the same bucket */
-                        continue;
-                }
-                *p = *link;
+                if (!block->stale && overlaps(block, page, start, len))
+                        drop(in, block);
                 if (block->stale)
-                        continue;
-                block->stale = true;
-                unhash(cache, block);
-                jump_cache_forget(in, block);
-                if (block == in->block)
-                        in->block_stale = true;
-                counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_INVALIDATED);
+                        *p = *link;
+                else
+                        p = link;
         }
 }
 
@@ -161,6 +179,11 @@ static const u8 *fetch(struct interp *in, u64 linear, u64 *ret_gpa)
         return hva;
 }
 
+const u8 *code_fetch(struct interp *in, u64 linear)
+{
+        return fetch(in, linear, NULL);
+}
+
 static u64 code_linear(const struct interp *in, u64 rip)
 {
         return in->mode & MODE_LONG64 ? rip : (u32)(in->seg_base[SEG_CS] + rip);
@@ -184,7 +207,7 @@ static struct block *block_build(struct interp *in, u64 rip, u64 linear, const u
         block = (struct block *)(cache->arena + cache->used);
 
         fetch(in, linear, &gpa);
-        interp_code_claim(in, gpa);
+        interp_code_claim(in, gpa, MIN(room, BLOCK_BYTES_MAX));
         n = decode_block(in, rip, hva, room, true, block->uops, max, &n_bytes);
         if (!n) {
                 /* The first instruction crosses into the next page: a block of its own, never in the jump cache. */
@@ -193,7 +216,7 @@ static struct block *block_build(struct interp *in, u64 rip, u64 linear, const u
                 u64 gpa2;
 
                 hva2 = fetch(in, next, &gpa2);
-                interp_code_claim(in, gpa2);
+                interp_code_claim(in, gpa2, INSTRUCTION_MAX);
                 memcpy(code, hva, room);
                 memcpy(code + room, hva2, INSTRUCTION_MAX);
                 n = decode_block(in, rip, code, room + INSTRUCTION_MAX, false, block->uops, 1, &n_bytes);
@@ -239,7 +262,8 @@ struct block *code_lookup(struct interp *in)
         }
         if (!block)
                 block = block_build(in, rip, linear, hva);
-        if (!block->hva2 && !(in->mode & MODE_SINGLE))
+        /* Under the translator every block ends in the outer loop. */
+        if (!block->hva2 && !(in->mode & MODE_SINGLE) && !in->translate)
                 in->jump_cache[jump_slot(rip)] = (struct jump_entry){ rip, in->key, block };
         return block;
 }

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "../translate/runtime.h"
 #include "machine.h"
 
 #define THUNKS_MAX 2048
@@ -35,6 +36,8 @@ static void on_fault(int sig, siginfo_t *info, void *context)
         const u8 *rip = (const u8 *)(uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
 
         (void)info;
+        if (translate_host_fault(sig, context))
+                return;
         if (!thunk || rip < thunk->code || rip >= thunk->fault_exit) {
                 /* Not the guest's: die of it as if we were not here. */
                 signal(sig, SIG_DFL);
@@ -47,7 +50,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 static void install_handlers(void)
 {
         static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
-        struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER };
+        struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
 
         for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
                 sigaction(signals[i], &action, NULL);
@@ -340,7 +343,7 @@ static const struct {
         { ZYDIS_ISA_EXT_XSAVE, 1, 'c', 26 },      { ZYDIS_ISA_EXT_XSAVEC, 0xd, 'x', 1 },  { ZYDIS_ISA_EXT_XSAVEOPT, 0xd, 'x', 0 },
 };
 
-static bool model_has(const struct decoding *d, ZydisISAExt ext)
+bool host_model_has(const struct vcpu *vcpu, ZydisISAExt ext)
 {
         for (size_t i = 0; i < ARRAY_SIZE(extensions); i++) {
                 struct cpuid_regs r;
@@ -348,7 +351,7 @@ static bool model_has(const struct decoding *d, ZydisISAExt ext)
 
                 if (extensions[i].ext != ext)
                         continue;
-                cpuid_query(d->in->vcpu, extensions[i].leaf, extensions[i].reg == 'x', &r);
+                cpuid_query(vcpu, extensions[i].leaf, extensions[i].reg == 'x', &r);
                 v = extensions[i].reg == 'b' ? r.ebx : extensions[i].reg == 'c' ? r.ecx : extensions[i].reg == 'd' ? r.edx : r.eax;
                 return v & BIT(extensions[i].bit);
         }
@@ -405,7 +408,7 @@ static uop_fn *refused(const struct decoding *d, enum unit unit)
                                  d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP ||
                                  d->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW;
 
-        if (avx512_like || !model_has(d, d->insn.meta.isa_ext))
+        if (avx512_like || !host_model_has(d->in->vcpu, d->insn.meta.isa_ext))
                 return op_undefined;
         switch (unit) {
         case UNIT_INTEGER:

@@ -36,6 +36,8 @@ struct host_insn {
 };
 #define NO_HOST_REG 0xff
 
+/* host.c: does the CPU model have an extension that can run this way? */
+bool host_model_has(const struct vcpu *vcpu, ZydisISAExt ext);
 /* host_encode.c: false when the instruction cannot be run that way. */
 bool host_encode(const struct decoding *d, struct host_insn *ret);
 /* host_emit.c: writes the thunk at @code (room for HOST_THUNK_MAX bytes); returns its length. */

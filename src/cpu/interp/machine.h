@@ -1,8 +1,8 @@
 /* What the vCPUs of one machine share, and the mailboxes by which they tell each other of overwritten code.
  *
- * Theory of operation. Decoded blocks are private to a vCPU, the page flag PAGE_CODE is common. A write to a flagged page clears the flag
- * and puts the page into every vCPU's mailbox (interp_code_written); each drops its blocks of that page at its next block boundary, or
- * at once when it was the writer. That order is what x86 promises for cross-modifying code: the writer's later stores or IPIs are seen by another
+ * Theory of operation. Decoded blocks are private to a vCPU; the page flag PAGE_CODE and, below it, one bit for each 64 bytes with code are common. A write
+ * to such a chunk clears its bit and puts the range into every vCPU's mailbox (interp_code_written); each drops its blocks that overlap it at its
+ * next block boundary, or at once when it was the writer. A page without a bit loses the flag. That order is what x86 promises for cross-modifying code: the writer's later stores or IPIs are seen by another
  * vCPU no earlier than the mailbox message, because the message is posted before the writing instruction ends.
  *
  * A vCPU that decodes from a page that was not flagged must be sure that no other vCPU can still write there unseen through its soft TLB.
@@ -16,8 +16,6 @@
 
 struct translator;
 
-enum mail { MAIL_CODE_WRITTEN = 1, MAIL_DROP_WRITES = 2 };
-
 struct interp_machine {
         struct guest_memory *memory;
         pthread_mutex_t lock;     /* of the members list and all mailboxes */
@@ -28,7 +26,7 @@ struct interp_machine {
 };
 
 struct mailbox {
-        u64 written[MAILBOX_SIZE]; /* pages whose code is stale */
+        struct { u64 gpa, len; } written[MAILBOX_SIZE]; /* code that is stale */
         unsigned n_written;
         bool all_written;          /* overflow: everything is */
         u64 drop[MAILBOX_SIZE];    /* pages that became code */
@@ -40,9 +38,11 @@ struct mailbox {
 };
 
 /* guest_memory.on_code_write; any thread. */
-void interp_code_written(void *machine, u64 page_gpa);
-/* Flags the page at @gpa as code; returns when no vCPU can write to it unseen. On @in's thread, at a block boundary. */
-void interp_code_claim(struct interp *in, u64 gpa);
+void interp_code_written(void *machine, u64 gpa, u64 len);
+/* Flags [gpa, gpa + len) of one page as code; returns when no vCPU can write to it unseen. On @in's thread, at a block boundary. */
+void interp_code_claim(struct interp *in, u64 gpa, u64 len);
+/* Flags more of a page that is claimed. False: it is no longer. Waits for nobody. */
+bool interp_code_extend(struct interp *in, u64 gpa, u64 len);
 /* Serves this vCPU's mailbox. */
 void interp_mailbox_drain(struct interp *in);
 void interp_enter_guest(struct interp *in);
@@ -53,8 +53,10 @@ int code_cache_new(struct code_cache **ret, struct err **err);
 void code_cache_free(struct code_cache *cache);
 /* The block for in->rip, decoded if need be; fills the jump cache. Raises #PF, #GP on fetch. Outer loop only. */
 struct block *code_lookup(struct interp *in);
-/* Drops the blocks of a page / of all pages. */
-void code_drop_page(struct interp *in, u64 page_gpa);
+/* The host address of the code at @linear. Raises #PF; #UD where there is no RAM. Outer loop only. */
+const u8 *code_fetch(struct interp *in, u64 linear);
+/* Drops the blocks that overlap a range of one page / all. */
+void code_drop_range(struct interp *in, u64 gpa, u64 len);
 void code_drop_all(struct interp *in);
 void jump_cache_clear(struct interp *in);
 
@@ -69,3 +71,11 @@ void host_exec_free(struct interp *in);
 /* Loads and stores the guest's x87 and MXCSR around a run. */
 void host_fpu_enter(struct interp *in);
 void host_fpu_leave(struct interp *in);
+
+/* run.c: the engine's functions, for the translator, whose vCPU is an interpreter's with a part of its own. */
+int interp_machine_create(struct guest_memory *memory, unsigned n_vcpus, void **ret_machine, struct err **err);
+void interp_machine_destroy(void *machine);
+int interp_vcpu_create(struct vcpu *vcpu, struct err **err);
+void interp_vcpu_destroy(struct vcpu *vcpu);
+enum exit_reason interp_run(struct vcpu *vcpu);
+void interp_state_changed(struct vcpu *vcpu);

@@ -1,35 +1,40 @@
 /* Mailboxes between the vCPUs of a machine; the protocol is told in machine.h. */
-#include "machine.h"
-
 #include <string.h>
 
-static void post(struct interp *to, enum mail what, u64 page)
-{
-        struct mailbox *box = to->mailbox;
+#include "../translate/runtime.h"
 
-        if (what == MAIL_CODE_WRITTEN) {
-                if (box->n_written < MAILBOX_SIZE)
-                        box->written[box->n_written++] = page;
-                else
-                        box->all_written = true;
+static void post_written(struct mailbox *box, u64 gpa, u64 len)
+{
+        if (box->n_written < MAILBOX_SIZE) {
+                box->written[box->n_written].gpa = gpa;
+                box->written[box->n_written++].len = len;
         } else {
-                if (box->n_drop < MAILBOX_SIZE)
-                        box->drop[box->n_drop++] = page;
-                else
-                        box->drop_all = true;
+                box->all_written = true;
         }
         box->posted++;
 }
 
-void interp_code_written(void *machine, u64 page_gpa)
+static void post_drop_writes(struct mailbox *box, u64 page)
+{
+        if (box->n_drop < MAILBOX_SIZE)
+                box->drop[box->n_drop++] = page;
+        else
+                box->drop_all = true;
+        box->posted++;
+}
+
+void interp_code_written(void *machine, u64 gpa, u64 len)
 {
         struct interp_machine *m = machine;
 
+        if (m->translator)
+                translator_code_written(m->translator, gpa, len);
         pthread_mutex_lock(&m->lock);
         for (struct interp *in = m->members; in; in = in->mailbox->next) {
-                post(in, MAIL_CODE_WRITTEN, page_gpa);
+                post_written(in->mailbox, gpa, len);
                 vcpu_post_work(in->vcpu, VCPU_WORK_MAILBOX);
         }
+        guest_memory_unmark_code(m->memory, gpa);
         pthread_mutex_unlock(&m->lock);
 }
 
@@ -43,7 +48,7 @@ static void drain_locked(struct interp *in)
                 code_drop_all(in);
         else
                 for (unsigned i = 0; i < box->n_written; i++)
-                        code_drop_page(in, box->written[i]);
+                        code_drop_range(in, box->written[i].gpa, box->written[i].len);
         if (box->drop_all)
                 interp_flush_tlb(in);
         else
@@ -71,29 +76,41 @@ static bool all_answered(const struct interp_machine *m, const struct interp *se
         return true;
 }
 
-void interp_code_claim(struct interp *in, u64 gpa)
+bool interp_code_extend(struct interp *in, u64 gpa, u64 len)
+{
+        bool claimed;
+
+        pthread_mutex_lock(&in->machine->lock);
+        claimed = *guest_memory_flags(in->vcpu->memory, gpa) & PAGE_CODE;
+        if (claimed)
+                guest_memory_mark_code(in->vcpu->memory, gpa, len);
+        pthread_mutex_unlock(&in->machine->lock);
+        return claimed;
+}
+
+void interp_code_claim(struct interp *in, u64 gpa, u64 len)
 {
         struct interp_machine *m = in->machine;
         const u64 page = gpa & PAGE_MASK;
 
-        if (!guest_memory_mark_code(in->vcpu->memory, page))
-                return;
-        tlb_drop_writes(&in->tlb, guest_memory_hva(in->vcpu->memory, page, PAGE_SIZE));
-        if (in->vcpu->n_vcpus == 1)
+        if (guest_memory_is_code(in->vcpu->memory, gpa, len))
                 return;
         pthread_mutex_lock(&m->lock);
-        for (struct interp *other = m->members; other; other = other->mailbox->next) {
-                if (other == in)
-                        continue;
-                post(other, MAIL_DROP_WRITES, page);
-                vcpu_post_work(other->vcpu, VCPU_WORK_MAILBOX);
-        }
-        while (!all_answered(m, in)) {
-                /* Somebody may be waiting for us likewise. */
-                if (in->mailbox->answered != in->mailbox->posted)
-                        drain_locked(in);
-                else
-                        pthread_cond_wait(&m->served, &m->lock);
+        if (guest_memory_mark_code(in->vcpu->memory, gpa, len)) {
+                tlb_drop_writes(&in->tlb, guest_memory_hva(in->vcpu->memory, page, PAGE_SIZE));
+                for (struct interp *other = m->members; other; other = other->mailbox->next) {
+                        if (other == in)
+                                continue;
+                        post_drop_writes(other->mailbox, page);
+                        vcpu_post_work(other->vcpu, VCPU_WORK_MAILBOX);
+                }
+                while (!all_answered(m, in)) {
+                        /* Somebody may be waiting for us likewise. */
+                        if (in->mailbox->answered != in->mailbox->posted)
+                                drain_locked(in);
+                        else
+                                pthread_cond_wait(&m->served, &m->lock);
+                }
         }
         pthread_mutex_unlock(&m->lock);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../translate/runtime.h"
 #include "machine.h"
 #include "ops.h"
 
@@ -331,6 +332,9 @@ static enum exit_reason loop(struct interp *in)
                         interp_deliver(in);
                         continue;
                 }
+                /* Before the look at work: a kick after that look is seen by who enters translated code. */
+                if (__atomic_load_n(&in->kicked, __ATOMIC_RELAXED))
+                        __atomic_exchange_n(&in->kicked, 0, __ATOMIC_SEQ_CST);
                 if (__atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) && serve_work(in, &reason))
                         return reason;
                 if (in->debug_stop) {
@@ -350,6 +354,8 @@ static enum exit_reason loop(struct interp *in)
                         in->cpu->halted = true;
                         return EXIT_HALTED;
                 }
+                if (in->translate && translate_step(in))
+                        continue;
                 if (in->mode & MODE_SINGLE)
                         single_step(in);
                 else
@@ -357,7 +363,7 @@ static enum exit_reason loop(struct interp *in)
         }
 }
 
-static enum exit_reason interp_run(struct vcpu *vcpu)
+enum exit_reason interp_run(struct vcpu *vcpu)
 {
         struct interp *in = interp_of(vcpu);
         enum exit_reason reason;
@@ -388,7 +394,7 @@ static int interp_probe(unsigned *ret_caps, struct err **err)
         return 0;
 }
 
-static int interp_machine_create(struct guest_memory *memory, unsigned n_vcpus, void **ret_machine, struct err **err)
+int interp_machine_create(struct guest_memory *memory, unsigned n_vcpus, void **ret_machine, struct err **err)
 {
         struct interp_machine *m = calloc(1, sizeof(*m));
 
@@ -405,7 +411,7 @@ static int interp_machine_create(struct guest_memory *memory, unsigned n_vcpus, 
         return 0;
 }
 
-static void interp_machine_destroy(void *machine)
+void interp_machine_destroy(void *machine)
 {
         struct interp_machine *m = machine;
 
@@ -427,7 +433,7 @@ static void vcpu_part_free(struct interp *in)
         munmap(in, sizeof(*in));
 }
 
-static int interp_vcpu_create(struct vcpu *vcpu, struct err **err)
+int interp_vcpu_create(struct vcpu *vcpu, struct err **err)
 {
         /* The soft TLB in it is large and used sparsely: pages of its own, zeroed by the host when they are touched. */
         struct interp *in = mmap(NULL, sizeof(*in), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -455,7 +461,7 @@ static int interp_vcpu_create(struct vcpu *vcpu, struct err **err)
         return 0;
 }
 
-static void interp_vcpu_destroy(struct vcpu *vcpu)
+void interp_vcpu_destroy(struct vcpu *vcpu)
 {
         struct interp *in = interp_of(vcpu);
         struct interp **p;
@@ -478,7 +484,7 @@ static void interp_kick(struct vcpu *vcpu)
         (void)vcpu;
 }
 
-static void interp_state_changed(struct vcpu *vcpu)
+void interp_state_changed(struct vcpu *vcpu)
 {
         struct interp *in = interp_of(vcpu);
 

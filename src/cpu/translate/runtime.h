@@ -14,7 +14,10 @@
 #pragma once
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/types.h>
+
+#include <Zydis/Zydis.h>
 
 #include "internal.h"
 
@@ -36,7 +39,7 @@ struct kick_window {
 struct stubs {
         translate_enter_fn *enter;
         const void *exits[TEXIT_KINDS]; /* by enum exit_kind */
-        const u8 *leave;                /* rsp = in->regs, registers stored: back to the outer loop */
+        const u8 *leave;                /* rsp = in->regs, registers and rip stored: back to the outer loop */
         struct kick_window windows[2];
 };
 /* Writes them at @code (STUBS_SIZE bytes), which runs at @run_at. */
@@ -48,7 +51,7 @@ enum segment_state { SEGMENT_FREE, SEGMENT_FILLING, SEGMENT_FULL, SEGMENT_DRAINI
 
 /* Code grows from the start, headers, links and records from the end. Its blocks are in the order of their code: index, whose count grows last, so
  * a signal handler may search it. */
-struct segment {
+struct code_segment {
         u32 code_used, data_used;
         u32 n_blocks;           /* atomic */
         enum segment_state state;
@@ -59,7 +62,7 @@ struct segment {
 struct code_memory {
         u8 *run, *write;        /* the same memory twice: executable, writable */
         size_t size;
-        struct segment *segments;
+        struct code_segment *segments;
         struct tblock **indexes;
         unsigned n_segments, filling;
 };
@@ -79,17 +82,31 @@ struct translator {
         struct tblock *hash[1u << BLOCK_HASH_BITS];   /* atomic heads; read without the lock */
         struct tblock *pages[1u << PAGE_BLOCKS_BITS]; /* by guest-physical page */
         struct far_page far_pages[1u << FAR_PAGES_BITS];
-        unsigned n_far_pages;
+        bool any_far;
+        unsigned n_vcpus;
+        u64 dropped;                                  /* blocks, since a vCPU last counted them */
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
-        u8 buffer[BLOCK_CODE_MAX];
 };
 
-int translator_new(struct interp_machine *machine, size_t cache_size, struct translator **ret, struct err **err);
+int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, struct translator **ret, struct err **err);
 struct translator *translator_free(struct translator *tr);
 
-/* The block for these, NULL when there is none. Lock-free. */
-struct tblock *block_find(const struct translator *tr, u64 gpa, u64 page_va, u32 mode);
+static inline unsigned block_hash(u64 gpa, u64 page_va, u32 mode)
+{
+        const u64 x = (gpa ^ page_va << 7 ^ page_va >> 29 ^ (u64)mode << 45) * 0x9e3779b97f4a7c15ULL;
+
+        return (unsigned)(x >> (64 - BLOCK_HASH_BITS));
+}
+/* The block for these, NULL when there is none. Lock-free (pairs with block_make), general registers only. */
+static inline struct tblock *block_find(const struct translator *tr, u64 gpa, u64 page_va, u32 mode)
+{
+        struct tblock *block = __atomic_load_n(&tr->hash[block_hash(gpa, page_va, mode)], __ATOMIC_ACQUIRE);
+
+        while (block && (block->gpa != gpa || block->page_va != page_va || block->mode != mode))
+                block = __atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE);
+        return block;
+}
 /* The block that the host address @rip lies in; async-signal-safe, for a vCPU that is at @rip. */
 struct tblock *block_at(const struct translator *tr, const u8 *rip);
 static inline bool code_contains(const struct translator *tr, const u8 *rip)
@@ -100,6 +117,10 @@ static inline bool code_contains(const struct translator *tr, const u8 *rip)
 struct tblock *block_make(struct translator *tr, struct translate_request *req, u64 page_va, bool global, struct counters *counters);
 /* Takes it out of everything; nobody finds it any more. Lock held. */
 void block_drop(struct translator *tr, struct tblock *block);
+/* The first of a list (page_next) that holds all blocks of @gpa's page, and others. Lock held. */
+struct tblock *blocks_of_page(struct translator *tr, u64 gpa);
+/* Stores the rel32 at @run, an address of run. */
+void code_patch(const struct translator *tr, const u8 *run, s32 rel);
 /* Drops the blocks that overlap [gpa, gpa + len), which lies in one page. From any thread. Returns how many. */
 unsigned translator_code_written(struct translator *tr, u64 gpa, u64 len);
 
@@ -123,25 +144,62 @@ struct translate_cpu {
         u64 interp_rip;
         enum interp_reason reason;
         struct link *pending;    /* was taken and its target not found: to be linked when translated. Valid until the epoch changes */
+        u64 pending_rip;
         bool flush_pending;      /* the kernel's executable mappings of flush_gva changed */
         u64 flush_gva;
         void *stack;             /* of signal handlers */
+        stack_t thread_stack;    /* the thread's own */
+        bool fsgsbase;           /* GS base is set without a system call */
         bool no_chains;          /* check mode: back to the outer loop after each basic block */
 };
 
+/* Kernel code with EFLAGS.AC reads user memory. STAC and CLAC are inline, so this is looked up when it is needed. */
+static inline bool translate_ac(const struct interp *in)
+{
+        return in->rflags & RFLAGS_AC && in->cpu->paging.cr4 & CR4_SMAP;
+}
+/* What a block for the vCPU's present state is keyed by. SS.B means nothing in 64-bit code. */
+static inline u32 translate_mode(const struct interp *in)
+{
+        const u32 mode = in->mode & ~(u32)MODE_STACK32;
+
+        if (mode & MODE_USER)
+                return mode;
+        return mode | (translate_ac(in) ? MODE_AC : 0) | (in->cpu->paging.cr4 & CR4_SMAP ? MODE_SMAP : 0);
+}
+static inline enum tlb_mode translate_tlb_mode(const struct interp *in)
+{
+        return in->mode & MODE_USER ? TLB_USER : translate_ac(in) ? TLB_KERNEL_AC : TLB_KERNEL;
+}
+
 /* exits.c: one step of the outer loop. False: the interpreter's turn. May longjmp as code_lookup does. */
 bool translate_step(struct interp *in);
+/* soft_tlb.kernel_exec_flushed. */
+void translate_exec_flushed(void *interp, u64 gva);
+bool translate_host_fsgsbase(void);
 
 /* fast.c */
 extern fast_fn *const fast_exits[TEXIT_KINDS];
+/* Goes on behind what @site stands for. */
+const void *fast_resume(const struct site *site);
+/* The instruction at in->rip is done: goes on behind it. */
+static inline const void *fast_done(struct interp *in, const struct site *site)
+{
+        in->rip += site->access;
+        return fast_resume(site);
+}
+/* Leaves; the interpreter does the instruction at in->rip. */
+const void *fast_leave(struct interp *in, enum interp_reason reason);
 /* In->rip is not at a site: leaves. */
 fast_fn fast_kicked;
 
 /* signals.c */
 /* The host's CPU raised @sig; true when it was in translated code and has been dealt with. From host.c's handler. */
 bool translate_host_fault(int sig, void *ucontext);
-int signals_init(struct err **err);
+/* Installs the handlers, once a process. */
+void signals_init(void);
 /* Around a run: makes this thread one that can be kicked and can fault. */
-int signals_thread_enter(struct interp *in);
+void signals_thread_enter(struct interp *in);
 void signals_thread_leave(struct interp *in);
+size_t signals_stack_size(void);
 void translate_kick(struct vcpu *vcpu);

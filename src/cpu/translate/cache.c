@@ -1,0 +1,361 @@
+/* The machine's translated code: its memory, the blocks in it, and how they are found and dropped. runtime.h tells the life of a block. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "emit.h"
+#include "runtime.h"
+
+#define BLOCK_DATA_MAX (sizeof(struct tblock) + BLOCK_LINKS_MAX * sizeof(struct link) + BLOCK_RECORDS_MAX * sizeof(struct record))
+#define CODE_ALIGN 32u
+#define INT3 0xcc
+
+/* ---- memory ---- */
+
+static int map_twice(struct code_memory *code, struct err **err)
+{
+        int fd = memfd_create("translated-code", MFD_CLOEXEC);
+        int r = 0;
+
+        if (fd < 0)
+                return err_sys(err, errno, "creating memory for translated code");
+        if (ftruncate(fd, (off_t)code->size) < 0) {
+                r = err_sys(err, errno, "sizing memory for translated code to %lu MiB", (unsigned long)(code->size / MIB));
+        } else {
+                code->write = mmap(NULL, code->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+                code->run = mmap(NULL, code->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, fd, 0);
+                if (code->write == MAP_FAILED || code->run == MAP_FAILED) {
+                        r = err_sys(err, errno, "mapping memory for translated code");
+                        err_hint(err, r, "a security policy may forbid executable memory");
+                }
+        }
+        close(fd);
+        return r;
+}
+
+static void code_memory_free(struct code_memory *code)
+{
+        if (code->run && code->run != MAP_FAILED)
+                munmap(code->run, code->size);
+        if (code->write && code->write != MAP_FAILED)
+                munmap(code->write, code->size);
+        if (code->indexes && (void *)code->indexes != MAP_FAILED)
+                munmap(code->indexes, code->n_segments * SEGMENT_BLOCKS_MAX * sizeof(struct tblock *));
+        free(code->segments);
+}
+
+static int code_memory_init(struct code_memory *code, size_t size, struct err **err)
+{
+        code->n_segments = (unsigned)MAX(size / SEGMENT_SIZE, 2);
+        code->size = STUBS_SIZE + code->n_segments * SEGMENT_SIZE;
+        code->segments = calloc(code->n_segments, sizeof(*code->segments));
+        /* Touched as far as it is used only. */
+        code->indexes = mmap(NULL, code->n_segments * SEGMENT_BLOCKS_MAX * sizeof(struct tblock *), PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (!code->segments || (void *)code->indexes == MAP_FAILED)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the translator");
+        for (unsigned i = 0; i < code->n_segments; i++)
+                code->segments[i].index = code->indexes + i * SEGMENT_BLOCKS_MAX;
+        code->segments[0].state = SEGMENT_FILLING;
+        return map_twice(code, err);
+}
+
+static u8 *segment_start(const struct code_memory *code, unsigned i)
+{
+        return code->run + STUBS_SIZE + i * SEGMENT_SIZE;
+}
+
+static u8 *writable(const struct translator *tr, const u8 *run)
+{
+        return tr->code.write + (run - tr->code.run);
+}
+
+void code_patch(const struct translator *tr, const u8 *run, s32 rel)
+{
+        /* Other vCPUs may be running it: one store. link_make has looked at the alignment. */
+        __atomic_store_n((s32 *)(void *)writable(tr, run), rel, __ATOMIC_RELEASE);
+}
+
+/* ---- finding ---- */
+
+static struct tblock **page_list(struct translator *tr, u64 gpa)
+{
+        return &tr->pages[((gpa >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL) >> (64 - PAGE_BLOCKS_BITS)];
+}
+
+struct tblock *blocks_of_page(struct translator *tr, u64 gpa)
+{
+        return *page_list(tr, gpa);
+}
+
+static struct tblock *at_index(const struct code_segment *segment, unsigned i)
+{
+        return __atomic_load_n(&segment->index[i], __ATOMIC_RELAXED);
+}
+
+/* The count is read first (acquire, pairs with enter_block): what lies below it is complete. */
+struct tblock *block_at(const struct translator *tr, const u8 *rip)
+{
+        const u8 *first = segment_start(&tr->code, 0);
+        const struct code_segment *segment;
+        unsigned lo = 0, hi;
+        struct tblock *block;
+
+        if (rip < first || !code_contains(tr, rip))
+                return NULL;
+        segment = &tr->code.segments[(size_t)(rip - first) / SEGMENT_SIZE];
+        hi = __atomic_load_n(&segment->n_blocks, __ATOMIC_ACQUIRE);
+        while (lo < hi) { /* the first one that starts after rip */
+                const unsigned mid = lo + (hi - lo) / 2;
+
+                if (at_index(segment, mid)->code <= rip)
+                        lo = mid + 1;
+                else
+                        hi = mid;
+        }
+        if (!lo)
+                return NULL;
+        block = at_index(segment, lo - 1);
+        return rip < block->code + block->code_size ? block : NULL;
+}
+
+/* ---- dropping ---- */
+
+static void unlist(struct tblock **p, struct tblock *block, size_t next_offset)
+{
+        while (*p && *p != block)
+                p = (struct tblock **)(void *)((u8 *)*p + next_offset);
+        /* A reader that stands on the block goes on from it: its own pointer stays. */
+        if (*p)
+                __atomic_store_n(p, *(struct tblock **)(void *)((u8 *)block + next_offset), __ATOMIC_RELEASE);
+}
+
+void block_drop(struct translator *tr, struct tblock *block)
+{
+        if (block->stale)
+                return;
+        block->stale = true;
+        unlist(&tr->hash[block_hash(block->gpa, block->page_va, block->mode)], block, offsetof(struct tblock, hash_next));
+        unlist(page_list(tr, block->gpa), block, offsetof(struct tblock, page_next));
+        link_cut_all(tr, block);
+        /* The first byte of an instruction, so no vCPU is behind it in the same one. */
+        __atomic_store_n(writable(tr, block->code + ENTRY_B), INT3, __ATOMIC_RELEASE);
+}
+
+unsigned translator_code_written(struct translator *tr, u64 gpa, u64 len)
+{
+        struct tblock *block, *next;
+        unsigned n = 0;
+
+        pthread_mutex_lock(&tr->lock);
+        for (block = *page_list(tr, gpa); block; block = next) {
+                next = block->page_next;
+                if (block->gpa >= gpa + len || gpa >= block->gpa + block->guest_bytes)
+                        continue;
+                block_drop(tr, block);
+                n++;
+        }
+        tr->dropped += n;
+        pthread_mutex_unlock(&tr->lock);
+        return n;
+}
+
+/* ---- eviction ---- */
+
+/* Drops all of @segment and lets everybody forget its addresses. */
+static void drain(struct translator *tr, struct code_segment *segment)
+{
+        for (unsigned i = 0; i < segment->n_blocks; i++)
+                block_drop(tr, segment->index[i]);
+        segment->state = SEGMENT_DRAINING;
+        segment->drained_at = __atomic_add_fetch(&tr->epoch, 1, __ATOMIC_SEQ_CST);
+        pthread_mutex_lock(&tr->machine->lock);
+        for (struct interp *in = tr->machine->members; in; in = in->mailbox->next)
+                vcpu_post_work(in->vcpu, VCPU_WORK_MAILBOX);
+        pthread_mutex_unlock(&tr->machine->lock);
+}
+
+static bool drained(struct translator *tr, const struct code_segment *segment)
+{
+        bool all = true;
+
+        pthread_mutex_lock(&tr->machine->lock);
+        for (struct interp *in = tr->machine->members; in; in = in->mailbox->next)
+                all &= !in->mailbox->in_guest ||
+                       __atomic_load_n(&in->translate->epoch_seen, __ATOMIC_ACQUIRE) >= segment->drained_at;
+        pthread_mutex_unlock(&tr->machine->lock);
+        return all;
+}
+
+static bool has_room(const struct code_segment *segment)
+{
+        return segment->state == SEGMENT_FILLING && segment->n_blocks < SEGMENT_BLOCKS_MAX &&
+               segment->code_used + segment->data_used + CODE_ALIGN + BLOCK_CODE_MAX + BLOCK_DATA_MAX <= SEGMENT_SIZE;
+}
+
+/* A segment with room for a block of any size; NULL while the next one is still being drained. One segment is drained ahead of need. */
+static struct code_segment *segment_with_room(struct translator *tr, struct counters *counters)
+{
+        struct code_memory *code = &tr->code;
+        struct code_segment *segment = &code->segments[code->filling], *ahead;
+
+        if (has_room(segment))
+                return segment;
+        segment->state = SEGMENT_FULL;
+        segment = &code->segments[(code->filling + 1) % code->n_segments];
+        if (segment->state == SEGMENT_FULL)
+                drain(tr, segment); /* two segments only: nothing was ahead */
+        if (segment->state == SEGMENT_DRAINING) {
+                if (!drained(tr, segment))
+                        return NULL;
+                counter_inc(counters, COUNTER_CODE_EVICTIONS);
+        }
+        code->filling = (code->filling + 1) % code->n_segments;
+        __atomic_store_n(&segment->n_blocks, 0, __ATOMIC_RELEASE);
+        segment->code_used = segment->data_used = 0;
+        segment->state = SEGMENT_FILLING;
+        ahead = &code->segments[(code->filling + 1) % code->n_segments];
+        if (ahead->state == SEGMENT_FULL && code->n_segments > 2)
+                drain(tr, ahead);
+        return segment;
+}
+
+/* ---- making ---- */
+
+/* A block of nothing but the way to the interpreter, for a first instruction that is its. */
+static void make_leaving_block(const struct translate_request *req, struct translation *t)
+{
+        struct emitter e = { .start = t->code, .p = t->code, .end = t->code + BLOCK_CODE_MAX, .run_at = req->run_at };
+        struct site site = { .kind = TEXIT_INTERP, .arg = INTERP_REASON_UNKNOWN };
+        unsigned lea;
+
+        emit_pushfq_image(&e);
+        emit_u8(&e, 0x4c); /* lea r11, [rip + what follows] */
+        emit_u8(&e, 0x8d);
+        emit_u8(&e, 0x1d);
+        lea = emit_off(&e);
+        emit_u32(&e, 0);
+        emit_jmp(&e, req->stubs[TEXIT_INTERP]);
+        while (emit_off(&e) % _Alignof(struct site))
+                emit_u8(&e, INT3);
+        emit_patch(&e, lea, emit_off(&e));
+        site.back = emit_off(&e);
+        emit_bytes(&e, &site, sizeof(site));
+        t->code_size = emit_off(&e);
+        t->n_instructions = 1;
+        t->guest_bytes = MIN(req->room, 15u);
+        t->n_links = 0;
+        t->records[0] = (struct record){ .flags_at = FLAGS_IN_EFLAGS, .kind = RECORD_RESTART };
+        t->records[1] = (struct record){ .code_off = ENTRY_B, .flags_at = FLAGS_IN_IMAGE, .kind = RECORD_RESTART };
+        t->n_records = 2;
+}
+
+static void *data_alloc(struct translator *tr, struct code_segment *segment, size_t size)
+{
+        const unsigned i = (unsigned)(segment - tr->code.segments);
+
+        segment->data_used += (u32)ALIGN_UP(size, 16);
+        return writable(tr, segment_start(&tr->code, i)) + SEGMENT_SIZE - segment->data_used;
+}
+
+/* The header with copies of what the translation found. */
+static struct tblock *header_make(struct translator *tr, struct code_segment *segment, const struct translation *t)
+{
+        const size_t links = t->n_links * sizeof(struct link), records = t->n_records * sizeof(struct record);
+        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + records);
+
+        memset(block, 0, sizeof(*block));
+        block->links = (struct link *)(block + 1);
+        block->records = (struct record *)(void *)((u8 *)(block + 1) + links);
+        memcpy(block->links, t->links, links);
+        memcpy(block->records, t->records, records);
+        for (unsigned i = 0; i < t->n_links; i++) {
+                block->links[i].from = block;
+                block->links[i].to = NULL;
+                block->links[i].next_in = NULL;
+        }
+        block->n_links = (u16)t->n_links;
+        block->n_records = (u16)t->n_records;
+        block->code_size = t->code_size;
+        block->guest_bytes = (u16)t->guest_bytes;
+        block->n_instructions = (u16)t->n_instructions;
+        return block;
+}
+
+static void enter_block(struct translator *tr, struct code_segment *segment, struct tblock *block)
+{
+        struct tblock **head = &tr->hash[block_hash(block->gpa, block->page_va, block->mode)];
+
+        segment->index[segment->n_blocks] = block;
+        __atomic_store_n(&segment->n_blocks, segment->n_blocks + 1, __ATOMIC_RELEASE); /* pairs with block_at */
+        block->page_next = *page_list(tr, block->gpa);
+        *page_list(tr, block->gpa) = block;
+        block->hash_next = *head;
+        __atomic_store_n(head, block, __ATOMIC_RELEASE); /* pairs with block_find */
+}
+
+struct tblock *block_make(struct translator *tr, struct translate_request *req, u64 page_va, bool global, struct counters *counters)
+{
+        struct code_segment *segment = segment_with_room(tr, counters);
+        struct translation *t = &tr->scratch;
+        struct tblock *block;
+        u8 *run;
+
+        if (!segment)
+                return NULL;
+        /* A pointer to the block's header lies right before its code. */
+        run = segment_start(&tr->code, (unsigned)(segment - tr->code.segments)) + segment->code_used;
+        run += ALIGN_UP(segment->code_used + sizeof(block), CODE_ALIGN) - segment->code_used;
+        req->run_at = run;
+        req->stubs = tr->stubs.exits;
+        req->has_extension = tr->has_extension;
+        t->code = writable(tr, run);
+        if (!translate_block(req, t))
+                make_leaving_block(req, t);
+
+        block = header_make(tr, segment, t);
+        block->gpa = req->gpa;
+        block->page_va = page_va;
+        block->mode = req->mode;
+        block->global = global;
+        block->code = run;
+        memcpy(t->code - sizeof(block), &block, sizeof(block));
+        segment->code_used = (u32)(run - segment_start(&tr->code, (unsigned)(segment - tr->code.segments))) + t->code_size;
+        enter_block(tr, segment, block);
+        return block;
+}
+
+/* ---- life ---- */
+
+int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, struct translator **ret, struct err **err)
+{
+        struct translator *tr = calloc(1, sizeof(*tr));
+        int r;
+
+        if (!tr)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the translator");
+        tr->machine = machine;
+        tr->memory = machine->memory;
+        tr->n_vcpus = n_vcpus;
+        pthread_mutex_init(&tr->lock, NULL);
+        r = code_memory_init(&tr->code, cache_size, err);
+        if (r < 0) {
+                translator_free(tr);
+                return r;
+        }
+        stubs_emit(&tr->stubs, tr->code.write, tr->code.run);
+        *ret = tr;
+        return 0;
+}
+
+struct translator *translator_free(struct translator *tr)
+{
+        if (tr) {
+                code_memory_free(&tr->code);
+                pthread_mutex_destroy(&tr->lock);
+                free(tr);
+        }
+        return NULL;
+}

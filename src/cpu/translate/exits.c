@@ -1,0 +1,197 @@
+/* A step of the outer loop under the translator: find or make the block for in->rip, run translated code until it comes back. */
+#include <asm/prctl.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "runtime.h"
+
+#define TRANSLATED_MODE (MODE_LONG64 | MODE_LONG | MODE_PROTECTED)
+#define OTHER_MODES (MODE_CODE32 | MODE_SINGLE | MODE_VM86 | MODE_RING12)
+#define RETRIES 4
+#define INSTRUCTION_MAX 15u
+
+/* ---- before translated code may run ---- */
+
+/* Nothing is held of what another vCPU evicted since this one was here last. */
+static void catch_up(struct interp *in)
+{
+        struct translate_cpu *t = in->translate;
+        const u64 epoch = __atomic_load_n(&t->translator->epoch, __ATOMIC_ACQUIRE);
+
+        if (epoch != t->epoch_seen) {
+                tlb_jumps_clear(&in->tlb);
+                t->pending = NULL;
+                __atomic_store_n(&t->epoch_seen, epoch, __ATOMIC_RELEASE); /* pairs with drained() in cache.c */
+        }
+        if (t->flush_pending) {
+                t->flush_pending = false;
+                far_links_check(in, t->flush_gva);
+        }
+}
+
+/* Jump caches do not know modes, but for user and kernel. */
+static void follow_mode(struct interp *in)
+{
+        struct translate_cpu *t = in->translate;
+        const u32 mode = translate_mode(in) & ~(u32)MODE_AC;
+        u32 *last = mode & MODE_USER ? &t->user_mode : &t->kernel_mode;
+
+        if (*last != mode) {
+                tlb_jumps_clear(&in->tlb);
+                *last = mode;
+        }
+}
+
+/* User code's TLB is found by the host's GS base. */
+static void follow_space(struct interp *in)
+{
+        struct translate_cpu *t = in->translate;
+        const u64 base = (uintptr_t)in->tlb.space;
+
+        if (t->gs_base == base)
+                return;
+        if (t->fsgsbase)
+                __asm__ volatile("wrgsbase %0" : : "r"(base));
+        else
+                syscall(SYS_arch_prctl, ARCH_SET_GS, base);
+        t->gs_base = base;
+}
+
+/* ---- blocks ---- */
+
+/* A translation of this page may be linked to across pages. */
+static bool is_global(struct interp *in, u64 rip)
+{
+        struct mmu_translation tr;
+
+        return !mmu_walk(in->vcpu->memory, &in->cpu->paging, rip, MMU_FETCH, MMU_PEEK, &tr) && tr.global;
+}
+
+/* Translates what is at @gpa, once. False: its bytes changed meanwhile. *ret is NULL when there is no memory for it now. */
+static bool try_make(struct interp *in, u64 gpa, bool global, struct tblock **ret)
+{
+        struct translator *tr = in->translate->translator;
+        const unsigned room = (unsigned)(PAGE_SIZE - (gpa & (PAGE_SIZE - 1)));
+        const u8 *hva = guest_memory_hva(in->vcpu->memory, gpa, room);
+        const u32 mode = translate_mode(in);
+        const u64 page_va = mode & MODE_USER ? 0 : in->rip & PAGE_MASK;
+        u8 bytes[BLOCK_GUEST_MAX * INSTRUCTION_MAX];
+        const unsigned n = MIN(room, (unsigned)sizeof(bytes));
+        struct translate_request req = {
+                .rip = in->rip, .gpa = gpa, .code = bytes, .room = room, .mode = mode, .no_chains = in->translate->no_chains,
+        };
+        bool ok = true;
+
+        interp_code_claim(in, gpa, 1);
+        memcpy(bytes, hva, n);
+        pthread_mutex_lock(&tr->lock);
+        *ret = block_find(tr, gpa, page_va, mode);
+        if (!*ret) {
+                *ret = block_make(tr, &req, page_va, global, &in->vcpu->counters);
+                /* Who writes now finds the block when he gets the lock; who wrote before shows in the bytes. */
+                ok = !*ret || (interp_code_extend(in, gpa, (*ret)->guest_bytes) && memcmp(bytes, hva, (*ret)->guest_bytes) == 0);
+                if (!ok)
+                        block_drop(tr, *ret);
+        }
+        counter_add(&in->vcpu->counters, COUNTER_TRANSLATIONS_DROPPED, tr->dropped);
+        tr->dropped = 0;
+        pthread_mutex_unlock(&tr->lock);
+        return ok;
+}
+
+static struct tblock *make_here(struct interp *in, u64 gpa)
+{
+        const bool global = !(in->mode & MODE_USER) && is_global(in, in->rip);
+        struct tblock *block = NULL;
+
+        for (unsigned i = 0; i < RETRIES; i++) {
+                if (!try_make(in, gpa, global, &block))
+                        continue;
+                if (block) {
+                        counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_TRANSLATED);
+                        trace(BLOCK_TRANSLATE, in->vcpu->index, in->rip, gpa, block->n_instructions);
+                }
+                return block;
+        }
+        return NULL;
+}
+
+/* NULL: the interpreter's turn. Raises what a fetch raises. */
+static struct tblock *block_here(struct interp *in)
+{
+        struct translate_cpu *t = in->translate;
+        const bool user = in->mode & MODE_USER;
+        struct tblock *block;
+        u64 gpa;
+
+        if (!mmu_is_canonical(in->rip))
+                return NULL;
+        gpa = guest_memory_gpa(in->vcpu->memory, code_fetch(in, in->rip));
+        block = block_find(t->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in));
+        if (!block)
+                block = make_here(in, gpa);
+        if (!block)
+                return NULL;
+        if (t->pending && !t->no_chains) {
+                pthread_mutex_lock(&t->translator->lock);
+                if (link_make(t->translator, t->pending, block))
+                        counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_LINKED);
+                pthread_mutex_unlock(&t->translator->lock);
+        } else if (!(block->mode & MODE_AC) && !t->no_chains) {
+                tlb_jump_enter(user ? in->tlb.space : &in->tlb.kernel, in->rip, block->code + ENTRY_B);
+        }
+        t->pending = NULL;
+        return block;
+}
+
+/* ---- in and out ---- */
+
+static void run_translated(struct interp *in, const struct tblock *block)
+{
+        in->page_va = in->rip & PAGE_MASK;
+        in->flags_image = flags_to_rflags(in->flags) | RFLAGS_FIXED;
+        follow_space(in);
+        /* Pairs with translate_kick: either enter sees in->kicked or the kick sees in->in_code. */
+        __atomic_store_n(&in->in_code, 1, __ATOMIC_SEQ_CST);
+        in->translate->translator->stubs.enter(in, block->code + ENTRY_B);
+        __atomic_store_n(&in->in_code, 0, __ATOMIC_RELEASE);
+        in->flags = flags_from_rflags(in->flags_image);
+        if (translate_tlb_mode(in) != in->tlb_mode)
+                interp_mode_changed(in);
+}
+
+bool translate_step(struct interp *in)
+{
+        struct translate_cpu *t = in->translate;
+        const bool interp_next = t->interp_next && t->interp_rip == in->rip;
+        struct tblock *block;
+
+        catch_up(in);
+        t->interp_next = false;
+        if (interp_next || (in->mode & (TRANSLATED_MODE | OTHER_MODES)) != TRANSLATED_MODE) {
+                t->pending = NULL;
+                return false;
+        }
+        follow_mode(in);
+        /* The link was to where we are now, unless an interrupt came between. */
+        if (t->pending && t->pending_rip != in->rip)
+                t->pending = NULL;
+        block = block_here(in);
+        if (!block)
+                return false;
+        counter_inc(&in->vcpu->counters, COUNTER_TRANSLATED_ENTRIES);
+        run_translated(in, block);
+        return true;
+}
+
+/* From the soft TLB, possibly in translated code: general registers only. */
+void translate_exec_flushed(void *opaque, u64 gva)
+{
+        struct interp *in = opaque;
+        struct translate_cpu *t = in->translate;
+
+        t->flush_gva = t->flush_pending && t->flush_gva != gva ? TLB_ALL : gva;
+        t->flush_pending = true;
+        __atomic_store_n(&in->kicked, 1, __ATOMIC_RELAXED);
+}

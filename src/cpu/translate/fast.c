@@ -1,0 +1,138 @@
+/* What translated code calls: the registers are stored, the guest's vector registers are still in the CPU. Compiled with general registers only; nothing
+ * here, or called from here, may call into libc or run code that was compiled otherwise. No fault is raised and nothing is waited for.
+ *
+ * A fast function returns where translated code goes on (flags in the image), or NULL to go to the outer loop. In both cases in->rip says where the guest
+ * is, because a kick may turn the first into the second. */
+#include "runtime.h"
+
+const void *fast_resume(const struct site *site)
+{
+        return (const u8 *)site - site->back + site->resume_off;
+}
+
+const void *fast_leave(struct interp *in, enum interp_reason reason)
+{
+        struct translate_cpu *t = in->translate;
+
+        t->interp_next = true;
+        t->interp_rip = in->rip;
+        counter_inc(&in->vcpu->counters, COUNTER_INTERP_SYSTEM + reason);
+        return NULL;
+}
+
+static void at_site(struct interp *in, const struct site *site)
+{
+        in->rip = block_rip(in, site_block(site), site->guest_off);
+}
+
+const void *fast_kicked(struct interp *in, const struct site *site, u64 unused)
+{
+        at_site(in, site);
+        return NULL;
+}
+
+static const void *interp_wanted(struct interp *in, const struct site *site, u64 unused)
+{
+        at_site(in, site);
+        return fast_leave(in, site->arg);
+}
+
+static const void *tlb_missed(struct interp *in, const struct site *site, u64 gva)
+{
+        at_site(in, site);
+        counter_inc(&in->vcpu->counters, COUNTER_TLB_MISSES);
+        if ((gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE ||
+            tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access, gva))
+                return fast_leave(in, INTERP_REASON_MEMORY);
+        counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
+        return fast_resume(site);
+}
+
+/* The block at in->rip, if its page can be fetched from without more ado and it is translated. */
+static struct tblock *find_here(struct interp *in)
+{
+        const bool user = in->mode & MODE_USER;
+        const enum tlb_mode mode = user ? TLB_USER : TLB_KERNEL;
+        const u8 *hva = tlb_lookup(&in->tlb, mode, MMU_FETCH, in->rip, 1);
+        u64 gpa;
+
+        if (!hva) {
+                if (tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, mode, MMU_FETCH, in->rip))
+                        return NULL;
+                hva = tlb_lookup(&in->tlb, mode, MMU_FETCH, in->rip, 1);
+                if (!hva)
+                        return NULL;
+        }
+        gpa = guest_memory_gpa(in->vcpu->memory, hva);
+        return block_find(in->translate->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in));
+}
+
+/* Goes on at in->rip, which is known to be fetchable by @block. */
+static const void *go_to(struct interp *in, const struct tblock *block)
+{
+        in->page_va = in->rip & PAGE_MASK;
+        return block->code + ENTRY_B;
+}
+
+static const void *jump_missed(struct interp *in, const struct site *site, u64 rip)
+{
+        const struct tblock *block;
+
+        in->rip = rip;
+        block = find_here(in);
+        counter_inc(&in->vcpu->counters, COUNTER_JUMP_MISSES);
+        if (!block || in->translate->no_chains)
+                return NULL;
+        if (!(block->mode & MODE_AC))
+                tlb_jump_enter(in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel, rip, block->code + ENTRY_B);
+        return go_to(in, block);
+}
+
+static const void *link_wanted(struct interp *in, const struct site *site, u64 unused)
+{
+        struct tblock *from = site_block(site), *to;
+        struct link *link = &from->links[site->arg];
+        struct translate_cpu *t = in->translate;
+
+        in->rip = block_page(in, from) + (u64)(s64)link->target;
+        counter_inc(&in->vcpu->counters, COUNTER_LINKS_FOLLOWED);
+        if (t->no_chains)
+                return NULL;
+        to = find_here(in);
+        if (!to) {
+                t->pending = link;
+                t->pending_rip = in->rip;
+                return NULL;
+        }
+        /* Whoever holds the lock now may be at work for long; the next time will do as well. */
+        if (pthread_mutex_trylock(&t->translator->lock) == 0) {
+                if (link_make(t->translator, link, to))
+                        counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_LINKED);
+                pthread_mutex_unlock(&t->translator->lock);
+        }
+        return go_to(in, to);
+}
+
+/* ---- fast.def ---- */
+
+static fast_fn *const functions[] = {
+#define FAST(id, function) function,
+#include "fast.def"
+#undef FAST
+        NULL
+};
+
+static const void *fast_wanted(struct interp *in, const struct site *site, u64 r10)
+{
+        at_site(in, site);
+        return site->arg < ARRAY_SIZE(functions) - 1 ? functions[site->arg](in, site, r10)
+                                                     : fast_leave(in, INTERP_REASON_SYSTEM);
+}
+
+fast_fn *const fast_exits[TEXIT_KINDS] = {
+        [TEXIT_MISS] = tlb_missed,
+        [TEXIT_LINK] = link_wanted,
+        [TEXIT_LOOKUP] = jump_missed,
+        [TEXIT_INTERP] = interp_wanted,
+        [TEXIT_FAST] = fast_wanted,
+};

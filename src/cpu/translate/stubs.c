@@ -1,0 +1,198 @@
+/* The ways into and out of translated code; one set a machine, at the head of its code cache.
+ *
+ *      enter(in, code):  save what C wants kept; rbx = in, r10 = code
+ *      go_on:            rsp = in->regs; load the guest's registers
+ *                        if in->kicked: leave; jmp r10                          <- kick window
+ *      exit of a kind:   store the guest's registers; rbx = in; back on the C stack
+ *                        r10 = fast(in, r11 = site, r10); if r10 is not NULL: go_on
+ *      leave:            store the vector registers if they are the guest's; restore; ret
+ *      vectors:          load the vector registers; r10 = site's resume address
+ *                        if in->kicked: exit; jmp r10                           <- kick window
+ *
+ * Flags are in the image throughout. A kick that arrives anywhere here sets in->kicked; it is looked at before translated code goes on. One that arrives
+ * between that look and the jump finds itself in a window and makes the jump go elsewhere. */
+#include "emit.h"
+#include "runtime.h"
+
+#define SAVED_XMM 160u /* in the XSAVE area; SDM 1, 10.5.1 */
+
+static const u8 callee_saved[] = { RBX, RBP, R12, R13, R14, R15 };
+
+static void emit_push(struct emitter *e, unsigned reg)
+{
+        if (reg & 8)
+                emit_u8(e, 0x41);
+        emit_u8(e, 0x50 | (reg & 7));
+}
+static void emit_pop(struct emitter *e, unsigned reg)
+{
+        if (reg & 8)
+                emit_u8(e, 0x41);
+        emit_u8(e, 0x58 | (reg & 7));
+}
+static void emit_guest_registers(struct emitter *e, bool store)
+{
+        for (unsigned g = 0; g < GPR_COUNT; g++)
+                if (host_reg_of[g] != HOST_NONE)
+                        emit_op_mem(e, store ? 0x89 : 0x8b, true, host_reg_of[g], hmem_ctx(CTX_REG(g)));
+}
+/* cmp byte/dword [base + disp], 0 */
+static void emit_is_zero(struct emitter *e, bool byte, struct hmem m)
+{
+        emit_op_mem(e, byte ? 0x80 : 0x83, false, 7, m);
+        emit_u8(e, 0);
+}
+static void emit_set_byte(struct emitter *e, struct hmem m, unsigned value)
+{
+        emit_op_mem(e, 0xc6, false, 0, m);
+        emit_u8(e, value);
+}
+static void emit_jmp_reg(struct emitter *e, unsigned reg)
+{
+        emit_op_reg(e, 0xff, false, 4, reg);
+}
+
+/* movups xmm, [base + disp] or back, and the upper half: vinsertf128 ymm, ymm, [base + disp], 1 or vextractf128. SDM 2. */
+static void emit_xmm(struct emitter *e, bool store, unsigned xmm, unsigned base, u32 disp)
+{
+        emit_op_mem(e, store ? 0x0f11 : 0x0f10, false, xmm, hmem_base(base, (s32)disp));
+}
+static void emit_ymm_high(struct emitter *e, bool store, unsigned ymm, unsigned base, u32 disp)
+{
+        emit_u8(e, 0xc4);
+        emit_u8(e, (ymm < 8 ? 0x80u : 0) | 0x40u | (base < 8 ? 0x20u : 0) | 3u);
+        emit_u8(e, (store ? 15u : (~ymm & 15u)) << 3 | 5u);
+        emit_u8(e, store ? 0x19 : 0x18);
+        emit_modrm_mem(e, ymm & 7, hmem_base(base, (s32)disp));
+        emit_u8(e, 1);
+}
+static void emit_vectors(struct emitter *e, bool store, unsigned cpu, bool avx)
+{
+        for (unsigned i = 0; i < 16; i++) {
+                emit_xmm(e, store, i, cpu, (u32)offsetof(struct cpu_state, xsave) + SAVED_XMM + i * 16);
+                if (avx)
+                        emit_ymm_high(e, store, i, cpu, (u32)offsetof(struct cpu_state, xsave) + XSAVE_YMM_OFFSET + i * 16);
+        }
+}
+
+static struct hmem in_field(size_t offset)
+{
+        return hmem_base(RBX, (s32)offset);
+}
+
+/* The jump that a kick may turn aside: @r10 unless in->kicked, which goes to @kicked_off of this code. */
+static void emit_last_look(struct emitter *e, struct kick_window *window, const u8 *kicked)
+{
+        emit_is_zero(e, false, hmem_ctx(CTX(kicked)));
+        window->start = e->run_at + emit_off(e);
+        emit_u8(e, 0x0f);
+        emit_u8(e, 0x85); /* jne */
+        emit_u32(e, (u32)emit_rel(e, kicked, 4));
+        emit_jmp_reg(e, SCRATCH0);
+        window->end = e->run_at + emit_off(e);
+        window->go_to = kicked;
+}
+
+static void emit_leave(struct emitter *e, bool avx)
+{
+        static const u8 vzeroupper[] = { 0xc5, 0xf8, 0x77 };
+        unsigned not_live;
+
+        emit_lea(e, RBX, hmem_base(RSP, -(s32)offsetof(struct interp, regs)));
+        emit_load(e, RSP, in_field(offsetof(struct interp, host_rsp)));
+        emit_is_zero(e, true, in_field(offsetof(struct interp, vectors_live)));
+        not_live = emit_jcc_later(e, 4);
+        emit_load(e, RAX, in_field(offsetof(struct interp, cpu)));
+        emit_vectors(e, true, RAX, avx);
+        emit_set_byte(e, in_field(offsetof(struct interp, vectors_live)), 0);
+        emit_patch(e, not_live, emit_off(e));
+        if (avx)
+                emit_bytes(e, vzeroupper, sizeof(vzeroupper));
+        emit_op_reg(e, 0x83, true, 0, RSP); /* add rsp, 8 */
+        emit_u8(e, 8);
+        for (unsigned i = ARRAY_SIZE(callee_saved); i-- > 0;)
+                emit_pop(e, callee_saved[i]);
+        emit_u8(e, 0xc3);
+}
+
+static void emit_enter(struct emitter *e)
+{
+        for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++)
+                emit_push(e, callee_saved[i]);
+        emit_op_reg(e, 0x83, true, 5, RSP); /* sub rsp, 8: C calls from here are aligned */
+        emit_u8(e, 8);
+        emit_mov_rr(e, RBX, RDI);
+        emit_mov_rr(e, SCRATCH0, RSI);
+        emit_store(e, in_field(offsetof(struct interp, host_rsp)), RSP);
+}
+
+static void emit_go_on(struct emitter *e, struct kick_window *window, const u8 *leave)
+{
+        emit_lea(e, RSP, in_field(offsetof(struct interp, regs)));
+        emit_guest_registers(e, false);
+        emit_last_look(e, window, leave);
+}
+
+static void emit_exit(struct emitter *e, fast_fn *fast, const u8 *go_on, const u8 *leave)
+{
+        emit_guest_registers(e, true);
+        emit_lea(e, RBX, hmem_base(RSP, -(s32)offsetof(struct interp, regs)));
+        emit_load(e, RSP, in_field(offsetof(struct interp, host_rsp)));
+        emit_mov_rr(e, RDI, RBX);
+        emit_mov_rr(e, RSI, SCRATCH1);
+        emit_mov_rr(e, RDX, SCRATCH0);
+        emit_mov_imm(e, RAX, (uintptr_t)fast);
+        emit_op_reg(e, 0xff, false, 2, RAX); /* call rax */
+        emit_mov_rr(e, SCRATCH0, RAX);
+        emit_op_reg(e, 0x85, true, RAX, RAX); /* test rax, rax */
+        emit_u8(e, 0x0f);
+        emit_u8(e, 0x85); /* jne */
+        emit_u32(e, (u32)emit_rel(e, go_on, 4));
+        emit_lea(e, RSP, in_field(offsetof(struct interp, regs)));
+        emit_jmp(e, leave);
+}
+
+/* @kicked is the exit that starts the site's instruction again, outside. */
+static void emit_load_vectors(struct emitter *e, struct kick_window *window, const u8 *kicked, bool avx)
+{
+        emit_load(e, SCRATCH0, hmem_ctx(CTX(cpu)));
+        emit_vectors(e, false, SCRATCH0, avx);
+        emit_set_byte(e, hmem_ctx(CTX(vectors_live)), 1);
+        emit_op_mem(e, 0x8b, false, SCRATCH2, hmem_base(SCRATCH1, offsetof(struct site, back)));
+        emit_mov_rr(e, SCRATCH0, SCRATCH1);
+        emit_op_reg(e, 0x29, true, SCRATCH2, SCRATCH0);
+        emit_op_mem(e, 0x0fb7, false, SCRATCH2, hmem_base(SCRATCH1, offsetof(struct site, resume_off))); /* movzx */
+        emit_op_reg(e, 0x01, true, SCRATCH2, SCRATCH0);
+        emit_last_look(e, window, kicked);
+}
+
+static const u8 *here(struct emitter *e)
+{
+        while (emit_off(e) % 16)
+                emit_u8(e, 0xcc);
+        return e->run_at + emit_off(e);
+}
+
+void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
+{
+        struct emitter e = { .start = code, .p = code, .end = code + STUBS_SIZE, .run_at = run_at };
+        const bool avx = __builtin_cpu_supports("avx");
+        const u8 *go_on, *kicked;
+
+        stubs->leave = here(&e);
+        emit_leave(&e, avx);
+        stubs->enter = (translate_enter_fn *)(uintptr_t)here(&e);
+        emit_enter(&e);
+        go_on = e.run_at + emit_off(&e);
+        emit_go_on(&e, &stubs->windows[0], stubs->leave);
+        for (unsigned kind = 0; kind < TEXIT_KINDS; kind++) {
+                if (kind == TEXIT_VECTORS)
+                        continue;
+                stubs->exits[kind] = here(&e);
+                emit_exit(&e, fast_exits[kind], go_on, stubs->leave);
+        }
+        kicked = here(&e);
+        emit_exit(&e, fast_kicked, go_on, stubs->leave);
+        stubs->exits[TEXIT_VECTORS] = here(&e);
+        emit_load_vectors(&e, &stubs->windows[1], kicked, avx);
+}
