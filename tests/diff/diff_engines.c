@@ -2,7 +2,7 @@
  * alone and in small programs, at CPL 3 and CPL 0. Both run from the same state and everything must come out equal: registers, all arithmetic
  * flags, vector and x87 state, memory, accesses to a device, page-table bits, and at faults the vector, error code and address.
  *
- *      diff-engines [--engine NAME] [--against NAME] [--seed N] [--cases N] [--stop N] [--no-fork]
+ *      diff-engines [--engine NAME] [--against NAME] [--seed N] [--cases N] [--stop N] [--no-fork] [--show]
  *
  * A case follows from its seed alone: --seed S --cases 1 repeats it. Each runs twice: once after everything that the engine knew was dropped, once
  * again with what it has learned. The engine works in a child process: when it crashes or hangs, that is a difference as well. A case that
@@ -41,6 +41,7 @@ struct job {
         struct side got, want;
         struct forms *forms;
         struct progress *progress; /* shared with the parent */
+        bool show;   /* print every case first */
         bool broken; /* an engine refuses to run at all */
 };
 
@@ -119,6 +120,8 @@ static const char *compare(struct job *job)
             memcmp(job->got.guest.device_log, job->want.guest.device_log,
                    MIN(job->want.guest.device_accesses, DEVICE_LOG) * sizeof(u64)) != 0)
                 return "device accesses";
+        guest_forget_accessed(&job->got.guest, a->vector == EXC_GP || a->vector == EXC_SS);
+        guest_forget_accessed(&job->want.guest, a->vector == EXC_GP || a->vector == EXC_SS);
         return memcmp(ram(&job->got), ram(&job->want), GUEST_RAM) != 0 ? "memory" : NULL;
 }
 
@@ -257,6 +260,8 @@ static void check_case(struct job *job, u64 seed)
 
         if (!program_make(job->forms, seed, &c))
                 return;
+        if (job->show)
+                case_print_code(&c);
         what = try_case(job, &c, &warm);
         p->done++;
         p->seen[c.insn.mnemonic] = true;
@@ -269,9 +274,13 @@ static void check_case(struct job *job, u64 seed)
                 printf("# seed %lu cannot be run\n", seed);
                 return;
         }
+        print_difference(job, &c, seed, what, warm);
         shrink(job, &c);
         what = try_case(job, &c, &warm);
-        print_difference(job, &c, seed, what ? what : "something that is gone when the case is repeated", warm);
+        if (what)
+                print_difference(job, &c, seed, what, warm);
+        else
+                printf("# gone when the case is repeated\n");
 }
 
 /* Ends a case that does not end: STOP work, and if that does not help the process. */
@@ -349,7 +358,7 @@ static void work_in_children(struct job *job, u64 stop)
                 if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
                         continue;
                 if (WIFSIGNALED(status))
-                        printf("# crash (%s): diff-engines --engine %s --seed %lu --cases 1 --no-fork\n", strsignal(WTERMSIG(status)),
+                        printf("# crash (%s): diff-engines --engine %s --seed %lu --cases 1 --no-fork --show\n", strsignal(WTERMSIG(status)),
                                job->engine->name, p->seed);
                 p->differences++;
                 p->seed++;
@@ -377,6 +386,8 @@ int main(int argc, char **argv)
         for (int i = 1; i < argc; i++) {
                 if (strcmp(argv[i], "--no-fork") == 0)
                         no_fork = true;
+                else if (strcmp(argv[i], "--show") == 0)
+                        job.show = true;
                 else if (i + 1 == argc)
                         break;
                 else if (strcmp(argv[i], "--engine") == 0)

@@ -27,6 +27,8 @@
 #define PTE_P BIT(0)
 #define PTE_W BIT(1)
 #define PTE_U BIT(2)
+#define PTE_A BIT(5)
+#define PTE_D BIT(6)
 #define PTE_NX BIT(63)
 
 /* The pages from EXTRA_GVA on, chosen so that every kind has every other for a neighbour that an operand can cross into. */
@@ -110,6 +112,22 @@ static void build_tables(struct guest *g)
         build_gates(g);
 }
 
+/* Processors set accessed bits when they like, also for accesses that then do not happen. Whether an operand is aligned or its page looked
+ * at first is nobody's business either, so with @dirty dirty bits are forgotten too. */
+void guest_forget_accessed(struct guest *g, bool dirty)
+{
+        static const u64 tables[] = { PA_PML4, PA_KERNEL_PDPT, PA_KERNEL_PD, PA_KERNEL_PT, PA_USER_PDPT, PA_USER_PD, PA_CODE_PT,
+                                      PA_DATA_PT, PA_KERNEL_CODE_PT, PA_KERNEL_DATA_PT };
+
+        for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+                u64 *entries = guest_memory_hva(g->memory, tables[i], PAGE_SIZE);
+
+                for (unsigned j = 0; j < PAGE_SIZE / 8; j++)
+                        if (entries[j] & PTE_P)
+                                entries[j] &= ~(PTE_A | (dirty ? PTE_D : 0));
+        }
+}
+
 /* ---- the device page ---- */
 
 static void device_note(struct guest *g, u64 offset, unsigned size, bool write, u64 value)
@@ -147,7 +165,7 @@ int guest_start(struct guest *g, const struct cpu_engine *engine, struct err **e
 
         pthread_mutex_init(&g->lock, NULL);
         io_space_init(&g->ports, &g->lock, NULL, true);
-        r = guest_memory_new(GUEST_RAM, &g->lock, NULL, &g->memory, err);
+        r = guest_memory_new(MIB, &g->lock, NULL, &g->memory, err);
         if (r == 0)
                 r = io_space_add(&g->memory->mmio, PA_DEVICE, PAGE_SIZE, &device_ops, g, "device", err);
         if (r == 0)

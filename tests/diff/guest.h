@@ -39,5 +39,7 @@ void guest_stop(struct guest *g);
  * tables and what the engine knows stay. Negative when the end is none that a case can have. */
 int guest_run(struct guest *g, const struct machine_case *c, bool warm, struct outcome *o);
 
-/* For comparing: the guest-physical pages that a case can write. */
-#define GUEST_RAM MIB
+void guest_forget_accessed(struct guest *g, bool dirty);
+
+/* For comparing: the guest-physical memory that is in use. */
+#define GUEST_RAM 0x42000ULL
