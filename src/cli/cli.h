@@ -12,6 +12,7 @@ struct command {
         const struct command *sub; /* a group: NULL-terminated table of its commands; run is NULL */
 };
 
+extern const struct command cli_image_commands[];
 extern const struct command cli_isa_commands[];
 extern const struct command cli_vm_commands[];
 

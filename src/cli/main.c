@@ -12,6 +12,7 @@
 
 static const struct command commands[] = {
         { "vm", "COMMAND", "run a virtual machine", NULL, cli_vm_commands },
+        { "image", "COMMAND", "container images: registries, archives, the store", NULL, cli_image_commands },
         { "isa", "COMMAND", "look at machine code as a virtual machine monitor does", NULL, cli_isa_commands },
         { 0 },
 };

@@ -1,0 +1,400 @@
+/* `strata image`: options in, results out; the work is done by the image module. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "image_cli.h"
+
+#define OPTION_ROOT { "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" }
+#define OPTION_QUIET { "quiet", 'q', NULL, &quiet, false, "no progress" }
+#define OPTION_CREDS { "creds", 0, "USER:PASSWORD", &creds, false, "instead of those in docker's config.json" }
+#define OPTION_PLAIN_HTTP { "plain-http", 0, NULL, &plain_http, false, "allow http:// (loopback needs no permission)" }
+#define OPTION_INSECURE { "insecure", 0, NULL, &insecure, false, "do not verify the registry's certificate" }
+
+static int parse_jobs(const char *text, unsigned *ret, struct err **err)
+{
+        char *end;
+        const unsigned long n = text ? strtoul(text, &end, 10) : 0;
+
+        if (text && (!*text || *end || n < 1 || n > 64))
+                return err_set(err, ERR_USAGE, EINVAL, "--jobs takes a number from 1 to 64, not '%s'", text);
+        *ret = (unsigned)n;
+        return 0;
+}
+
+static int pull(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL, *creds = NULL, *platform = NULL, *jobs = NULL;
+        bool quiet = false, plain_http = false, insecure = false, missing = false;
+        const struct image_option options[] = {
+                { "platform", 0, "OS/ARCH[/VARIANT]", &platform, false, "of an image made for several (default: this host's)" },
+                { "missing", 0, NULL, &missing, false, "do not ask the registry when the image is there" },
+                { "jobs", 'j', "N", &jobs, false, "layers at a time (default 4)" },
+                OPTION_QUIET, OPTION_CREDS, OPTION_PLAIN_HTTP, OPTION_INSECURE, OPTION_ROOT, { 0 },
+        };
+        const struct image_usage usage = { "strata image pull", "[OPTION...] NAME", "Fetch an image from its registry and unpack it.", options, 1, 1 };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
+        _cleanup_(image_freep) struct image *image = NULL;
+        struct image_pull_options pull_options = { 0 };
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r == 0)
+                r = parse_jobs(jobs, &pull_options.jobs, err);
+        if (r != 0)
+                return MIN(r, 0);
+        r = image_cli_open(root, &store, err);
+        if (r < 0)
+                return r;
+        bars = image_bars_new(quiet);
+        pull_options.policy = missing ? IMAGE_PULL_MISSING : IMAGE_PULL_ALWAYS;
+        pull_options.platform = platform;
+        pull_options.credentials = creds;
+        pull_options.plain_http = plain_http;
+        pull_options.insecure_tls = insecure;
+        pull_options.progress = image_bars_progress(bars);
+        r = image_get(store, argv[optind], &pull_options, &image, err);
+        if (r < 0)
+                return r;
+        puts(image_id(image));
+        return 0;
+}
+
+static int push(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL, *creds = NULL, *jobs = NULL;
+        bool quiet = false, plain_http = false, insecure = false;
+        const struct image_option options[] = {
+                { "jobs", 'j', "N", &jobs, false, "layers at a time (default 4)" },
+                OPTION_QUIET, OPTION_CREDS, OPTION_PLAIN_HTTP, OPTION_INSECURE, OPTION_ROOT, { 0 },
+        };
+        const struct image_usage usage = { "strata image push", "[OPTION...] NAME [DESTINATION]", "Send an image to a registry.", options, 1, 2 };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
+        _cleanup_free_ char *digest = NULL;
+        struct image_push_options push_options = { 0 };
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r == 0)
+                r = parse_jobs(jobs, &push_options.jobs, err);
+        if (r != 0)
+                return MIN(r, 0);
+        r = image_cli_open(root, &store, err);
+        if (r < 0)
+                return r;
+        bars = image_bars_new(quiet);
+        push_options.destination = argv[optind + 1]; /* NULL when there is none */
+        push_options.credentials = creds;
+        push_options.plain_http = plain_http;
+        push_options.insecure_tls = insecure;
+        push_options.progress = image_bars_progress(bars);
+        r = image_push(store, argv[optind], &push_options, &digest, err);
+        if (r < 0)
+                return r;
+        puts(digest);
+        return 0;
+}
+
+/* --- names ----------------------------------------------------------------------------------------------------------------- */
+
+static int tag(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL;
+        const struct image_option options[] = { OPTION_ROOT, { 0 } };
+        const struct image_usage usage = { "strata image tag", "[OPTION...] IMAGE NAME", "Give an image one more name.", options, 2, 2 };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = image_cli_open(root, &store, err);
+        return r < 0 ? r : image_tag(store, argv[optind], argv[optind + 1], err);
+}
+
+static void print_removal(void *opaque, const char *what, const char *name)
+{
+        printf("%s: %s\n", what, name);
+}
+
+static int rm(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL;
+        bool force = false;
+        const struct image_option options[] = { { "force", 'f', NULL, &force, false, "all names of an image given by its id" }, OPTION_ROOT, { 0 } };
+        const struct image_usage usage = { "strata image rm", "[OPTION...] IMAGE...",
+                                           "Take names away from images, and remove the images that have none left.", options, 1, -1 };
+        const struct image_removal removal = { print_removal, NULL };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = image_cli_open(root, &store, err);
+        for (; r == 0 && optind < argc; optind++)
+                r = image_remove(store, argv[optind], force, &removal, err);
+        return r;
+}
+
+static int prune(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL;
+        bool all = false;
+        const struct image_option options[] = { { "all", 'a', NULL, &all, false, "also images with a name, if no instance uses them" }, OPTION_ROOT, { 0 } };
+        const struct image_usage usage = { "strata image prune", "[OPTION...]", "Remove images without a name and everything unused.", options, 0, 0 };
+        const struct image_removal removal = { print_removal, NULL };
+        struct image_prune_options chosen = { .removal = &removal };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        u64 bytes = 0;
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        chosen.all = all;
+        r = image_cli_open(root, &store, err);
+        if (r == 0)
+                r = image_prune(store, &chosen, &bytes, err);
+        if (r == 0)
+                printf("freed: %s\n", image_size_text(bytes).text);
+        return r;
+}
+
+/* --- archives ---------------------------------------------------------------------------------------------------------------- */
+
+static int open_input(const char *path, int *ret, struct err **err)
+{
+        const int fd = !path || strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0)
+                return err_sys(err, errno, "opening '%s'", path ? path : "-");
+        if (isatty(fd)) {
+                close(fd);
+                return err_set(err, ERR_USAGE, EINVAL, "an archive is not read from a terminal");
+        }
+        *ret = fd;
+        return 0;
+}
+
+static int open_output(const char *path, int *ret, struct err **err)
+{
+        const bool standard = !path || strcmp(path, "-") == 0;
+        const int fd = standard ? dup(STDOUT_FILENO) : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+        if (fd < 0)
+                return err_sys(err, errno, "opening '%s'", path);
+        if (isatty(fd)) {
+                close(fd);
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "an archive is not written to a terminal"), "use --output FILE");
+        }
+        *ret = fd;
+        return 0;
+}
+
+static int save(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL, *output = NULL, *format = NULL;
+        const struct image_option options[] = {
+                { "output", 'o', "FILE", &output, false, "instead of standard output" },
+                { "format", 0, "FORMAT", &format, false, "docker-archive (the default; OCI tools read it too) or oci-archive" },
+                OPTION_ROOT, { 0 },
+        };
+        const struct image_usage usage = { "strata image save", "[OPTION...] IMAGE...", "Write images to an archive.", options, 1, -1 };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        enum image_archive_format chosen = IMAGE_ARCHIVE_DOCKER;
+        _cleanup_close_ int fd = -1;
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        if (format && strcmp(format, "oci-archive") == 0)
+                chosen = IMAGE_ARCHIVE_OCI;
+        else if (format && strcmp(format, "docker-archive") != 0)
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a format", format), "there is: docker-archive, oci-archive");
+        r = image_cli_open(root, &store, err);
+        /* Before anything is overwritten. */
+        for (int i = optind; r == 0 && i < argc; i++) {
+                struct image *image = NULL;
+
+                r = image_find(store, argv[i], &image, err);
+                image_free(image);
+        }
+        if (r == 0)
+                r = open_output(output, &fd, err);
+        return r < 0 ? r : image_save(store, (const char *const *)argv + optind, chosen, fd, err);
+}
+
+static void print_loaded(void *opaque, const char *name)
+{
+        printf("loaded: %s\n", name);
+}
+
+static int load(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL, *input = NULL;
+        bool quiet = false;
+        const struct image_option options[] = { { "input", 'i', "FILE", &input, false, "instead of standard input" }, OPTION_QUIET, OPTION_ROOT, { 0 } };
+        const struct image_usage usage = { "strata image load", "[OPTION...]", "Read images from a docker or OCI archive.", options, 0, 0 };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
+        _cleanup_close_ int fd = -1;
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = open_input(input, &fd, err);
+        if (r == 0)
+                r = image_cli_open(root, &store, err);
+        if (r < 0)
+                return r;
+        bars = image_bars_new(quiet);
+        return image_load(store, fd, image_bars_progress(bars), print_loaded, NULL, err);
+}
+
+static int import(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL, *message = NULL;
+        _cleanup_(image_words_clear) struct image_words changes = { 0 };
+        const struct image_option options[] = {
+                { "change", 'c', "INSTRUCTION", &changes, true, "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ... as in a Dockerfile" },
+                { "message", 'm', "TEXT", &message, false, "a comment in the image's history" },
+                OPTION_ROOT, { 0 },
+        };
+        const struct image_usage usage = { "strata image import", "[OPTION...] FILE|- [NAME]",
+                                           "Make an image of a root file system's archive (tar, also gzip or zstd).", options, 1, 2 };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        _cleanup_(image_freep) struct image *image = NULL;
+        struct image_import_options import_options = { 0 };
+        _cleanup_close_ int fd = -1;
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        import_options.name = argv[optind + 1];
+        import_options.comment = message;
+        import_options.changes = changes.list;
+        r = open_input(argv[optind], &fd, err);
+        if (r == 0)
+                r = image_cli_open(root, &store, err);
+        if (r == 0)
+                r = image_import(store, fd, &import_options, &image, err);
+        if (r == 0)
+                puts(image_id(image));
+        return r;
+}
+
+/* --- the store ------------------------------------------------------------------------------------------------------------------ */
+
+static void print_problem(void *opaque, const char *text)
+{
+        printf("%s\n", text);
+}
+
+static int check(int argc, char **argv, struct err **err)
+{
+        const char *root = NULL;
+        bool quick = false;
+        const struct image_option options[] = { { "quick", 0, NULL, &quick, false, "do not read the layers' blobs" }, OPTION_ROOT, { 0 } };
+        const struct image_usage usage = { "strata image check", "[OPTION...]",
+                                           "Say what is damaged or half-made in the store. The status is 0 when it is whole, else 1.", options, 0, 0 };
+        _cleanup_(image_store_closep) struct image_store *store = NULL;
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = image_cli_open(root, &store, err);
+        if (r == 0)
+                r = image_check(store, !quick, print_problem, NULL, err);
+        if (r == 0)
+                puts("whole");
+        return r > 0 ? 1 : r;
+}
+
+/* --- registries ------------------------------------------------------------------------------------------------------------------ */
+
+/* One line from standard input, unseen when that is a terminal. */
+static int read_password(char *buf, size_t size, struct err **err)
+{
+        struct termios old, silent;
+        const bool terminal = tcgetattr(STDIN_FILENO, &old) == 0;
+        bool got;
+
+        if (terminal) {
+                fputs("Password: ", stderr);
+                silent = old;
+                silent.c_lflag &= ~(tcflag_t)ECHO;
+                tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+        }
+        got = fgets(buf, (int)size, stdin);
+        if (terminal) {
+                tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
+                fputc('\n', stderr);
+        }
+        if (!got)
+                return err_set(err, ERR_USAGE, EINVAL, "no password on standard input");
+        buf[strcspn(buf, "\r\n")] = '\0';
+        return 0;
+}
+
+static int login(int argc, char **argv, struct err **err)
+{
+        const char *user = NULL, *password = NULL;
+        bool plain_http = false, insecure = false, from_stdin = false;
+        const struct image_option options[] = {
+                { "username", 'u', "NAME", &user, false, "who" },
+                { "password", 'p', "PASSWORD", &password, false, "others on this machine can see it; better is:" },
+                { "password-stdin", 0, NULL, &from_stdin, false, "read it from standard input (the default)" },
+                OPTION_PLAIN_HTTP, OPTION_INSECURE, { 0 },
+        };
+        const struct image_usage usage = { "strata image login", "[OPTION...] -u NAME [REGISTRY]",
+                                           "Check credentials with a registry and keep them in docker's config.json.", options, 0, 1 };
+        struct image_pull_options pull_options = { 0 };
+        char typed[512];
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        if (!user)
+                return err_set(err, ERR_USAGE, EINVAL, "strata image login needs --username");
+        if (!password) {
+                r = read_password(typed, sizeof(typed), err);
+                if (r < 0)
+                        return r;
+                password = typed;
+        }
+        pull_options.plain_http = plain_http;
+        pull_options.insecure_tls = insecure;
+        r = image_login(argv[optind], user, password, &pull_options, err);
+        if (r == 0)
+                puts("login succeeded");
+        return r;
+}
+
+static int logout(int argc, char **argv, struct err **err)
+{
+        const struct image_option options[] = { { 0 } };
+        const struct image_usage usage = { "strata image logout", "[REGISTRY]", "Forget a registry's credentials.", options, 0, 1 };
+        int r = image_options_parse(&usage, argc, argv, err);
+
+        return r != 0 ? MIN(r, 0) : image_logout(argv[optind], err);
+}
+
+const struct command cli_image_commands[] = {
+        { "pull", "[OPTION...] NAME", "fetch an image from its registry", pull, NULL },
+        { "push", "[OPTION...] NAME [DESTINATION]", "send an image to a registry", push, NULL },
+        { "ls", "[OPTION...]", "list images", image_ls_command, NULL },
+        { "inspect", "[OPTION...] IMAGE...", "everything about images, as JSON", image_inspect_command, NULL },
+        { "history", "[OPTION...] IMAGE", "how an image was made", image_history_command, NULL },
+        { "tag", "[OPTION...] IMAGE NAME", "give an image one more name", tag, NULL },
+        { "rm", "[OPTION...] IMAGE...", "remove names and images", rm, NULL },
+        { "prune", "[OPTION...]", "remove what is not used", prune, NULL },
+        { "save", "[OPTION...] IMAGE...", "write images to an archive", save, NULL },
+        { "load", "[OPTION...]", "read images from an archive", load, NULL },
+        { "import", "[OPTION...] FILE|- [NAME]", "make an image of a root file system's tar", import, NULL },
+        { "check", "[OPTION...]", "whether the store is whole", check, NULL },
+        { "login", "[OPTION...] -u NAME [REGISTRY]", "keep a registry's credentials", login, NULL },
+        { "logout", "[REGISTRY]", "forget them", logout, NULL },
+        { 0 },
+};

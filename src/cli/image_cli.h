@@ -1,0 +1,72 @@
+/* What the `strata image` commands share: options from tables, the store, output. */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/cleanup.h"
+#include "cli.h"
+#include "image/image.h"
+
+struct image_option {
+        const char *name;
+        char letter;        /* 0: none */
+        const char *value;  /* what to call it in the help; NULL: a flag */
+        void *target;       /* bool * for a flag, const char ** for a value, struct image_words * when it may be given often */
+        bool many;
+        const char *help;
+};
+
+struct image_words {
+        const char **list; /* ends with NULL */
+        size_t n;
+};
+static inline void image_words_clear(struct image_words *words)
+{
+        free(words->list);
+}
+
+struct image_usage {
+        const char *command;   /* "strata image pull" */
+        const char *arguments; /* "[OPTION...] NAME" */
+        const char *summary;
+        const struct image_option *options; /* ends with name NULL */
+        int min, max;                       /* words; max -1: any number */
+};
+
+/* Reads the options. The words are then at argv[optind]. 1 when --help was answered. */
+int image_options_parse(const struct image_usage *usage, int argc, char **argv, struct err **err);
+
+/* "table" or "json" (NULL is table). */
+int image_format_parse(const char *format, bool *ret_json, struct err **err);
+/* --root's value or the default, in a user namespace where that is needed. */
+int image_cli_open(const char *root, struct image_store **ret, struct err **err);
+
+/* "12.3 MB" */
+struct image_size {
+        char text[24];
+};
+struct image_size image_size_text(u64 bytes);
+/* "3 weeks ago", from RFC 3339. */
+struct image_age {
+        char text[32];
+};
+struct image_age image_age_text(const char *created);
+/* What of an id people read. */
+static inline const char *image_id_hex(const char *id)
+{
+        return id + sizeof("sha256:") - 1;
+}
+
+/* Lines on a terminal, nothing elsewhere. */
+struct image_bars;
+struct image_bars *image_bars_new(bool quiet);
+const struct image_progress *image_bars_progress(struct image_bars *bars);
+struct image_bars *image_bars_free(struct image_bars *bars);
+static inline void image_bars_freep(struct image_bars **bars)
+{
+        image_bars_free(*bars);
+}
+
+int image_ls_command(int argc, char **argv, struct err **err);
+int image_inspect_command(int argc, char **argv, struct err **err);
+int image_history_command(int argc, char **argv, struct err **err);

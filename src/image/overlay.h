@@ -1,0 +1,15 @@
+/* Overlay mounts: the layers of an image, and a writable one on top. */
+#pragma once
+
+#include "base/err.h"
+
+struct overlay {
+        const char *const *lower; /* paths, topmost first */
+        size_t n_lower;
+        const char *upper, *work; /* NULL: read-only */
+        bool user_xattr, is_volatile;
+        const char *fuse_target; /* a directory where fuse-overlayfs may mount, when the kernel will not; NULL: nowhere */
+};
+
+/* A detached mount. */
+int overlay_mount(const struct overlay *overlay, int *ret_fd, struct err **err);
