@@ -120,16 +120,6 @@ int guest_memory_write(struct guest_memory *mem, u64 gpa, const void *src, u64 l
         return 0;
 }
 
-#define CHUNK_SHIFT 6
-
-/* Bits of the chunks that [gpa, gpa + len) touches; it lies in one page. */
-static u64 chunk_mask(u64 gpa, u64 len)
-{
-        const u64 first = (gpa & (PAGE_SIZE - 1)) >> CHUNK_SHIFT, last = ((gpa & (PAGE_SIZE - 1)) + len - 1) >> CHUNK_SHIFT;
-
-        return bits(~0ULL, (unsigned)(last - first), 0) << first;
-}
-
 static u64 *chunks_of(const struct guest_memory *mem, const u8 *flags)
 {
         return &mem->code_chunks[flags - mem->page_flags];
@@ -138,7 +128,6 @@ static u64 *chunks_of(const struct guest_memory *mem, const u8 *flags)
 static void page_written(struct guest_memory *mem, u64 gpa, u64 len)
 {
         u8 *flags = guest_memory_flags(mem, gpa);
-        u64 mask;
         u8 old;
 
         if (!flags)
@@ -146,10 +135,8 @@ static void page_written(struct guest_memory *mem, u64 gpa, u64 len)
         /* Not a load first: it could pass the store before it, and a vCPU that marks the page in between and reads its
          * code would keep the old bytes. Pairs with guest_memory_mark_code. */
         old = __atomic_fetch_and(flags, (u8)~PAGE_CLEAN, __ATOMIC_SEQ_CST);
-        if (!(old & PAGE_CODE))
-                return;
-        mask = chunk_mask(gpa, len);
-        if (__atomic_fetch_and(chunks_of(mem, flags), ~mask, __ATOMIC_SEQ_CST) & mask && mem->on_code_write)
+        if (old & PAGE_CODE && mem->on_code_write &&
+            __atomic_load_n(chunks_of(mem, flags), __ATOMIC_SEQ_CST) & guest_memory_chunks(gpa, len))
                 mem->on_code_write(mem->on_code_write_opaque, gpa, len);
 }
 
@@ -170,7 +157,7 @@ bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa, u64 len)
 
         if (!flags)
                 return false;
-        __atomic_fetch_or(chunks_of(mem, flags), chunk_mask(gpa, len), __ATOMIC_SEQ_CST);
+        __atomic_fetch_or(chunks_of(mem, flags), guest_memory_chunks(gpa, len), __ATOMIC_SEQ_CST);
         return !(__atomic_fetch_or(flags, PAGE_CODE, __ATOMIC_SEQ_CST) & PAGE_CODE);
 }
 
@@ -178,14 +165,14 @@ bool guest_memory_is_code(const struct guest_memory *mem, u64 gpa, u64 len)
 {
         const u8 *flags = guest_memory_flags(mem, gpa);
 
-        return !flags || !(chunk_mask(gpa, len) & ~__atomic_load_n(chunks_of(mem, flags), __ATOMIC_SEQ_CST));
+        return !flags || !(guest_memory_chunks(gpa, len) & ~__atomic_load_n(chunks_of(mem, flags), __ATOMIC_SEQ_CST));
 }
 
-void guest_memory_unmark_code(struct guest_memory *mem, u64 gpa)
+void guest_memory_unmark_code(struct guest_memory *mem, u64 gpa, u64 chunks)
 {
         u8 *flags = guest_memory_flags(mem, gpa);
 
-        if (flags && !__atomic_load_n(chunks_of(mem, flags), __ATOMIC_SEQ_CST))
+        if (flags && !__atomic_and_fetch(chunks_of(mem, flags), ~chunks, __ATOMIC_SEQ_CST))
                 __atomic_fetch_and(flags, (u8)~PAGE_CODE, __ATOMIC_SEQ_CST);
 }
 

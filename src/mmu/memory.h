@@ -85,8 +85,8 @@ struct guest_memory {
         u8 *page_flags;              /* one byte a RAM page, in memfd order */
         u64 *code_chunks;            /* likewise; bit n: code of an engine lies in its 64 bytes from n * 64 on. Only under PAGE_CODE */
         struct io_space mmio;
-        /* Called when chunks with code were written, after their bits were cleared; from any thread. The range lies in one page. When
-         * the page has no code left, the flag goes too: guest_memory_unmark_code. */
+        /* Called when chunks with code were written; from any thread. The range lies in one page. Chunks whose code is dropped then are unmarked
+         * by who drops it. */
         void (*on_code_write)(void *opaque, u64 gpa, u64 len);
         void *on_code_write_opaque;
         bool dirty_tracking;
@@ -152,8 +152,17 @@ void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len);
 bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa, u64 len);
 /* Whether all of it is marked already. */
 bool guest_memory_is_code(const struct guest_memory *mem, u64 gpa, u64 len);
-/* Clears PAGE_CODE if no chunk of the page has code. */
-void guest_memory_unmark_code(struct guest_memory *mem, u64 gpa);
+/* The bits of the chunks that [gpa, gpa + len) touches; it lies in one page. */
+#define CODE_CHUNK_SHIFT 6
+static inline u64 guest_memory_chunks(u64 gpa, u64 len)
+{
+        const u64 first = (gpa & (PAGE_SIZE - 1)) >> CODE_CHUNK_SHIFT;
+        const u64 last = ((gpa & (PAGE_SIZE - 1)) + len - 1) >> CODE_CHUNK_SHIFT;
+
+        return bits(~0ULL, (unsigned)(last - first), 0) << first;
+}
+/* These chunks of the page have no code any more. Clears PAGE_CODE if none has. */
+void guest_memory_unmark_code(struct guest_memory *mem, u64 gpa, u64 chunks);
 
 /* Dirty tracking. Start and collect are to be called with all vCPUs stopped and their TLBs flushed afterwards. */
 void guest_memory_dirty_start(struct guest_memory *mem);

@@ -389,7 +389,10 @@ static void long_indirect_table_is_followed(void **state)
 
 static void on_code_write(void *opaque, u64 gpa, u64 len)
 {
-        ((struct fixture *)opaque)->code_page |= BIT(gpa >> 20);
+        struct fixture *f = opaque;
+
+        f->code_page |= BIT(gpa >> 20);
+        guest_memory_unmark_code(f->m->f.env.memory, gpa, guest_memory_chunks(gpa, len));
 }
 
 static void writes_are_reported_to_the_memory_map(void **state)
@@ -431,10 +434,13 @@ static void writes_to_the_used_ring_are_reported_too(void **state)
         f->d.q[0].used = second - 4;
         fake_sync(f->m);
         guest_memory_mark_code(mem, second, PAGE_SIZE);
+        mem->on_code_write = on_code_write;
+        mem->on_code_write_opaque = f;
         add_echo(f, "x");
         driver_kick(&f->d, 0);
         assert_int_equal(driver_used_idx(&f->d, 0), 1);
         assert_false(guest_memory_is_code(mem, second, 1));
+        mem->on_code_write = NULL;
 }
 
 static void request_data_is_zeroed_and_aligned(void **state)

@@ -1,7 +1,7 @@
 /* What the vCPUs of one machine share, and the mailboxes by which they tell each other of overwritten code.
  *
  * Theory of operation. Decoded blocks are private to a vCPU; the page flag PAGE_CODE and, below it, one bit for each 64 bytes with code are common. A write
- * to such a chunk clears its bit and puts the range into every vCPU's mailbox (interp_code_written); each drops its blocks that overlap it at its
+ * to such a chunk puts it into every vCPU's mailbox and clears its bit (interp_code_written); each drops its blocks that overlap it at its
  * next block boundary, or at once when it was the writer. A page without a bit loses the flag. That order is what x86 promises for cross-modifying code: the writer's later stores or IPIs are seen by another
  * vCPU no earlier than the mailbox message, because the message is posted before the writing instruction ends.
  *
@@ -47,6 +47,9 @@ bool interp_code_extend(struct interp *in, u64 gpa, u64 len);
 void interp_mailbox_drain(struct interp *in);
 void interp_enter_guest(struct interp *in);
 void interp_leave_guest(struct interp *in);
+
+/* run.c: executes @block; the outer loop's business is done otherwise. Leaves by longjmp as handlers do. */
+void interp_run_block(struct interp *in, struct block *block);
 
 /* block.c */
 int code_cache_new(struct code_cache **ret, struct err **err);

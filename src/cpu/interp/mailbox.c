@@ -26,16 +26,21 @@ static void post_drop_writes(struct mailbox *box, u64 page)
 void interp_code_written(void *machine, u64 gpa, u64 len)
 {
         struct interp_machine *m = machine;
+        /* Decoded blocks are dropped by chunk, so that nobody needs to know of those that are left. */
+        const u64 start = ALIGN_DOWN(gpa, 1u << CODE_CHUNK_SHIFT), end = ALIGN_UP(gpa + len, 1u << CODE_CHUNK_SHIFT);
+        u64 kept = 0;
 
         if (m->translator)
-                translator_code_written(m->translator, gpa, len);
+                kept = translator_code_written_begin(m->translator, gpa, len);
         pthread_mutex_lock(&m->lock);
         for (struct interp *in = m->members; in; in = in->mailbox->next) {
-                post_written(in->mailbox, gpa, len);
+                post_written(in->mailbox, start, end - start);
                 vcpu_post_work(in->vcpu, VCPU_WORK_MAILBOX);
         }
-        guest_memory_unmark_code(m->memory, gpa);
+        guest_memory_unmark_code(m->memory, gpa, guest_memory_chunks(gpa, len) & ~kept);
         pthread_mutex_unlock(&m->lock);
+        if (m->translator)
+                translator_code_written_end(m->translator);
 }
 
 /* With the machine's lock held. */

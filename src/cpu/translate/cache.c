@@ -144,22 +144,29 @@ void block_drop(struct translator *tr, struct tblock *block)
         __atomic_store_n(writable(tr, block->code + ENTRY_B), INT3, __ATOMIC_RELEASE);
 }
 
-unsigned translator_code_written(struct translator *tr, u64 gpa, u64 len)
+u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len)
 {
         struct tblock *block, *next;
-        unsigned n = 0;
+        u64 kept = 0;
 
         pthread_mutex_lock(&tr->lock);
-        for (block = *page_list(tr, gpa); block; block = next) {
+        for (block = blocks_of_page(tr, gpa); block; block = next) {
                 next = block->page_next;
-                if (block->gpa >= gpa + len || gpa >= block->gpa + block->guest_bytes)
+                if ((block->gpa ^ gpa) & PAGE_MASK)
                         continue;
+                if (block->gpa >= gpa + len || gpa >= block->gpa + block->guest_bytes) {
+                        kept |= guest_memory_chunks(block->gpa, block->guest_bytes);
+                        continue;
+                }
                 block_drop(tr, block);
-                n++;
+                tr->dropped++;
         }
-        tr->dropped += n;
+        return kept & guest_memory_chunks(gpa, len);
+}
+
+void translator_code_written_end(struct translator *tr)
+{
         pthread_mutex_unlock(&tr->lock);
-        return n;
 }
 
 /* ---- eviction ---- */

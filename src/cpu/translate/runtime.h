@@ -121,8 +121,10 @@ void block_drop(struct translator *tr, struct tblock *block);
 struct tblock *blocks_of_page(struct translator *tr, u64 gpa);
 /* Stores the rel32 at @run, an address of run. */
 void code_patch(const struct translator *tr, const u8 *run, s32 rel);
-/* Drops the blocks that overlap [gpa, gpa + len), which lies in one page. From any thread. Returns how many. */
-unsigned translator_code_written(struct translator *tr, u64 gpa, u64 len);
+/* Drops the blocks that overlap [gpa, gpa + len), which lies in one page; from any thread. Returns the chunks of the range (guest_memory_chunks) that
+ * still have blocks. Nobody translates until the end. */
+u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len);
+void translator_code_written_end(struct translator *tr);
 
 /* ---- links.c ---- */
 
@@ -151,6 +153,7 @@ struct translate_cpu {
         stack_t thread_stack;    /* the thread's own */
         bool fsgsbase;           /* GS base is set without a system call */
         bool no_chains;          /* check mode: back to the outer loop after each basic block */
+        struct check *check;     /* check mode (check.h); else NULL */
 };
 
 /* Kernel code with EFLAGS.AC reads user memory. STAC and CLAC are inline, so this is looked up when it is needed. */
