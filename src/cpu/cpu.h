@@ -234,6 +234,7 @@ struct vcpu {
         const struct cpu_engine *engine;
         void *engine_data;     /* the engine's own part of this vCPU */
         void *engine_machine;  /* the engine's own part of the machine, shared by its vCPUs */
+        bool check;            /* the translator compares every block with the interpreter; set before vcpu_create */
 
         struct guest_memory *memory;
         struct io_space *ports;

@@ -120,8 +120,7 @@ static const char *compare(struct job *job)
             memcmp(job->got.guest.device_log, job->want.guest.device_log,
                    MIN(job->want.guest.device_accesses, DEVICE_LOG) * sizeof(u64)) != 0)
                 return "device accesses";
-        guest_forget_accessed(&job->got.guest, a->vector == EXC_GP || a->vector == EXC_SS);
-        guest_forget_accessed(&job->want.guest, a->vector == EXC_GP || a->vector == EXC_SS);
+        guest_forgive_page_bits(&job->got.guest, &job->want.guest, a->vector != EXC_BP);
         return memcmp(ram(&job->got), ram(&job->want), GUEST_RAM) != 0 ? "memory" : NULL;
 }
 

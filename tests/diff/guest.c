@@ -112,19 +112,23 @@ static void build_tables(struct guest *g)
         build_gates(g);
 }
 
-/* Processors set accessed bits when they like, also for accesses that then do not happen. Whether an operand is aligned or its page looked
- * at first is nobody's business either, so with @dirty dirty bits are forgotten too. */
-void guest_forget_accessed(struct guest *g, bool dirty)
+/* Processors set accessed bits when they like, also for accesses that then do not happen. Nor does it matter in which order an instruction that
+ * @faulted looked at its operands: @got may have more dirty bits then. */
+void guest_forgive_page_bits(struct guest *got, struct guest *want, bool faulted)
 {
         static const u64 tables[] = { PA_PML4, PA_KERNEL_PDPT, PA_KERNEL_PD, PA_KERNEL_PT, PA_USER_PDPT, PA_USER_PD, PA_CODE_PT,
                                       PA_DATA_PT, PA_KERNEL_CODE_PT, PA_KERNEL_DATA_PT };
 
         for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
-                u64 *entries = guest_memory_hva(g->memory, tables[i], PAGE_SIZE);
+                u64 *a = guest_memory_hva(got->memory, tables[i], PAGE_SIZE);
+                u64 *b = guest_memory_hva(want->memory, tables[i], PAGE_SIZE);
 
-                for (unsigned j = 0; j < PAGE_SIZE / 8; j++)
-                        if (entries[j] & PTE_P)
-                                entries[j] &= ~(PTE_A | (dirty ? PTE_D : 0));
+                for (unsigned j = 0; j < PAGE_SIZE / 8; j++) {
+                        if (a[j] & PTE_P)
+                                a[j] &= faulted && !(b[j] & PTE_D) ? ~(PTE_A | PTE_D) : ~PTE_A;
+                        if (b[j] & PTE_P)
+                                b[j] &= ~PTE_A;
+                }
         }
 }
 

@@ -39,7 +39,7 @@ void guest_stop(struct guest *g);
  * tables and what the engine knows stay. Negative when the end is none that a case can have. */
 int guest_run(struct guest *g, const struct machine_case *c, bool warm, struct outcome *o);
 
-void guest_forget_accessed(struct guest *g, bool dirty);
+void guest_forgive_page_bits(struct guest *got, struct guest *want, bool faulted);
 
 /* For comparing: the guest-physical memory that is in use. */
 #define GUEST_RAM 0x42000ULL

@@ -79,6 +79,7 @@ void code_drop_all(struct interp *in)
         memset(cache->hash, 0, sizeof(cache->hash));
         memset(cache->pages, 0, sizeof(cache->pages));
         cache->used = 0;
+        in->code_generation++;
         jump_cache_clear(in);
         in->block_stale = true;
 }

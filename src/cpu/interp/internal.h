@@ -91,6 +91,8 @@ enum mode {
 #define JUMP_CACHE_OFFSET_BITS 7
 #define JUMP_CACHE_SIZE (1u << (JUMP_CACHE_PAGE_BITS + JUMP_CACHE_OFFSET_BITS))
 
+#define NO_KEY (~0ULL) /* matches no entry */
+
 struct jump_entry {
         u64 rip;
         u64 key; /* mode | generation of the TLB's table << MODE_BITS; 0 is never current */
@@ -147,6 +149,9 @@ struct interp {
         u32 in_code;           /* atomic; in translated code or what it calls: a kick must send a signal */
         u64 host_rsp;          /* translated code: the C stack to return to */
         struct translate_cpu *translate; /* translate/runtime.h; NULL: the engine is the interpreter */
+        struct trial *trial;   /* translate/check.h; NULL: what is executed is meant */
+        bool failed;           /* vcpu->error says why: the outer loop returns EXIT_FAILED */
+        u32 code_generation;   /* another number when decoded code was dropped as a whole, and the thunks with it */
 
         struct pending_event event;
         bool delivering;       /* inside interp_deliver: faults escalate */
@@ -215,6 +220,10 @@ void mem_probe_write(struct interp *in, const struct uop *u, u64 linear, unsigne
 /* A naturally atomic read-modify-write for system code: sets @bits_set in the byte at @linear. */
 void mem_or_byte_system(struct interp *in, const struct uop *u, u64 linear, u8 bits_set);
 
+/* A trial (translate/check.h): before memory is written; before what cannot be undone, which ends it at @u. */
+void trial_note_write(struct interp *in, const struct uop *u, void *hva, unsigned size);
+_noreturn_ void trial_end(struct interp *in, const struct uop *u);
+
 /* The linear address of @u's memory operand for an access of @size bytes; segment checks (#GP, #SS) in any mode. */
 u64 ea_linear(struct interp *in, const struct uop *u, unsigned size, enum mmu_access access);
 /* The same @extra bytes further on. */
@@ -270,7 +279,8 @@ void interp_mode_changed(struct interp *in);
 static inline void interp_set_tlb_mode(struct interp *in, enum tlb_mode mode)
 {
         in->tlb_mode = mode;
-        in->tlb_entries = tlb_table_of(&in->tlb, mode, 0)->entries;
+        if (likely(!in->trial))
+                in->tlb_entries = tlb_table_of(&in->tlb, mode, 0)->entries;
 }
 /* Flushes translations; each also takes care of the jump cache. */
 void interp_flush_tlb(struct interp *in);              /* everything */

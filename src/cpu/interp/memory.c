@@ -35,10 +35,18 @@ static void access_page(struct interp *in, const struct uop *u, u64 linear, enum
         piece->gpa = tr.gpa;
         piece->hva = guest_memory_hva(mem, tr.gpa, 1);
         piece->flagged = false;
-        if (!piece->hva)
+        if (!piece->hva) {
+                if (unlikely(in->trial))
+                        trial_end(in, u);
                 return;
+        }
         flags = guest_memory_flags(mem, tr.gpa);
         piece->flagged = __atomic_load_n(flags, __ATOMIC_RELAXED) != 0;
+        if (unlikely(in->trial)) {
+                if (piece->flagged && access == MMU_WRITE)
+                        trial_end(in, u);
+                return;
+        }
         watched = access != MMU_FETCH && has_breakpoints(in) && interp_page_has_breakpoint(in, linear);
         if (watched)
                 return;
@@ -120,11 +128,17 @@ static unsigned translate(struct interp *in, const struct uop *u, u64 linear, un
 {
         const unsigned room = (unsigned)(PAGE_SIZE - (linear & (PAGE_SIZE - 1)));
 
+        const unsigned first = MIN(size, room);
+
         access_page(in, u, linear, access, mode, &pieces[0]);
-        if (likely(size <= room))
-                return size;
-        access_page(in, u, next_page(in, linear), access, mode, &pieces[1]);
-        return room;
+        if (unlikely(first < size))
+                access_page(in, u, next_page(in, linear), access, mode, &pieces[1]);
+        if (unlikely(in->trial) && access == MMU_WRITE) {
+                trial_note_write(in, u, pieces[0].hva, first);
+                if (first < size)
+                        trial_note_write(in, u, pieces[1].hva, size - first);
+        }
+        return first;
 }
 
 static void data_breakpoints(struct interp *in, u64 linear, unsigned size, bool write)
@@ -169,6 +183,12 @@ static inline void store_sized(void *p, u64 value, unsigned size)
         }
 }
 
+/* Where a write may go at once. */
+static void *write_hit(struct interp *in, u64 linear, unsigned size, enum tlb_mode mode)
+{
+        return likely(!in->trial) ? tlb_lookup(&in->tlb, mode, MMU_WRITE, linear, size) : NULL;
+}
+
 static u64 read_mode(struct interp *in, const struct uop *u, u64 linear, unsigned size, enum tlb_mode mode)
 {
         const void *p = tlb_lookup(&in->tlb, mode, MMU_READ, linear, size);
@@ -192,7 +212,7 @@ static u64 read_mode(struct interp *in, const struct uop *u, u64 linear, unsigne
 
 static void write_mode(struct interp *in, const struct uop *u, u64 linear, u64 value, unsigned size, enum tlb_mode mode)
 {
-        void *p = tlb_lookup(&in->tlb, mode, MMU_WRITE, linear, size);
+        void *p = write_hit(in, linear, size, mode);
         struct piece pieces[2];
         unsigned first;
 
@@ -277,7 +297,7 @@ void mem_probe_write(struct interp *in, const struct uop *u, u64 linear, unsigne
 {
         struct piece pieces[2];
 
-        if (!tlb_lookup(&in->tlb, in->tlb_mode, MMU_WRITE, linear, size))
+        if (!write_hit(in, linear, size, in->tlb_mode))
                 translate(in, u, linear, size, MMU_WRITE, in->tlb_mode, pieces);
 }
 
@@ -299,7 +319,7 @@ void *mem_rmw_begin(struct interp *in, const struct uop *u, u64 linear, unsigned
                     struct mem_rmw *rmw)
 {
         struct piece pieces[2];
-        void *p = tlb_lookup(&in->tlb, in->tlb_mode, MMU_WRITE, linear, size);
+        void *p = write_hit(in, linear, size, in->tlb_mode);
 
         rmw->size = size;
         rmw->bus_locked = false;

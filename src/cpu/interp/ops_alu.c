@@ -173,14 +173,18 @@ uop_fn *const unary_lock_table[UN_OPS][4][2] = {
                          : "cc", "memory")
 /* aux: the count is in CL, else in imm. */
 #define SHIFT_COUNT() (u->aux ? REG(u8, RCX * 8) : (u8)u->imm)
-#define SHIFT(op, insn, T, sfx)                                                                    \
+/* After a rotation by more than one OF is undefined. Processors leave it as it was when a register is rotated by an immediate and change it when
+ * the count is in CL, which is what runs here. @rotates: ROL and ROR. */
+#define SHIFT_FLAGS(rotates, T)                                                                    \
+        ((rotates) && !u->aux && (count & (sizeof(T) == 8 ? 63 : 31)) != 1 ? (u16)((fl & 0xff00) | (in->flags & 0xff)) : fl)
+#define SHIFT(op, insn, rotates, T, sfx)                                                           \
         HANDLER(op##_##T##_r)                                                                      \
         {                                                                                          \
                 T d = REG(T, u->r1);                                                               \
                 const u8 count = SHIFT_COUNT();                                                    \
                 u16 fl = in->flags;                                                                \
                 SHIFT_ASM(insn, "", "+r", d);                                                      \
-                in->flags = fl;                                                                    \
+                in->flags = SHIFT_FLAGS(rotates, T);                                               \
                 REG_PUT(T, u->r1, d);                                                              \
                 NEXT(u);                                                                           \
         }                                                                                          \
@@ -190,15 +194,19 @@ uop_fn *const unary_lock_table[UN_OPS][4][2] = {
                 SHIFT_ASM(insn, sfx, "+m", *p);                                                    \
                 in->flags = fl;                                                                    \
         })
-#define SHIFT_SIZES(op, insn) SHIFT(op, insn, u8, "b") SHIFT(op, insn, u16, "w") SHIFT(op, insn, u32, "l") SHIFT(op, insn, u64, "q")
+#define SHIFT_SIZES(op, insn, rotates)                                                             \
+        SHIFT(op, insn, rotates, u8, "b")                                                          \
+        SHIFT(op, insn, rotates, u16, "w")                                                         \
+        SHIFT(op, insn, rotates, u32, "l")                                                         \
+        SHIFT(op, insn, rotates, u64, "q")
 
-SHIFT_SIZES(rol, "rol")
-SHIFT_SIZES(ror, "ror")
-SHIFT_SIZES(rcl, "rcl")
-SHIFT_SIZES(rcr, "rcr")
-SHIFT_SIZES(shl, "shl")
-SHIFT_SIZES(shr, "shr")
-SHIFT_SIZES(sar, "sar")
+SHIFT_SIZES(rol, "rol", true)
+SHIFT_SIZES(ror, "ror", true)
+SHIFT_SIZES(rcl, "rcl", false)
+SHIFT_SIZES(rcr, "rcr", false)
+SHIFT_SIZES(shl, "shl", false)
+SHIFT_SIZES(shr, "shr", false)
+SHIFT_SIZES(sar, "sar", false)
 
 uop_fn *const shift_table[SH_OPS][4][3] = {
         UNARY_ROWS(rol), UNARY_ROWS(ror), UNARY_ROWS(rcl), UNARY_ROWS(rcr), UNARY_ROWS(shl), UNARY_ROWS(shr), UNARY_ROWS(sar),

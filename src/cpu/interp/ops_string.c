@@ -43,13 +43,13 @@ static u64 elements_in_page(u64 linear, unsigned size)
 /* After a REP iteration: true when the instruction must be left for now (somebody waits, or its own code was overwritten). */
 static bool must_pause(const struct interp *in)
 {
-        return __atomic_load_n(&in->vcpu->work, __ATOMIC_RELAXED) || in->block_stale || in->mode & MODE_SINGLE;
+        return (__atomic_load_n(&in->vcpu->work, __ATOMIC_RELAXED) && !in->trial) || in->block_stale || in->mode & MODE_SINGLE;
 }
 
 /* Elements that a bulk step may do now: forward, 64-bit addressing, count limited so that interrupts stay prompt. */
 static u64 bulk_count(const struct interp *in, const struct uop *u, u64 left)
 {
-        if (!(u->flags & UOP_REP) || in->rflags & RFLAGS_DF || u->addr_size != 8 ||
+        if (!(u->flags & UOP_REP) || in->rflags & RFLAGS_DF || u->addr_size != 8 || in->trial ||
             (in->mode & (MODE_LONG64 | MODE_SINGLE)) != MODE_LONG64)
                 return 0;
         return left;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../interp/host.h"
+#include "check.h"
 #include "runtime.h"
 
 static int translate_probe(unsigned *ret_caps, struct err **err)
@@ -50,6 +51,7 @@ static void translate_machine_destroy(void *machine)
 static void cpu_part_free(struct translate_cpu *t)
 {
         if (t) {
+                check_free(t->check);
                 free(t->stack);
                 free(t);
         }
@@ -81,7 +83,14 @@ static int translate_vcpu_create(struct vcpu *vcpu, struct err **err)
                 for (unsigned ext = 0; ext <= ZYDIS_ISA_EXT_MAX_VALUE; ext++)
                         t->translator->has_extension[ext] = host_model_has(vcpu, ext);
         in->translate = t;
-        return 0;
+        if (vcpu->check)
+                r = check_new(in, &t->check, err);
+        t->no_chains = t->check;
+        if (r < 0) {
+                interp_vcpu_destroy(vcpu);
+                cpu_part_free(t);
+        }
+        return r;
 }
 
 static void translate_vcpu_destroy(struct vcpu *vcpu)

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "runtime.h"
 
 #define TRANSLATED_MODE (MODE_LONG64 | MODE_LONG | MODE_PROTECTED)
@@ -181,7 +182,10 @@ bool translate_step(struct interp *in)
         if (!block)
                 return false;
         counter_inc(&in->vcpu->counters, COUNTER_TRANSLATED_ENTRIES);
-        run_translated(in, block);
+        if (unlikely(t->check))
+                in->failed = !check_run(in, block, run_translated);
+        else
+                run_translated(in, block);
         return true;
 }
 

@@ -1,0 +1,439 @@
+#include "check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "analyse.h"
+#include "runtime.h"
+
+#define NOTES_MAX 2048
+#define NOTED_BYTES_MAX (64 * 1024u)
+#define PLANS 4096u /* a power of two */
+
+/* Where the trial wrote. */
+struct note {
+        u8 *hva;
+        u32 at;   /* of its bytes in old[] and new[] */
+        u32 size;
+};
+
+struct trial {
+        struct note notes[NOTES_MAX];
+        u8 old[NOTED_BYTES_MAX], new[NOTED_BYTES_MAX];
+        unsigned n_notes, n_bytes;
+        bool overflow;
+        jmp_buf outer; /* in->unwind's */
+};
+
+/* What is tried of a block: its first instructions, up to the first that the translator leaves to the interpreter anyway. */
+struct plan {
+        u64 gpa;
+        u64 rip;
+        u32 mode;
+        u32 generation;    /* code_generation when it was decoded */
+        u16 n_instructions, guest_bytes;
+        bool fpu;          /* x87, MMX or SSE takes part */
+        u8 code[BLOCK_GUEST_MAX * 15];
+        struct block *block; /* decoded for the interpreter */
+};
+
+struct check {
+        struct trial trial, second;
+        u8 kept[NOTED_BYTES_MAX];
+        struct moment before, want, got;
+        struct plan *plans[PLANS];
+        struct block *partial; /* the first instructions of a plan */
+};
+
+/* ---- notes of the interpreter's memory accesses (interp/memory.c) ---- */
+
+void trial_end(struct interp *in, const struct uop *u)
+{
+        in->rip = u ? interp_uop_rip(in, u) : in->rip;
+        longjmp(in->unwind, 1);
+}
+
+void trial_note_write(struct interp *in, const struct uop *u, void *hva, unsigned size)
+{
+        struct trial *trial = in->trial;
+        struct note *note = &trial->notes[trial->n_notes];
+
+        if (trial->n_notes == NOTES_MAX || trial->n_bytes + size > NOTED_BYTES_MAX) {
+                trial->overflow = true;
+                trial_end(in, u);
+        }
+        *note = (struct note){ .hva = hva, .at = trial->n_bytes, .size = size };
+        memcpy(trial->old + note->at, hva, size);
+        trial->n_notes++;
+        trial->n_bytes += size;
+}
+
+/* Puts memory back as it was before the trial, newest note first, and keeps what the trial left there. */
+static void undo_writes(struct trial *trial)
+{
+        for (unsigned i = 0; i < trial->n_notes; i++)
+                memcpy(trial->new + trial->notes[i].at, trial->notes[i].hva, trial->notes[i].size);
+        for (unsigned i = trial->n_notes; i-- > 0;)
+                memcpy(trial->notes[i].hva, trial->old + trial->notes[i].at, trial->notes[i].size);
+}
+
+/* ---- moments ---- */
+
+static void moment_save(struct interp *in, bool fpu, struct moment *m)
+{
+        memcpy(m->regs, in->regs, sizeof(m->regs));
+        m->rip = in->rip;
+        m->rflags = in->rflags;
+        m->flags = in->flags;
+        memcpy(&m->cpu, in->cpu, sizeof(m->cpu));
+        if (fpu)
+                __asm__ volatile("fxsave64 %0" : "=m"(m->fpu));
+}
+
+static void moment_restore(struct interp *in, bool fpu, const struct moment *m)
+{
+        memcpy(in->regs, m->regs, sizeof(m->regs));
+        in->rip = m->rip;
+        in->rflags = m->rflags;
+        in->flags = m->flags;
+        memcpy(in->cpu, &m->cpu, sizeof(m->cpu));
+        if (fpu)
+                __asm__ volatile("fxrstor64 %0" : : "m"(m->fpu));
+}
+
+/* FCW, FSW and tags; MXCSR; the registers. Between them lie the pointers. SDM 1, 10.5.1. */
+static bool fpu_equal(const u8 *a, const u8 *b)
+{
+        if (memcmp(a, b, 5) != 0 || memcmp(a + 24, b + 24, 4) != 0)
+                return false;
+        for (unsigned i = 32; i < 160; i += 16)
+                if (memcmp(a + i, b + i, 10) != 0)
+                        return false;
+        return true;
+}
+
+/* What differs, NULL when nothing does. */
+static const char *moment_compare(const struct moment *a, const struct moment *b, bool fpu)
+{
+        if (a->rip != b->rip)
+                return "rip";
+        if (memcmp(a->regs, b->regs, sizeof(a->regs)) != 0)
+                return "general registers";
+        if (a->flags != b->flags)
+                return "arithmetic flags";
+        if (a->rflags != b->rflags)
+                return "flags";
+        if (fpu && !fpu_equal(a->fpu, b->fpu))
+                return "x87 or MXCSR";
+        if (memcmp(a->cpu.xsave, b->cpu.xsave, XSAVE_SIZE) != 0)
+                return "vector registers";
+        return memcmp(&a->cpu, &b->cpu, sizeof(a->cpu)) != 0 ? "system state" : NULL;
+}
+
+/* ---- plans ---- */
+
+/* Two runs of it give two results. */
+static bool is_repeatable(const struct insn *g)
+{
+        return g->z.meta.category != ZYDIS_CATEGORY_RDRAND && g->z.meta.category != ZYDIS_CATEGORY_RDSEED;
+}
+
+static bool touches_fpu(const struct insn *g)
+{
+        if (g->vector || g->z.meta.isa_ext == ZYDIS_ISA_EXT_X87)
+                return true;
+        for (unsigned i = 0; i < g->z.operand_count; i++)
+                if (g->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                    (ZydisRegisterGetClass(g->ops[i].reg.value) == ZYDIS_REGCLASS_MMX || g->ops[i].reg.value == ZYDIS_REGISTER_MXCSR))
+                        return true;
+        return false;
+}
+
+static void plan_measure(struct interp *in, const struct tblock *block, struct plan *plan)
+{
+        const struct translate_request req = {
+                .rip = plan->rip, .gpa = block->gpa, .code = plan->code, .room = block->guest_bytes, .mode = block->mode,
+                .has_extension = in->translate->translator->has_extension,
+        };
+        ZydisDecoder decoder;
+        struct insn g;
+
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        while (plan->n_instructions < block->n_instructions &&
+               insn_analyse(&req, &decoder, plan->code + plan->guest_bytes, (unsigned)(block->guest_bytes - plan->guest_bytes), &g) &&
+               g.kind < KIND_FORM && is_repeatable(&g)) {
+                plan->fpu |= touches_fpu(&g);
+                plan->n_instructions++;
+                plan->guest_bytes = (u16)(plan->guest_bytes + g.z.length);
+        }
+}
+
+/* Decodes the plan's first @n instructions for the interpreter. */
+static void plan_decode(struct interp *in, const struct plan *plan, unsigned n, struct block *block)
+{
+        unsigned bytes, done;
+
+        *block = (struct block){ .rip = plan->rip, .mode = in->mode };
+        done = decode_block(in, plan->rip, plan->code, plan->guest_bytes, true, block->uops, n, &bytes);
+        block->n_uops = (u16)done;
+        block->bytes = (u16)bytes;
+}
+
+static struct block *block_alloc(void)
+{
+        return malloc(sizeof(struct block) + (BLOCK_GUEST_MAX + 1) * sizeof(struct uop));
+}
+
+/* The plan for @block here and now, NULL when there is no memory for it or nothing to try. */
+static struct plan *plan_find(struct interp *in, struct check *check, const struct tblock *block)
+{
+        const u8 *code = guest_memory_hva(in->vcpu->memory, block->gpa, block->guest_bytes);
+        struct plan **slot = &check->plans[(block->gpa ^ block->gpa >> 12 ^ in->rip >> 20) % PLANS];
+        struct plan *plan = *slot;
+
+        if (!code || block->guest_bytes > sizeof(plan->code))
+                return NULL;
+        if (plan && plan->gpa == block->gpa && plan->rip == in->rip && plan->mode == block->mode &&
+            plan->generation == in->code_generation && plan->n_instructions <= block->n_instructions &&
+            memcmp(plan->code, code, block->guest_bytes) == 0)
+                return plan->n_instructions ? plan : NULL;
+        if (!plan) {
+                plan = calloc(1, sizeof(*plan));
+                if (plan)
+                        plan->block = block_alloc();
+                if (!plan || !plan->block) {
+                        free(plan);
+                        return NULL;
+                }
+                *slot = plan;
+        }
+        plan->gpa = block->gpa;
+        plan->rip = in->rip;
+        plan->mode = block->mode;
+        plan->n_instructions = plan->guest_bytes = 0;
+        plan->fpu = false;
+        memcpy(plan->code, code, block->guest_bytes);
+        plan_measure(in, block, plan);
+        if (!plan->n_instructions)
+                return NULL;
+        plan_decode(in, plan, plan->n_instructions, plan->block);
+        plan->generation = in->code_generation;
+        return plan;
+}
+
+/* ---- trials ---- */
+
+/* The interpreter's own bookkeeping, which a trial must not disturb. */
+struct bookkeeping {
+        u64 instructions, pending_dr6;
+        u32 pauses;
+        bool irq_waiting;
+        struct block *block;
+};
+
+/* Runs @block in the interpreter from in's present state, to its end or the first instruction that faults or cannot be undone. */
+static void trial_run(struct interp *in, struct trial *trial, struct block *block)
+{
+        static const struct tlb_entry nothing[TLB_SIZE] = { { .base = { PAGE_SIZE, PAGE_SIZE, PAGE_SIZE } } };
+        const struct bookkeeping kept = { in->instructions, in->pending_dr6, in->pauses, in->irq_waiting, in->block };
+
+        trial->n_notes = trial->n_bytes = 0;
+        trial->overflow = false;
+        memcpy(&trial->outer, &in->unwind, sizeof(trial->outer));
+        in->trial = trial;
+        in->tlb_entries = nothing;
+        in->key = NO_KEY;
+        if (!setjmp(in->unwind))
+                interp_run_block(in, block);
+        else if (in->has_event)
+                in->rip = in->event.rip;
+        memcpy(&in->unwind, &trial->outer, sizeof(trial->outer));
+        in->trial = NULL;
+        in->has_event = in->halted_now = in->no_step_trap = in->block_stale = false;
+        in->instructions = kept.instructions;
+        in->pending_dr6 = kept.pending_dr6;
+        in->pauses = kept.pauses;
+        in->irq_waiting = kept.irq_waiting;
+        in->block = kept.block;
+}
+
+static void go_back(struct interp *in, const struct plan *plan, const struct moment *to)
+{
+        moment_restore(in, plan->fpu, to);
+        interp_mode_changed(in);
+}
+
+/* The interpreter's outcome of the whole plan, in check->want and check->trial.new; everything else is as before. False: too much for the notes. */
+static bool try_plan(struct interp *in, struct check *check, const struct plan *plan)
+{
+        moment_save(in, plan->fpu, &check->before);
+        trial_run(in, &check->trial, plan->block);
+        moment_save(in, plan->fpu, &check->want);
+        undo_writes(&check->trial);
+        go_back(in, plan, &check->before);
+        return !check->trial.overflow;
+}
+
+/* ---- comparison ---- */
+
+/* The first byte that the trial wrote and that is not in memory as @wanted has it. */
+static bool memory_differs(const struct trial *trial, struct guest_memory *mem, const u8 *wanted, struct check_report *report)
+{
+        for (unsigned i = 0; i < trial->n_notes; i++) {
+                const struct note *note = &trial->notes[i];
+
+                for (unsigned j = 0; j < note->size; j++) {
+                        if (note->hva[j] == wanted[note->at + j])
+                                continue;
+                        report->gpa = guest_memory_gpa(mem, note->hva + j);
+                        report->memory_want = wanted[note->at + j];
+                        report->memory_got = note->hva[j];
+                        return true;
+                }
+        }
+        return false;
+}
+
+/* Number of the plan's instruction that begins at @rip, -1 when none does. */
+static int instruction_at(const struct plan *plan, u64 rip)
+{
+        for (unsigned i = 0; i < plan->block->n_uops; i++)
+                if (plan->rip + plan->block->uops[i].off == rip)
+                        return (int)i;
+        return -1;
+}
+
+/* A REP that was left in the middle: the interpreter does as many iterations as the translated code did. */
+static void try_iterations(struct interp *in, struct check *check, const struct plan *plan, unsigned n)
+{
+        const struct uop *u = &plan->block->uops[n];
+        const u64 before = in->regs[RCX], left = check->got.regs[RCX], rip = in->rip;
+        struct plan rest;
+
+        if (!(u->flags & (UOP_REP | UOP_REPNE)) || left >= before)
+                return;
+        rest = (struct plan){ .rip = rip, .guest_bytes = u->len };
+        memcpy(rest.code, plan->code + u->off, u->len);
+        plan_decode(in, &rest, 1, check->partial);
+        in->regs[RCX] = before - left;
+        trial_run(in, &check->second, check->partial);
+        if (in->regs[RCX] == 0) {
+                in->regs[RCX] = left;
+                in->rip = rip;
+        }
+}
+
+/* The translated block stopped elsewhere than the trial. Compares with the interpreter at that very instruction. */
+static const char *compare_early(struct interp *in, struct check *check, const struct plan *plan, struct check_report *report)
+{
+        struct trial *trial = &check->trial;
+        const int n = instruction_at(plan, check->got.rip);
+        const char *what;
+
+        if (n < 0)
+                return "rip";
+        for (unsigned i = 0; i < trial->n_notes; i++)
+                memcpy(check->kept + trial->notes[i].at, trial->notes[i].hva, trial->notes[i].size);
+        for (unsigned i = trial->n_notes; i-- > 0;)
+                memcpy(trial->notes[i].hva, trial->old + trial->notes[i].at, trial->notes[i].size);
+        go_back(in, plan, &check->before);
+        if (n > 0) {
+                plan_decode(in, plan, (unsigned)n, check->partial);
+                trial_run(in, &check->second, check->partial);
+        }
+        if (in->rip == check->got.rip)
+                try_iterations(in, check, plan, (unsigned)n);
+        moment_save(in, plan->fpu, &check->want);
+        what = moment_compare(&check->want, &check->got, plan->fpu);
+        /* Memory is as it should be now: keep that, put back what the translated block made of it. */
+        for (unsigned i = 0; i < trial->n_notes; i++)
+                memcpy(trial->new + trial->notes[i].at, trial->notes[i].hva, trial->notes[i].size);
+        for (unsigned i = 0; i < trial->n_notes; i++)
+                memcpy(trial->notes[i].hva, check->kept + trial->notes[i].at, trial->notes[i].size);
+        go_back(in, plan, &check->got);
+        if (!what && memory_differs(trial, in->vcpu->memory, trial->new, report))
+                what = "memory";
+        return what;
+}
+
+/* What differs between the interpreter's outcome and the translated block's, NULL when nothing does. */
+static const char *compare(struct interp *in, struct check *check, const struct plan *plan, struct check_report *report)
+{
+        const char *what = moment_compare(&check->want, &check->got, plan->fpu);
+
+        if (!what)
+                return memory_differs(&check->trial, in->vcpu->memory, check->trial.new, report) ? "memory" : NULL;
+        /* A block that jumps to its own start may also have stopped there the first time. */
+        if (check->got.rip != check->want.rip || check->got.rip == check->before.rip || instruction_at(plan, check->got.rip) >= 0)
+                return compare_early(in, check, plan, report);
+        return what;
+}
+
+bool check_run(struct interp *in, const struct tblock *block, void (*run)(struct interp *in, const struct tblock *block))
+{
+        struct check *check = in->translate->check;
+        pthread_mutex_t *device_lock = in->vcpu->memory->mmio.lock;
+        struct check_report report = { .block = block, .before = &check->before, .want = &check->want, .got = &check->got };
+        struct plan *plan;
+        bool tried;
+
+        pthread_mutex_lock(device_lock);
+        do {
+                plan = plan_find(in, check, block);
+                tried = plan && try_plan(in, check, plan);
+                /* The interpreter forgot its code while it ran: again. */
+        } while (plan && plan->generation != in->code_generation);
+        run(in, block);
+        if (!tried) {
+                pthread_mutex_unlock(device_lock);
+                counter_inc(&in->vcpu->counters, COUNTER_CHECKS_SKIPPED);
+                return true;
+        }
+        moment_save(in, plan->fpu, &check->got);
+        report.what = compare(in, check, plan, &report);
+        pthread_mutex_unlock(device_lock);
+        counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_CHECKED);
+        if (!report.what)
+                return true;
+        report.code = plan->code;
+        check_report(&report);
+        err_set(&in->vcpu->error, ERR_INTERNAL, EILSEQ, "translated code at 0x%lx differs from the interpreter in %s", plan->rip, report.what);
+        return false;
+}
+
+/* ---- life ---- */
+
+int check_new(struct interp *in, struct check **ret, struct err **err)
+{
+        struct check *check;
+
+        if (in->vcpu->n_vcpus > 1)
+                return err_hint(err, err_set(err, ERR_UNSUPPORTED, ENOTSUP, "checking one engine against another wants a single CPU"),
+                                "with more, a difference may be another CPU's write: use --cpus 1");
+        check = aligned_alloc(_Alignof(struct check), sizeof(*check));
+        if (!check)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for checking");
+        memset(check, 0, sizeof(*check));
+        check->partial = block_alloc();
+        if (!check->partial) {
+                free(check);
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for checking");
+        }
+        *ret = check;
+        return 0;
+}
+
+struct check *check_free(struct check *check)
+{
+        if (check) {
+                for (unsigned i = 0; i < PLANS; i++) {
+                        if (check->plans[i])
+                                free(check->plans[i]->block);
+                        free(check->plans[i]);
+                }
+                free(check->partial);
+                free(check);
+        }
+        return NULL;
+}
