@@ -32,7 +32,7 @@
 /* ---- resources: linux.resources, parsed and checked ---- */
 
 enum cgroup_limit {
-#define CGROUP_LIMIT(id, section, key, smallest, largest) CGROUP_##id,
+#define CGROUP_LIMIT(id, section, key, smallest, largest, zero) CGROUP_##id,
 #include "box/cgroup/limits.def"
 #undef CGROUP_LIMIT
         CGROUP_LIMIT_COUNT
@@ -154,9 +154,11 @@ static inline void cgroup_freep(struct cgroup **cg)
 /* A directory for clone3's CLONE_INTO_CGROUP, or -1 where there is no v2 hierarchy. Stays the handle's. */
 int cgroup_clone_fd(const struct cgroup *cg);
 /* Moves the calling process, which must have one thread, into every hierarchy, or all but v2's when @cloned_into. Async-signal-safe:
- * only writes to files that cgroup_create or cgroup_load opened. 0 or -errno. With the systemd driver the unit's own
+ * only writes to files that are open already. 0 or -errno. With the systemd driver the unit's own
  * hierarchies are systemd's business (spec.pid). */
 int cgroup_enter(const struct cgroup *cg, bool cloned_into);
+/* Opens what cgroup_enter needs; cgroup_create has done so, after cgroup_load it is for who asks (exec). */
+int cgroup_prepare_enter(struct cgroup *cg, struct err **err);
 /* Moves another process @pid into every hierarchy, or all but v2's when @cloned_into. Slow. */
 int cgroup_join(struct cgroup *cg, pid_t pid, bool cloned_into, struct err **err);
 /* For exec --cgroup: @sub is "PATH" or "CONTROLLER[,CONTROLLER]:PATH", a group below the container's that exists. */

@@ -1,0 +1,135 @@
+/* Between the parts of cgroup: the host's hierarchies, and one container's groups in them. */
+#pragma once
+
+#include "base/cleanup.h"
+#include "box/cgroup/cgroup.h"
+
+/* ---- small files (files.c) ---- */
+
+/* Writes @value to @file below @dir, which must exist. -errno; *err names neither directory nor intent: callers wrap. */
+int cgroup_write(int dir, const char *file, const char *value, struct err **err);
+int cgroup_write_number(int dir, const char *file, s64 value, struct err **err);
+/* The text of @file without the last newline, at most a megabyte. Free with free(). */
+int cgroup_read(int dir, const char *file, char **ret, struct err **err);
+/* A number; "max" and "-1" are UINT64_MAX. */
+int cgroup_read_number(int dir, const char *file, u64 *ret, struct err **err);
+bool cgroup_has(int dir, const char *file);
+/* Iterates over lines: *pos starts at the text, is moved on; lines are cut out of the text. NULL at the end. */
+char *cgroup_next_line(char **pos);
+
+/* ---- hierarchies ---- */
+
+enum controller {
+#define CGROUP_CONTROLLER(id, name) CONTROLLER_##id,
+#include "box/cgroup/controllers.def"
+#undef CGROUP_CONTROLLER
+        CONTROLLER_COUNT
+};
+
+const char *controller_name(enum controller controller);
+/* CONTROLLER_COUNT: unknown. @len characters of @name count. */
+enum controller controller_find(const char *name, size_t len);
+
+/* cpu+cpuacct, blkio, ... of v1: up to 12 controllers, systemd's and others' named hierarchies, and v2. */
+#define HIERARCHIES_MAX 24
+
+struct hierarchy;
+
+/* What differs between the versions. All get a hierarchy whose dir is open. */
+struct hierarchy_ops {
+        /* Sets what @res says and this hierarchy's controllers can; marks it in @done (a bit for each CGROUP_LIMIT, and DONE_*). */
+        int (*apply)(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err);
+        /* These rules (and then the default ones) decide about devices from now on; what none of them allows is denied. */
+        int (*devices)(const struct hierarchy *h, const struct cgroup_device_rule *rules, size_t n, struct err **err);
+        /* Starts to freeze or thaw and waits. */
+        int (*freeze)(const struct hierarchy *h, bool freeze, struct err **err);
+        int (*is_frozen)(const struct hierarchy *h, bool *ret, struct err **err);
+        /* Adds what its controllers account to @stats (an object). */
+        int (*stats)(const struct hierarchy *h, json_t *stats, struct err **err);
+        int (*oom_watch)(const struct hierarchy *h, int *ret_fd, struct err **err);
+        int (*oom_count)(const struct hierarchy *h, u64 *ret, struct err **err);
+        const char *enter_file; /* takes "0" from a single-threaded process that moves itself */
+};
+
+extern const struct hierarchy_ops hierarchy_v1_ops, hierarchy_v2_ops;
+
+/* Bits of *done behind the limits. */
+enum { DONE_CPUS = CGROUP_LIMIT_COUNT, DONE_MEMS, DONE_IO_RATES, DONE_IO_WEIGHTS, DONE_HUGE, DONE_NET_PRIORITIES, DONE_RDMA, DONE_UNIFIED };
+
+/* One hierarchy of the host, and the container's group in it. */
+struct hierarchy {
+        const struct hierarchy_ops *ops;
+        struct cgroup_hierarchy face; /* strings are owned */
+        u32 controllers;              /* bit n: enum controller */
+        bool full;                    /* v2 without v1 beside it */
+        char *root;                   /* the group that is the mount's root: "/", except inside containers */
+        char *own;                    /* the caller's group, below the mount: "" or "/a/b" */
+        char *group;                  /* the container's, likewise */
+        unsigned n_made;              /* how many of the last components of group we made */
+        int dir;                      /* -1, or the group */
+        int enter;                    /* -1, or its enter_file */
+};
+
+static inline bool hierarchy_has(const struct hierarchy *h, enum controller controller)
+{
+        return h->controllers & BIT(controller);
+}
+
+struct cgroup {
+        struct hierarchy hierarchy[HIERARCHIES_MAX];
+        size_t n;
+        char *unit; /* systemd driver: "NAME.scope" */
+        bool user_unit; /* of the user's systemd */
+};
+
+/* ---- the host's layout (layout.c) ---- */
+
+/* What the host has, from the texts of /proc/self/mountinfo and /proc/self/cgroup. */
+int cgroup_layout_parse(const char *mountinfo, const char *self, struct cgroup **ret, struct err **err);
+int cgroup_layout(struct cgroup **ret, struct err **err);
+/* "a/../../b//c" -> "/b/c": a path that cannot leave its root. Refuses what cannot be a group's name. */
+int cgroup_path_clean(const char *path, char **ret, struct err **err);
+
+/* Closes and frees what @h owns. */
+void hierarchy_clear(struct hierarchy *h);
+
+/* ---- groups (create.c, group.c) ---- */
+
+/* cgroup_create on a given layout, which it takes over; the layout is freed on failure. */
+int cgroup_create_on(struct cgroup *layout, const struct cgroup_spec *spec, struct cgroup **ret, struct err **err);
+int hierarchy_open(struct hierarchy *h, struct err **err);
+/* The hierarchy that lists and kills processes, freezes them, or has a controller; NULL. */
+/* Where a host restricts devices at all: v1's controller, or else v2's. */
+int cgroup_set_devices(struct cgroup *cg, const struct cgroup_device_rule *rules, size_t n, struct err **err);
+struct hierarchy *cgroup_main(const struct cgroup *cg);
+struct hierarchy *cgroup_freezer(const struct cgroup *cg);
+struct hierarchy *cgroup_with(const struct cgroup *cg, enum controller controller);
+
+/* ---- removal (remove.c) ---- */
+
+/* Process ids of the group at @dir and all below it, appended. */
+struct pid_list {
+        pid_t *pid;
+        size_t n, cap;
+};
+int cgroup_collect_pids(int dir, struct pid_list *list, struct err **err);
+/* Removes the groups below @dir, deepest first. -EBUSY when something lives there. */
+int cgroup_remove_below(int dir, struct err **err);
+
+/* ---- devices ---- */
+
+#define DEVICE_RULES_MAX 1024
+
+/* The spec's default devices, which are always allowed (config-linux.md, "Default Devices"); they follow the container's rules. */
+extern const struct cgroup_device_rule cgroup_default_devices[];
+extern const size_t cgroup_n_default_devices;
+/* Loads and attaches an eBPF program to the v2 group at @dir, in place of what was attached there. */
+int cgroup_devices_bpf(int dir, const struct cgroup_device_rule *rules, size_t n, struct err **err);
+
+/* ---- systemd (systemd.c) ---- */
+
+/* The unit and its group below the hierarchies' roots, from SLICE:PREFIX:NAME. */
+int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char **ret_group, struct err **err);
+int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, bool user, struct err **err);
+int cgroup_systemd_update(const char *unit, bool user, const struct cgroup_resources *res, struct err **err);
+int cgroup_systemd_stop(const char *unit, bool user, struct err **err);
