@@ -264,6 +264,7 @@ enum {
         ENGINE_CAP_SMP = 4,
         ENGINE_CAP_DEBUG = 8,        /* honours vcpu.debug */
         ENGINE_CAP_FAST = 16,        /* runs guest kernel code at a useful speed here (set by probe) */
+        ENGINE_CAP_CHECK = 32,       /* honours vcpu.check */
 };
 
 struct cpu_engine {

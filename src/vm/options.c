@@ -147,6 +147,14 @@ static int parse_engine(struct vmm_options *o, const char *arg, struct err **err
         return 0;
 }
 
+static int parse_check(struct vmm_options *o, const char *arg, struct err **err)
+{
+        if (strcmp(arg, "interp") != 0)
+                return err_set(err, ERR_USAGE, EINVAL, "'%s' is no engine to check another against: interp is", arg);
+        o->vm.check = true;
+        return 0;
+}
+
 /* Takes ",bus=..." out of @spec, which the block layer parses on. */
 static int take_bus(char *spec, enum vm_disk_bus *ret, struct err **err)
 {

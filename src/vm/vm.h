@@ -40,6 +40,7 @@ struct vm_config {
         u64 memory;
         unsigned n_cpus;
         const char *engine;
+        bool check; /* the translator is compared with the interpreter, block by block */
         struct vm_disk_config disks[VM_DISKS_MAX];
         size_t n_disks;
         enum vm_net net;

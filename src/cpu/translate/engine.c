@@ -126,7 +126,7 @@ static void translate_state_changed(struct vcpu *vcpu)
 const struct cpu_engine translate_engine = {
         .name = "translate",
         .description = "binary translation of 64-bit code, the interpreter for the rest",
-        .caps = ENGINE_CAP_ALL_MODES | ENGINE_CAP_SMP | ENGINE_CAP_DEBUG,
+        .caps = ENGINE_CAP_ALL_MODES | ENGINE_CAP_SMP | ENGINE_CAP_DEBUG | ENGINE_CAP_CHECK,
         .probe = translate_probe,
         .machine_create = translate_machine_create,
         .machine_destroy = translate_machine_destroy,
