@@ -1,0 +1,155 @@
+#include "devices.h"
+
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "base/cleanup.h"
+#include "mount.h"
+#include "root.h"
+#include "sys.h"
+
+static const struct {
+        const char *name;
+        unsigned major, minor;
+} default_devices[] = {
+        { "null", 1, 3 }, { "zero", 1, 5 }, { "full", 1, 7 }, { "random", 1, 8 }, { "urandom", 1, 9 }, { "tty", 5, 0 },
+};
+
+static const struct {
+        const char *name, *target;
+} links[] = {
+        { "fd", "/proc/self/fd" }, { "stdin", "/proc/self/fd/0" }, { "stdout", "/proc/self/fd/1" }, { "stderr", "/proc/self/fd/2" }, { "core", "/proc/kcore" },
+};
+
+/* The host's device at @path bound onto a file: what a user namespace, which may not make devices, gets. */
+static int bind_device(int dir, const char *name, const char *path, struct err **err)
+{
+        const struct mount_options none = { 0 };
+        _cleanup_close_ int fd = mount_bind(path, &none, err), target = -1;
+        int r;
+
+        if (fd < 0)
+                return fd;
+        if (mknodat(dir, name, S_IFREG | 0666, 0) < 0 && errno != EEXIST)
+                return err_sys(err, errno, "making '%s'", path);
+        target = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        if (target < 0)
+                return err_sys(err, errno, "opening '%s' in the container's root", path);
+        r = mount_move(fd, target);
+        return r < 0 ? err_sys(err, -r, "mounting '%s'", path) : 0;
+}
+
+static int set_owner(int dir, const char *name, mode_t mode, u32 uid, u32 gid)
+{
+        /* Through the descriptor of what was made: the name may have been changed meanwhile. */
+        _cleanup_close_ int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        struct stat st;
+
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        if (S_ISLNK(st.st_mode))
+                return -ELOOP;
+        if ((st.st_uid != uid || st.st_gid != gid) && fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0)
+                return -errno;
+        if ((st.st_mode & 07777) != mode && fchmodat(dir, name, mode, 0) < 0)
+                return -errno;
+        return 0;
+}
+
+static int make_node(const struct launch *l, int dir, const char *name, const char *path, mode_t mode, dev_t dev, struct err **err)
+{
+        struct stat st;
+
+        if (l->in_user_namespace && !S_ISFIFO(mode))
+                return bind_device(dir, name, path, err);
+        if (mknodat(dir, name, mode, dev) == 0)
+                return 0;
+        if (errno == EPERM)
+                return bind_device(dir, name, path, err);
+        if (errno != EEXIST)
+                return err_sys(err, errno, "making device '%s'", path);
+        /* The image may have it already: then it must be the same. */
+        if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                return err_sys(err, errno, "looking at device '%s'", path);
+        if ((st.st_mode & S_IFMT) != (mode & S_IFMT) || (!S_ISFIFO(mode) && st.st_rdev != dev)) {
+                if (unlinkat(dir, name, 0) < 0 || mknodat(dir, name, mode, dev) < 0)
+                        return err_sys(err, errno, "making device '%s'", path);
+        }
+        return 0;
+}
+
+static int make_configured(const struct launch *l, const struct spec_device *d, struct err **err)
+{
+        const mode_t type = d->type == 'b' ? S_IFBLK : d->type == 'p' ? S_IFIFO : S_IFCHR;
+        const mode_t mode = d->file_mode ? *d->file_mode & 07777 : 0666;
+        const char *name;
+        _cleanup_close_ int dir = root_make_parent(l->root, d->path, &name, err);
+        int r;
+
+        if (dir < 0)
+                return dir;
+        r = make_node(l, dir, name, d->path, type | mode, makedev((unsigned)d->major, (unsigned)d->minor), err);
+        if (r < 0 || l->in_user_namespace)
+                return r;
+        r = set_owner(dir, name, mode, d->uid, d->gid);
+        return r < 0 ? err_sys(err, -r, "setting owner and mode of '%s'", d->path) : 0;
+}
+
+static bool is_configured(const struct launch *l, const char *name)
+{
+        for (size_t i = 0; i < l->spec->linux_.devices.n; i++) {
+                const char *path = l->spec->linux_.devices.item[i].path;
+
+                if (strncmp(path, "/dev/", 5) == 0 && strcmp(path + 5, name) == 0)
+                        return true;
+        }
+        return false;
+}
+
+static int make_defaults(const struct launch *l, int dev, struct err **err)
+{
+        char path[32];
+        int r;
+
+        for (size_t i = 0; i < ARRAY_SIZE(default_devices); i++) {
+                if (is_configured(l, default_devices[i].name))
+                        continue;
+                snprintf(path, sizeof(path), "/dev/%s", default_devices[i].name);
+                r = make_node(l, dev, default_devices[i].name, path, S_IFCHR | 0666, makedev(default_devices[i].major, default_devices[i].minor), err);
+                if (r < 0)
+                        return r;
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(links); i++)
+                if (symlinkat(links[i].target, dev, links[i].name) < 0 && errno != EEXIST)
+                        return err_sys(err, errno, "making /dev/%s", links[i].name);
+        /* The host's multiplexer would give terminals of the host's devpts. */
+        unlinkat(dev, "ptmx", 0);
+        if (symlinkat("pts/ptmx", dev, "ptmx") < 0 && errno != EEXIST)
+                return err_sys(err, errno, "making /dev/ptmx");
+        return 0;
+}
+
+/* A /dev bound from elsewhere is used as it is. */
+static bool dev_is_bound(const struct launch *l)
+{
+        for (size_t i = 0; i < l->n_mounts; i++)
+                if (l->mounts[i].options.flags & MOUNT_BIND && strcmp(l->mounts[i].target, "/dev") == 0)
+                        return true;
+        return false;
+}
+
+int devices_make(struct launch *l, struct err **err)
+{
+        _cleanup_close_ int dev = -1;
+        const mode_t mask = umask(0);
+        int r = 0;
+
+        if (!dev_is_bound(l)) {
+                dev = root_make_dir(l->root, "/dev", 0755, err);
+                r = dev < 0 ? dev : make_defaults(l, dev, err);
+        }
+        for (size_t i = 0; r == 0 && i < l->spec->linux_.devices.n; i++)
+                r = make_configured(l, &l->spec->linux_.devices.item[i], err);
+        umask(mask);
+        return r;
+}

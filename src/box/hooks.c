@@ -1,0 +1,94 @@
+#include "hooks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "sys.h"
+
+enum { CLOSE_RANGE_FROM = 3 };
+
+static void _noreturn_ become_hook(const struct spec_hook *hook, int in, const char *cwd)
+{
+        const char *no_args[] = { hook->path, NULL }, *no_env[] = { NULL };
+        sigset_t none;
+
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        for (int sig = 1; sig < 32; sig++)
+                signal(sig, SIG_DFL);
+        if (dup2(in, 0) < 0 || (cwd && chdir(cwd) < 0))
+                _exit(126);
+        syscall(SYS_close_range, CLOSE_RANGE_FROM, ~0U, 0);
+        execve(hook->path, (char *const *)(hook->args.n ? hook->args.item : no_args), (char *const *)(hook->env.n ? hook->env.item : no_env));
+        dprintf(2, "%s: %s\n", hook->path, strerror(errno));
+        _exit(127);
+}
+
+/* Waits until the process is dead, with SIGKILL when the time is over. Returns whether it was. */
+static bool wait_until(int pidfd, const struct spec_hook *hook)
+{
+        struct timespec start, now;
+        struct pollfd p = { .fd = pidfd, .events = POLLIN };
+        s64 left_ms = -1;
+
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        for (;;) {
+                if (hook->timeout) {
+                        clock_gettime(CLOCK_MONOTONIC, &now);
+                        left_ms = (s64)*hook->timeout * 1000 - ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000);
+                        if (left_ms <= 0)
+                                break;
+                }
+                if (poll(&p, 1, hook->timeout ? (int)MIN(left_ms, (s64)1000000) : -1) > 0)
+                        return false;
+        }
+        sys_pidfd_send_signal(pidfd, SIGKILL);
+        return true;
+}
+
+static int run(const struct spec_hook *hook, const char *state, const char *cwd, struct err **err)
+{
+        _cleanup_close_ int in = memfd_create("state", MFD_CLOEXEC), pidfd = -1;
+        int status = 0;
+        bool late;
+        pid_t pid;
+
+        if (in < 0 || pwrite(in, state, strlen(state), 0) < 0)
+                return err_sys(err, errno, "preparing hook '%s'", hook->path);
+        pid = sys_clone3(&(struct sys_clone_args){ .flags = CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&pidfd, .exit_signal = SIGCHLD });
+        if (pid < 0)
+                return err_sys(err, -pid, "starting hook '%s'", hook->path);
+        if (pid == 0)
+                become_hook(hook, in, cwd);
+        late = wait_until(pidfd, hook);
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+                ;
+        if (late)
+                return err_set(err, ERR_IO, ETIMEDOUT, "hook '%s' took longer than %d s", hook->path, *hook->timeout);
+        if (WIFSIGNALED(status))
+                return err_set(err, ERR_IO, EIO, "hook '%s' was killed by signal %d", hook->path, WTERMSIG(status));
+        if (WEXITSTATUS(status))
+                return err_set(err, ERR_IO, EIO, "hook '%s' failed: exit status %d", hook->path, WEXITSTATUS(status));
+        return 0;
+}
+
+int hooks_run(const struct spec *spec, enum spec_hook_point point, const char *state, const char *cwd, struct err **err)
+{
+        for (size_t i = 0; i < spec->hooks[point].n; i++) {
+                const int r = run(&spec->hooks[point].item[i], state, cwd, err);
+
+                if (r < 0)
+                        return err_wrap(err, r, "error running %s hook #%zu", spec_hook_name(point), i);
+        }
+        return 0;
+}

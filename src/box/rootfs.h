@@ -1,0 +1,16 @@
+/* The container's file system: mounts, /dev, masked paths, pivot_root. Runs in the container's process. */
+#pragma once
+
+#include "internal.h"
+
+/* Reads the options of every mount entry. In the runtime, before the clone. */
+int rootfs_plan(struct launch *l, struct err **err);
+/* Makes the detached bind mounts that the container's own user could not make: sources it may not reach and id-mapped mounts. In the
+ * runtime, before the clone, when there is a new user namespace. */
+int rootfs_prepare_sources(struct launch *l, struct err **err);
+/* Everything up to the point where hooks may run: the root mounted onto itself, all mounts, /dev. */
+int rootfs_mount(struct launch *l, struct err **err);
+/* pivot_root, masked and read-only paths, the read-only root. */
+int rootfs_finish(struct launch *l, struct err **err);
+/* /dev/console: the terminal's other end @fd. Before rootfs_finish. */
+int rootfs_mount_console(const struct launch *l, int fd, struct err **err);

@@ -1,0 +1,180 @@
+/* New namespaces come with the clone. Joined ones need care in two cases, both because setns acts on the caller: new namespaces
+ * must belong to a joined user namespace, and a joined pid namespace is only entered by children. Then a helper joins first and
+ * clones the process as its sibling (CLONE_PARENT), so that it is the runtime's child all the same. */
+#include "spawn.h"
+
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "base/cleanup.h"
+#include "sync.h"
+#include "sys.h"
+
+static const char *const namespace_names[] = {
+#define NAMESPACE(id, name, proc, flag) [NAMESPACE_##id] = name,
+        SPEC_NAMESPACES(NAMESPACE)
+#undef NAMESPACE
+};
+
+int spawn_open_namespaces(struct launch *l, struct err **err)
+{
+        for (int i = 0; i < NAMESPACE_COUNT; i++) {
+                const char *path = l->spec->namespace_path[i];
+
+                if (!path)
+                        continue;
+                l->namespace_fd[i] = open(path, O_RDONLY | O_CLOEXEC);
+                if (l->namespace_fd[i] < 0)
+                        return err_sys(err, errno, "opening the %s namespace '%s'", namespace_names[i], path);
+        }
+        return 0;
+}
+
+static void _noreturn_ child(struct launch *l, spawn_main *run, int sync)
+{
+        struct err *err = NULL;
+        const int r = run(l, sync, &err);
+
+        /* init_run may have changed over to the connection of `start`. */
+        sync_send_error(l->sync >= 0 ? l->sync : sync, r, err);
+        _exit(1);
+}
+
+static u64 clone_flags(const struct launch *l)
+{
+        /* The cgroup namespace's root is the group at the time it is made: later, from inside. The time namespace needs its offsets first. */
+        return l->spec->namespaces_new & ~(u32)(CLONE_NEWCGROUP | CLONE_NEWTIME);
+}
+
+/* For a configuration that joins a user or pid namespace by its path. */
+static int enter_by_path(struct launch *l, struct err **err)
+{
+        if (l->cgroup) {
+                const int r = cgroup_enter(l->cgroup, false);
+
+                if (r < 0)
+                        return err_sys(err, -r, "entering the container's control groups");
+                l->entered_cgroup = true;
+        }
+        if (l->namespace_fd[NAMESPACE_USER] >= 0) {
+                if (setns(l->namespace_fd[NAMESPACE_USER], CLONE_NEWUSER) < 0)
+                        return err_sys(err, errno, "joining the user namespace");
+                if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
+                        return err_sys(err, errno, "becoming root of the user namespace");
+        }
+        if (l->namespace_fd[NAMESPACE_PID] >= 0 && setns(l->namespace_fd[NAMESPACE_PID], CLONE_NEWPID) < 0)
+                return err_sys(err, errno, "joining the pid namespace");
+        return 0;
+}
+
+/* In the helper: joins, clones the sibling, tells its number. */
+static int join_and_clone(struct launch *l, spawn_step *enter, spawn_main *run, const int pair[2], struct err **err)
+{
+        struct sys_clone_args args = { .flags = (l->exec ? 0 : clone_flags(l)) | CLONE_PARENT };
+        pid_t pid;
+        int r;
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        r = enter(l, err);
+        if (r < 0)
+                return r;
+        pid = sys_clone3(&args);
+        if (pid < 0)
+                return err_sys(err, -pid, "cloning the container's process");
+        if (pid == 0)
+                child(l, run, pair[1]);
+        return sync_send(pair[1], SYNC_PID, pid, -1);
+}
+
+static int spawn_by_helper(struct launch *l, spawn_step *enter, spawn_main *run, const int pair[2], struct spawned *s, struct err **err)
+{
+        const pid_t helper = sys_clone3(&(struct sys_clone_args){ .exit_signal = SIGCHLD });
+        int r;
+
+        if (helper < 0)
+                return err_sys(err, -helper, "cloning a helper");
+        if (helper == 0) {
+                struct err *e = NULL;
+
+                close(pair[0]);
+                r = join_and_clone(l, enter, run, pair, &e);
+                if (r < 0)
+                        sync_send_error(pair[1], r, e);
+                _exit(0);
+        }
+        while (waitpid(helper, NULL, 0) < 0 && errno == EINTR)
+                ;
+        r = sync_expect(pair[0], SYNC_PID, &s->pid, NULL, err);
+        if (r < 0)
+                return r;
+        s->pidfd = sys_pidfd_open(s->pid);
+        return s->pidfd < 0 ? err_sys(err, -s->pidfd, "watching the container's process") : 0;
+}
+
+static int spawn_directly(struct launch *l, spawn_main *run, const int pair[2], struct spawned *s, struct err **err)
+{
+        struct sys_clone_args args = { .flags = clone_flags(l) | CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&s->pidfd, .exit_signal = SIGCHLD };
+        const int group = l->cgroup ? cgroup_clone_fd(l->cgroup) : -1;
+
+        if (group >= 0) {
+                args.flags |= SYS_CLONE_INTO_CGROUP;
+                args.cgroup = (u64)group;
+        }
+        l->cloned_into_cgroup = group >= 0;
+        s->pid = sys_clone3(&args);
+        if (s->pid < 0 && group >= 0) {
+                /* Refused where the group's delegation does not reach; entering by its file may still work. */
+                args.flags &= ~SYS_CLONE_INTO_CGROUP;
+                args.cgroup = 0;
+                l->cloned_into_cgroup = false;
+                s->pid = sys_clone3(&args);
+        }
+        if (s->pid < 0)
+                return err_sys(err, -s->pid, "cloning the container's process with its namespaces");
+        if (s->pid == 0) {
+                close(pair[0]);
+                child(l, run, pair[1]);
+        }
+        return 0;
+}
+
+static int spawn_with(struct launch *l, spawn_step *enter, spawn_main *run, struct spawned *ret, struct err **err)
+{
+        struct spawned s = { .pid = -1, .pidfd = -1, .sync = -1 };
+        int pair[2], r;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return err_sys(err, errno, "making a pair of sockets");
+        /* Out of the way of the descriptors that the payload keeps. */
+        for (int i = 0; i < 2 && l->stdio->preserve_fds; i++) {
+                const int high = fcntl(pair[i], F_DUPFD_CLOEXEC, (int)(3 + l->stdio->preserve_fds));
+
+                close(pair[i]);
+                pair[i] = high;
+        }
+        l->sync = -1;
+        r = enter ? spawn_by_helper(l, enter, run, pair, &s, err) : spawn_directly(l, run, pair, &s, err);
+        close(pair[1]);
+        if (r < 0) {
+                close(pair[0]);
+                closep(&s.pidfd);
+                return r;
+        }
+        s.sync = pair[0];
+        *ret = s;
+        return 0;
+}
+
+int spawn(struct launch *l, spawn_main *run, struct spawned *ret, struct err **err)
+{
+        const bool by_path = l->namespace_fd[NAMESPACE_USER] >= 0 || l->namespace_fd[NAMESPACE_PID] >= 0;
+
+        return spawn_with(l, by_path ? enter_by_path : NULL, run, ret, err);
+}
+
+int spawn_joined(struct launch *l, spawn_step *enter, spawn_main *run, struct spawned *ret, struct err **err)
+{
+        return spawn_with(l, enter, run, ret, err);
+}

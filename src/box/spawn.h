@@ -1,0 +1,21 @@
+/* Making the process that becomes a container's, with its namespaces, in one clone3 where the kernel can do that. */
+#pragma once
+
+#include "internal.h"
+
+struct spawned {
+        pid_t pid;
+        int pidfd;
+        int sync; /* the runtime's end */
+};
+
+/* A step of a new process; what it returns below 0 is told to the runtime and ends the process. */
+typedef int spawn_step(struct launch *l, struct err **err);
+typedef int spawn_main(struct launch *l, int sync, struct err **err);
+
+/* Opens the namespaces to join by path. */
+int spawn_open_namespaces(struct launch *l, struct err **err);
+/* The new process, in the namespaces of the configuration, runs @run with its end of sync.h. */
+int spawn(struct launch *l, spawn_main *run, struct spawned *ret, struct err **err);
+/* A helper runs @enter, which joins namespaces, and then makes the new process there. */
+int spawn_joined(struct launch *l, spawn_step *enter, spawn_main *run, struct spawned *ret, struct err **err);

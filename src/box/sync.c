@@ -1,0 +1,121 @@
+#include "sync.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+enum { TEXT_MAX = 2048 };
+
+/* handover.c writes one of these too, without the text. */
+struct message {
+        u32 type;
+        s32 value; /* errno of an error */
+        u32 id;    /* enum err_id */
+        char text[TEXT_MAX];
+};
+
+#define HEAD_SIZE offsetof(struct message, text)
+
+static int send_message(int sock, const struct message *m, size_t size, int fd)
+{
+        union {
+                char buf[CMSG_SPACE(sizeof(int))];
+                struct cmsghdr align;
+        } control = { 0 };
+        struct iovec iov = { (void *)m, size };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+        if (fd >= 0) {
+                struct cmsghdr *c;
+
+                msg.msg_control = control.buf;
+                msg.msg_controllen = sizeof(control.buf);
+                c = CMSG_FIRSTHDR(&msg);
+                c->cmsg_level = SOL_SOCKET;
+                c->cmsg_type = SCM_RIGHTS;
+                c->cmsg_len = CMSG_LEN(sizeof(int));
+                memcpy(CMSG_DATA(c), &fd, sizeof(int));
+        }
+        return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int sync_send(int sock, enum sync_type type, int value, int fd)
+{
+        const struct message m = { .type = type, .value = value };
+
+        return send_message(sock, &m, HEAD_SIZE, fd);
+}
+
+void sync_send_error(int sock, int errnum, const struct err *err)
+{
+        struct message m = { .type = SYNC_ERROR, .value = errnum < 0 ? -errnum : errnum, .id = err_get_id(err) };
+        const char *text = err_message(err);
+        const size_t n = MIN(strlen(text), (size_t)TEXT_MAX - 1);
+
+        memcpy(m.text, text, n);
+        send_message(sock, &m, HEAD_SIZE + n + 1, -1);
+}
+
+static int take_fd(struct msghdr *msg)
+{
+        int fd = -1;
+
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c))
+                if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+                        memcpy(&fd, CMSG_DATA(c), sizeof(int));
+        return fd;
+}
+
+int sync_receive(int sock, int *ret_value, int *ret_fd, struct err **err)
+{
+        union {
+                char buf[CMSG_SPACE(sizeof(int))];
+                struct cmsghdr align;
+        } control = { 0 };
+        struct message m = { 0 };
+        struct iovec iov = { &m, sizeof(m) - 1 };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf) };
+        _cleanup_close_ int fd = -1;
+        ssize_t n;
+
+        do
+                n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+        while (n < 0 && errno == EINTR);
+        if (n < 0 && errno != ECONNRESET)
+                return err_sys(err, errno, "hearing from the container's process");
+        if (n <= 0)
+                return SYNC_END;
+        fd = take_fd(&msg);
+        if ((size_t)n < HEAD_SIZE)
+                return err_set(err, ERR_INTERNAL, EPROTO, "a message of the container's process is damaged");
+        if (m.type == SYNC_ERROR) {
+                const int errnum = m.value > 0 && m.value < 4096 ? m.value : EIO;
+
+                m.text[sizeof(m.text) - 1] = 0;
+                return err_set(err, m.id < ERR_ID_COUNT ? (enum err_id)m.id : ERR_INTERNAL, errnum, "%s", m.text);
+        }
+        if (m.type == SYNC_EXEC_FAILED)
+                return err_sys(err, m.value > 0 && m.value < 4096 ? m.value : EIO, "starting the container's program");
+        if (ret_value)
+                *ret_value = m.value;
+        if (ret_fd)
+                *ret_fd = TAKE_FD(fd);
+        return (int)m.type;
+}
+
+int sync_expect(int sock, enum sync_type wanted, int *ret_value, int *ret_fd, struct err **err)
+{
+        const int type = sync_receive(sock, ret_value, ret_fd, err);
+
+        if (type < 0)
+                return type;
+        if (type == SYNC_END)
+                return err_set(err, ERR_IO, ECONNRESET, "the other process of the runtime went away");
+        if (type != (int)wanted)
+                return err_set(err, ERR_INTERNAL, EPROTO, "message %d came where %d was due", type, (int)wanted);
+        return 0;
+}
