@@ -190,7 +190,7 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
         if (g->kind == KIND_FLAG_BIT) {
                 const bool ac = g->z.mnemonic == ZYDIS_MNEMONIC_STAC || g->z.mnemonic == ZYDIS_MNEMONIC_CLAC;
 
-                if (g->z.mnemonic != ZYDIS_MNEMONIC_CLD && (req->mode & MODE_USER || (ac && !(req->mode & MODE_SMAP))))
+                if (g->z.mnemonic != ZYDIS_MNEMONIC_CLD && g->z.mnemonic != ZYDIS_MNEMONIC_STD && (req->mode & MODE_USER || (ac && !(req->mode & MODE_SMAP))))
                         leave_to_interp(g, INTERP_REASON_SYSTEM);
         } else if (g->z.meta.category == ZYDIS_CATEGORY_STRINGOP) {
                 g->kind = KIND_STRING;
@@ -199,7 +199,7 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
                         leave_to_interp(g, INTERP_REASON_STRING);
         } else if (g->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP) {
                 leave_to_interp(g, INTERP_REASON_SYSTEM);
-        } else if (g->kind == KIND_FORM) {
+        } else if (g->kind == KIND_FORM || g->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 || g->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX) {
                 leave_to_interp(g, INTERP_REASON_FORM);
         } else if (g->kind == KIND_PUSHFQ) {
                 if (g->z.operand_width != 64)
@@ -217,6 +217,33 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
         } else if (g->kind == KIND_PLAIN && (!operands_fine || g->mem_size > 64 || (g->mem && !g->mem_size) ||
                                              (g->mem && !(g->z.attributes & ZYDIS_ATTRIB_HAS_MODRM)))) {
                 leave_to_interp(g, INTERP_REASON_FORM);
+        }
+}
+
+/* Memory operands that must be aligned to their size. SDM 1, 14.9: table 14-22; the rest of SSE's 16-byte operands. */
+static bool must_be_aligned(const struct insn *g)
+{
+        switch (g->z.mnemonic) {
+        case ZYDIS_MNEMONIC_CMPXCHG16B:
+        case ZYDIS_MNEMONIC_VMOVAPS:
+        case ZYDIS_MNEMONIC_VMOVAPD:
+        case ZYDIS_MNEMONIC_VMOVDQA:
+        case ZYDIS_MNEMONIC_VMOVNTPS:
+        case ZYDIS_MNEMONIC_VMOVNTPD:
+        case ZYDIS_MNEMONIC_VMOVNTDQ:
+        case ZYDIS_MNEMONIC_VMOVNTDQA:
+                return true;
+        case ZYDIS_MNEMONIC_MOVUPS:
+        case ZYDIS_MNEMONIC_MOVUPD:
+        case ZYDIS_MNEMONIC_MOVDQU:
+        case ZYDIS_MNEMONIC_LDDQU:
+        case ZYDIS_MNEMONIC_PCMPESTRI:
+        case ZYDIS_MNEMONIC_PCMPESTRM:
+        case ZYDIS_MNEMONIC_PCMPISTRI:
+        case ZYDIS_MNEMONIC_PCMPISTRM:
+                return false;
+        default:
+                return g->vector && g->mem_size == 16 && g->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
         }
 }
 
@@ -241,6 +268,7 @@ bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decod
                 judge(req, g, operands_fine);
         }
         note_flags(g);
+        g->aligned = g->mem && must_be_aligned(g);
         if (g->kind == KIND_JCC) /* the opcode's low four bits: 70+cc, 0F 80+cc */
                 g->cc = g->z.opcode & 15;
         return true;

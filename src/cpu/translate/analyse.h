@@ -38,8 +38,11 @@ struct insn {
         u8 cc;             /* condition code of a KIND_JCC */
         u8 element;        /* KIND_STRING: bytes */
         u16 mem_size;      /* bytes */
+        s16 operand_access; /* of the memory operand, in struct windows; -1: none or nothing known of it */
+        s16 stack_access;   /* of a push or pop, likewise */
         bool mem_writes;
         bool mem_reads;
+        bool aligned;      /* the memory operand must be aligned to its size, which is looked at before anything else of it */
         bool high_byte;    /* AH, BH, CH or DH takes part */
         bool vector;       /* XMM or YMM registers take part */
         bool needs_flags;  /* reads arithmetic flags, or leaves some as they were */

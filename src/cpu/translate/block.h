@@ -2,6 +2,7 @@
 #pragma once
 
 #include "reencode.h"
+#include "window.h"
 
 #define COLDS_MAX 512
 
@@ -15,7 +16,9 @@ struct cold {
         u8 size;
         bool save_flags;   /* flags are in EFLAGS only when it is reached */
         bool user_table;   /* TEXIT_MISS: which table was probed */
+        u16 span;          /* TEXIT_MISS of a window: bytes that must lie in one page, else the block is left for an unshared one; 0: none */
         s32 target;        /* COLD_FAR: relative to the block's page */
+        bool complete;     /* TEXIT_LOOKUP: all but the jump has happened */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
 
@@ -23,6 +26,9 @@ struct block_emitter {
         const struct translate_request *req;
         struct translation *out;
         struct emitter e;
+        struct insn *insns;   /* of the block */
+        unsigned n_insns;
+        struct windows windows;
         struct cold colds[COLDS_MAX];
         unsigned n_colds;
         bool user;            /* user-mode block: position-independent */
@@ -34,6 +40,8 @@ struct block_emitter {
         u16 next_off;         /* of the one after it */
         u16 insn_resume;      /* code offset where its first memory access began (flags in the image) */
         bool insn_has_resume;
+        bool scratch2_busy;   /* it holds something of this instruction: no window may be opened in it */
+        u8 align_mask;        /* of the access being emitted: bits of the address that must be clear */
         bool vectors_checked; /* in->vectors_live is known to be true from here on */
         const char *why;      /* note for the dump */
         u8 class;
@@ -65,15 +73,25 @@ static inline void flags_written(struct block_emitter *b)
 }
 
 /* ---- memory (emit_memory.c) ---- */
-/* scratch 0 = linear address of @g's operand. Destroys scratch 1; flags must be saved. False: not possible. */
-bool memory_address(struct block_emitter *b, const struct insn *g);
+/* The host address of @g's operand, valid until the next memory_*: by way of an open window or of scratch 0. Destroys scratch 0 and 1; flags are
+ * in the image afterwards unless a window served. False: not possible. */
+bool memory_operand(struct block_emitter *b, const struct insn *g, enum mmu_access access, struct hmem *ret);
+/* The same for the eight bytes @disp from guest rsp: what @g pushes or pops. */
+void memory_stack(struct block_emitter *b, const struct insn *g, s32 disp, enum mmu_access access, struct hmem *ret);
+/* Would memory_stack for @g use an open window? */
+bool memory_stack_open(const struct block_emitter *b, const struct insn *g);
+/* scratch 0 = host address of @size bytes @disp from the guest address in host register @host. */
+void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access access, unsigned size);
+/* scratch 0 = linear address of @g's operand; flags must be saved. */
+bool memory_address(struct block_emitter *b, const struct insn *g, s32 by);
 /* scratch 0 = guest linear address on entry, host address on return, scratch 1 destroyed. */
 void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size);
-/* Address and probe of @disp bytes from the guest address in host register @host. */
-void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access access, unsigned size);
-static inline void memory_stack(struct block_emitter *b, s32 disp, enum mmu_access access, unsigned size)
+/* Scratch 2 is wanted for something else until the end of the instruction: what window it holds is no more. */
+static inline unsigned scratch2_take(struct block_emitter *b)
 {
-        memory_at(b, HOST_GUEST_RSP, disp, access, size);
+        b->windows.open[0].symbol = 0;
+        b->scratch2_busy = true;
+        return SCRATCH2;
 }
 /* dst = guest address @offset bytes from the page's start. */
 void emit_guest_address(struct block_emitter *b, unsigned dst, s64 offset);

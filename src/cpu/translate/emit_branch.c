@@ -3,6 +3,7 @@
 #include "block.h"
 
 #define CC_NE 5
+#define CC_A 7
 #define JUMP_INDEX_ROTATE 60 /* left by 4: a slot has 16 bytes */
 #define JUMP_INDEX_MASK ((u32)(TLB_JUMPS - 1) << 4)
 _Static_assert(sizeof(struct tlb_jump) == 16, "the probe rotates by 4");
@@ -36,33 +37,72 @@ static void set_link(struct block_emitter *b, unsigned i, unsigned patch_off)
         b->out->links[i].entry_b = b->image_valid;
 }
 
-/* scratch 0 = target rip, flags in the image, the instruction complete otherwise: to the block that the jump cache names. */
-static void jump_probe(struct block_emitter *b)
+/* scratch 1 = byte offset of the jump-cache slot for @target. */
+static void jump_index(struct block_emitter *b, unsigned target)
 {
         struct emitter *e = &b->e;
-        const s32 jumps = b->user ? (s32)offsetof(struct tlb_table, jumps) : CTX(tlb.kernel.jumps);
-        struct hmem slot = { .base = b->user ? SCRATCH1 : RSP, .index = b->user ? REG_NONE : SCRATCH1, .gs = b->user };
 
-        block_record(b, RECORD_JUMP, 0, 0);
-        flags_destroyed(b);
-        if (b->ac) {
-                block_cold(b, emit_jmp_later(e), TEXIT_LOOKUP);
-                return;
-        }
-        emit_rorx(e, SCRATCH1, SCRATCH0, JUMP_INDEX_ROTATE);
+        emit_rorx(e, SCRATCH1, target, JUMP_INDEX_ROTATE);
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
         emit_u32(e, JUMP_INDEX_MASK);
-        slot.disp = jumps + (s32)offsetof(struct tlb_jump, rip);
-        emit_op_mem(e, 0x3b, true, SCRATCH0, slot);
-        block_cold(b, emit_jcc_later(e, CC_NE), TEXIT_LOOKUP);
+        flags_destroyed(b);
+}
+
+/* A member of the slot that scratch 1 indexes. */
+static struct hmem jump_slot_member(const struct block_emitter *b, size_t member)
+{
+        if (b->user)
+                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = true,
+                                      .disp = (s32)(offsetof(struct tlb_table, jumps) + member) };
+        return (struct hmem){ .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.jumps) + (s32)member };
+}
+
+/* Leaves for an unknown target in scratch 0. @rsp_by: what the instruction adds to guest rsp. */
+static void jump_cold(struct block_emitter *b, unsigned patch_off, bool complete, u16 rsp_by)
+{
+        struct cold *cold = block_cold(b, patch_off, TEXIT_LOOKUP);
+
+        if (cold) {
+                cold->complete = complete;
+                cold->arg = !complete;
+                cold->resume_off = rsp_by;
+        }
+}
+
+/* scratch 0 = target, scratch 1 = its slot, the instruction complete but for the jump. Destroys scratch 2. */
+static void jump_by_slot(struct block_emitter *b)
+{
+        struct emitter *e = &b->e;
+
         if (b->user) {
                 emit_mov_rr(e, SCRATCH2, SCRATCH0);
                 emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xe6 }, 3); /* and r14, simm32 */
                 emit_u32(e, (u32)PAGE_MASK);
                 emit_store(e, hmem_ctx(CTX(page_va)), SCRATCH2);
         }
-        slot.disp = jumps + (s32)offsetof(struct tlb_jump, code);
-        emit_op_mem(e, 0xff, false, 4, slot); /* jmp [slot] */
+        emit_op_mem(e, 0xff, false, 4, jump_slot_member(b, offsetof(struct tlb_jump, code))); /* jmp [slot] */
+}
+
+/* To the block that the jump cache names for scratch 0; flags are in the image. @complete: the instruction has done all else. Otherwise
+ * nothing has been committed, because a non-canonical target faults at the instruction, and @rsp_by is still to be added to guest rsp. */
+static void jump_probe(struct block_emitter *b, bool complete, u16 rsp_by)
+{
+        struct emitter *e = &b->e;
+
+        if (complete)
+                block_record(b, RECORD_JUMP, 0, 0);
+        if (b->ac) {
+                jump_cold(b, emit_jmp_later(e), complete, rsp_by);
+                return;
+        }
+        jump_index(b, SCRATCH0);
+        emit_op_mem(e, 0x3b, true, SCRATCH0, jump_slot_member(b, offsetof(struct tlb_jump, rip)));
+        jump_cold(b, emit_jcc_later(e, CC_NE), complete, rsp_by);
+        if (rsp_by)
+                emit_lea(e, HOST_GUEST_RSP, hmem_base(HOST_GUEST_RSP, rsp_by));
+        if (!complete)
+                block_record(b, RECORD_JUMP, 0, 0);
+        jump_by_slot(b);
 }
 
 void emit_goto(struct block_emitter *b, s32 target, bool complete)
@@ -73,7 +113,7 @@ void emit_goto(struct block_emitter *b, s32 target, bool complete)
         if (is_far(b, target)) {
                 flags_save(b);
                 emit_guest_address(b, SCRATCH0, target);
-                jump_probe(b);
+                jump_probe(b, true, 0);
                 return;
         }
         i = block_link(b, target);
@@ -135,25 +175,22 @@ bool emit_jrcxz(struct block_emitter *b, const struct insn *g)
 
 /* ---- calls, returns, indirect jumps ---- */
 
-/* scratch 2 (or scratch 0 for a jump) = target of an indirect branch. */
+/* @scratch = target of an indirect branch. */
 static bool indirect_target(struct block_emitter *b, const struct insn *g, unsigned scratch)
 {
         struct emitter *e = &b->e;
+        struct hmem from;
+        unsigned host;
 
-        flags_save(b);
-        b->insn_resume = (u16)emit_off(e);
-        b->insn_has_resume = true;
         if (g->mem) {
-                if (g->mem_size != 8 || !memory_address(b, g))
+                if (g->mem_size != 8 || !memory_operand(b, g, MMU_READ, &from))
                         return false;
-                memory_probe(b, MMU_READ, 8);
-                emit_load(e, scratch, hmem_base(SCRATCH0, 0));
-        } else {
-                const unsigned host = reg_fetch(b, insn_gpr(g->ops[0].reg.value), scratch);
-
-                if (host != scratch)
-                        emit_mov_rr(e, scratch, host);
+                emit_load(e, scratch, from);
+                return true;
         }
+        host = reg_fetch(b, insn_gpr(g->ops[0].reg.value), scratch);
+        if (host != scratch)
+                emit_mov_rr(e, scratch, host);
         return true;
 }
 
@@ -165,54 +202,84 @@ bool emit_jmp_insn(struct block_emitter *b, const struct insn *g)
                 emit_goto(b, branch_target(b, g), false);
                 return true;
         }
+        flags_save(b);
         if (!indirect_target(b, g, SCRATCH0))
                 return false;
-        jump_probe(b);
+        jump_probe(b, false, 0);
         return true;
 }
 
-/* Stores the address of the next instruction at [scratch 0]. */
-static void store_return_address(struct block_emitter *b)
+/* Stores the address of the next instruction. Destroys scratch 1. */
+static void store_return_address(struct block_emitter *b, struct hmem to)
 {
         struct emitter *e = &b->e;
         const s64 offset = (s64)(b->req->rip & (PAGE_SIZE - 1)) + b->next_off;
         const u64 address = (b->req->rip & PAGE_MASK) + (u64)offset;
 
         if (!b->user && (u64)(s64)(s32)address == address) {
-                emit_bytes(e, (const u8[]){ 0x49, 0xc7, 0x02 }, 3); /* mov qword [r10], simm32 */
+                emit_op_mem(e, 0xc7, true, 0, to);
                 emit_u32(e, (u32)address);
                 return;
         }
         emit_guest_address(b, SCRATCH1, offset);
-        emit_store(e, hmem_base(SCRATCH0, 0), SCRATCH1);
+        emit_store(e, to, SCRATCH1);
+}
+
+/* A call whose target only the jump cache knows: it is looked up before anything is stored, since a non-canonical one faults first. */
+static bool call_indirect(struct block_emitter *b, const struct insn *g)
+{
+        struct emitter *e = &b->e;
+        struct cold *unknown;
+        struct hmem to;
+
+        flags_save(b);
+        b->insn_resume = (u16)emit_off(e);
+        b->insn_has_resume = true;
+        if (!indirect_target(b, g, SCRATCH2))
+                return false;
+        scratch2_take(b);
+        if (b->ac)
+                return false;
+        jump_index(b, SCRATCH2);
+        emit_op_mem(e, 0x3b, true, SCRATCH2, jump_slot_member(b, offsetof(struct tlb_jump, rip)));
+        unknown = block_cold(b, emit_jcc_later(e, CC_NE), TEXIT_INTERP);
+        if (unknown)
+                unknown->arg = INTERP_REASON_TARGET;
+        memory_stack(b, g, -8, MMU_WRITE, &to);
+        store_return_address(b, to);
+        emit_mov_rr(e, SCRATCH0, SCRATCH2);
+        emit_lea(e, HOST_GUEST_RSP, hmem_base(HOST_GUEST_RSP, -8));
+        block_record(b, RECORD_JUMP, 0, 0);
+        jump_index(b, SCRATCH0);
+        jump_by_slot(b);
+        return true;
 }
 
 bool emit_call(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
-        const bool direct = g->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
         const struct hmem pushed = hmem_base(HOST_GUEST_RSP, -8);
+        struct hmem to;
+        s32 target;
 
         b->class = INSN_INLINE;
         b->why = "branch";
-        if (direct)
+        if (g->ops[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+                return call_indirect(b, g);
+        target = branch_target(b, g);
+        if (is_far(b, target))
                 flags_save(b);
-        else if (!indirect_target(b, g, SCRATCH2))
-                return false;
-        memory_stack(b, -8, MMU_WRITE, 8);
-        store_return_address(b);
-        if (direct && !is_far(b, branch_target(b, g))) {
+        memory_stack(b, g, -8, MMU_WRITE, &to);
+        store_return_address(b, to);
+        if (!is_far(b, target)) {
                 emit_lea(e, HOST_GUEST_RSP, pushed);
-                emit_goto(b, branch_target(b, g), true);
+                emit_goto(b, target, true);
                 return true;
         }
         /* The target is in its place before the commit, so that there is always a record that says where to go on. */
-        if (direct)
-                emit_guest_address(b, SCRATCH0, branch_target(b, g));
-        else
-                emit_mov_rr(e, SCRATCH0, SCRATCH2);
+        emit_guest_address(b, SCRATCH0, target);
         emit_lea(e, HOST_GUEST_RSP, pushed);
-        jump_probe(b);
+        jump_probe(b, true, 0);
         return true;
 }
 
@@ -220,14 +287,16 @@ bool emit_ret(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
         const u64 release = g->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? g->ops[0].imm.value.u & 0xffff : 0;
+        struct hmem from;
 
         b->class = INSN_INLINE;
         b->why = "branch";
+        if (release > 0xffff - 8)
+                return false;
         flags_save(b);
-        memory_stack(b, 0, MMU_READ, 8);
-        emit_load(e, SCRATCH0, hmem_base(SCRATCH0, 0));
-        emit_lea(e, HOST_GUEST_RSP, hmem_base(HOST_GUEST_RSP, 8 + (s32)release));
-        jump_probe(b);
+        memory_stack(b, g, 0, MMU_READ, &from);
+        emit_load(e, SCRATCH0, from);
+        jump_probe(b, false, (u16)(8 + release));
         return true;
 }
 
@@ -258,6 +327,22 @@ void emit_site(struct block_emitter *b, const struct site *site)
         emit_bytes(e, &s, sizeof(s));
 }
 
+/* A window that would cross a page, scratch 0 its start: on with an unshared block at the same instruction. */
+static void emit_crossing(struct block_emitter *b, const struct cold *c)
+{
+        struct emitter *e = &b->e;
+        const unsigned i = block_link(b, (s32)(b->req->rip & (PAGE_SIZE - 1)) + c->guest_off);
+
+        b->out->links[i].unshared = true;
+        emit_op_reg(e, 0x89, false, SCRATCH0, SCRATCH1); /* mov r11d, r10d */
+        emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
+        emit_u32(e, PAGE_SIZE - 1);
+        emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xfb }, 3); /* cmp r11d, imm32 */
+        emit_u32(e, (u32)(PAGE_SIZE - c->span));
+        align_patch(b, 2);
+        set_link(b, i, emit_jcc_later(e, CC_A));
+}
+
 static void emit_cold(struct block_emitter *b, const struct cold *c)
 {
         struct emitter *e = &b->e;
@@ -269,7 +354,7 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
         b->guest_off = c->guest_off;
         b->eflags_valid = c->save_flags;
         b->image_valid = !c->save_flags;
-        block_record(b, c->kind == TEXIT_LOOKUP ? RECORD_JUMP : RECORD_RESTART, c->guest_off, 0);
+        block_record(b, c->kind == TEXIT_LOOKUP && c->complete ? RECORD_JUMP : RECORD_RESTART, c->guest_off, 0);
         if (c->kind == COLD_FAR) {
                 emit_goto(b, c->target, false);
                 return;
@@ -280,6 +365,8 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
                 const struct hmem kernel = { .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + member };
 
                 emit_op_mem(e, 0x03, true, SCRATCH0, c->user_table ? user : kernel); /* what the probe subtracted */
+                if (c->span)
+                        emit_crossing(b, c);
         }
         emit_site(b, &site);
 }

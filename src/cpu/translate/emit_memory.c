@@ -26,14 +26,14 @@ void emit_guest_address(struct block_emitter *b, unsigned dst, s64 offset)
         }
 }
 
-/* scratch 0 = base + index * scale + disp without a segment. */
-static bool operand_offset(struct block_emitter *b, const struct insn *g, bool narrow)
+/* scratch 0 = base + index * scale + disp + by without a segment. */
+static bool operand_offset(struct block_emitter *b, const struct insn *g, bool narrow, s32 by)
 {
         const ZydisDecodedOperandMem *m = &g->mem->mem;
-        struct hmem h = { .base = REG_NONE, .index = REG_NONE, .disp = (s32)g->disp };
+        struct hmem h = { .base = REG_NONE, .index = REG_NONE, .disp = (s32)g->disp + by };
 
         if (m->base == ZYDIS_REGISTER_RIP) {
-                const s64 at = (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s64)g->disp;
+                const s64 at = (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s64)g->disp + by;
 
                 if (at != (s32)at || narrow)
                         return false;
@@ -57,13 +57,18 @@ static bool operand_offset(struct block_emitter *b, const struct insn *g, bool n
         return true;
 }
 
-bool memory_address(struct block_emitter *b, const struct insn *g)
+static void resume_here(struct block_emitter *b)
+{
+        b->insn_resume = b->insn_has_resume ? b->insn_resume : (u16)emit_off(&b->e);
+        b->insn_has_resume = true;
+}
+
+bool memory_address(struct block_emitter *b, const struct insn *g, s32 by)
 {
         const ZydisRegister seg = g->mem->mem.segment;
 
-        b->insn_resume = b->insn_has_resume ? b->insn_resume : (u16)emit_off(&b->e);
-        b->insn_has_resume = true;
-        if (!operand_offset(b, g, g->z.address_width == 32))
+        resume_here(b);
+        if (!operand_offset(b, g, g->z.address_width == 32, by))
                 return false;
         if (seg == ZYDIS_REGISTER_FS || seg == ZYDIS_REGISTER_GS)
                 emit_op_mem(&b->e, 0x03, true, SCRATCH0,
@@ -79,7 +84,8 @@ static struct hmem entry_member(bool user_table, s32 member)
         return (struct hmem){ .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + member };
 }
 
-static void probe_table(struct block_emitter *b, enum mmu_access access, unsigned size, bool user_table)
+/* @span: of the window that is being opened, 0 for a single access. */
+static void probe_table(struct block_emitter *b, enum mmu_access access, unsigned size, bool user_table, unsigned span)
 {
         struct emitter *e = &b->e;
         struct cold *cold;
@@ -94,8 +100,10 @@ static void probe_table(struct block_emitter *b, enum mmu_access access, unsigne
         if (cold) {
                 cold->resume_off = b->insn_resume;
                 cold->access = (u8)access;
-                cold->size = (u8)size;
+                cold->size = (u8)(span ? 1 : size);
+                cold->span = (u16)span;
                 cold->user_table = user_table;
+                cold->arg = b->align_mask;
         }
         emit_op_mem(e, 0x03, true, SCRATCH0, entry_member(user_table, offsetof(struct tlb_entry, page)));
 }
@@ -107,26 +115,121 @@ void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size
 
         flags_destroyed(b);
         if (b->user || !b->ac) {
-                probe_table(b, access, size, b->user);
+                probe_table(b, access, size, b->user, 0);
                 return;
         }
         /* With AC set kernel code may touch user pages: the address's upper half decides whose table. */
         emit_op_reg(e, 0x85, true, SCRATCH0, SCRATCH0); /* test r10, r10 */
         to_kernel = emit_jcc_later(e, 8);               /* js */
-        probe_table(b, access, size, true);
+        probe_table(b, access, size, true, 0);
         to_done = emit_jmp_later(e);
         emit_patch(e, to_kernel, emit_off(e));
-        probe_table(b, access, size, false);
+        probe_table(b, access, size, false, 0);
         emit_patch(e, to_done, emit_off(e));
 }
 
 void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access access, unsigned size)
 {
-        b->insn_resume = b->insn_has_resume ? b->insn_resume : (u16)emit_off(&b->e);
-        b->insn_has_resume = true;
+        resume_here(b);
         if (disp)
                 emit_lea(&b->e, SCRATCH0, hmem_base(host, disp));
         else
                 emit_mov_rr(&b->e, SCRATCH0, host);
         memory_probe(b, access, size);
+}
+
+/* ---- windows ---- */
+
+/* Blocks where the table depends on the address do not share. */
+static bool may_share(const struct block_emitter *b, int access)
+{
+        return access >= 0 && !(b->req->mode & (MODE_AC | MODE_UNSHARED)) && !b->ac;
+}
+
+/* An open window serves access @i. */
+static bool window_serves(const struct block_emitter *b, int i, struct hmem *ret)
+{
+        const int k = may_share(b, i) ? window_of(&b->windows, (unsigned)i) : -1;
+
+        if (k < 0)
+                return false;
+        *ret = hmem_base(window_reg[k], b->windows.accesses[i].off - b->windows.open[k].lo);
+        return true;
+}
+
+/* Should access @i open a window? Then *ret_by is how far its start is from the access. */
+static int window_wanted(const struct block_emitter *b, int i, struct window *window, s32 *ret_by)
+{
+        const int k = may_share(b, i) && !b->scratch2_busy ? window_plan(&b->windows, b->insns, (unsigned)i, window) : -1;
+
+        *ret_by = 0;
+        if (k < 0)
+                return k;
+        *ret_by = window->lo - b->windows.accesses[i].off;
+        /* The window's start must be aligned when the access is. */
+        return *ret_by & b->align_mask ? -1 : k;
+}
+
+/* scratch 0 = guest address of the window's start: opens it. */
+static void window_open(struct block_emitter *b, int k, const struct window *window, enum mmu_access access, s32 by,
+                        struct hmem *ret)
+{
+        const unsigned span = (unsigned)(window->hi - window->lo);
+
+        flags_destroyed(b);
+        probe_table(b, access, span, b->user, span);
+        emit_mov_rr(&b->e, window_reg[k], SCRATCH0);
+        b->windows.open[k] = *window;
+        *ret = hmem_base(window_reg[k], -by);
+}
+
+bool memory_operand(struct block_emitter *b, const struct insn *g, enum mmu_access access, struct hmem *ret)
+{
+        struct window window;
+        s32 by;
+        int k;
+
+        if (window_serves(b, g->operand_access, ret))
+                return true;
+        b->align_mask = (u8)(g->aligned ? g->mem_size - 1 : 0);
+        k = window_wanted(b, g->operand_access, &window, &by);
+        flags_save(b);
+        if (!memory_address(b, g, k < 0 ? 0 : by))
+                return false;
+        if (k >= 0) {
+                window_open(b, k, &window, access, by, ret);
+                b->align_mask = 0;
+                return true;
+        }
+        memory_probe(b, access, g->mem_size);
+        b->align_mask = 0;
+        *ret = hmem_base(SCRATCH0, 0);
+        return true;
+}
+
+bool memory_stack_open(const struct block_emitter *b, const struct insn *g)
+{
+        struct hmem unused;
+
+        return window_serves(b, g->stack_access, &unused);
+}
+
+void memory_stack(struct block_emitter *b, const struct insn *g, s32 disp, enum mmu_access access, struct hmem *ret)
+{
+        struct window window;
+        s32 by;
+        int k;
+
+        if (window_serves(b, g->stack_access, ret))
+                return;
+        k = window_wanted(b, g->stack_access, &window, &by);
+        flags_save(b);
+        resume_here(b);
+        emit_lea(&b->e, SCRATCH0, hmem_base(g->kind == KIND_LEAVE ? RBP : HOST_GUEST_RSP, disp + (k < 0 ? 0 : by)));
+        if (k >= 0) {
+                window_open(b, k, &window, access, by, ret);
+                return;
+        }
+        memory_probe(b, access, 8);
+        *ret = hmem_base(SCRATCH0, 0);
 }

@@ -117,7 +117,7 @@ static void flags_after(struct block_emitter *b, const struct insn *g)
 }
 
 /* AH..BH and a memory operand: no REX prefix is possible, so the address goes into a low register that the instruction does not use. */
-static bool emit_high_byte(struct block_emitter *b, const struct insn *g, const struct renaming *map)
+static bool emit_high_byte(struct block_emitter *b, const struct insn *g, const struct renaming *map, struct hmem at)
 {
         static const u8 candidates[] = { RSI, RDI, RBX, RDX, RCX, RAX };
         struct emitter *e = &b->e;
@@ -131,7 +131,7 @@ static bool emit_high_byte(struct block_emitter *b, const struct insn *g, const 
                 return false;
         emit_mov_rr(e, SCRATCH1, low);
         block_record(b, RECORD_SWAPPED, b->guest_off, low);
-        emit_mov_rr(e, low, SCRATCH0);
+        emit_lea(e, low, at);
         mem = hmem_base(low, 0);
         if (!reencode(e, g, map, &mem))
                 return false;
@@ -141,33 +141,43 @@ static bool emit_high_byte(struct block_emitter *b, const struct insn *g, const 
         return true;
 }
 
+/* Two spilled operands need scratch 2: a window in it is closed, after this operand was reached through it. */
+static void scratch2_taken(struct block_emitter *b, const struct hmem **mem, struct hmem *at)
+{
+        if (*mem && at->base == SCRATCH2) {
+                emit_lea(&b->e, SCRATCH0, *at);
+                *at = hmem_base(SCRATCH0, 0);
+        }
+        scratch2_take(b);
+}
+
 bool emit_plain(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
         const ZydisDecodedOperand *in_place = operand_in_place(g);
-        const struct hmem at_scratch = hmem_base(SCRATCH0, 0);
-        const struct hmem *mem = g->mem ? &at_scratch : NULL;
-        struct hmem slot;
+        const struct hmem *mem = NULL;
+        struct hmem at;
         struct spills s;
 
         if (!spills_find(g, &s, in_place))
                 return false;
         if (in_place) {
-                slot = hmem_ctx(CTX_REG((s32)insn_gpr(in_place->reg.value)));
-                mem = &slot;
+                at = hmem_ctx(CTX_REG((s32)insn_gpr(in_place->reg.value)));
+                mem = &at;
         }
         b->class = g->mem ? INSN_INLINE : s.n || in_place || g->gprs & BIT(RSP) ? INSN_RENAMED : INSN_IDENTITY;
         b->why = g->mem ? "memory operand" : b->class == INSN_RENAMED ? "register that lives elsewhere" : NULL;
         if (g->mem) {
-                flags_save(b);
-                if (!memory_address(b, g))
+                if (!memory_operand(b, g, g->mem_writes ? MMU_WRITE : MMU_READ, &at))
                         return false;
-                memory_probe(b, g->mem_writes ? MMU_WRITE : MMU_READ, g->mem_size);
+                mem = &at;
         }
+        if (s.n == 2)
+                scratch2_taken(b, &mem, &at);
         if (g->needs_flags)
                 flags_restore(b);
         if (g->mem && g->high_byte)
-                return emit_high_byte(b, g, &s.map);
+                return emit_high_byte(b, g, &s.map, at);
         for (unsigned i = 0; i < s.n; i++)
                 if (s.read[i])
                         emit_load(e, s.host[i], hmem_ctx(CTX_REG(s.reg[i])));
@@ -230,24 +240,30 @@ bool emit_push(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
         const ZydisDecodedOperand *op = &g->ops[0];
+        struct hmem from, to;
+        unsigned value = SCRATCH1;
 
         b->class = INSN_INLINE;
         b->why = "stack";
         if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && !insn_is_gpr(op->reg.value))
                 return false;
-        flags_save(b);
         if (g->mem) {
-                if (!memory_address(b, g))
+                const bool open = memory_stack_open(b, g);
+
+                if (!memory_operand(b, g, MMU_READ, &from))
                         return false;
-                memory_probe(b, MMU_READ, 8);
-                emit_load(e, SCRATCH2, hmem_base(SCRATCH0, 0));
+                /* The look for the stack's place needs scratch 1. */
+                value = open && memory_stack_open(b, g) ? SCRATCH1 : scratch2_take(b);
+                emit_load(e, value, from);
         }
-        memory_stack(b, -8, MMU_WRITE, 8);
+        memory_stack(b, g, -8, MMU_WRITE, &to);
         if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-                emit_bytes(e, (const u8[]){ 0x49, 0xc7, 0x02 }, 3); /* mov qword [r10], imm32 */
+                emit_op_mem(e, 0xc7, true, 0, to);
                 emit_u32(e, (u32)op->imm.value.s);
         } else {
-                emit_store(e, hmem_base(SCRATCH0, 0), g->mem ? SCRATCH2 : reg_fetch(b, insn_gpr(op->reg.value), SCRATCH1));
+                if (!g->mem)
+                        value = reg_fetch(b, insn_gpr(op->reg.value), SCRATCH1);
+                emit_store(e, to, value);
         }
         move_rsp(b, -8);
         return true;
@@ -256,6 +272,7 @@ bool emit_push(struct block_emitter *b, const struct insn *g)
 bool emit_pop(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
+        struct hmem from;
         unsigned reg;
 
         b->class = INSN_INLINE;
@@ -263,17 +280,16 @@ bool emit_pop(struct block_emitter *b, const struct insn *g)
         if (g->mem || !insn_is_gpr(g->ops[0].reg.value))
                 return false;
         reg = insn_gpr(g->ops[0].reg.value);
-        flags_save(b);
-        memory_stack(b, 0, MMU_READ, 8);
+        memory_stack(b, g, 0, MMU_READ, &from);
         if (reg == RSP) {
-                emit_load(e, HOST_GUEST_RSP, hmem_base(SCRATCH0, 0));
+                emit_load(e, HOST_GUEST_RSP, from);
                 return true;
         }
         if (is_spilled(reg)) {
-                emit_load(e, SCRATCH1, hmem_base(SCRATCH0, 0));
+                emit_load(e, SCRATCH1, from);
                 emit_store(e, hmem_ctx(CTX_REG(reg)), SCRATCH1);
         } else {
-                emit_load(e, host_reg_of[reg], hmem_base(SCRATCH0, 0));
+                emit_load(e, host_reg_of[reg], from);
         }
         block_record(b, RECORD_FINISH_RSP, b->next_off, 8);
         move_rsp(b, 8);
@@ -283,13 +299,12 @@ bool emit_pop(struct block_emitter *b, const struct insn *g)
 bool emit_leave(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
+        struct hmem from;
 
-        (void)g;
         b->class = INSN_INLINE;
         b->why = "stack";
-        flags_save(b);
-        memory_at(b, RBP, 0, MMU_READ, 8);
-        emit_load(e, SCRATCH1, hmem_base(SCRATCH0, 0));
+        memory_stack(b, g, 0, MMU_READ, &from);
+        emit_load(e, SCRATCH1, from);
         emit_lea(e, HOST_GUEST_RSP, hmem_base(RBP, 8));
         block_record(b, RECORD_FINISH_REG, b->next_off, RBP);
         emit_mov_rr(e, RBP, SCRATCH1);
@@ -299,19 +314,20 @@ bool emit_leave(struct block_emitter *b, const struct insn *g)
 bool emit_pushfq(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
+        struct hmem to;
 
-        (void)g;
         b->class = INSN_INLINE;
         b->why = "flags and stack";
         flags_save(b);
-        memory_stack(b, -8, MMU_WRITE, 8);
+        memory_stack(b, g, -8, MMU_WRITE, &to);
+        flags_destroyed(b);
         emit_load(e, SCRATCH1, hmem_ctx(CTX(flags_image)));
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
         emit_u32(e, RFLAGS_ARITH);
         emit_op_mem(e, 0x0b, true, SCRATCH1, hmem_ctx(CTX(rflags)));
         emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xe3 }, 3); /* and r11, simm32 */
         emit_u32(e, (u32)~(RFLAGS_RF | RFLAGS_VM));
-        emit_store(e, hmem_base(SCRATCH0, 0), SCRATCH1);
+        emit_store(e, to, SCRATCH1);
         move_rsp(b, -8);
         return true;
 }
@@ -319,14 +335,14 @@ bool emit_pushfq(struct block_emitter *b, const struct insn *g)
 bool emit_flag_bit(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
-        const bool set = g->z.mnemonic == ZYDIS_MNEMONIC_STAC;
+        const bool set = g->z.mnemonic == ZYDIS_MNEMONIC_STAC || g->z.mnemonic == ZYDIS_MNEMONIC_STD;
         u32 bit = RFLAGS_AC;
 
         b->class = INSN_INLINE;
         b->why = "flag outside of the arithmetic ones";
         if (g->z.mnemonic == ZYDIS_MNEMONIC_CLI)
                 bit = RFLAGS_IF;
-        else if (g->z.mnemonic == ZYDIS_MNEMONIC_CLD)
+        else if (g->z.mnemonic == ZYDIS_MNEMONIC_CLD || g->z.mnemonic == ZYDIS_MNEMONIC_STD)
                 bit = RFLAGS_DF;
         else
                 b->ac = set;

@@ -88,6 +88,7 @@ bool emit_string(struct block_emitter *b, const struct insn *g)
                 emit_fast(b, opcode == 0xa4 ? FAST_REP_MOVS : FAST_REP_STOS, g->element);
                 return true;
         }
+        scratch2_take(b);
         flags_save(b);
         flags_destroyed(b);
         emit_op_mem(e, 0xf7, false, 0, hmem_ctx(CTX(rflags))); /* test dword [rflags], imm32 */
@@ -109,8 +110,9 @@ bool emit_bit_test(struct block_emitter *b, const struct insn *g)
 
         b->class = INSN_INLINE;
         b->why = "bit string";
+        scratch2_take(b);
         flags_save(b);
-        if (!memory_address(b, g))
+        if (!memory_address(b, g, 0))
                 return false;
         flags_destroyed(b);
         host = reg_fetch(b, reg, SCRATCH2);

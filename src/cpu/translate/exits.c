@@ -70,12 +70,12 @@ static bool is_global(struct interp *in, u64 rip)
 }
 
 /* Translates what is at @gpa, once. False: its bytes changed meanwhile. *ret is NULL when there is no memory for it now. */
-static bool try_make(struct interp *in, u64 gpa, bool global, struct tblock **ret)
+static bool try_make(struct interp *in, u64 gpa, u32 mode_too, bool global, struct tblock **ret)
 {
         struct translator *tr = in->translate->translator;
         const unsigned room = (unsigned)(PAGE_SIZE - (gpa & (PAGE_SIZE - 1)));
         const u8 *hva = guest_memory_hva(in->vcpu->memory, gpa, room);
-        const u32 mode = translate_mode(in);
+        const u32 mode = translate_mode(in) | mode_too;
         const u64 page_va = mode & MODE_USER ? 0 : in->rip & PAGE_MASK;
         u8 bytes[BLOCK_GUEST_MAX * INSTRUCTION_MAX];
         const unsigned n = MIN(room, (unsigned)sizeof(bytes));
@@ -101,13 +101,13 @@ static bool try_make(struct interp *in, u64 gpa, bool global, struct tblock **re
         return ok;
 }
 
-static struct tblock *make_here(struct interp *in, u64 gpa)
+static struct tblock *make_here(struct interp *in, u64 gpa, u32 mode_too)
 {
         const bool global = !(in->mode & MODE_USER) && is_global(in, in->rip);
         struct tblock *block = NULL;
 
         for (unsigned i = 0; i < RETRIES; i++) {
-                if (!try_make(in, gpa, global, &block))
+                if (!try_make(in, gpa, mode_too, global, &block))
                         continue;
                 if (block) {
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_TRANSLATED);
@@ -123,15 +123,16 @@ static struct tblock *block_here(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
         const bool user = in->mode & MODE_USER;
+        const u32 mode_too = t->pending && t->pending->unshared ? MODE_UNSHARED : 0;
         struct tblock *block;
         u64 gpa;
 
         if (!mmu_is_canonical(in->rip))
                 return NULL;
         gpa = guest_memory_gpa(in->vcpu->memory, code_fetch(in, in->rip));
-        block = block_find(t->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in));
+        block = block_find(t->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in) | mode_too);
         if (!block)
-                block = make_here(in, gpa);
+                block = make_here(in, gpa, mode_too);
         if (!block)
                 return NULL;
         if (t->pending && !t->no_chains) {
@@ -139,7 +140,7 @@ static struct tblock *block_here(struct interp *in)
                 if (link_make(t->translator, t->pending, block))
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_LINKED);
                 pthread_mutex_unlock(&t->translator->lock);
-        } else if (!(block->mode & MODE_AC) && !t->no_chains) {
+        } else if (!(block->mode & (MODE_AC | MODE_UNSHARED)) && !t->no_chains) {
                 tlb_jump_enter(user ? in->tlb.space : &in->tlb.kernel, in->rip, block->code + ENTRY_B);
         }
         t->pending = NULL;

@@ -37,11 +37,23 @@ static const void *interp_wanted(struct interp *in, const struct site *site, u64
         return fast_leave(in, site->arg);
 }
 
+/* Two operands of one instruction can take the same TLB entry from each other forever: this address missed here two misses ago. */
+static bool in_conflict(struct interp *in, u64 gva)
+{
+        struct translate_cpu *t = in->translate;
+        const bool again = t->miss_rip == in->rip && t->miss_gva[1] == gva;
+
+        t->miss_rip = in->rip;
+        t->miss_gva[1] = t->miss_gva[0];
+        t->miss_gva[0] = gva;
+        return again;
+}
+
 static const void *tlb_missed(struct interp *in, const struct site *site, u64 gva)
 {
         at_site(in, site);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_MISSES);
-        if ((gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE ||
+        if (gva & site->arg || (gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE || in_conflict(in, gva) ||
             tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access, gva))
                 return fast_leave(in, INTERP_REASON_MEMORY);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
@@ -49,7 +61,7 @@ static const void *tlb_missed(struct interp *in, const struct site *site, u64 gv
 }
 
 /* The block at in->rip, if its page can be fetched from without more ado and it is translated. */
-static struct tblock *find_here(struct interp *in)
+static struct tblock *find_here(struct interp *in, u32 mode_too)
 {
         const bool user = in->mode & MODE_USER;
         const enum tlb_mode mode = user ? TLB_USER : TLB_KERNEL;
@@ -64,7 +76,7 @@ static struct tblock *find_here(struct interp *in)
                         return NULL;
         }
         gpa = guest_memory_gpa(in->vcpu->memory, hva);
-        return block_find(in->translate->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in));
+        return block_find(in->translate->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in) | mode_too);
 }
 
 /* Goes on at in->rip, which is known to be fetchable by @block. */
@@ -78,8 +90,16 @@ static const void *jump_missed(struct interp *in, const struct site *site, u64 r
 {
         const struct tblock *block;
 
+        if (site->arg) {
+                /* The interpreter raises what the branch raises. */
+                if (!mmu_is_canonical(rip)) {
+                        at_site(in, site);
+                        return fast_leave(in, INTERP_REASON_TARGET);
+                }
+                in->regs[RSP] += site->resume_off;
+        }
         in->rip = rip;
-        block = find_here(in);
+        block = find_here(in, 0);
         counter_inc(&in->vcpu->counters, COUNTER_JUMP_MISSES);
         if (!block || in->translate->no_chains)
                 return NULL;
@@ -98,7 +118,7 @@ static const void *link_wanted(struct interp *in, const struct site *site, u64 u
         counter_inc(&in->vcpu->counters, COUNTER_LINKS_FOLLOWED);
         if (t->no_chains)
                 return NULL;
-        to = find_here(in);
+        to = find_here(in, link->unshared ? MODE_UNSHARED : 0);
         if (!to) {
                 t->pending = link;
                 t->pending_rip = in->rip;

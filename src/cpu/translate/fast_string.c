@@ -71,9 +71,9 @@ const void *fast_rep_movs(struct interp *in, const struct site *site, u64 unused
                 if (!n || wanted_elsewhere(in))
                         return stop(in);
                 from = host_address(in, MMU_READ, src, size);
-                to = host_address(in, MMU_WRITE, dst, size);
+                to = from ? host_address(in, MMU_WRITE, dst, size) : NULL; /* the source faults first */
                 /* An overlap with the destination ahead repeats a pattern; that is the interpreter's. */
-                if (!from || !to || (to > from && to < from + n * size))
+                if (!to || (to > from && to < from + n * size))
                         return stop(in);
                 copy_up(to, from, n * size);
                 in->regs[RSI] = src + n * size;

@@ -14,7 +14,7 @@
  *     host    rax rcx rdx rbx rbp rsi rdi r8 r9 r12 r13    r15    memory: in->regs[]
  *
  *     host rsp = in->regs (so everything in struct interp is [rsp + disp]; [rsp - 8] is in->flags_image)
- *     host r10, r11, r14 = scratch, dead between guest instructions
+ *     host r10, r11 = scratch, dead between guest instructions; r14 = scratch, or a window (window.c): kept when a fast function returns
  *     host gs base = in->tlb.space: the tables of the guest's user address space
  *     xmm/ymm 0-15, x87, MXCSR = the guest's own, when in->vectors_live (x87 and MXCSR: always)
  *     EFLAGS: DF is clear always; the guest's DF, IF, IOPL, AC... are in in->rflags
@@ -65,12 +65,13 @@ enum flags_at { FLAGS_IN_EFLAGS, FLAGS_IN_IMAGE };
 #define MODE_AC (1u << 16)   /* kernel mode with EFLAGS.AC under SMAP. STAC and CLAC change it in the middle of a block: whoever leaves
                               * translated code looks at in->rflags again (in->tlb_mode). Never in the jump cache, which has no mode */
 #define MODE_SMAP (1u << 17) /* kernel mode with CR4.SMAP */
+#define MODE_UNSHARED (1u << 18) /* no shared looks into the TLB (window.c). Reached by links with @unshared only, never in the jump cache */
 
 /* Reasons to leave translated code: the stub that a site jumps to. */
 enum exit_kind {
         TEXIT_MISS,    /* soft TLB miss; r10 = gva */
         TEXIT_LINK,    /* a direct jump that is not linked: site->arg is its index in block->links */
-        TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip */
+        TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip; site->arg: nothing has been committed (the target may be non-canonical) */
         TEXIT_INTERP,  /* the interpreter does this instruction; site->arg is an enum interp_reason */
         TEXIT_VECTORS, /* vector registers needed: load them, go on at site->resume_off */
         TEXIT_FAST,    /* fast function site->arg of fast.def */
@@ -97,11 +98,11 @@ enum fast_id {
 struct site {
         u32 back;        /* bytes from here back to the block's code */
         u16 guest_off;   /* of the instruction from the block's first byte */
-        u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image) */
+        u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image); TEXIT_LOOKUP: guest rsp grows by it */
         u8 kind;         /* enum exit_kind */
         u8 access;       /* TEXIT_MISS: enum mmu_access; TEXIT_FAST: the instruction's length */
         u8 size;         /* TEXIT_MISS: bytes; TEXIT_FAST: of an element of a string instruction */
-        u8 arg;
+        u8 arg;          /* TEXIT_MISS: bits that must be clear in the address, or #GP comes first */
 };
 
 /* What a host address inside a block stands for; sorted by code_off, valid until the next one. */
@@ -131,6 +132,7 @@ struct link {
         u16 patch_off;   /* of the rel32 in the code */
         u16 stub_off;    /* where it points while unlinked */
         bool entry_b;    /* flags are in the image there */
+        bool unshared;   /* the target's mode has MODE_UNSHARED as well */
         struct tblock *to;       /* linked to; NULL: not linked. All under the machine's lock */
         struct tblock *from;
         struct link *next_in;    /* other links to the same block */

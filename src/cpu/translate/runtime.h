@@ -144,7 +144,7 @@ struct translate_cpu {
         u32 kernel_mode, user_mode; /* of the blocks in the jump caches */
         bool interp_next;        /* the interpreter does the instruction at interp_rip */
         u64 interp_rip;
-        enum interp_reason reason;
+        u64 miss_rip, miss_gva[2]; /* of the latest TLB misses */
         struct link *pending;    /* was taken and its target not found: to be linked when translated. Valid until the epoch changes */
         u64 pending_rip;
         bool flush_pending;      /* the kernel's executable mappings of flush_gva changed */

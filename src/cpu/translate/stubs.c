@@ -35,6 +35,7 @@ static void emit_guest_registers(struct emitter *e, bool store)
         for (unsigned g = 0; g < GPR_COUNT; g++)
                 if (host_reg_of[g] != HOST_NONE)
                         emit_op_mem(e, store ? 0x89 : 0x8b, true, host_reg_of[g], hmem_ctx(CTX_REG(g)));
+        emit_op_mem(e, store ? 0x89 : 0x8b, true, SCRATCH2, hmem_ctx(CTX(scratch2)));
 }
 /* cmp byte/dword [base + disp], 0 */
 static void emit_is_zero(struct emitter *e, bool byte, struct hmem m)
@@ -158,11 +159,11 @@ static void emit_load_vectors(struct emitter *e, struct kick_window *window, con
         emit_load(e, SCRATCH0, hmem_ctx(CTX(cpu)));
         emit_vectors(e, false, SCRATCH0, avx);
         emit_set_byte(e, hmem_ctx(CTX(vectors_live)), 1);
-        emit_op_mem(e, 0x8b, false, SCRATCH2, hmem_base(SCRATCH1, offsetof(struct site, back)));
-        emit_mov_rr(e, SCRATCH0, SCRATCH1);
-        emit_op_reg(e, 0x29, true, SCRATCH2, SCRATCH0);
-        emit_op_mem(e, 0x0fb7, false, SCRATCH2, hmem_base(SCRATCH1, offsetof(struct site, resume_off))); /* movzx */
-        emit_op_reg(e, 0x01, true, SCRATCH2, SCRATCH0);
+        emit_op_mem(e, 0x8b, false, SCRATCH0, hmem_base(SCRATCH1, offsetof(struct site, back)));
+        emit_op_reg(e, 0xf7, true, 3, SCRATCH0);        /* neg */
+        emit_op_reg(e, 0x01, true, SCRATCH1, SCRATCH0); /* the block's code */
+        emit_op_mem(e, 0x0fb7, false, SCRATCH1, hmem_base(SCRATCH1, offsetof(struct site, resume_off))); /* movzx */
+        emit_op_reg(e, 0x01, true, SCRATCH1, SCRATCH0);
         emit_last_look(e, window, kicked);
 }
 

@@ -5,6 +5,7 @@
 
 #define JCCS_MAX 4
 #define INSTRUCTIONS_MAX 48
+#define UNSHARED_MAX 8 /* then the windows may fit again */
 
 /* ---- records, colds, links ---- */
 
@@ -86,29 +87,27 @@ void flags_restore(struct block_emitter *b)
 /* ---- entries ---- */
 
 /* Does the block need the flags it is entered with before anything of it would destroy them? Then they had better be in EFLAGS. */
-static bool needs_flags_at_entry(const struct translate_request *req, const ZydisDecoder *decoder)
+static bool needs_flags_at_entry(const struct block_emitter *b)
 {
-        struct insn g;
+        for (unsigned i = 0; i < b->n_insns; i++) {
+                const struct insn *g = &b->insns[i];
 
-        for (unsigned off = 0, n = 0; n < INSTRUCTIONS_MAX; off += g.z.length, n++) {
-                if (!insn_analyse(req, decoder, req->code + off, req->room - off, &g))
-                        return false;
-                if (g.kind == KIND_JCC || (g.kind == KIND_PLAIN && g.needs_flags && !g.mem))
+                if (g->kind == KIND_JCC || (g->kind == KIND_PLAIN && g->needs_flags && !g->mem))
                         return true;
-                if (g.kind >= KIND_FLAG_BIT || g.writes_flags || g.mem || (g.kind != KIND_PLAIN && g.kind != KIND_LEA && g.kind != KIND_NOP))
+                if (g->writes_flags || g->mem || (g->kind != KIND_PLAIN && g->kind != KIND_LEA && g->kind != KIND_NOP))
                         return false;
         }
         return false;
 }
 
-static void emit_entries(struct block_emitter *b, const ZydisDecoder *decoder)
+static void emit_entries(struct block_emitter *b)
 {
         struct emitter *e = &b->e;
 
         b->eflags_valid = true;
         b->image_valid = false;
         block_record_restart(b);
-        if (!needs_flags_at_entry(b->req, decoder)) {
+        if (!needs_flags_at_entry(b)) {
                 emit_pushfq_image(e);
                 b->image_valid = true;
                 b->eflags_valid = false; /* they are not by entry B */
@@ -143,6 +142,7 @@ struct mark {
         unsigned n_records, n_links, n_colds;
         struct record last_record;
         bool eflags_valid, image_valid, ac, full, vectors_checked;
+        struct window open[WINDOWS];
 };
 
 static void mark_set(const struct block_emitter *b, struct mark *m)
@@ -152,6 +152,7 @@ static void mark_set(const struct block_emitter *b, struct mark *m)
                 .eflags_valid = b->eflags_valid, .image_valid = b->image_valid, .ac = b->ac, .full = b->full,
                 .vectors_checked = b->vectors_checked,
         };
+        memcpy(m->open, b->windows.open, sizeof(m->open));
         m->last_record = b->out->records[m->n_records - 1];
 }
 
@@ -167,6 +168,7 @@ static void mark_return(struct block_emitter *b, const struct mark *m)
         b->ac = m->ac;
         b->full = m->full;
         b->vectors_checked = m->vectors_checked;
+        memcpy(b->windows.open, m->open, sizeof(m->open));
 }
 
 /* The guest's vector registers are loaded when the first block that uses them runs. */
@@ -261,6 +263,7 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
         b->guest_off = g->off;
         b->next_off = (u16)(g->off + g->z.length);
         b->insn_has_resume = false;
+        b->scratch2_busy = false;
         b->why = NULL;
         block_record_restart(b);
         mark_set(b, &mark);
@@ -286,56 +289,79 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
         return ends;
 }
 
+/* ---- the block ---- */
+
+/* Decodes up to @max instructions, as far as a block goes. *ret_bytes: of all; *ret_cut: what follows does not decode in this page. */
+static void decode(struct block_emitter *b, unsigned max, unsigned *ret_bytes, bool *ret_cut)
+{
+        const struct translate_request *req = b->req;
+        unsigned off = 0, jccs = 0;
+        ZydisDecoder decoder;
+        bool ends = false;
+
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        *ret_cut = false;
+        for (b->n_insns = 0; b->n_insns < max && off < req->room && !ends; b->n_insns++) {
+                struct insn *g = &b->insns[b->n_insns];
+
+                if (!insn_analyse(req, &decoder, req->code + off, req->room - off, g)) {
+                        *ret_cut = true;
+                        break;
+                }
+                g->off = (u16)off;
+                off += g->z.length;
+                jccs += g->kind == KIND_JCC;
+                ends = is_end(g) || g->kind >= KIND_FORM || (g->kind == KIND_JCC && (req->no_chains || jccs == JCCS_MAX));
+        }
+        *ret_bytes = off;
+}
+
 /* One attempt with at most @max instructions; false when a table or the buffer was too small. */
-static bool emit_block(struct block_emitter *b, const ZydisDecoder *decoder, unsigned max)
+static bool emit_block(struct block_emitter *b, unsigned max)
 {
         const struct translate_request *req = b->req;
         struct translation *out = b->out;
-        unsigned off = 0, jccs = 0;
-        struct insn g;
-        bool ends = false;
+        bool ends = false, cut;
+        unsigned bytes;
 
-        emit_entries(b, decoder);
-        while (!ends) {
-                if (out->n_instructions == max || off == req->room) {
-                        b->guest_off = (u16)off;
-                        block_record_restart(b);
-                        emit_goto(b, (s32)(req->rip & (PAGE_SIZE - 1)) + (s32)off, false);
-                        break;
-                }
-                if (!insn_analyse(req, decoder, req->code + off, req->room - off, &g)) {
+        decode(b, max, &bytes, &cut);
+        windows_find(&b->windows, b->insns, b->n_insns, req->rip);
+        emit_entries(b);
+        for (unsigned i = 0; i < b->n_insns && !ends; i++) {
+                /* The last conditional jump has both its sides linked. */
+                ends = emit_one(b, &b->insns[i], i + 1 < b->n_insns);
+                bytes = b->next_off;
+        }
+        if (!ends) {
+                b->guest_off = (u16)bytes;
+                block_record_restart(b);
+                if (cut) {
                         /* Crosses the page, or is no instruction: the interpreter looks at it, by itself. */
-                        b->guest_off = (u16)off;
-                        block_record_restart(b);
                         emit_interp(b, INTERP_REASON_PAGE_END);
-                        off = MIN(off + ZYDIS_MAX_INSTRUCTION_LENGTH, req->room);
-                        out->n_instructions++;
-                        break;
+                        bytes = MIN(bytes + ZYDIS_MAX_INSTRUCTION_LENGTH, req->room);
+                        out->n_instructions += !out->n_instructions;
+                } else {
+                        emit_goto(b, (s32)(req->rip & (PAGE_SIZE - 1)) + (s32)bytes, false);
                 }
-                g.off = (u16)off;
-                jccs += g.kind == KIND_JCC;
-                ends = emit_one(b, &g, !req->no_chains && jccs < JCCS_MAX);
-                off += g.z.length;
         }
         emit_colds(b);
-        out->guest_bytes = off;
+        out->guest_bytes = bytes;
         out->code_size = emit_off(&b->e);
         return !b->e.full && !b->full;
 }
 
 bool translate_block(const struct translate_request *req, struct translation *ret)
 {
-        ZydisDecoder decoder;
+        struct insn insns[INSTRUCTIONS_MAX];
         struct block_emitter b;
 
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-        for (unsigned max = INSTRUCTIONS_MAX; max; max /= 2) {
+        for (unsigned max = req->mode & MODE_UNSHARED ? UNSHARED_MAX : INSTRUCTIONS_MAX; max; max /= 2) {
                 ret->n_links = ret->n_records = ret->n_instructions = 0;
                 b = (struct block_emitter){
-                        .req = req, .out = ret, .user = req->mode & MODE_USER, .ac = req->mode & MODE_AC,
+                        .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .ac = req->mode & MODE_AC,
                         .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at },
                 };
-                if (emit_block(&b, &decoder, max))
+                if (emit_block(&b, max))
                         return true;
         }
         return false;
