@@ -266,12 +266,29 @@ static int write_rule(const struct hierarchy *h, const struct cgroup_device_rule
         return cgroup_write(h->dir, rule->allow ? "devices.allow" : "devices.deny", rule->type == CGROUP_DEVICE_ALL ? "a" : text, err);
 }
 
+/* Takes back everything that is allowed. Once a group has others below it the kernel no longer takes the one order that says so: then
+ * what is on its list is denied line by line, which works as long as it is a list and not "everything". */
+static int deny_all(const struct hierarchy *h, struct err **err)
+{
+        _cleanup_free_ char *list = NULL;
+        int r = cgroup_write(h->dir, "devices.deny", "a", NULL);
+
+        if (r != -EINVAL)
+                return r < 0 ? err_sys(err, -r, "writing 'a' to 'devices.deny'") : 0;
+        r = cgroup_read(h->dir, "devices.list", &list, err);
+        if (r >= 0 && list[0] == 'a')
+                return err_set(err, ERR_BUSY, EBUSY, "every device is allowed, and that cannot change while there are groups below");
+        for (char *pos = list, *line; r >= 0 && (line = cgroup_next_line(&pos));)
+                r = cgroup_write(h->dir, "devices.deny", line, err);
+        return r;
+}
+
 /* The kernel's list starts as the parent's and each order changes it. A list of rules replaces it as a whole, and what no rule allows
  * is denied, so it starts from nothing. While it is rebuilt the container may be running (update): it then lacks devices for a moment, as under
  * the other runtimes. */
 static int v1_devices(const struct hierarchy *h, const struct cgroup_device_rule *rules, size_t n, struct err **err)
 {
-        int r = cgroup_write(h->dir, "devices.deny", "a", err);
+        int r = deny_all(h, err);
 
         for (size_t i = 0; r >= 0 && i < n; i++)
                 r = write_rule(h, &rules[i], err);
