@@ -213,6 +213,7 @@ struct ingest;
 struct ingest_options {
         const struct digest *diff_id; /* NULL: not known before */
         bool unpack;
+        u64 already; /* the first bytes to come are in the file */
 };
 /* @out_fd gets the bytes as they come, -1: they are not to be kept. */
 int ingest_new(struct lease *lease, int out_fd, const struct ingest_options *options, struct ingest **ret, struct err **err);

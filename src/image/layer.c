@@ -104,8 +104,7 @@ struct ingest {
         struct ingest_options options;
         struct digest wanted_diff_id;
         int out_fd;
-        u64 written; /* to out_fd, and how much of it the kernel was told to put on the disk */
-        u64 flushed;
+        u64 written, flushed; /* of out_fd, and how much of it the kernel was told to put on the disk */
         struct hasher blob_hash, tar_hash;
         struct chunk_pool pool;
         struct chunk_queue compressed, plain;
@@ -261,6 +260,20 @@ static void flush_some(struct ingest *in)
         in->flushed = in->written;
 }
 
+/* What of the chunk is not in the file yet. */
+static int write_out(struct ingest *in, const struct chunk *chunk)
+{
+        const u64 before = in->blob_hash.bytes, skip = in->options.already > before ? MIN(in->options.already - before, chunk->len) : 0;
+        int r = 0;
+
+        if (in->out_fd < 0 || skip == chunk->len)
+                return 0;
+        r = io_pwrite_all(in->out_fd, chunk->data + skip, chunk->len - skip, before + skip);
+        in->written = before + chunk->len;
+        flush_some(in);
+        return r;
+}
+
 static int pass_on(struct ingest *in, struct err **err)
 {
         struct chunk *chunk = TAKE_PTR(in->filling);
@@ -268,16 +281,12 @@ static int pass_on(struct ingest *in, struct err **err)
 
         if (!chunk)
                 return 0;
-        hasher_update(&in->blob_hash, chunk->data, chunk->len);
-        if (in->out_fd >= 0) {
-                r = io_write_all(in->out_fd, chunk->data, chunk->len);
-                if (r < 0) {
-                        chunk_unref(&in->pool, chunk);
-                        return err_sys(err, -r, "writing a layer");
-                }
-                in->written += chunk->len;
-                flush_some(in);
+        r = write_out(in, chunk);
+        if (r < 0) {
+                chunk_unref(&in->pool, chunk);
+                return err_sys(err, -r, "writing a layer");
         }
+        hasher_update(&in->blob_hash, chunk->data, chunk->len);
         r = chunk_queue_put(&in->compressed, chunk);
         /* The stage that stopped says why when all is gathered; the bytes still have to be fetched to judge their digest. */
         return r == -EPIPE ? 0 : r;
