@@ -89,6 +89,7 @@ enum exception {
 #define MSR_TSC_AUX 0xc0000103
 #define MSR_KVM_WALL_CLOCK 0x4b564d00
 #define MSR_KVM_SYSTEM_TIME 0x4b564d01
+#define MSR_KVM_STEAL_TIME 0x4b564d03
 
 /* XSAVE area in the standard (non-compacted) format for x87, SSE and AVX: legacy region, header, YMM_Hi128. SDM 1, 13.4. */
 #define XSAVE_SIZE 832
@@ -120,7 +121,7 @@ struct cpu_state {
         u64 tsc_adjust;
         u64 mtrr_def_type, mtrr_fixed[11], mtrr_base[CPU_MTRR_VARIABLE], mtrr_mask[CPU_MTRR_VARIABLE];
         u64 spec_ctrl, mcg_status;
-        u64 kvm_system_time, kvm_wall_clock; /* paravirtual clock MSRs */
+        u64 kvm_system_time, kvm_wall_clock, kvm_steal_time; /* paravirtual MSRs */
         u64 apic_base;   /* the platform keeps the LAPIC itself */
         u64 smbase;
 
@@ -130,6 +131,7 @@ struct cpu_state {
         bool nmi_pending, nmi_masked;
         bool sti_shadow;   /* the next instruction runs before interrupts are taken (STI) */
         bool mov_ss_shadow; /* likewise, and debug exceptions are held too (MOV/POP SS) */
+        bool unhalted;     /* a kick by hypercall came: the HLT it is in, or the next one, ends at once */
 };
 
 /* Power-up / INIT state. Source: SDM 3A, table 10-1. @bsp decides APIC_BASE.BSP. */
@@ -139,7 +141,7 @@ void cpu_state_init_signal(struct cpu_state *cpu);
 void cpu_state_save(const struct cpu_state *cpu, struct state_out *out);
 /* Validates: -EINVAL and an error on a state no processor can be in. */
 int cpu_state_load(struct cpu_state *cpu, struct state_in *in, u32 version, struct err **err);
-#define CPU_STATE_VERSION 1
+#define CPU_STATE_VERSION 2
 /* Readable dump, several lines. */
 void cpu_state_print(const struct cpu_state *cpu, FILE *out);
 
@@ -189,8 +191,8 @@ struct cpu_platform_ops {
         u8 (*sipi_vector)(void *opaque, struct vcpu *vcpu);
         /* The guest wrote TSC or TSC_ADJUST: a TSC deadline is due at another time now. May be NULL. */
         void (*tsc_changed)(void *opaque, struct vcpu *vcpu);
-        /* The PV clock MSRs (KVM_SYSTEM_TIME, KVM_WALL_CLOCK): the board fills the guest's structure. */
-        void (*kvmclock_write)(void *opaque, struct vcpu *vcpu, u32 msr, u64 value);
+        /* The guest wrote KVM_SYSTEM_TIME, KVM_WALL_CLOCK or KVM_STEAL_TIME: the board fills its structure. */
+        void (*kvm_msr_written)(void *opaque, struct vcpu *vcpu, u32 msr, u64 value);
         /* A hypercall (VMCALL/VMMCALL); returns the value for RAX. */
         u64 (*hypercall)(void *opaque, struct vcpu *vcpu, u64 nr, const u64 args[4]);
         /* FERR#: an unmasked x87 exception with CR0.NE clear raises IRQ 13. */
@@ -206,6 +208,8 @@ enum {
         VCPU_WORK_STOP = 16,    /* return EXIT_KICKED from run */
         VCPU_WORK_MAILBOX = 32, /* engine-internal: invalidations from other vCPUs */
         VCPU_WORK_SMI = 64,
+        VCPU_WORK_UNHALT = 128, /* state.unhalted is to be set */
+        VCPU_WORK_FLUSH_TLB = 256, /* another vCPU changed page tables while this one slept */
 };
 
 /* What a debugger wants of a vCPU; engines honour it. Set only while the vCPU is stopped. */
@@ -234,7 +238,6 @@ struct vcpu {
         const struct cpu_engine *engine;
         void *engine_data;     /* the engine's own part of this vCPU */
         void *engine_machine;  /* the engine's own part of the machine, shared by its vCPUs */
-        bool check;            /* the translator compares every block with the interpreter; set before vcpu_create */
 
         struct guest_memory *memory;
         struct io_space *ports;
@@ -264,7 +267,6 @@ enum {
         ENGINE_CAP_SMP = 4,
         ENGINE_CAP_DEBUG = 8,        /* honours vcpu.debug */
         ENGINE_CAP_FAST = 16,        /* runs guest kernel code at a useful speed here (set by probe) */
-        ENGINE_CAP_CHECK = 32,       /* honours vcpu.check */
 };
 
 struct cpu_engine {

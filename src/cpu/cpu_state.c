@@ -41,6 +41,7 @@ static void reset_core(struct cpu_state *cpu)
         cpu->dr[7] = DR7_RESET;
         cpu->cpl = 0;
         cpu->halted = cpu->nmi_pending = cpu->nmi_masked = cpu->sti_shadow = cpu->mov_ss_shadow = false;
+        cpu->unhalted = false;
 }
 
 void cpu_state_reset(struct cpu_state *cpu, bool bsp)
@@ -113,6 +114,7 @@ void cpu_state_init_signal(struct cpu_state *cpu)
         FIELD(64, mcg_status, 1)        \
         FIELD(64, kvm_system_time, 1)   \
         FIELD(64, kvm_wall_clock, 1)    \
+        FIELD(64, kvm_steal_time, 1)    \
         FIELD(64, apic_base, 1)         \
         FIELD(64, smbase, 1)            \
         FIELD(8, cpl, 1)                \
@@ -121,7 +123,8 @@ void cpu_state_init_signal(struct cpu_state *cpu)
         FIELD(8, nmi_pending, 1)        \
         FIELD(8, nmi_masked, 1)         \
         FIELD(8, sti_shadow, 1)         \
-        FIELD(8, mov_ss_shadow, 1)
+        FIELD(8, mov_ss_shadow, 1)      \
+        FIELD(8, unhalted, 1)
 
 static const struct field {
         size_t offset, count;
@@ -180,7 +183,8 @@ static void get_fields(struct cpu_state *cpu, struct state_in *in)
 static bool bools_valid(const struct cpu_state *cpu)
 {
         const bool *const bools[] = { &cpu->halted,     &cpu->wait_for_sipi, &cpu->nmi_pending,
-                                      &cpu->nmi_masked, &cpu->sti_shadow,    &cpu->mov_ss_shadow };
+                                      &cpu->nmi_masked, &cpu->sti_shadow,    &cpu->mov_ss_shadow,
+                                      &cpu->unhalted };
 
         for (size_t i = 0; i < ARRAY_SIZE(bools); i++)
                 if (*(const u8 *)bools[i] > 1)
@@ -302,6 +306,8 @@ static const char *check_state(const struct cpu_state *cpu)
                 return "APIC_BASE";
         if (cpu->smbase >> 32)
                 return "SMBASE";
+        if (cpu->kvm_steal_time & 0x3e)
+                return "KVM_STEAL_TIME";
         return NULL;
 }
 

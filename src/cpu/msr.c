@@ -257,23 +257,39 @@ static int read_kvm_wall_clock(struct vcpu *vcpu, u32 msr, u64 *ret)
         return 0;
 }
 
-static void tell_kvmclock(struct vcpu *vcpu, u32 msr, u64 value)
+static int read_kvm_steal_time(struct vcpu *vcpu, u32 msr, u64 *ret)
 {
-        if (vcpu->platform && vcpu->platform->kvmclock_write)
-                vcpu->platform->kvmclock_write(vcpu->platform_opaque, vcpu, msr, value);
+        *ret = vcpu->state.kvm_steal_time;
+        return 0;
+}
+
+static void tell_platform(struct vcpu *vcpu, u32 msr, u64 value)
+{
+        if (vcpu->platform && vcpu->platform->kvm_msr_written)
+                vcpu->platform->kvm_msr_written(vcpu->platform_opaque, vcpu, msr, value);
 }
 
 static int write_kvm_system_time(struct vcpu *vcpu, u32 msr, u64 value)
 {
         vcpu->state.kvm_system_time = value;
-        tell_kvmclock(vcpu, msr, value);
+        tell_platform(vcpu, msr, value);
         return 0;
 }
 
 static int write_kvm_wall_clock(struct vcpu *vcpu, u32 msr, u64 value)
 {
         vcpu->state.kvm_wall_clock = value;
-        tell_kvmclock(vcpu, msr, value);
+        tell_platform(vcpu, msr, value);
+        return 0;
+}
+
+/* Bits 5-1 are reserved. Source: Linux Documentation/virt/kvm/x86/msr.rst. */
+static int write_kvm_steal_time(struct vcpu *vcpu, u32 msr, u64 value)
+{
+        if (value & 0x3e)
+                return -EINVAL;
+        vcpu->state.kvm_steal_time = value;
+        tell_platform(vcpu, msr, value);
         return 0;
 }
 

@@ -1,5 +1,5 @@
 /* The machine's inside. machine.c owns life and threads, pause.c stopping and going on, platform.c what CPUs ask,
- * board.c the parts, state.c saving, stats.c printing. */
+ * paravirt.c what guests that know KVM ask, board.c the parts, state.c saving, stats.c printing. */
 #pragma once
 
 #include "acpi.h"
@@ -35,6 +35,10 @@ struct vm_cpu {
         pthread_t thread;
         bool started;
         bool held; /* under vm->lock */
+        /* The thread's own: */
+        int schedstat_fd;
+        u64 run_delay;        /* as far as the guest has been told */
+        u64 steal_updated_ns;
 };
 
 struct vm {
@@ -95,11 +99,23 @@ void vm_wake(struct vm *vm);
 
 extern const struct cpu_platform_ops vm_platform_ops;
 extern const struct lapic_ops vm_lapic_ops;
+/* Reset state plus what firmware programs into every CPU. */
+void vm_cpu_power_up(struct vcpu *vcpu);
+
+/* ---- paravirt.c ---- */
+
 /* Writes the paravirtual clock pages anew, after a time in which the guest did not run. */
 void vm_refresh_clocks(struct vm *vm);
 void vm_sample_clocks(struct vm *vm);
-/* Reset state plus what firmware programs into every CPU. */
-void vm_cpu_power_up(struct vcpu *vcpu);
+/* A vCPU's thread, around all it does and around a halt. */
+void vm_cpu_thread_begin(struct vm_cpu *cpu);
+void vm_cpu_thread_end(struct vm_cpu *cpu);
+void vm_cpu_sleep_begin(struct vm_cpu *cpu);
+void vm_cpu_sleep_end(struct vm_cpu *cpu);
+/* Tells the guest from time to time how long the host kept the thread waiting. */
+void vm_cpu_account(struct vm_cpu *cpu);
+void vm_kvm_msr_written(void *opaque, struct vcpu *vcpu, u32 msr, u64 value);
+u64 vm_hypercall(void *opaque, struct vcpu *vcpu, u64 nr, const u64 args[4]);
 
 /* ---- board.c ---- */
 

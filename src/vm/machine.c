@@ -94,7 +94,9 @@ static void on_failed(struct vm_cpu *cpu)
 static void on_halted(struct vm_cpu *cpu)
 {
         counter_inc(&cpu->vcpu.counters, COUNTER_HALTS);
+        vm_cpu_sleep_begin(cpu);
         vcpu_wait_for_work(&cpu->vcpu);
+        vm_cpu_sleep_end(cpu);
 }
 
 static void on_debug(struct vm_cpu *cpu)
@@ -117,6 +119,7 @@ static void *vcpu_main(void *arg)
         struct vcpu *vcpu = &cpu->vcpu;
 
         current_vcpu = vcpu;
+        vm_cpu_thread_begin(cpu);
         while (vm_cpu_may_run(cpu)) {
                 enum exit_reason reason;
 
@@ -125,6 +128,7 @@ static void *vcpu_main(void *arg)
                 if (exit_handlers[reason])
                         exit_handlers[reason](cpu);
         }
+        vm_cpu_thread_end(cpu);
         current_vcpu = NULL;
         return NULL;
 }
@@ -229,8 +233,6 @@ static int create_engine(struct vm *vm, struct err **err)
                 if (r < 0)
                         return r;
         }
-        if (vm->config.check && !(vm->engine_caps & ENGINE_CAP_CHECK))
-                return err_set(err, ERR_USAGE, EINVAL, "engine '%s' cannot be checked: translate can", engine->name);
         if (vm->config.n_cpus > 1 && !(vm->engine_caps & ENGINE_CAP_SMP))
                 return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "engine '%s' runs one CPU only", engine->name);
         if (engine->machine_create) {
@@ -252,7 +254,6 @@ static int create_vcpus(struct vm *vm, struct err **err)
 
                 vcpu->engine_machine = vm->engine_machine;
                 vcpu->engine = vm->engine;
-                vcpu->check = vm->config.check;
                 r = vm->engine->vcpu_create(vcpu, err);
                 if (r < 0) {
                         vcpu->engine = NULL;
@@ -287,6 +288,7 @@ static int prepare_vcpus(struct vm *vm, struct err **err)
                 struct vcpu *vcpu = &vm->cpus[i].vcpu;
 
                 vm->cpus[i].vm = vm;
+                vm->cpus[i].schedstat_fd = -1;
                 vcpu->index = i;
                 vcpu->n_vcpus = vm->config.n_cpus;
                 vcpu->memory = vm->memory;

@@ -1,10 +1,5 @@
 /* What the machine answers when its CPUs ask, and what the local APICs ask of the machine. */
-#include "dev/kvmclock.h"
 #include "internal.h"
-
-/* KVM's hypercalls answer this to what they do not know. Source: Linux, include/uapi/linux/kvm_para.h. */
-#define KVM_ENOSYS      1000
-#define KVM_HC_SEND_IPI 10
 
 static void lock_devices(struct vm *vm)
 {
@@ -28,6 +23,7 @@ static int irq_ack(void *opaque, struct vcpu *vcpu)
         struct vm *vm = opaque;
         int vector;
 
+        vm_cpu_account(&vm->cpus[vcpu->index]);
         lock_devices(vm);
         vector = lapic_irq_ack(vm->board.lapics, vcpu->index);
         unlock_devices(vm);
@@ -87,61 +83,6 @@ static u8 sipi_vector(void *opaque, struct vcpu *vcpu)
         return vector;
 }
 
-/* One moment by both clocks, for all vCPUs: TSC_STABLE promises that their pages are the same line, not parallel ones. */
-void vm_sample_clocks(struct vm *vm)
-{
-        vm->board.sample_tsc = clock_tsc();
-        vm->board.sample_ns = clock_now_ns();
-}
-
-/* The host's TSC is taken as constant and synchronous, as is the guest's, so one filling of the page lasts until
- * the next pause. */
-static void fill_system_time(struct vm *vm, struct vcpu *vcpu, u64 msr, u8 flags)
-{
-        struct kvmclock_time time = {
-                .tsc = vm->board.sample_tsc + vcpu->state.tsc_offset,
-                .system_ns = vm->board.sample_ns - vm->board.start_ns,
-                .tsc_hz = clock_tsc_hz(),
-                .flags = (u8)(KVMCLOCK_TSC_STABLE | flags),
-        };
-
-        if (msr & KVMCLOCK_ENABLE)
-                kvmclock_system_time_update(vm->memory, msr, &time);
-}
-
-static void kvmclock_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 value)
-{
-        struct vm *vm = opaque;
-
-        if (msr == MSR_KVM_WALL_CLOCK)
-                kvmclock_wall_clock_update(vm->memory, value, vm->board.start_wall_ns);
-        else if (msr == MSR_KVM_SYSTEM_TIME)
-                fill_system_time(vm, vcpu, value, 0);
-}
-
-void vm_refresh_clocks(struct vm *vm)
-{
-        if (vm->engine_caps & ENGINE_CAP_KERNEL_IRQCHIP)
-                return; /* the kernel keeps the clock pages too */
-        vm_sample_clocks(vm);
-        for (unsigned i = 0; i < vm->n_cpus; i++)
-                fill_system_time(vm, &vm->cpus[i].vcpu, vm->cpus[i].vcpu.state.kvm_system_time, KVMCLOCK_GUEST_STOPPED);
-}
-
-/* None is offered in CPUID so far; guests that call without asking get those that exist. */
-static u64 hypercall(void *opaque, struct vcpu *vcpu, u64 nr, const u64 args[4])
-{
-        struct vm *vm = opaque;
-        s64 reached;
-
-        if (nr != KVM_HC_SEND_IPI)
-                return (u64)-KVM_ENOSYS;
-        lock_devices(vm);
-        reached = lapic_pv_ipi(vm->board.lapics, args);
-        unlock_devices(vm);
-        return (u64)reached;
-}
-
 static void tsc_changed(void *opaque, struct vcpu *vcpu)
 {
         struct vm *vm = opaque;
@@ -168,8 +109,8 @@ const struct cpu_platform_ops vm_platform_ops = {
         .cr8_read = cr8_read,
         .cr8_write = cr8_write,
         .sipi_vector = sipi_vector,
-        .kvmclock_write = kvmclock_write,
-        .hypercall = hypercall,
+        .kvm_msr_written = vm_kvm_msr_written,
+        .hypercall = vm_hypercall,
         .tsc_changed = tsc_changed,
         .ferr = ferr,
 };

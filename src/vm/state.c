@@ -32,8 +32,13 @@ static void save_all(struct vm *vm, struct state_out *out)
         state_put_u64(out, clock_tsc()); /* tsc_offset of each vCPU is relative to this host's */
         state_out_section_end(out);
         for (unsigned i = 0; i < vm->n_cpus; i++) {
+                struct vcpu *vcpu = &vm->cpus[i].vcpu;
+
+                /* A kick that it has not looked at is part of its state: the guest does not send it again. */
+                if (__atomic_load_n(&vcpu->work, __ATOMIC_ACQUIRE) & VCPU_WORK_UNHALT)
+                        vcpu->state.unhalted = true;
                 state_out_section_begin(out, "cpu", CPU_STATE_VERSION);
-                cpu_state_save(&vm->cpus[i].vcpu.state, out);
+                cpu_state_save(&vcpu->state, out);
                 state_out_section_end(out);
         }
         for (struct device *d = vm->devices; d; d = d->next) {

@@ -49,6 +49,8 @@ static struct cpu_state busy_state(void)
         cpu.tsc_offset = rnd();
         cpu.tsc_adjust = rnd();
         cpu.kvm_system_time = 0x1001;
+        cpu.kvm_steal_time = 0x2041;
+        cpu.unhalted = true;
         cpu.mtrr_def_type = 0xc06;
         cpu.mtrr_base[3] = 0x80000006;
         cpu.mtrr_fixed[7] = 0x0606060606060606;

@@ -8,6 +8,7 @@
 
 #include "dev/fw_cfg.h"
 #include "dev/kvmclock.h"
+#include "dev/steal_time.h"
 #include "fake_env.h"
 
 #define RAM (2 * MIB)
@@ -201,6 +202,48 @@ static void kvmclock_structures_are_published(void **state)
         assert_true(kvmclock_wall_clock_update(memory, ~3ULL, 0) < 0);
 }
 
+/* 64 bytes: steal, version at 8, flags, preempted at 16. */
+static void steal_time_adds_up_under_an_even_version(void **state)
+{
+        struct fixture *x = *state;
+        struct guest_memory *memory = x->f.env.memory;
+        u64 words[8] = { 1000, 7 /* left odd by somebody */ };
+
+        guest_memory_write(memory, 0x3040, words, sizeof(words));
+        assert_int_equal(steal_time_add(memory, 0x3040 | STEAL_TIME_ENABLE, 5), 0);
+        assert_int_equal(steal_time_add(memory, 0x3040 | STEAL_TIME_ENABLE, 6), 0);
+        guest_memory_read(memory, 0x3040, words, sizeof(words));
+        assert_int_equal(words[0], 1011);
+        assert_int_equal(words[1], 12);
+        assert_true(steal_time_add(memory, 0x3040, 5) < 0);
+        assert_true(steal_time_add(memory, RAM | STEAL_TIME_ENABLE, 5) < 0);
+        assert_true(steal_time_add(memory, ~STEAL_TIME_RESERVED, 5) < 0);
+}
+
+static void request_left_to_a_sleeping_vcpu_is_found_once(void **state)
+{
+        struct fixture *x = *state;
+        struct guest_memory *memory = x->f.env.memory;
+        const u64 msr = 0x3000 | STEAL_TIME_ENABLE;
+        u8 preempted;
+
+        steal_time_set_preempted(memory, msr);
+        guest_memory_read(memory, 0x3010, &preempted, 1);
+        assert_int_equal(preempted, 1);
+        assert_false(steal_time_take_preempted(memory, msr));
+        guest_memory_read(memory, 0x3010, &preempted, 1);
+        assert_int_equal(preempted, 0);
+
+        steal_time_set_preempted(memory, msr);
+        preempted = 3; /* as another vCPU's compare-and-exchange would */
+        guest_memory_write(memory, 0x3010, &preempted, 1);
+        assert_true(steal_time_take_preempted(memory, msr));
+        assert_false(steal_time_take_preempted(memory, msr));
+
+        steal_time_set_preempted(memory, RAM | STEAL_TIME_ENABLE);
+        assert_false(steal_time_take_preempted(memory, RAM | STEAL_TIME_ENABLE));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -214,6 +257,8 @@ int main(void)
                 TEST(state_survives),
                 TEST(kvmclock_scale_is_precise),
                 TEST(kvmclock_structures_are_published),
+                TEST(steal_time_adds_up_under_an_even_version),
+                TEST(request_left_to_a_sleeping_vcpu_is_found_once),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

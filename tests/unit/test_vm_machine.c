@@ -127,6 +127,18 @@ static void a_guest_that_spins_or_halts_for_ever_can_be_stopped(void **state)
         }
 }
 
+/* KVM_HC_KICK_CPU: what waits for a spinlock halts with interrupts off, and the kick may come before the HLT. */
+static void a_kick_ends_the_next_halt_with_interrupts_off(void **state)
+{
+        /* mov eax, 5; xor ebx, ebx; xor ecx, ecx; vmcall; cli; hlt; mov al, 21h; out f4h, al; jmp $ */
+        static const u8 code[] = { 0xb8, 5,    0,    0,    0,    0x31, 0xdb, 0x31, 0xc9, 0x0f, 0x01,
+                                   0xc1, 0xfa, 0xf4, 0xb0, 0x21, 0xe6, 0xf4, 0xeb, 0xfe };
+        struct vm *vm = MACHINE(code);
+
+        assert_int_equal(run(vm).code, 0x21);
+        vm_free(vm);
+}
+
 static void an_unstarted_machine_can_be_freed(void **state)
 {
         vm_free(MACHINE(code_spin));
@@ -396,6 +408,7 @@ int main(void)
                 cmocka_unit_test(power_off_and_reset_end_it),
                 cmocka_unit_test(triple_fault_is_told_with_its_place),
                 cmocka_unit_test(a_guest_that_spins_or_halts_for_ever_can_be_stopped),
+                cmocka_unit_test(a_kick_ends_the_next_halt_with_interrupts_off),
                 cmocka_unit_test(an_unstarted_machine_can_be_freed),
                 cmocka_unit_test(paused_means_nothing_runs),
                 cmocka_unit_test(a_saved_machine_goes_on_elsewhere),

@@ -131,7 +131,7 @@ void interp_mode_changed(struct interp *in)
                 jump_cache_clear(in);
                 in->code_base = in->seg_base[SEG_CS];
         }
-        in->key = unlikely(in->trial) ? NO_KEY : in->mode | (cpu->cpl == 3 ? in->tlb.space : &in->tlb.kernel)->generation << MODE_BITS;
+        in->key = in->mode | (cpu->cpl == 3 ? in->tlb.space : &in->tlb.kernel)->generation << MODE_BITS;
 }
 
 void interp_flush_tlb(struct interp *in)
@@ -270,6 +270,10 @@ static bool serve_work(struct interp *in, enum exit_reason *ret)
                 latch_nmis(in);
         if (work & VCPU_WORK_IRQ)
                 in->irq_waiting = true;
+        if (work & VCPU_WORK_UNHALT)
+                in->cpu->unhalted = true;
+        if (work & VCPU_WORK_FLUSH_TLB)
+                interp_flush_tlb(in);
         if (work & VCPU_WORK_STOP) {
                 *ret = EXIT_KICKED;
                 return true;
@@ -277,7 +281,7 @@ static bool serve_work(struct interp *in, enum exit_reason *ret)
         return false;
 }
 
-void interp_run_block(struct interp *in, struct block *block)
+static void run_block(struct interp *in, struct block *block)
 {
         in->block = block;
         in->block_stale = false;
@@ -308,7 +312,7 @@ static void single_step(struct interp *in)
                 in->cpu->sti_shadow = in->cpu->mov_ss_shadow = false;
                 if (rf)
                         in->rflags &= ~RFLAGS_RF;
-                interp_run_block(in, block);
+                run_block(in, block);
         }
         if (interp_step_trap(in, tf))
                 in->has_event = true;
@@ -327,10 +331,6 @@ static enum exit_reason loop(struct interp *in)
         for (;;) {
                 if (in->triple_fault)
                         return EXIT_TRIPLE_FAULT;
-                if (in->failed) {
-                        in->failed = false;
-                        return EXIT_FAILED;
-                }
                 if (in->has_event) {
                         in->has_event = false;
                         interp_deliver(in);
@@ -355,15 +355,17 @@ static enum exit_reason loop(struct interp *in)
                         continue;
                 if (in->halted_now || in->cpu->halted) {
                         in->halted_now = false;
-                        in->cpu->halted = true;
-                        return EXIT_HALTED;
+                        in->cpu->halted = !in->cpu->unhalted;
+                        in->cpu->unhalted = false;
+                        if (in->cpu->halted)
+                                return EXIT_HALTED;
                 }
                 if (in->translate && translate_step(in))
                         continue;
                 if (in->mode & MODE_SINGLE)
                         single_step(in);
                 else
-                        interp_run_block(in, code_lookup(in));
+                        run_block(in, code_lookup(in));
         }
 }
 

@@ -195,7 +195,7 @@ int kvm_check_state(const struct kvm_machine *machine, const struct cpu_state *s
 /* MSRs with functions in msr.c whose home is the kernel while KVM runs the vCPU. The x2APIC range is never filtered. */
 static const u32 kernel_msrs[] = {
         MSR_TSC,      MSR_TSC_ADJUST,  MSR_TSC_DEADLINE,   MSR_APIC_BASE,       MSR_EFER,
-        MSR_MISC_ENABLE, MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, MSR_PRED_CMD,
+        MSR_MISC_ENABLE, MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, MSR_KVM_STEAL_TIME, MSR_PRED_CMD,
 };
 
 #define FILTER_BITS 0x1000u /* MSRs in one bitmap */

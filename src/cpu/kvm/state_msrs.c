@@ -37,6 +37,7 @@ static const struct {
         { MSR_MISC_ENABLE, offsetof(struct cpu_state, misc_enable) },
         { MSR_KVM_WALL_CLOCK, offsetof(struct cpu_state, kvm_wall_clock) },
         { MSR_KVM_SYSTEM_TIME, offsetof(struct cpu_state, kvm_system_time) },
+        { MSR_KVM_STEAL_TIME, offsetof(struct cpu_state, kvm_steal_time) },
 };
 
 static bool kvm_has_msr(const struct kvm_vcpu *kv, u32 msr)
