@@ -238,6 +238,7 @@ struct vcpu {
         const struct cpu_engine *engine;
         void *engine_data;     /* the engine's own part of this vCPU */
         void *engine_machine;  /* the engine's own part of the machine, shared by its vCPUs */
+        bool check;            /* the translator compares every block with the interpreter; set before vcpu_create */
 
         struct guest_memory *memory;
         struct io_space *ports;
@@ -267,6 +268,7 @@ enum {
         ENGINE_CAP_SMP = 4,
         ENGINE_CAP_DEBUG = 8,        /* honours vcpu.debug */
         ENGINE_CAP_FAST = 16,        /* runs guest kernel code at a useful speed here (set by probe) */
+        ENGINE_CAP_CHECK = 32,       /* honours vcpu.check */
 };
 
 struct cpu_engine {

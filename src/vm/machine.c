@@ -233,6 +233,8 @@ static int create_engine(struct vm *vm, struct err **err)
                 if (r < 0)
                         return r;
         }
+        if (vm->config.check && !(vm->engine_caps & ENGINE_CAP_CHECK))
+                return err_set(err, ERR_USAGE, EINVAL, "engine '%s' cannot be checked: translate can", engine->name);
         if (vm->config.n_cpus > 1 && !(vm->engine_caps & ENGINE_CAP_SMP))
                 return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "engine '%s' runs one CPU only", engine->name);
         if (engine->machine_create) {
@@ -254,6 +256,7 @@ static int create_vcpus(struct vm *vm, struct err **err)
 
                 vcpu->engine_machine = vm->engine_machine;
                 vcpu->engine = vm->engine;
+                vcpu->check = vm->config.check;
                 r = vm->engine->vcpu_create(vcpu, err);
                 if (r < 0) {
                         vcpu->engine = NULL;

@@ -131,7 +131,7 @@ void interp_mode_changed(struct interp *in)
                 jump_cache_clear(in);
                 in->code_base = in->seg_base[SEG_CS];
         }
-        in->key = in->mode | (cpu->cpl == 3 ? in->tlb.space : &in->tlb.kernel)->generation << MODE_BITS;
+        in->key = unlikely(in->trial) ? NO_KEY : in->mode | (cpu->cpl == 3 ? in->tlb.space : &in->tlb.kernel)->generation << MODE_BITS;
 }
 
 void interp_flush_tlb(struct interp *in)
@@ -281,7 +281,7 @@ static bool serve_work(struct interp *in, enum exit_reason *ret)
         return false;
 }
 
-static void run_block(struct interp *in, struct block *block)
+void interp_run_block(struct interp *in, struct block *block)
 {
         in->block = block;
         in->block_stale = false;
@@ -312,7 +312,7 @@ static void single_step(struct interp *in)
                 in->cpu->sti_shadow = in->cpu->mov_ss_shadow = false;
                 if (rf)
                         in->rflags &= ~RFLAGS_RF;
-                run_block(in, block);
+                interp_run_block(in, block);
         }
         if (interp_step_trap(in, tf))
                 in->has_event = true;
@@ -331,6 +331,10 @@ static enum exit_reason loop(struct interp *in)
         for (;;) {
                 if (in->triple_fault)
                         return EXIT_TRIPLE_FAULT;
+                if (in->failed) {
+                        in->failed = false;
+                        return EXIT_FAILED;
+                }
                 if (in->has_event) {
                         in->has_event = false;
                         interp_deliver(in);
@@ -365,7 +369,7 @@ static enum exit_reason loop(struct interp *in)
                 if (in->mode & MODE_SINGLE)
                         single_step(in);
                 else
-                        run_block(in, code_lookup(in));
+                        interp_run_block(in, code_lookup(in));
         }
 }
 
