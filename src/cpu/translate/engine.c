@@ -16,6 +16,7 @@ static int translate_probe(unsigned *ret_caps, struct err **err)
                 r = err_set(err, ERR_UNSUPPORTED, ENOTSUP, "the translator needs a host CPU with BMI2");
                 return err_hint(err, r, "--engine interp runs on every host");
         }
+        *ret_caps |= ENGINE_CAP_FAST;
         return 0;
 }
 
