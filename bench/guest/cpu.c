@@ -91,9 +91,9 @@ static uint64_t sort_numbers(long rounds)
 static uint64_t bytecode(long rounds)
 {
         enum { PUSH, ADD, XOR, DUP, SHIFT, STORE, LOAD, LOOP };
-        static const unsigned char code[] = { LOAD, 0, PUSH, 5,    ADD,  DUP,   SHIFT, 3, XOR, DUP, STORE, 0, LOAD, 1,
-                                              ADD,  DUP, SHIFT, 17, XOR, STORE, 1,     LOAD, 2, PUSH, 1, ADD, STORE, 2, LOOP };
-        static const void *const labels[] = { &&push, &&add, &&xor, &&dup, &&shift, &&store, &&load, &&loop };
+        static const unsigned char code[] = { LOAD, 0, PUSH, 5, ADD, DUP, SHIFT, 3, XOR, DUP, STORE, 0, LOAD, 1, ADD,
+                DUP, SHIFT, 17, XOR, STORE, 1, LOAD, 2, PUSH, 1, ADD, STORE, 2, LOOP };
+        static const void *const labels[] = { &&push, &&add, &&exclusive_or, &&dup, &&shift, &&store, &&load, &&loop };
         uint64_t stack[8] = { 0 }, vars[3] = { 1, 2, 3 }, *top = stack;
         long left = rounds * 100000;
         const unsigned char *pc = code;
@@ -107,7 +107,7 @@ add:
         top--;
         top[0] += top[1];
         NEXT;
-xor:
+exclusive_or:
         top--;
         top[0] ^= top[1];
         NEXT;
@@ -157,8 +157,12 @@ static uint64_t copying(long rounds)
 }
 
 static const struct load loads[] = {
-        { "calls", calls },       { "hash-table", hash_table }, { "list-walk", list_walk },
-        { "sort-numbers", sort_numbers }, { "bytecode", bytecode },     { "copying", copying },
+        { "calls", calls },
+        { "hash-table", hash_table },
+        { "list-walk", list_walk },
+        { "sort-numbers", sort_numbers },
+        { "bytecode", bytecode },
+        { "copying", copying },
 };
 
 LOADS_MAIN(loads)

@@ -85,7 +85,8 @@ static uint64_t mandelbrot(long rounds)
         for (long round = 0; round < rounds; round++)
                 for (int row = 0; row < 48; row++)
                         for (int column = 0; column < 64; column++) {
-                                double cr = column / 24.0 - 2.1 + (double)round * 1e-6, ci = row / 24.0 - 1.0, zr = 0, zi = 0, swap;
+                                double cr = column / 24.0 - 2.1 + (double)round * 1e-6, ci = row / 24.0 - 1.0, zr = 0,
+                                       zi = 0, swap;
                                 unsigned n = 0;
 
                                 for (; n < 200 && zr * zr + zi * zi < 4; n++) {
@@ -130,7 +131,8 @@ static uint64_t fourier(long rounds)
 
                         for (size_t k = 0; k < span; k++) {
                                 for (size_t i = k; i < N; i += 2 * span) {
-                                        double tr = wr * re[i + span] - wi * im[i + span], ti = wr * im[i + span] + wi * re[i + span];
+                                        double tr = wr * re[i + span] - wi * im[i + span],
+                                               ti = wr * im[i + span] + wi * re[i + span];
 
                                         re[i + span] = (re[i] - tr) * 0.5;
                                         im[i + span] = (im[i] - ti) * 0.5;
@@ -164,16 +166,18 @@ static uint64_t sse_blend(long rounds)
                 b[i] = (unsigned char)(seed >> 11);
         }
         for (long round = 0; round < rounds; round++) {
-                const __m128i alpha = _mm_set1_epi16((short)(round & 255)), beta = _mm_set1_epi16((short)(256 - (round & 255)));
+                const __m128i alpha = _mm_set1_epi16((short)(round & 255)),
+                              beta = _mm_set1_epi16((short)(256 - (round & 255)));
 
                 for (size_t i = 0; i < SIZE; i += 16) {
                         __m128i x = _mm_load_si128((__m128i *)(a + i)), y = _mm_load_si128((__m128i *)(b + i));
                         __m128i low = _mm_add_epi16(_mm_mullo_epi16(_mm_unpacklo_epi8(x, zero), alpha),
-                                                    _mm_mullo_epi16(_mm_unpacklo_epi8(y, zero), beta));
+                                _mm_mullo_epi16(_mm_unpacklo_epi8(y, zero), beta));
                         __m128i high = _mm_add_epi16(_mm_mullo_epi16(_mm_unpackhi_epi8(x, zero), alpha),
-                                                     _mm_mullo_epi16(_mm_unpackhi_epi8(y, zero), beta));
+                                _mm_mullo_epi16(_mm_unpackhi_epi8(y, zero), beta));
 
-                        _mm_store_si128((__m128i *)(a + i), _mm_packus_epi16(_mm_srli_epi16(low, 8), _mm_srli_epi16(high, 8)));
+                        _mm_store_si128(
+                                (__m128i *)(a + i), _mm_packus_epi16(_mm_srli_epi16(low, 8), _mm_srli_epi16(high, 8)));
                 }
                 a[round % SIZE] ^= 0x55;
         }
@@ -202,7 +206,8 @@ static uint64_t sse_search(long rounds)
                                         const __m128i *p = (const __m128i *)(picture + (y + row) * WIDTH + x);
                                         const __m128i *q = (const __m128i *)(block + row * WIDTH);
 
-                                        total = _mm_add_epi64(total, _mm_sad_epu8(_mm_loadu_si128(p), _mm_loadu_si128(q)));
+                                        total = _mm_add_epi64(
+                                                total, _mm_sad_epu8(_mm_loadu_si128(p), _mm_loadu_si128(q)));
                                 }
                                 distance = (unsigned)_mm_cvtsi128_si32(total) + (unsigned)_mm_extract_epi16(total, 4);
                                 best = distance > 0 && distance < best ? distance : best;
@@ -241,7 +246,8 @@ __attribute__((target("avx"))) static uint64_t avx_axpy(long rounds)
                 const __m256 a = _mm256_set1_ps(round & 1 ? -0.5F : 0.5F);
 
                 for (size_t i = 0; i < N; i += 8)
-                        _mm256_store_ps(y + i, _mm256_add_ps(_mm256_load_ps(y + i), _mm256_mul_ps(a, _mm256_load_ps(x + i))));
+                        _mm256_store_ps(
+                                y + i, _mm256_add_ps(_mm256_load_ps(y + i), _mm256_mul_ps(a, _mm256_load_ps(x + i))));
         }
         return hash_bytes(y, N * sizeof(*y));
 }
@@ -292,10 +298,17 @@ __attribute__((target("avx2,popcnt"))) static uint64_t avx_count(long rounds)
 }
 
 static const struct load loads[] = {
-        { "matrix", matrix },         { "bodies", bodies },         { "mandelbrot", mandelbrot },
-        { "stream", stream },         { "fourier", fourier },       { "sse-blend", sse_blend },
-        { "sse-search", sse_search }, { "avx-filter", avx_filter }, { "avx-axpy", avx_axpy },
-        { "avx-polynomial", avx_polynomial }, { "avx-count", avx_count },
+        { "matrix", matrix },
+        { "bodies", bodies },
+        { "mandelbrot", mandelbrot },
+        { "stream", stream },
+        { "fourier", fourier },
+        { "sse-blend", sse_blend },
+        { "sse-search", sse_search },
+        { "avx-filter", avx_filter },
+        { "avx-axpy", avx_axpy },
+        { "avx-polynomial", avx_polynomial },
+        { "avx-count", avx_count },
 };
 
 LOADS_MAIN(loads)

@@ -18,8 +18,8 @@ static char words[WORDS][16];
 
 static void make_words(void)
 {
-        static const char *const syllables[] = { "ba", "con", "de", "er", "fi", "gu", "ha", "in", "ka", "lo", "ma", "ne",
-                                                 "or", "pa", "qui", "re", "sta", "ter", "un", "ver", "wo", "xi", "yo", "ze" };
+        static const char *const syllables[] = { "ba", "con", "de", "er", "fi", "gu", "ha", "in", "ka", "lo", "ma",
+                "ne", "or", "pa", "qui", "re", "sta", "ter", "un", "ver", "wo", "xi", "yo", "ze" };
 
         for (int i = 0; i < WORDS; i++)
                 for (uint32_t n = 1 + below(3) + (i > 64); n > 0; n--)
@@ -45,15 +45,16 @@ static void text(long bytes)
 static void table(long lines)
 {
         for (long i = 0; i < lines; i++)
-                printf("%ld %s %" PRIu32 ".%02" PRIu32 " %s-%" PRIu32 "\n", i, word(), below(10000), below(100), word(), below(100000));
+                printf("%ld %s %" PRIu32 ".%02" PRIu32 " %s-%" PRIu32 "\n", i, word(), below(10000), below(100), word(),
+                        below(100000));
 }
 
 static void sql(long rows)
 {
         puts("CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, value REAL, note TEXT);\nCREATE INDEX t_name ON t(name);\nBEGIN;");
         for (long i = 0; i < rows; i++)
-                printf("INSERT INTO t(name, value, note) VALUES('%s', %" PRIu32 ".%02" PRIu32 ", '%s %s');\n", word(), below(10000),
-                       below(100), word(), word());
+                printf("INSERT INTO t(name, value, note) VALUES('%s', %" PRIu32 ".%02" PRIu32 ", '%s %s');\n", word(),
+                        below(10000), below(100), word(), word());
         puts("COMMIT;\nSELECT count(*), sum(value) FROM t;\n"
              "SELECT name, count(*), max(value) FROM t GROUP BY name ORDER BY 2 DESC, 1 LIMIT 50;\n"
              "UPDATE t SET note = upper(note) WHERE value < 1000;\nDELETE FROM t WHERE id % 7 = 3;\n"

@@ -1,7 +1,7 @@
-"""What bench/guest/run measures: each load is one shell command, run in /tmp (a tmpfs) with the variable N set to its rounds.
+"""What bench/guest/run measures: each load is one shell command, run in /tmp (a tmpfs), with its rounds in the variable N.
 
-Rounds are chosen so that QEMU's TCG needs about two to four seconds. What a load prints depends on all of its work: the
-outputs of all peers must be equal. `needs` names the input that is made before, untimed; data never comes from a disk.
+Rounds are chosen so that QEMU's TCG needs about two seconds. What a load prints depends on all of its work: the outputs of
+all peers must be equal. `needs` names the input that is made before, untimed; data never comes from a disk.
 """
 
 import dataclasses
@@ -48,7 +48,10 @@ def twice(command):
     return f"({command}) >/tmp/second & {command}; wait $!; cat /tmp/second"
 
 
-SHELL_LOOP = "i=0; s=0; while [ $i -lt $N ]; do case $i in *7) s=$((s+i)) ;; *) s=$((s^i)) ;; esac; i=$((i+1)); done; echo $s"
+SHELL_LOOP = (
+    "i=0; s=0; while [ $i -lt $N ]; do case $i in *7) s=$((s+i)) ;; *) s=$((s^i)) ;; esac; i=$((i+1)); done; echo $s"
+)
+AWK_PROGRAM = "{ n[$2]++; s[$2] += $3 } END { for (w in n) if (n[w] > 60) print w, n[w], s[w] }"
 COMPILE = "gcc -O2 -c -o /tmp/o /bench/os.c && cat /tmp/o"
 
 LOADS = (
@@ -71,11 +74,27 @@ LOADS = (
     Load("shell-loop", 32_000, SHELL_LOOP),
     Load("busybox-shell-loop", 37_000, f"busybox sh -c '{SHELL_LOOP}'"),
     Load("shell-commands", 8, repeated("x=$(echo $i | tr 0-9 a-j | sed s/a/x/); [ -n $x ] && expr $i % 13")),
-    Load("busybox-byte-dd", 310_000, "busybox dd if=/dev/zero of=/tmp/bytes bs=1 count=$N 2>/dev/null; wc -c </tmp/bytes"),
+    Load(
+        "busybox-byte-dd", 310_000, "busybox dd if=/dev/zero of=/tmp/bytes bs=1 count=$N 2>/dev/null; wc -c </tmp/bytes"
+    ),
     Load("sort", 3, repeated("sort -k2,2 -k3n table | tail -n 100"), ("table",)),
     Load("busybox-sort", 1, repeated("busybox sort -k2,2 table | busybox tail -n 100"), ("table",)),
-    Load("awk", 5, repeated("mawk '{ n[$2]++; s[$2] += $3 } END { for (w in n) if (n[w] > 60) print w, n[w], s[w] }' table | sort"), ("table",)),
-    Load("busybox-awk", 1, repeated("busybox awk '{ n[$2]++; s[$2] += $3 } END { for (w in n) if (n[w] > 60) print w, n[w], s[w] }' table | sort"), ("table",)),
+    Load(
+        "awk",
+        5,
+        repeated(
+            f"mawk '{AWK_PROGRAM}' table | sort"
+        ),
+        ("table",),
+    ),
+    Load(
+        "busybox-awk",
+        1,
+        repeated(
+            f"busybox awk '{AWK_PROGRAM}' table | sort"
+        ),
+        ("table",),
+    ),
     Load("grep", 5, repeated("grep -c 'qui.*ster[a-n]' text; grep -o 'ha[a-z]*ne' text | sort -u | wc -l"), ("text",)),
     Load("gzip", 2, repeated("gzip -6 -n -c <text"), ("text",)),
     Load("gunzip", 4, repeated("gzip -dc text.gz | cksum"), ("text.gz",)),
@@ -83,7 +102,12 @@ LOADS = (
     Load("xz", 1, repeated("xz -2 -c <records"), ("records",)),
     Load("busybox-sha256", 31, repeated("busybox sha256sum <text"), ("text",)),
     Load("openssl-sha256", 7, repeated("openssl dgst -sha256 <text"), ("text",)),
-    Load("openssl-aes", 3, repeated("openssl enc -aes-128-cbc -K 00112233445566778899aabbccddeeff -iv 00 <text 2>/dev/null | tail -c 64"), ("text",)),
+    Load(
+        "openssl-aes",
+        3,
+        repeated("openssl enc -aes-128-cbc -K 00112233445566778899aabbccddeeff -iv 00 <text 2>/dev/null | tail -c 64"),
+        ("text",),
+    ),
     Load("python", 15, "python3 -S /bench/micro.py $N"),
     Load("perl", 7, "perl /bench/micro.pl $N"),
     Load("sqlite", 1, repeated("rm -f db; sqlite3 db <sql"), ("sql",)),

@@ -45,7 +45,8 @@ static uint64_t null_syscall(long rounds)
 
 static uint64_t byte_io(long rounds)
 {
-        int in = (int)must(open("/dev/zero", O_RDONLY), "/dev/zero"), out = (int)must(open("/dev/null", O_WRONLY), "/dev/null");
+        int in = (int)must(open("/dev/zero", O_RDONLY), "/dev/zero"),
+            out = (int)must(open("/dev/null", O_WRONLY), "/dev/null");
         uint64_t sum = 0;
         char c = 1;
 
@@ -368,12 +369,23 @@ static uint64_t two_unmaps(long rounds)
 }
 
 static const struct load loads[] = {
-        { "null-syscall", null_syscall }, { "byte-io", byte_io },         { "pipe-bulk", pipe_bulk },
-        { "ping-pong", ping_pong },       { "switches", switches },       { "socket-server", socket_server },
-        { "fork", fork_only },            { "fork-exec", fork_exec },     { "page-faults", page_faults },
-        { "copy-on-write", copy_on_write }, { "map-unmap", map_unmap },   { "signals", signal_handlers },
-        { "small-files", small_files },   { "threads", threads },         { "two-atomics", two_atomics },
-        { "two-mutexes", two_mutexes },   { "two-unmaps", two_unmaps },
+        { "null-syscall", null_syscall },
+        { "byte-io", byte_io },
+        { "pipe-bulk", pipe_bulk },
+        { "ping-pong", ping_pong },
+        { "switches", switches },
+        { "socket-server", socket_server },
+        { "fork", fork_only },
+        { "fork-exec", fork_exec },
+        { "page-faults", page_faults },
+        { "copy-on-write", copy_on_write },
+        { "map-unmap", map_unmap },
+        { "signals", signal_handlers },
+        { "small-files", small_files },
+        { "threads", threads },
+        { "two-atomics", two_atomics },
+        { "two-mutexes", two_mutexes },
+        { "two-unmaps", two_unmaps },
 };
 
 LOADS_MAIN(loads)

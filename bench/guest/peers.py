@@ -1,5 +1,5 @@
-"""The machines that loads run on: ours, QEMU's, and the host itself in a chroot. All three hold the same root file system and
-the same driver (driver.c), which speaks lines; only the way to start it differs."""
+"""The machines that loads run on: ours, QEMU's, and the host itself in a chroot. All three hold the same root file system
+and the same driver (driver.c), which speaks lines; only the way to start it differs."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ class Failure(Exception):
 
 
 def cpu_seconds(pid):
-    """CPU time of process @pid with all its threads. Source: clock_getcpuclockid(3): the clock of a process is ~pid << 3 | 2."""
+    """CPU time of process @pid with all its threads. The clock of a process is ~pid << 3 | 2: clock_getcpuclockid(3)."""
     return time.clock_gettime(ctypes.c_int((~pid << 3) | 2).value)
 
 
@@ -50,7 +50,11 @@ class Peer:
     def start(self, timeout_s):
         start = time.monotonic()
         self.process = subprocess.Popen(
-            self.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            self.command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         os.set_blocking(self.process.stdout.fileno(), False)
         self.pending = b""
@@ -61,7 +65,7 @@ class Peer:
             raise Failure(f"{self.name} has {cpus} CPUs, not {self.cpus}")
 
     def wait_for(self, word, timeout_s):
-        """The words behind the next message @word and when it came; a message "error" on the way is kept in self.error."""
+        """The words behind the next message @word and when it came; an "error" on the way is kept in self.error."""
         deadline = time.monotonic() + timeout_s
         self.error = ""
         while True:
@@ -124,7 +128,7 @@ class Peer:
 
 
 class Native(Peer):
-    """The root file system as a chroot, in namespaces of its own that vanish with it, on as many CPUs as the guests have."""
+    """The root file system as a chroot in namespaces that vanish with it, on as many CPUs as the guests have."""
 
     def __init__(self, assets, cpus, log=None):
         super().__init__(NATIVE, cpus, log)
@@ -133,7 +137,8 @@ class Native(Peer):
     def command(self):
         where = sorted(os.sched_getaffinity(0))[-self.cpus :]
         mounts = (
-            'mount -t proc proc "$0/proc" && mount -t sysfs -o ro sysfs "$0/sys" && mount -t tmpfs -o size=1g tmpfs "$0/tmp" && '
+            'mount -t proc proc "$0/proc" && mount -t sysfs -o ro sysfs "$0/sys" && '
+            'mount -t tmpfs -o size=1g tmpfs "$0/tmp" && '
             'mount --rbind /dev "$0/dev" && exec chroot "$0" /bench/driver'
         )
         return [

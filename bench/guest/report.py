@@ -1,5 +1,5 @@
-"""From measurements to the table, the means and the verdicts. Works on the dictionary that --json writes, and on nothing else,
-so that an older run can be printed again."""
+"""From measurements to the table, the means and the verdicts. Works on the dictionary that --json writes, and on nothing
+else, so that an older run can be printed again."""
 
 import dataclasses
 import math
@@ -9,8 +9,12 @@ from peers import NATIVE, TCG
 
 
 def median_ratio(runs, above, below, clock):
-    """Median over the runs of time of @above / time of @below; None when no run has both. Paired: both ran within seconds."""
-    ratios = [run[above][clock] / run[below][clock] for run in runs if clock in run.get(above, {}) and clock in run.get(below, {})]
+    """Median over the runs of @above's time / @below's; None when no run has both. Both ran within seconds."""
+    ratios = [
+        run[above][clock] / run[below][clock]
+        for run in runs
+        if clock in run.get(above, {}) and clock in run.get(below, {})
+    ]
     return statistics.median(ratios) if ratios else None
 
 
@@ -39,7 +43,11 @@ class Ratios:
 
     def __init__(self, result, engine, clock):
         self.loads = {
-            name: (load, median_ratio(load["runs"], TCG, engine, clock), median_ratio(load["runs"], engine, NATIVE, clock))
+            name: (
+                load,
+                median_ratio(load["runs"], TCG, engine, clock),
+                median_ratio(load["runs"], engine, NATIVE, clock),
+            )
             for name, load in result["loads"].items()
         }
 
@@ -114,7 +122,8 @@ def table(rows, left=1):
     """Rows of strings as text, the first @left columns left-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows
+        "  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        for row in rows
     )
 
 
@@ -134,7 +143,10 @@ def print_loads(result, clock):
                 number(median_ratio(runs, TCG, engine, clock)),
                 number(median_ratio(runs, engine, NATIVE, clock)),
             ]
-        row += [number(median_time(runs, TCG, clock), 3), "FAILED: " + ", ".join(peer for peer, _ in errors(load)) if errors(load) else ""]
+        row += [
+            number(median_time(runs, TCG, clock), 3),
+            "FAILED: " + ", ".join(peer for peer, _ in errors(load)) if errors(load) else "",
+        ]
         rows.append(row)
     print(table(rows))
 
@@ -149,9 +161,20 @@ def print_report(result):
         print(f"{what}: {message}")
     ratios = [median_ratio(load["runs"], TCG, NATIVE, clock) for load in result["loads"].values() if load["cpus"] == 1]
     print(f"\nTCG itself, time against native, geometric mean: {number(geometric_mean(ratios))}")
-    print(f"clock: {'elapsed time' if clock == 'seconds' else 'CPU time'}; beside this, programs of others used {result['others']:.0%} of a CPU")
+    print(
+        f"clock: {'elapsed time' if clock == 'seconds' else 'CPU time'}; beside this, programs of others used {result['others']:.0%} of a CPU"
+    )
     for engine in result["engines"]:
         rows = [(engine, "is", "must", "aim", "verdict", "")]
         for line in wanted(result, engine, clock):
-            rows.append((line.figure, f"{number(line.value)} {line.unit}".strip(), line.bound(line.must), line.bound(line.aim), line.verdict(), line.note))
+            rows.append(
+                (
+                    line.figure,
+                    f"{number(line.value)} {line.unit}".strip(),
+                    line.bound(line.must),
+                    line.bound(line.aim),
+                    line.verdict(),
+                    line.note,
+                )
+            )
         print("\n" + table(rows))
