@@ -26,6 +26,7 @@ struct box_stdio {
         const char *console_socket; /* gets the terminal's master; NULL: the caller's own terminal relays it, or none is asked for */
         const char *pid_file;
         const char *pidfd_socket;
+        unsigned listen_fds;   /* sockets of activation among them: LISTEN_FDS for the payload */
         unsigned preserve_fds; /* descriptors 3.. that stay open */
         bool detach;
 };

@@ -64,6 +64,12 @@ int box_kill(const struct box_runtime *runtime, const char *id, int signal, bool
         return 0;
 }
 
+/* A process that somebody moved into a frozen group of his own (v1 lets him) is moved back, where it thaws and dies. */
+static int fetch_back(const struct box_handle *h, struct cgroup *cg)
+{
+        return cg ? cgroup_join(cg, h->pid, false, NULL) : -ESRCH;
+}
+
 static int wait_dead(int pidfd, int timeout_ms)
 {
         struct pollfd p = { .fd = pidfd, .events = POLLIN };
@@ -135,9 +141,11 @@ int box_delete(const struct box_runtime *runtime, const char *id, bool force, st
                         sys_pidfd_send_signal(pidfd, SIGKILL);
                         if (cg)
                                 cgroup_kill(cg, SIGKILL, NULL);
-                        r = wait_dead(pidfd, 10000);
+                        r = wait_dead(pidfd, 1000);
+                        if (r < 0 && fetch_back(h, cg) == 0)
+                                r = wait_dead(pidfd, 10000);
                         if (r < 0)
-                                return err_set(err, ERR_BUSY, EBUSY, "container '%s' does not die", id);
+                                return err_sys(err, EBUSY, "container '%s' does not die", id);
                 }
         }
         if (cg) {

@@ -46,6 +46,8 @@ void launch_release(struct launch *l)
                 closep(&l->namespace_fd[i]);
         for (size_t i = 0; i < l->n_mounts; i++)
                 closep(&l->mounts[i].fd);
+        for (size_t i = 0; l->device_fd && i < l->spec->linux_.devices.n; i++)
+                closep(&l->device_fd[i]);
         if (l->listener_page)
                 munmap(l->listener_page, sizeof(*l->listener_page));
         seccomp_filter_free(l->filter);
@@ -133,21 +135,17 @@ static int check_terminal(const struct box_create_args *args, const struct spec 
         return 0;
 }
 
-/* The descriptors that the payload shall keep must exist. */
-static int check_preserved(unsigned n, struct err **err)
+static bool is_annotated(const struct spec *spec, const char *key)
 {
-        for (unsigned i = 0; i < n; i++)
-                if (fcntl((int)(3 + i), F_GETFD) < 0)
-                        return err_set(err, ERR_USAGE, EBADF, "preserve-fds: descriptor %u is not open", 3 + i);
-        return 0;
+        const char *value = spec_annotation(spec, key);
+
+        return value && strcmp(value, "0") != 0 && strcmp(value, "false") != 0;
 }
 
 static int prepare(struct launch *l, const struct box_create_args *args, bool foreground, struct err **err)
 {
         int r = check_terminal(args, l->spec, foreground, err);
 
-        if (r == 0)
-                r = check_preserved(args->stdio.preserve_fds, err);
         if (r < 0)
                 return r;
         l->proc = procfs_open(err);
@@ -156,6 +154,7 @@ static int prepare(struct launch *l, const struct box_create_args *args, bool fo
         l->proc = move_up(l, l->proc);
         l->process = l->spec->process;
         l->no_pivot = args->no_pivot;
+        l->keep_groups = is_annotated(l->spec, "run.oci.keep_original_groups");
         l->no_new_keyring = args->no_new_keyring;
         l->in_user_namespace = (l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWUSER || in_user_namespace(l->proc);
         /* Somebody else is in the pid namespace who might look at our process (CAP_SYS_PTRACE) before it is the payload. */
@@ -275,7 +274,7 @@ static int serve_listener(struct launch *l, const struct spawned *s, struct err 
         listener = (int)syscall(SYS_pidfd_getfd, s->pidfd, number, 0);
         if (listener < 0)
                 return err_sys(err, errno, "fetching the seccomp listener");
-        state = state_object(l->state, l->listener >= 0 ? "creating" : "running");
+        state = state_object(l->state, "creating");
         r = state ? seccomp_filter_send_listener(l->filter, listener, s->pid, state, err) : err_sys(err, ENOMEM, "sending the seccomp listener");
         json_decref(state);
         atomic_store(l->listener_page, LISTENER_TAKEN); /* pairs with load_filter in process.c */
@@ -443,7 +442,8 @@ static int open_bundle(struct launch *l, const struct box_create_args *args, cha
 /* The descriptors' files: criu must be told about pipes and terminals that come from outside. */
 static json_t *describe_descriptors(void)
 {
-        json_t *list = json_array();
+        json_t *list = json_array(), *string;
+        _cleanup_free_ char *text = NULL;
 
         for (int fd = 0; fd < 3; fd++) {
                 char path[32], target[PATH_MAX];
@@ -454,7 +454,10 @@ static json_t *describe_descriptors(void)
                 target[n > 0 ? n : 0] = 0;
                 json_array_append_new(list, json_string(target));
         }
-        return list;
+        text = json_dumps(list, JSON_COMPACT);
+        string = json_string(text ? text : "[]");
+        json_decref(list);
+        return string;
 }
 
 /* Everything up to a container that is created (foreground false, listening for start) or runs. */

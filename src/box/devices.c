@@ -4,6 +4,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
+#include "idmap.h"
 #include "mount.h"
 #include "root.h"
 #include "sys.h"
@@ -21,15 +22,12 @@ static const struct {
         { "fd", "/proc/self/fd" }, { "stdin", "/proc/self/fd/0" }, { "stdout", "/proc/self/fd/1" }, { "stderr", "/proc/self/fd/2" }, { "core", "/proc/kcore" },
 };
 
-/* The host's device at @path bound onto a file: what a user namespace, which may not make devices, gets. */
-static int bind_device(int dir, const char *name, const char *path, struct err **err)
+/* The detached mount @fd of a device onto a file of that name. */
+static int attach_device(int dir, const char *name, const char *path, int fd, struct err **err)
 {
-        const struct mount_options none = { 0 };
-        _cleanup_close_ int fd = mount_bind(path, &none, err), target = -1;
+        _cleanup_close_ int target = -1;
         int r;
 
-        if (fd < 0)
-                return fd;
         if (mknodat(dir, name, S_IFREG | 0666, 0) < 0 && errno != EEXIST)
                 return err_sys(err, errno, "making '%s'", path);
         target = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -37,6 +35,15 @@ static int bind_device(int dir, const char *name, const char *path, struct err *
                 return err_sys(err, errno, "opening '%s' in the container's root", path);
         r = mount_move(fd, target);
         return r < 0 ? err_sys(err, -r, "mounting '%s'", path) : 0;
+}
+
+/* The host's device at @path: what a user namespace, which may not make devices, gets. */
+static int bind_device(int dir, const char *name, const char *path, struct err **err)
+{
+        const struct mount_options none = { 0 };
+        _cleanup_close_ int fd = mount_bind(path, &none, err);
+
+        return fd < 0 ? fd : attach_device(dir, name, path, fd, err);
 }
 
 static int set_owner(int dir, const char *name, mode_t mode, u32 uid, u32 gid)
@@ -78,20 +85,68 @@ static int make_node(const struct launch *l, int dir, const char *name, const ch
         return 0;
 }
 
-static int make_configured(const struct launch *l, const struct spec_device *d, struct err **err)
+static mode_t type_of(const struct spec_device *d)
 {
-        const mode_t type = d->type == 'b' ? S_IFBLK : d->type == 'p' ? S_IFIFO : S_IFCHR;
-        const mode_t mode = d->file_mode ? *d->file_mode & 07777 : 0666;
+        return d->type == 'b' ? S_IFBLK : d->type == 'p' ? S_IFIFO : S_IFCHR;
+}
+
+static mode_t mode_of(const struct spec_device *d)
+{
+        return d->file_mode ? *d->file_mode & 07777 : 0666;
+}
+
+/* In a file system of the host's user namespace that nothing but our descriptors leads to. */
+int devices_prepare(struct launch *l, struct err **err)
+{
+        static const char *data[] = { "mode=700", NULL };
+        const struct mount_options options = { .data = { data, 1 } };
+        const size_t n = l->spec->linux_.devices.n;
+        _cleanup_close_ int fs = -1;
+        mode_t mask;
+        int r = 0;
+
+        if (!n || geteuid() != 0)
+                return 0;
+        l->device_fd = arena_new(&l->spec->arena, int, n);
+        fs = l->device_fd ? mount_new("tmpfs", "tmpfs", &options, err) : err_sys(err, ENOMEM, "making devices");
+        if (fs < 0)
+                return fs;
+        mask = umask(0);
+        for (size_t i = 0; i < n; i++)
+                l->device_fd[i] = -1;
+        for (size_t i = 0; r == 0 && i < n; i++) {
+                const struct spec_device *d = &l->spec->linux_.devices.item[i];
+                const u32 uid = idmap_to_host(&l->spec->linux_.uid_mappings, d->uid), gid = idmap_to_host(&l->spec->linux_.gid_mappings, d->gid);
+                char name[24];
+
+                snprintf(name, sizeof(name), "%zu", i);
+                if (mknodat(fs, name, type_of(d) | mode_of(d), makedev((unsigned)d->major, (unsigned)d->minor)) < 0 ||
+                    (uid != UINT32_MAX && gid != UINT32_MAX && fchownat(fs, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)) {
+                        if (errno != EPERM)
+                                r = err_sys(err, errno, "making device '%s'", d->path);
+                        continue;
+                }
+                l->device_fd[i] = open_tree(fs, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        }
+        umask(mask);
+        return r;
+}
+
+static int make_configured(const struct launch *l, size_t i, struct err **err)
+{
+        const struct spec_device *d = &l->spec->linux_.devices.item[i];
         const char *name;
         _cleanup_close_ int dir = root_make_parent(l->root, d->path, &name, err);
         int r;
 
         if (dir < 0)
                 return dir;
-        r = make_node(l, dir, name, d->path, type | mode, makedev((unsigned)d->major, (unsigned)d->minor), err);
+        if (l->device_fd && l->device_fd[i] >= 0)
+                return attach_device(dir, name, d->path, l->device_fd[i], err);
+        r = make_node(l, dir, name, d->path, type_of(d) | mode_of(d), makedev((unsigned)d->major, (unsigned)d->minor), err);
         if (r < 0 || l->in_user_namespace)
                 return r;
-        r = set_owner(dir, name, mode, d->uid, d->gid);
+        r = set_owner(dir, name, mode_of(d), d->uid, d->gid);
         return r < 0 ? err_sys(err, -r, "setting owner and mode of '%s'", d->path) : 0;
 }
 
@@ -149,7 +204,7 @@ int devices_make(struct launch *l, struct err **err)
                 r = dev < 0 ? dev : make_defaults(l, dev, err);
         }
         for (size_t i = 0; r == 0 && i < l->spec->linux_.devices.n; i++)
-                r = make_configured(l, &l->spec->linux_.devices.item[i], err);
+                r = make_configured(l, i, err);
         umask(mask);
         return r;
 }

@@ -4,4 +4,7 @@
 
 #include "internal.h"
 
+/* Makes those of the configuration for a container with a user namespace, which may bind them but not make them. In the runtime, before the
+ * clone. Does nothing where the runtime may not either. */
+int devices_prepare(struct launch *l, struct err **err);
 int devices_make(struct launch *l, struct err **err);

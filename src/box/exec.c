@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "internal.h"
 #include "process.h"
 #include "procfs.h"
@@ -100,8 +101,10 @@ static int add_capabilities(struct arena *arena, struct spec_process *p, const c
         for (; *names; names++) {
                 const int cap = spec_capability(*names);
 
-                if (cap < 0)
-                        return err_set(err, ERR_USAGE, EINVAL, "'%s' is not a capability", *names);
+                if (cap < 0) {
+                        log_warn("capability '%s' is unknown here: left out", *names);
+                        continue;
+                }
                 c->set[CAP_SET_BOUNDING] |= BIT(cap);
                 c->set[CAP_SET_EFFECTIVE] |= BIT(cap);
                 c->set[CAP_SET_PERMITTED] |= BIT(cap);
@@ -340,6 +343,8 @@ static int prepare(struct launch *l, const struct box_runtime *runtime, const st
                 return r;
         if (l->state->cgroup) {
                 r = cgroup_load(l->state->cgroup, &l->cgroup, err);
+                if (r == 0 && !args->cgroup)
+                        r = cgroup_prepare_enter(l->cgroup, err);
                 if (r < 0)
                         return r;
         }

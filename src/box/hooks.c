@@ -17,9 +17,10 @@
 
 enum { CLOSE_RANGE_FROM = 3 };
 
+/* A hook without env has the runtime's, as with runc and crun; one with an empty env has none. */
 static void _noreturn_ become_hook(const struct spec_hook *hook, int in, const char *cwd)
 {
-        const char *no_args[] = { hook->path, NULL }, *no_env[] = { NULL };
+        const char *no_args[] = { hook->path, NULL };
         sigset_t none;
 
         sigemptyset(&none);
@@ -29,7 +30,7 @@ static void _noreturn_ become_hook(const struct spec_hook *hook, int in, const c
         if (dup2(in, 0) < 0 || (cwd && chdir(cwd) < 0))
                 _exit(126);
         syscall(SYS_close_range, CLOSE_RANGE_FROM, ~0U, 0);
-        execve(hook->path, (char *const *)(hook->args.n ? hook->args.item : no_args), (char *const *)(hook->env.n ? hook->env.item : no_env));
+        execve(hook->path, (char *const *)(hook->args.n ? hook->args.item : no_args), hook->env.item ? (char *const *)hook->env.item : environ);
         dprintf(2, "%s: %s\n", hook->path, strerror(errno));
         _exit(127);
 }

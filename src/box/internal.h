@@ -29,6 +29,7 @@ struct launch {
         struct seccomp_filter *filter;
         struct mount_plan *mounts;
         size_t n_mounts;
+        int *device_fd; /* detached mounts of linux.devices, -1 where there is none; NULL: they are made in place */
         const char *rootfs; /* absolute, on the host */
         int root;           /* O_PATH of it; the container's root once mounted */
         int proc;           /* procfs.h */
@@ -47,6 +48,7 @@ struct launch {
         const char *exec_group; /* a group below the container's; NULL */
         struct spec *process_owner; /* of a process object that came in a file of its own; NULL */
         bool always_clone; /* the runtime must run from a read-only clone: seal.h */
+        bool keep_groups;  /* crun's annotation run.oci.keep_original_groups */
         bool no_pivot, no_new_keyring;
         bool cloned_into_cgroup;
         bool in_user_namespace; /* the runtime itself is not in the host's: devices are bound, not made */

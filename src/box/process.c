@@ -20,6 +20,8 @@
 #include "sync.h"
 #include "sys.h"
 
+enum { ENV_UNIQUE_MAX = 1024 }; /* an environment larger than that is passed on as it is */
+
 /* ---- the program ---- */
 
 static const char *environment(const struct spec_process *p, const char *name)
@@ -347,6 +349,8 @@ static int set_groups(const struct launch *l, struct err **err)
                         return err_set(err, ERR_BAD_CONFIG, EPERM, "process.user.additionalGids: groups cannot be set in this user namespace");
                 return 0;
         }
+        if (l->keep_groups)
+                return 0;
         if (syscall(SYS_setgroups, user->additional_gids.n, user->additional_gids.item) < 0)
                 return err_sys(err, errno, "process.user.additionalGids: setting %zu groups", user->additional_gids.n);
         return 0;
@@ -430,21 +434,41 @@ static const char *find_home(struct arena *arena, u32 uid)
         return "/";
 }
 
+/* Whether a later entry sets the same variable: the last one counts, while getenv would find the first. */
+static bool is_overridden(const struct spec_process *p, size_t i)
+{
+        const char *entry = p->env.item[i];
+        const size_t n = strcspn(entry, "=");
+
+        for (size_t k = i + 1; k < p->env.n; k++)
+                if (strncmp(p->env.item[k], entry, n) == 0 && (p->env.item[k][n] == '=' || !p->env.item[k][n]))
+                        return true;
+        return false;
+}
+
 static char **make_environment(const struct launch *l)
 {
         const struct spec_process *p = l->process;
-        char **env = arena_new(&l->spec->arena, char *, p->env.n + 3);
+        char **env = arena_new(&l->spec->arena, char *, p->env.n + 5);
         const char *home;
         size_t n = 0;
 
         if (!env)
                 return NULL;
         for (size_t i = 0; i < p->env.n; i++)
-                env[n++] = (char *)p->env.item[i];
+                if (p->env.n > ENV_UNIQUE_MAX || !is_overridden(p, i))
+                        env[n++] = (char *)p->env.item[i];
         if (!environment(p, "HOME")) {
                 home = find_home(&l->spec->arena, p->user.uid);
                 env[n] = home ? arena_printf(&l->spec->arena, "HOME=%s", home) : NULL;
                 if (!env[n++])
+                        return NULL;
+        }
+        if (l->stdio->listen_fds) {
+                /* Socket activation (sd_listen_fds(3)); the payload is process 1 of its namespace. */
+                env[n++] = arena_printf(&l->spec->arena, "LISTEN_FDS=%u", l->stdio->listen_fds);
+                env[n] = env[n - 1] ? arena_strdup(&l->spec->arena, "LISTEN_PID=1") : NULL;
+                if (!env[n])
                         return NULL;
         }
         return env;

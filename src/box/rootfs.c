@@ -129,7 +129,7 @@ int rootfs_prepare_sources(struct launch *l, struct err **err)
                 if (!(plan->options.propagation & MS_SHARED) && mount_set_propagation(plan->fd, MS_SLAVE | MS_REC) < 0)
                         return err_sys(err, errno, "mounts[%zu] (%s)", i, plan->target);
         }
-        return 0;
+        return devices_prepare(l, err);
 }
 
 /* ---- targets ---- */
@@ -461,6 +461,12 @@ int rootfs_mount(struct launch *l, struct err **err)
                 r = mount_entry(l, &l->mounts[i], err);
                 if (r < 0)
                         return err_wrap(err, r, "mounts[%zu] (%s)", i, l->mounts[i].target);
+        }
+        if (l->process) {
+                /* As runc and crun: a working directory that the image lacks is made. */
+                const int cwd = root_make_dir(l->root, l->process->cwd, 0755, NULL);
+
+                closep(&cwd);
         }
         return devices_make(l, err);
 }

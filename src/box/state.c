@@ -108,17 +108,41 @@ int state_new(const struct box_runtime *runtime, const char *id, struct box_hand
         return 0;
 }
 
+/* The civil date of a day since 1970. The C library's functions read the time zone's files first, even for UTC. */
+static void date_of(s64 day, int *ret_year, int *ret_month, int *ret_day)
+{
+        static const int lengths[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+        int year = 1970, month = 0;
+
+        for (;; year++) {
+                const int length = 365 + (year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+
+                if (day < length)
+                        break;
+                day -= length;
+        }
+        for (;; month++) {
+                const int length = lengths[month] + (month == 1 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+
+                if (day < length)
+                        break;
+                day -= length;
+        }
+        *ret_year = year;
+        *ret_month = month + 1;
+        *ret_day = (int)day + 1;
+}
+
 int state_set_created(struct box_handle *h, struct err **err)
 {
         struct timespec now;
-        struct tm tm;
-        char text[32];
+        int year, month, day, second;
 
         clock_gettime(CLOCK_REALTIME, &now);
-        gmtime_r(&now.tv_sec, &tm);
-        strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+        date_of(now.tv_sec / 86400, &year, &month, &day);
+        second = (int)(now.tv_sec % 86400);
         free(h->created);
-        if (asprintf(&h->created, "%s.%09ldZ", text, now.tv_nsec) < 0) {
+        if (asprintf(&h->created, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", year, month, day, second / 3600, second / 60 % 60, second % 60, now.tv_nsec) < 0) {
                 h->created = NULL;
                 return err_sys(err, ENOMEM, "making container '%s'", h->id);
         }
@@ -194,13 +218,13 @@ int state_save(const struct box_handle *h, struct err **err)
         r |= json_object_set_new(json, "rdt_owned", json_boolean(h->rdt_owned));
         r |= set_optional(json, "cgroup", h->cgroup);
         r |= set_optional(json, "annotations", h->annotations);
-        r |= set_optional(json, "descriptors", h->descriptors);
+        r |= set_optional(json, "external_descriptors", h->descriptors);
         text = r ? NULL : json_dumps(json, JSON_COMPACT);
         json_decref(json);
         if (!text)
                 return err_sys(err, ENOMEM, "saving the state of '%s'", h->id);
-        r = write_file(h->dir, "state.json.new", text, strlen(text));
-        if (r == 0 && renameat(h->dir, "state.json.new", h->dir, "state.json") < 0)
+        r = write_file(h->dir, STATE_FILE ".new", text, strlen(text));
+        if (r == 0 && renameat(h->dir, STATE_FILE ".new", h->dir, STATE_FILE) < 0)
                 r = -errno;
         return r < 0 ? err_sys(err, -r, "saving the state of '%s'", h->id) : 0;
 }
@@ -243,7 +267,7 @@ static int from_json(struct box_handle *h, json_t *json)
         h->owner = (uid_t)json_integer_value(json_object_get(json, "owner"));
         h->cgroup = json_incref(json_object_get(json, "cgroup"));
         h->annotations = json_incref(json_object_get(json, "annotations"));
-        h->descriptors = json_incref(json_object_get(json, "descriptors"));
+        h->descriptors = json_incref(json_object_get(json, "external_descriptors"));
         return 0;
 }
 
@@ -272,7 +296,7 @@ int state_read(struct box_handle *h, struct err **err)
         _cleanup_free_ char *text = NULL;
         json_t *json = NULL;
         size_t size = 0;
-        int r = read_file(h->dir, "state.json", &text, &size);
+        int r = read_file(h->dir, STATE_FILE, &text, &size);
 
         if (r == -ENOENT)
                 return err_set(err, ERR_NOT_FOUND, ENOENT, "container '%s' does not exist (it was never completed)", h->id);

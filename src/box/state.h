@@ -2,11 +2,11 @@
  *
  *      ROOT/ID/            made first: owns the name
  *      ROOT/ID/config.json the configuration as it was read
- *      ROOT/ID/state.json  written beside and renamed, so that it is there whole or not at all
+ *      ROOT/ID/status      written beside and renamed, so that it is there whole or not at all (crun's name, read by its tools)
  *      ROOT/ID/start       a socket while the container is created but not started
  *
- * A directory without state.json is what a runtime killed early left: no process of it outlived that (the first process dies with
- * its runtime until state.json exists), so delete may just remove it. */
+ * A directory without status is what a runtime killed early left: no process of it outlived that (the first process dies with
+ * its runtime until that exists), so delete may just remove it. */
 #pragma once
 
 #include "box.h"
@@ -59,3 +59,4 @@ u64 state_process_start(pid_t pid, bool *ret_zombie);
 int state_set_created(struct box_handle *h, struct err **err);
 
 #define STATE_START_SOCKET "start"
+#define STATE_FILE "status"

@@ -55,7 +55,7 @@ static struct box_create_args create_args(const struct create_options *o, const 
                 .bundle = o->bundle ? o->bundle : ".",
                 .config = o->config,
                 .stdio = { .console_socket = o->console_socket, .pid_file = o->pid_file, .pidfd_socket = o->pidfd_socket,
-                           .preserve_fds = (unsigned)o->preserve_fds + activation_fds(), .detach = o->detach },
+                           .listen_fds = activation_fds(), .preserve_fds = (unsigned)o->preserve_fds + activation_fds(), .detach = o->detach },
                 .no_pivot = o->no_pivot,
                 .no_new_keyring = o->no_new_keyring,
                 .no_subreaper = o->no_subreaper,
@@ -188,7 +188,7 @@ static int run_exec(struct oci *oci, int argc, char **argv, struct err **err)
                         .no_new_privs = o.no_new_privs,
                         .ignore_paused = o.ignore_paused,
                         .stdio = { .console_socket = o.console_socket, .pid_file = o.pid_file, .pidfd_socket = o.pidfd_socket,
-                                   .preserve_fds = (unsigned)o.preserve_fds + activation_fds(), .detach = o.detach },
+                                   .listen_fds = activation_fds(), .preserve_fds = (unsigned)o.preserve_fds + activation_fds(), .detach = o.detach },
                 };
 
                 r = box_exec(&oci->runtime, &args, &status, err);

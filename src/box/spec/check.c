@@ -95,7 +95,7 @@ static const struct {
         { "kernel/shmmni", CLONE_NEWIPC },  { "kernel/shm_rmid_forced", CLONE_NEWIPC }, { "kernel/auto_msgmni", CLONE_NEWIPC },
         { "kernel/sem_next_id", CLONE_NEWIPC }, { "kernel/msg_next_id", CLONE_NEWIPC }, { "kernel/shm_next_id", CLONE_NEWIPC },
         { "fs/mqueue/", CLONE_NEWIPC },     { "net/", CLONE_NEWNET },          { "kernel/domainname", CLONE_NEWUTS },
-        { "kernel/hostname", CLONE_NEWUTS }, { "user/", CLONE_NEWUSER },
+        { "user/", CLONE_NEWUSER },
 };
 
 static int check_sysctl(const struct spec *spec, const struct spec_pair *pair, struct err **err)
@@ -117,8 +117,8 @@ static int check_sysctl(const struct spec *spec, const struct spec_pair *pair, s
         }
         if (path[0] == '/' || strstr(path, "//") || strstr(path, "../"))
                 return bad(err, "linux.sysctl: '%s' is not a name", pair->key);
-        if (strcmp(path, "kernel/hostname") == 0 && spec->hostname)
-                return bad(err, "linux.sysctl: '%s' conflicts with hostname", pair->key);
+        if (strcmp(path, "kernel/hostname") == 0)
+                return bad(err, "linux.sysctl: '%s' is not allowed as it conflicts with hostname", pair->key);
         for (size_t i = 0; i < ARRAY_SIZE(namespaced_sysctls); i++) {
                 const char *name = namespaced_sysctls[i].name;
                 const size_t length = strlen(name);
