@@ -12,7 +12,13 @@
 #define DATA_AT 0x200000u
 #define DATA_SIZE 0x20000u
 
-static const char *missing;
+struct pair {
+        const struct cpu_engine *engines[2];
+        const char *missing; /* why it cannot run here */
+};
+static struct pair interp_kvm = { .engines = { &interp_engine, &kvm_engine } };
+static struct pair translate_interp = { .engines = { &translate_engine, &interp_engine } };
+static struct pair translate_kvm = { .engines = { &translate_engine, &kvm_engine } };
 
 /* Fills memory with a generator, then folds it: multiplication, rotation, carry chains, stack, calls, string
  * instructions, locked operations. R12 counts the rounds. */
@@ -125,11 +131,13 @@ struct program {
         const u8 *code, *end;
         bool user;
         u64 rounds; /* R12 */
-        unsigned slice_us[2]; /* longest stay: interp, kvm */
+        unsigned kvm_us; /* longest stay under kvm */
 };
+#define STAY_US 300 /* longest stay under the others */
 
-static const struct program kernel_program = { "kernel", guest_kernel, guest_kernel_end, false, 3000, { 300, 3000 } };
-static const struct program user_program = { "user", guest_user, guest_user_end, true, 30000, { 300, 20 } };
+static const struct program kernel_program = { "kernel", guest_kernel, guest_kernel_end, false, 3000, 3000 };
+static const struct program long_kernel_program = { "kernel", guest_kernel, guest_kernel_end, false, 30000, 3000 };
+static const struct program user_program = { "user", guest_user, guest_user_end, true, 30000, 20 };
 
 struct result {
         u64 gpr[GPR_COUNT], rip, rflags;
@@ -208,10 +216,23 @@ static void unmoved(const struct program *program, struct result *ret)
         cpu_guest_free(&g);
 }
 
-/* The machine parts of both engines live side by side; the vCPU goes to and fro. Returns the number of moves. */
-static unsigned moved(const struct program *program, struct result *ret)
+static void on_code_write(void *opaque, u64 gpa, u64 len)
 {
-        const struct cpu_engine *const engines[2] = { &interp_engine, &kvm_engine };
+        struct cpu_guest *g = opaque;
+
+        if (g->vcpu.engine->code_written)
+                g->vcpu.engine->code_written(g->machine, gpa, len);
+}
+
+static unsigned longest_stay(const struct program *program, const struct cpu_engine *engine)
+{
+        return engine == &kvm_engine ? program->kvm_us : STAY_US;
+}
+
+/* The machine parts of both engines live side by side; the vCPU goes to and fro. Returns the number of moves. */
+static unsigned moved(const struct program *program, const struct pair *pair, struct result *ret)
+{
+        const struct cpu_engine *const *engines = pair->engines;
         void *machines[2];
         unsigned now = (unsigned)(rnd() & 1), moves = 0;
         struct cpu_guest g;
@@ -219,9 +240,11 @@ static unsigned moved(const struct program *program, struct result *ret)
         start(&g, program, engines[now]);
         machines[now] = g.machine;
         assert_int_equal(engines[!now]->machine_create(g.memory, 1, &machines[!now], NULL), 0);
+        g.memory->on_code_write = on_code_write;
+        g.memory->on_code_write_opaque = &g;
         while (!ended(&g)) {
                 pthread_t thread =
-                        cpu_guest_post_later(&g, VCPU_WORK_STOP, (unsigned)(rnd() % program->slice_us[now]));
+                        cpu_guest_post_later(&g, VCPU_WORK_STOP, (unsigned)(rnd() % longest_stay(program, engines[now])));
                 enum exit_reason reason = cpu_guest_run(&g);
 
                 pthread_join(thread, NULL);
@@ -242,16 +265,17 @@ static unsigned moved(const struct program *program, struct result *ret)
 }
 
 /* Returns the number of moves. */
-static unsigned check(const struct program *program, const struct result *want, u64 the_seed)
+static unsigned check(const struct program *program, const struct pair *pair, const struct result *want, u64 the_seed)
 {
         struct result got;
         unsigned moves;
 
         seed = the_seed;
-        moves = moved(program, &got);
+        moves = moved(program, pair, &got);
         if (memcmp(want, &got, sizeof(got)) == 0)
                 return moves;
-        print_error("%s program, SWITCH_SEED=0x%lx, %u moves:\n", program->name, (unsigned long)the_seed, moves);
+        print_error("%s program, %s and %s, SWITCH_SEED=0x%lx, %u moves:\n", program->name, pair->engines[0]->name,
+                    pair->engines[1]->name, (unsigned long)the_seed, moves);
         for (unsigned i = 0; i < GPR_COUNT; i++)
                 if (want->gpr[i] != got.gpr[i])
                         print_error("gpr %u: 0x%lx, not 0x%lx\n", i, (unsigned long)got.gpr[i], (unsigned long)want->gpr[i]);
@@ -264,7 +288,15 @@ static unsigned check(const struct program *program, const struct result *want, 
         return 0;
 }
 
-static void run_program(const struct program *program)
+static void skip_missing(const struct pair *pair)
+{
+        if (pair->missing) {
+                print_message("# %s\n", pair->missing);
+                skip();
+        }
+}
+
+static void run_program(const struct program *program, const struct pair *pair)
 {
         const char *n = getenv("SWITCH_SEEDS"), *one = getenv("SWITCH_SEED");
         u64 first = ((u64)getpid() << 32 ^ (u64)time(NULL)) * 0x9e3779b97f4a7c15ULL | 1;
@@ -272,10 +304,7 @@ static void run_program(const struct program *program)
         struct result want;
         unsigned moves = 0;
 
-        if (missing) {
-                print_message("# %s\n", missing);
-                skip();
-        }
+        skip_missing(pair);
         if (one) {
                 first = strtoull(one, NULL, 0);
                 seeds = 1;
@@ -284,19 +313,39 @@ static void run_program(const struct program *program)
         unmoved(program, &want);
         assert_int_equal(want.n_out, 1);
         for (unsigned i = 0; i < seeds; i++)
-                moves += check(program, &want, first + 2 * i);
+                moves += check(program, pair, &want, first + 2 * i);
         print_message("# %u moves\n", moves);
         assert_true(moves > 2 * seeds); /* otherwise nothing was tested */
 }
 
-static void kernel_code_survives_moves_between_engines(void **state)
+static void kernel_code_moves_between_interp_and_kvm(void **state)
 {
-        run_program(&kernel_program);
+        run_program(&kernel_program, &interp_kvm);
 }
 
-static void sse_and_x87_survive_moves_between_engines(void **state)
+static void sse_and_x87_move_between_interp_and_kvm(void **state)
 {
-        run_program(&user_program);
+        run_program(&user_program, &interp_kvm);
+}
+
+static void kernel_code_moves_between_translate_and_interp(void **state)
+{
+        run_program(&long_kernel_program, &translate_interp);
+}
+
+static void sse_and_x87_move_between_translate_and_interp(void **state)
+{
+        run_program(&user_program, &translate_interp);
+}
+
+static void kernel_code_moves_between_translate_and_kvm(void **state)
+{
+        run_program(&long_kernel_program, &translate_kvm);
+}
+
+static void sse_and_x87_move_between_translate_and_kvm(void **state)
+{
+        run_program(&user_program, &translate_kvm);
 }
 
 /* A machine whose new engine refuses the state stays where it was and goes on. */
@@ -307,10 +356,7 @@ static void a_refused_move_leaves_the_vcpu_where_it_was(void **state)
         void *machine;
         u64 xcr0;
 
-        if (missing) {
-                print_message("# %s\n", missing);
-                skip();
-        }
+        skip_missing(&interp_kvm);
         start(&g, &kernel_program, &interp_engine);
         g.vcpu.state.gpr[R12] = 3;
         assert_int_equal(kvm_engine.machine_create(g.memory, 1, &machine, NULL), 0);
@@ -328,17 +374,32 @@ static void a_refused_move_leaves_the_vcpu_where_it_was(void **state)
         cpu_guest_free(&g);
 }
 
+/* Why the first of them that cannot run here cannot. */
+static void probe(struct pair *pair)
+{
+        for (unsigned i = 0; i < 2 && !pair->missing; i++) {
+                struct err *err = NULL;
+                unsigned caps = 0;
+
+                if (pair->engines[i]->probe(&caps, &err) < 0)
+                        pair->missing = err_message(err);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(kernel_code_survives_moves_between_engines),
-                cmocka_unit_test(sse_and_x87_survive_moves_between_engines),
+                cmocka_unit_test(kernel_code_moves_between_interp_and_kvm),
+                cmocka_unit_test(sse_and_x87_move_between_interp_and_kvm),
+                cmocka_unit_test(kernel_code_moves_between_translate_and_interp),
+                cmocka_unit_test(sse_and_x87_move_between_translate_and_interp),
+                cmocka_unit_test(kernel_code_moves_between_translate_and_kvm),
+                cmocka_unit_test(sse_and_x87_move_between_translate_and_kvm),
                 cmocka_unit_test(a_refused_move_leaves_the_vcpu_where_it_was),
         };
-        struct err *err = NULL;
-        unsigned caps;
 
-        if (kvm_engine.probe(&caps, &err) < 0)
-                missing = err_message(err);
+        probe(&interp_kvm);
+        probe(&translate_interp);
+        probe(&translate_kvm);
         return cmocka_run_group_tests_name("engine_switch", tests, NULL, NULL);
 }

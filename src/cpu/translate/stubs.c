@@ -162,6 +162,7 @@ static void emit_load_vectors(struct emitter *e, struct kick_window *window, con
         emit_op_mem(e, 0x8b, false, SCRATCH0, hmem_base(SCRATCH1, offsetof(struct site, back)));
         emit_op_reg(e, 0xf7, true, 3, SCRATCH0);        /* neg */
         emit_op_reg(e, 0x01, true, SCRATCH1, SCRATCH0); /* the block's code */
+        emit_store(e, hmem_ctx(CTX(rip)), SCRATCH1);    /* for who is kicked; scratch 2 is in use */
         emit_op_mem(e, 0x0fb7, false, SCRATCH1, hmem_base(SCRATCH1, offsetof(struct site, resume_off))); /* movzx */
         emit_op_reg(e, 0x01, true, SCRATCH1, SCRATCH0);
         emit_last_look(e, window, kicked);
@@ -193,6 +194,7 @@ void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
                 emit_exit(&e, fast_exits[kind], go_on, stubs->leave);
         }
         kicked = here(&e);
+        emit_load(&e, SCRATCH1, hmem_ctx(CTX(rip)));
         emit_exit(&e, fast_kicked, go_on, stubs->leave);
         stubs->exits[TEXIT_VECTORS] = here(&e);
         emit_load_vectors(&e, &stubs->windows[1], kicked, avx);
