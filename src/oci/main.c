@@ -43,8 +43,9 @@ static const struct option_spec global_options[] = {
 
 static void print_usage(void)
 {
-        printf("NAME:\n   strata-oci - OCI container runtime\n\nUSAGE:\n   strata-oci [global options] command [command options] [arguments...]\n\n"
-               "VERSION:\n   " STRATA_VERSION "\n\nCOMMANDS:\n");
+        printf("NAME:\n   %s - Open Container Initiative runtime\n\nUSAGE:\n   %s [global options] command [command options] [arguments...]\n\n"
+               "VERSION:\n   " STRATA_VERSION "\n\nCOMMANDS:\n",
+               program_invocation_short_name, program_invocation_short_name);
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
                 printf("   %-12s %s\n", commands[i]->name, commands[i]->summary);
         printf("   %-12s %s\n\nGLOBAL OPTIONS:\n", "help", "this text");
@@ -53,7 +54,7 @@ static void print_usage(void)
 
 static void print_version(void)
 {
-        printf("strata-oci version " STRATA_VERSION "\nspec: " SPEC_VERSION "\n");
+        printf("%s version " STRATA_VERSION "\nspec: " SPEC_VERSION "\n+CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n", program_invocation_short_name);
 }
 
 int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words, char ***ret_words, int *ret_n,
@@ -65,7 +66,8 @@ int oci_options(const struct oci_command *command, int argc, char **argv, void *
         if (r < 0)
                 return r;
         if (help) {
-                printf("NAME:\n   strata-oci %s - %s\n\nUSAGE:\n   strata-oci %s [command options] %s\n", command->name, command->summary, command->name, command->arguments);
+                printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   %s %s [command options] %s\n", program_invocation_short_name, command->name, command->summary,
+                       program_invocation_short_name, command->name, command->arguments);
                 if (command->options->name) {
                         printf("\nOPTIONS:\n");
                         options_print(command->options);
@@ -117,6 +119,8 @@ int oci_signal(const char *text)
         return -1;
 }
 
+/* A link named runc or crun makes it answer by that name: what tools that look at --version and --help expect. */
+
 /* ---- errors: to stderr for people, to --log for engines, in the form that runc's have ---- */
 
 static void write_log(const struct oci *oci, const char *message)
@@ -150,7 +154,7 @@ static void write_log(const struct oci *oci, const char *message)
 static int report(const struct oci *oci, struct err *err)
 {
         write_log(oci, err_message(err));
-        err_print(err, "strata-oci");
+        err_print(err, program_invocation_short_name);
         err_free(err);
         return 1;
 }
@@ -233,7 +237,7 @@ static int dispatch(struct oci *oci, int argc, char **argv, struct err **err)
         }
         if (command)
                 return command->run(oci, argc, argv, err);
-        r = err_set(err, ERR_USAGE, EINVAL, "'%s' is not a command", argv[0]);
+        r = err_set(err, ERR_USAGE, EINVAL, "'%s' is not a command: No help topic for '%s'", argv[0], argv[0]);
         return err_hint(err, r, "see 'strata-oci --help'");
 }
 
