@@ -506,7 +506,6 @@ bool host_decode(struct decoding *d, struct uop *u)
 
 int host_exec_new(struct interp *in, struct err **err)
 {
-        static pthread_once_t once = PTHREAD_ONCE_INIT;
         struct host_exec *host = aligned_alloc(16, ALIGN_UP(sizeof(*host), 16));
 
         if (!host)
@@ -520,7 +519,8 @@ int host_exec_new(struct interp *in, struct err **err)
                 return err_hint(err, r, "a security policy may forbid writable executable memory");
         }
         in->host_exec = host;
-        pthread_once(&once, install_handlers);
+        /* Again for every vCPU: test frameworks take the signals for themselves. */
+        install_handlers();
         return 0;
 }
 
