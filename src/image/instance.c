@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include "internal.h"
+#include "instance.h"
 #include "overlay.h"
 
 #define INSTANCE_ID_MAX 128
@@ -147,19 +147,18 @@ int image_instance_create(struct image_store *store, const struct image *image, 
 
 /* --- mounts ------------------------------------------------------------------------------------------------------------ */
 
-static void free_strings(char ***strings)
+void instance_free_paths(char ***strings)
 {
         for (char **s = *strings; s && *s; s++)
                 free(*s);
         free(*strings);
 }
 
-/* Paths of the layers, topmost first, NULL at the end. */
-static int lower_paths(struct image_store *store, const struct image *image, bool read_only, char ***ret, size_t *ret_n,
-                       struct err **err)
+int instance_lower_paths(struct image_store *store, const struct image *image, bool read_only, char ***ret, size_t *ret_n,
+                         struct err **err)
 {
         const size_t layers = image->config.n_diff_ids;
-        _cleanup_(free_strings) char **paths = calloc(layers + 3, sizeof(*paths));
+        _cleanup_(instance_free_paths) char **paths = calloc(layers + 3, sizeof(*paths));
         size_t n = 0;
         int r;
 
@@ -180,6 +179,13 @@ static int lower_paths(struct image_store *store, const struct image *image, boo
         *ret_n = n;
         *ret = TAKE_PTR(paths);
         return 0;
+}
+
+int instance_open_upper(struct image_store *store, const char *id, int *ret, struct err **err)
+{
+        int r = check_id(id, err);
+
+        return r < 0 ? r : io_open_dir(store->fd, instance_path(id, "upper").text, ret, err);
 }
 
 /* A layer that a power failure took is unpacked again. */
@@ -203,7 +209,7 @@ int image_instance_mount(struct image_store *store, const char *id, unsigned fla
 {
         const bool read_only = flags & IMAGE_MOUNT_READ_ONLY;
         _cleanup_(image_freep) struct image *image = NULL;
-        _cleanup_(free_strings) char **lower = NULL;
+        _cleanup_(instance_free_paths) char **lower = NULL;
         _cleanup_free_ char *upper = NULL, *work = NULL, *rootfs = NULL;
         struct overlay overlay = { .user_xattr = store->user_xattr, .is_volatile = flags & IMAGE_MOUNT_VOLATILE };
         int r = image_instance_image(store, id, &image, err);
@@ -211,7 +217,7 @@ int image_instance_mount(struct image_store *store, const char *id, unsigned fla
         if (r == 0)
                 r = ensure_layers(store, image, err);
         if (r == 0)
-                r = lower_paths(store, image, read_only, &lower, &overlay.n_lower, err);
+                r = instance_lower_paths(store, image, read_only, &lower, &overlay.n_lower, err);
         if (r < 0)
                 return err_wrap(err, r, "mounting instance '%s'", id);
         if (asprintf(&upper, "%s/%s", store->root, instance_path(id, "upper").text) < 0 ||

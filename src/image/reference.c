@@ -28,7 +28,7 @@ static bool component_valid(const char *p, size_t len)
         if (len == 0 || !is_lower_alnum(p[0]) || !is_lower_alnum(p[len - 1]))
                 return false;
         for (size_t i = 1; i < len; i++) {
-                if (is_lower_alnum(p[i]) || p[i] == '-')
+                if (is_lower_alnum(p[i]) || (p[i] == '-' && (is_lower_alnum(p[i - 1]) || p[i - 1] == '-')))
                         continue;
                 if (p[i] != '.' && p[i] != '_')
                         return false;

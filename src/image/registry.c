@@ -328,7 +328,7 @@ static int find_base(struct registry *registry, struct http_client *client, stru
                 if (i == 0) { /* a TLS server answers 400 or hangs up */
                         request.url = url;
                         failed = http_perform(client, &request, &answer, NULL);
-                        failed = failed < 0 || (answer.status != 200 && answer.status != 401 && answer.status != 404);
+                        failed = failed < 0 || answer.status == 400;
                         http_answer_clear(&answer);
                 }
                 if (!failed)
