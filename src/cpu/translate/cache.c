@@ -67,17 +67,6 @@ static u8 *segment_start(const struct code_memory *code, unsigned i)
         return code->run + STUBS_SIZE + i * SEGMENT_SIZE;
 }
 
-static u8 *writable(const struct translator *tr, const u8 *run)
-{
-        return tr->code.write + (run - tr->code.run);
-}
-
-void code_patch(const struct translator *tr, const u8 *run, s32 rel)
-{
-        /* Other vCPUs may be running it: one store. link_make has looked at the alignment. */
-        __atomic_store_n((s32 *)(void *)writable(tr, run), rel, __ATOMIC_RELEASE);
-}
-
 /* ---- finding ---- */
 
 static struct tblock **page_list(struct translator *tr, u64 gpa)
@@ -141,7 +130,7 @@ void block_drop(struct translator *tr, struct tblock *block)
         unlist(page_list(tr, block->gpa), block, offsetof(struct tblock, page_next));
         link_cut_all(tr, block);
         /* The first byte of an instruction, so no vCPU is behind it in the same one. */
-        __atomic_store_n(writable(tr, block->code + ENTRY_B), INT3, __ATOMIC_RELEASE);
+        __atomic_store_n(code_writable(tr, block->code + ENTRY_B), INT3, __ATOMIC_RELEASE);
 }
 
 u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len)
@@ -264,7 +253,7 @@ static void *data_alloc(struct translator *tr, struct code_segment *segment, siz
         const unsigned i = (unsigned)(segment - tr->code.segments);
 
         segment->data_used += (u32)ALIGN_UP(size, 16);
-        return writable(tr, segment_start(&tr->code, i)) + SEGMENT_SIZE - segment->data_used;
+        return code_writable(tr, segment_start(&tr->code, i)) + SEGMENT_SIZE - segment->data_used;
 }
 
 /* The header with copies of what the translation found. */
@@ -318,7 +307,7 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         req->run_at = run;
         req->stubs = tr->stubs.exits;
         req->has_extension = tr->has_extension;
-        t->code = writable(tr, run);
+        t->code = code_writable(tr, run);
         if (!translate_block(req, t))
                 make_leaving_block(req, t);
 

@@ -21,7 +21,8 @@ static void point(struct translator *tr, const struct link *link, const u8 *targ
 {
         const u8 *patch = link->from->code + link->patch_off;
 
-        code_patch(tr, patch, (s32)(target - (patch + 4)));
+        /* Other vCPUs may be running it: one store; link_make has looked at the alignment. */
+        __atomic_store_n((s32 *)(void *)code_writable(tr, patch), (s32)(target - (patch + 4)), __ATOMIC_RELEASE);
 }
 
 static void cut(struct translator *tr, struct link *link)

@@ -92,6 +92,11 @@ struct translator {
 int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, struct translator **ret, struct err **err);
 struct translator *translator_free(struct translator *tr);
 
+/* Where to write what runs at @run. */
+static inline u8 *code_writable(const struct translator *tr, const u8 *run)
+{
+        return tr->code.write + (run - tr->code.run);
+}
 static inline unsigned block_hash(u64 gpa, u64 page_va, u32 mode)
 {
         const u64 x = (gpa ^ page_va << 7 ^ page_va >> 29 ^ (u64)mode << 45) * 0x9e3779b97f4a7c15ULL;
@@ -119,14 +124,12 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
 void block_drop(struct translator *tr, struct tblock *block);
 /* The first of a list (page_next) that holds all blocks of @gpa's page, and others. Lock held. */
 struct tblock *blocks_of_page(struct translator *tr, u64 gpa);
-/* Stores the rel32 at @run, an address of run. */
-void code_patch(const struct translator *tr, const u8 *run, s32 rel);
 /* Drops the blocks that overlap [gpa, gpa + len), which lies in one page; from any thread. Returns the chunks of the range (guest_memory_chunks) that
  * still have blocks. Nobody translates until the end. */
 u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len);
 void translator_code_written_end(struct translator *tr);
 
-/* ---- links.c ---- */
+/* ---- links.c: link_make may be called while vector registers are live, like fast.c ---- */
 
 /* Lock held. Makes @link's jump go to @to if the rules allow it. */
 bool link_make(struct translator *tr, struct link *link, struct tblock *to);
