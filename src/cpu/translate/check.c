@@ -26,6 +26,13 @@ struct trial {
         jmp_buf outer; /* in->unwind's */
 };
 
+/* Instructions decoded for the interpreter, whose blocks are shorter than the translator's may be. */
+#define SEQUENCE_BLOCKS 8u
+struct sequence {
+        struct block *blocks[SEQUENCE_BLOCKS]; /* allocated when needed */
+        unsigned n;
+};
+
 /* What is tried of a block: its first instructions, up to the first that the translator leaves to the interpreter anyway. */
 struct plan {
         u64 gpa;
@@ -35,7 +42,7 @@ struct plan {
         u16 n_instructions, guest_bytes;
         bool fpu;          /* x87, MMX or SSE takes part */
         u8 code[BLOCK_GUEST_MAX * 15];
-        struct block *block; /* decoded for the interpreter */
+        struct sequence sequence;
 };
 
 struct check {
@@ -43,7 +50,7 @@ struct check {
         u8 kept[NOTED_BYTES_MAX];
         struct moment before, want, got;
         struct plan *plans[PLANS];
-        struct block *partial; /* the first instructions of a plan */
+        struct sequence partial; /* the first instructions of a plan */
 };
 
 /* ---- notes of the interpreter's memory accesses (interp/memory.c) ---- */
@@ -133,7 +140,7 @@ static const char *moment_compare(const struct moment *a, const struct moment *b
 
 /* ---- plans ---- */
 
-/* Two runs of it give two results. */
+/* Two runs of it give the same result. */
 static bool is_repeatable(const struct insn *g)
 {
         return g->z.meta.category != ZYDIS_CATEGORY_RDRAND && g->z.meta.category != ZYDIS_CATEGORY_RDSEED;
@@ -162,27 +169,47 @@ static void plan_measure(struct interp *in, const struct tblock *block, struct p
         ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
         while (plan->n_instructions < block->n_instructions &&
                insn_analyse(&req, &decoder, plan->code + plan->guest_bytes, (unsigned)(block->guest_bytes - plan->guest_bytes), &g) &&
-               g.kind < KIND_FORM && is_repeatable(&g)) {
+               g.kind < KIND_FORM) {
+                if (!is_repeatable(&g)) {
+                        plan->n_instructions = 0;
+                        return;
+                }
                 plan->fpu |= touches_fpu(&g);
                 plan->n_instructions++;
                 plan->guest_bytes = (u16)(plan->guest_bytes + g.z.length);
         }
 }
 
-/* Decodes the plan's first @n instructions for the interpreter. */
-static void plan_decode(struct interp *in, const struct plan *plan, unsigned n, struct block *block)
+static void sequence_free(struct sequence *sequence)
 {
-        unsigned bytes, done;
-
-        *block = (struct block){ .rip = plan->rip, .mode = in->mode };
-        done = decode_block(in, plan->rip, plan->code, plan->guest_bytes, true, block->uops, n, &bytes);
-        block->n_uops = (u16)done;
-        block->bytes = (u16)bytes;
+        for (unsigned i = 0; i < SEQUENCE_BLOCKS; i++)
+                free(sequence->blocks[i]);
 }
 
-static struct block *block_alloc(void)
+/* Decodes the first @n instructions of the plan's code. False: no memory. */
+static bool sequence_decode(struct interp *in, const struct plan *plan, unsigned n, struct sequence *ret)
 {
-        return malloc(sizeof(struct block) + (BLOCK_GUEST_MAX + 1) * sizeof(struct uop));
+        unsigned done = 0, off = 0;
+
+        for (ret->n = 0; done < n && ret->n < SEQUENCE_BLOCKS; ret->n++) {
+                struct block **slot = &ret->blocks[ret->n], *block;
+                unsigned bytes;
+
+                if (!*slot)
+                        *slot = malloc(sizeof(struct block) + (BLOCK_GUEST_MAX + 1) * sizeof(struct uop));
+                block = *slot;
+                if (!block)
+                        return false;
+                *block = (struct block){ .rip = plan->rip + off, .mode = in->mode };
+                block->n_uops = (u16)decode_block(in, block->rip, plan->code + off, plan->guest_bytes - off, true, block->uops,
+                                                  MIN(n - done, BLOCK_GUEST_MAX), &bytes);
+                block->bytes = (u16)bytes;
+                if (!block->n_uops)
+                        break;
+                done += block->n_uops;
+                off += bytes;
+        }
+        return true;
 }
 
 /* The plan for @block here and now, NULL when there is no memory for it or nothing to try. */
@@ -198,16 +225,10 @@ static struct plan *plan_find(struct interp *in, struct check *check, const stru
             plan->generation == in->code_generation && plan->n_instructions <= block->n_instructions &&
             memcmp(plan->code, code, block->guest_bytes) == 0)
                 return plan->n_instructions ? plan : NULL;
-        if (!plan) {
-                plan = calloc(1, sizeof(*plan));
-                if (plan)
-                        plan->block = block_alloc();
-                if (!plan || !plan->block) {
-                        free(plan);
-                        return NULL;
-                }
-                *slot = plan;
-        }
+        if (!plan)
+                plan = *slot = calloc(1, sizeof(*plan));
+        if (!plan)
+                return NULL;
         plan->gpa = block->gpa;
         plan->rip = in->rip;
         plan->mode = block->mode;
@@ -217,9 +238,8 @@ static struct plan *plan_find(struct interp *in, struct check *check, const stru
         plan_measure(in, block, plan);
         if (!plan->n_instructions)
                 return NULL;
-        plan_decode(in, plan, plan->n_instructions, plan->block);
         plan->generation = in->code_generation;
-        return plan;
+        return sequence_decode(in, plan, plan->n_instructions, &plan->sequence) ? plan : NULL;
 }
 
 /* ---- trials ---- */
@@ -232,8 +252,8 @@ struct bookkeeping {
         struct block *block;
 };
 
-/* Runs @block in the interpreter from in's present state, to its end or the first instruction that faults or cannot be undone. */
-static void trial_run(struct interp *in, struct trial *trial, struct block *block)
+/* Runs them in the interpreter from in's present state, to their end or the first instruction that faults or cannot be undone. */
+static void trial_run(struct interp *in, struct trial *trial, const struct sequence *sequence)
 {
         static const struct tlb_entry nothing[TLB_SIZE] = { { .base = { PAGE_SIZE, PAGE_SIZE, PAGE_SIZE } } };
         const struct bookkeeping kept = { in->instructions, in->pending_dr6, in->pauses, in->irq_waiting, in->block };
@@ -244,10 +264,12 @@ static void trial_run(struct interp *in, struct trial *trial, struct block *bloc
         in->trial = trial;
         in->tlb_entries = nothing;
         in->key = NO_KEY;
-        if (!setjmp(in->unwind))
-                interp_run_block(in, block);
-        else if (in->has_event)
+        if (!setjmp(in->unwind)) {
+                for (unsigned i = 0; i < sequence->n && in->rip == sequence->blocks[i]->rip; i++)
+                        interp_run_block(in, sequence->blocks[i]);
+        } else if (in->has_event) {
                 in->rip = in->event.rip;
+        }
         memcpy(&in->unwind, &trial->outer, sizeof(trial->outer));
         in->trial = NULL;
         in->has_event = in->halted_now = in->no_step_trap = in->block_stale = false;
@@ -268,7 +290,7 @@ static void go_back(struct interp *in, const struct plan *plan, const struct mom
 static bool try_plan(struct interp *in, struct check *check, const struct plan *plan)
 {
         moment_save(in, plan->fpu, &check->before);
-        trial_run(in, &check->trial, plan->block);
+        trial_run(in, &check->trial, &plan->sequence);
         moment_save(in, plan->fpu, &check->want);
         undo_writes(&check->trial);
         go_back(in, plan, &check->before);
@@ -295,29 +317,32 @@ static bool memory_differs(const struct trial *trial, struct guest_memory *mem, 
         return false;
 }
 
-/* Number of the plan's instruction that begins at @rip, -1 when none does. */
-static int instruction_at(const struct plan *plan, u64 rip)
+/* The plan's instruction that begins at @rip, NULL when none does; *ret_n of them come before it. */
+static const struct uop *instruction_at(const struct plan *plan, u64 rip, unsigned *ret_n)
 {
-        for (unsigned i = 0; i < plan->block->n_uops; i++)
-                if (plan->rip + plan->block->uops[i].off == rip)
-                        return (int)i;
-        return -1;
+        const struct sequence *sequence = &plan->sequence;
+
+        *ret_n = 0;
+        for (unsigned i = 0; i < sequence->n; i++)
+                for (unsigned j = 0; j < sequence->blocks[i]->n_uops; j++, ++*ret_n)
+                        if (sequence->blocks[i]->rip + sequence->blocks[i]->uops[j].off == rip)
+                                return &sequence->blocks[i]->uops[j];
+        return NULL;
 }
 
-/* A REP that was left in the middle: the interpreter does as many iterations as the translated code did. */
-static void try_iterations(struct interp *in, struct check *check, const struct plan *plan, unsigned n)
+/* A REP, @u, that was left in the middle: the interpreter does as many iterations as the translated code did. */
+static void try_iterations(struct interp *in, struct check *check, const struct plan *plan, const struct uop *u)
 {
-        const struct uop *u = &plan->block->uops[n];
         const u64 before = in->regs[RCX], left = check->got.regs[RCX], rip = in->rip;
         struct plan rest;
 
         if (!(u->flags & (UOP_REP | UOP_REPNE)) || left >= before)
                 return;
         rest = (struct plan){ .rip = rip, .guest_bytes = u->len };
-        memcpy(rest.code, plan->code + u->off, u->len);
-        plan_decode(in, &rest, 1, check->partial);
+        memcpy(rest.code, plan->code + (rip - plan->rip), u->len);
+        sequence_decode(in, &rest, 1, &check->partial);
         in->regs[RCX] = before - left;
-        trial_run(in, &check->second, check->partial);
+        trial_run(in, &check->second, &check->partial);
         if (in->regs[RCX] == 0) {
                 in->regs[RCX] = left;
                 in->rip = rip;
@@ -328,10 +353,12 @@ static void try_iterations(struct interp *in, struct check *check, const struct 
 static const char *compare_early(struct interp *in, struct check *check, const struct plan *plan, struct check_report *report)
 {
         struct trial *trial = &check->trial;
-        const int n = instruction_at(plan, check->got.rip);
+        const struct uop *u;
         const char *what;
+        unsigned n;
 
-        if (n < 0)
+        u = instruction_at(plan, check->got.rip, &n);
+        if (!u)
                 return "rip";
         for (unsigned i = 0; i < trial->n_notes; i++)
                 memcpy(check->kept + trial->notes[i].at, trial->notes[i].hva, trial->notes[i].size);
@@ -339,11 +366,11 @@ static const char *compare_early(struct interp *in, struct check *check, const s
                 memcpy(trial->notes[i].hva, trial->old + trial->notes[i].at, trial->notes[i].size);
         go_back(in, plan, &check->before);
         if (n > 0) {
-                plan_decode(in, plan, (unsigned)n, check->partial);
-                trial_run(in, &check->second, check->partial);
+                sequence_decode(in, plan, n, &check->partial);
+                trial_run(in, &check->second, &check->partial);
         }
         if (in->rip == check->got.rip)
-                try_iterations(in, check, plan, (unsigned)n);
+                try_iterations(in, check, plan, u);
         moment_save(in, plan->fpu, &check->want);
         what = moment_compare(&check->want, &check->got, plan->fpu);
         /* Memory is as it should be now: keep that, put back what the translated block made of it. */
@@ -361,13 +388,12 @@ static const char *compare_early(struct interp *in, struct check *check, const s
 static const char *compare(struct interp *in, struct check *check, const struct plan *plan, struct check_report *report)
 {
         const char *what = moment_compare(&check->want, &check->got, plan->fpu);
+        unsigned n;
 
         if (!what)
                 return memory_differs(&check->trial, in->vcpu->memory, check->trial.new, report) ? "memory" : NULL;
-        /* A block that jumps to its own start may also have stopped there the first time. */
-        if (check->got.rip != check->want.rip || check->got.rip == check->before.rip || instruction_at(plan, check->got.rip) >= 0)
-                return compare_early(in, check, plan, report);
-        return what;
+        /* Even when both are at the same instruction: a block that jumps back may have stopped there before. */
+        return instruction_at(plan, check->got.rip, &n) ? compare_early(in, check, plan, report) : what;
 }
 
 bool check_run(struct interp *in, const struct tblock *block, void (*run)(struct interp *in, const struct tblock *block))
@@ -415,11 +441,6 @@ int check_new(struct interp *in, struct check **ret, struct err **err)
         if (!check)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for checking");
         memset(check, 0, sizeof(*check));
-        check->partial = block_alloc();
-        if (!check->partial) {
-                free(check);
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for checking");
-        }
         *ret = check;
         return 0;
 }
@@ -429,10 +450,10 @@ struct check *check_free(struct check *check)
         if (check) {
                 for (unsigned i = 0; i < PLANS; i++) {
                         if (check->plans[i])
-                                free(check->plans[i]->block);
+                                sequence_free(&check->plans[i]->sequence);
                         free(check->plans[i]);
                 }
-                free(check->partial);
+                sequence_free(&check->partial);
                 free(check);
         }
         return NULL;

@@ -116,9 +116,7 @@ static const void *link_wanted(struct interp *in, const struct site *site, u64 u
 
         in->rip = block_page(in, from) + (u64)(s64)link->target;
         counter_inc(&in->vcpu->counters, COUNTER_LINKS_FOLLOWED);
-        if (t->no_chains)
-                return NULL;
-        to = find_here(in, link->unshared ? MODE_UNSHARED : 0);
+        to = t->no_chains ? NULL : find_here(in, link->unshared ? MODE_UNSHARED : 0);
         if (!to) {
                 t->pending = link;
                 t->pending_rip = in->rip;
