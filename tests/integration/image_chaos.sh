@@ -54,7 +54,7 @@ for round in $(seq "$rounds"); do
                 fi
         done
         for pid in "${pids[@]}"; do
-                wait "$pid" 2>/dev/null
+                { wait "$pid"; } 2>/dev/null # bash names the dead
         done
         if ! image check --quick >"$TMPDIR/check"; then
                 echo "# after round $round:"

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/xattr.h>
 
 #include "image/unpack.h"
 
@@ -72,11 +73,16 @@ void tar_end(struct bytes *bytes)
         must(tar_write_end(&sink, NULL) == 0);
 }
 
+bool is_real_root(int dirfd)
+{
+        return fsetxattr(dirfd, "trusted.strata", "x", 1, 0) == 0 && fremovexattr(dirfd, "trusted.strata") == 0;
+}
+
 int unpack_bytes(const struct bytes *bytes, int fd, struct err **err)
 {
         struct bytes_source source = { .bytes = bytes, .piece = 1000 };
         const struct byte_source byte_source = bytes_source(&source);
-        const struct unpack_options options = { .user_xattr = geteuid() != 0, .squash_owners = geteuid() != 0 };
+        const struct unpack_options options = { .user_xattr = !is_real_root(fd), .squash_owners = !is_real_root(fd) };
         struct unpack_result result = { 0 };
         struct tar_reader *tar = NULL;
         int r;

@@ -23,6 +23,8 @@ void tar_add(struct bytes *bytes, enum tar_type type, const char *path, const ch
 void tar_add_entry(struct bytes *bytes, const struct tar_entry *entry, const char *data);
 void tar_end(struct bytes *bytes);
 
+/* The powers of the first user namespace, as the file system of @dirfd sees them. */
+bool is_real_root(int dirfd);
 /* Unpacks @bytes as a layer into the directory @fd. */
 int unpack_bytes(const struct bytes *bytes, int fd, struct err **err);
 
