@@ -77,12 +77,47 @@ static inline bool sys_vm86(const struct interp *in)
 const struct system_type *sys_system_type(const struct interp *in, u16 attr);
 /* Reads the descriptor that @selector names; @bytes is 8 or 16. False when it lies beyond its table. */
 bool sys_fetch_descriptor(struct interp *in, const struct uop *u, u16 selector, unsigned bytes, struct descriptor *ret);
-/* Fills the fields from the raw bytes. */
-struct descriptor sys_parse_descriptor(u16 selector, u64 raw, u64 raw_high);
-struct gate sys_parse_gate(const struct descriptor *d, bool long_mode);
+/* Fills the fields from the raw bytes. SDM 3A, figure 3-8. */
+static inline struct descriptor sys_parse_descriptor(u16 selector, u64 raw, u64 raw_high)
+{
+        struct descriptor d = {
+                .selector = selector,
+                .attr = (u16)((raw >> 40) & 0xf0ff),
+                .limit = (u32)(bits(raw, 15, 0) | bits(raw, 51, 48) << 16),
+                .base = bits(raw, 39, 16) | bits(raw, 63, 56) << 24 | bits(raw_high, 31, 0) << 32,
+                .raw = raw,
+                .raw_high = raw_high,
+        };
+
+        if (d.attr & SEG_ATTR_G)
+                d.limit = d.limit << 12 | 0xfff;
+        return d;
+}
+
+/* SDM 3A, figures 5-8, 5-9, 6-2 and 6-8. */
+static inline struct gate sys_parse_gate(const struct descriptor *d, bool long_mode)
+{
+        struct gate g = {
+                .selector = (u16)bits(d->raw, 31, 16),
+                .ist = (u8)bits(d->raw, 34, 32),
+                .params = (u8)bits(d->raw, 36, 32),
+                .offset = bits(d->raw, 15, 0) | bits(d->raw, 63, 48) << 16,
+        };
+
+        if (long_mode)
+                g.offset |= bits(d->raw_high, 31, 0) << 32;
+        else if (!(d->attr & 8)) /* a 16-bit gate */
+                g.offset &= 0xffff;
+        return g;
+}
+
 /* Sets the accessed bit in memory if it is clear, and in @d. */
 void sys_mark_accessed(struct interp *in, const struct uop *u, struct descriptor *d);
-struct seg sys_seg_from(const struct descriptor *d, u16 selector);
+static inline struct seg sys_seg_from(const struct descriptor *d, u16 selector)
+{
+        return (struct seg){ .selector = selector, .attr = d->attr, .limit = d->limit, .base = d->base };
+}
+
 /* A segment register in real or virtual-8086 mode. */
 void sys_seg_real(struct seg *seg, u16 selector, bool vm86);
 /* Does [offset, offset + size) lie inside the segment (legacy limit rules)? */
@@ -93,9 +128,42 @@ void sys_check_stack_segment(struct interp *in, const struct uop *u, const struc
 /* MOV to a segment register other than CS, with all checks. */
 void sys_load_segment(struct interp *in, const struct uop *u, unsigned seg, u16 selector);
 /* Return to an outer ring: data segments that the new CPL must not use become null. SDM 2A, IRET. */
-void sys_drop_inner_segments(struct interp *in);
+static inline void sys_drop_inner_segments(struct interp *in)
+{
+        static const u8 data_segments[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
+        struct cpu_state *cpu = in->cpu;
+
+        for (size_t i = 0; i < ARRAY_SIZE(data_segments); i++) {
+                struct seg *seg = &cpu->seg[data_segments[i]];
+
+                if (selector_is_null(seg->selector)) {
+                        seg->selector = 0;
+                } else if (!seg->unusable && !desc_is_conforming(seg->attr) && desc_dpl(seg->attr) < cpu->cpl) {
+                        /* The base stays: in 64-bit mode FS and GS keep working through it. */
+                        seg->selector = 0;
+                        seg->unusable = true;
+                }
+        }
+}
+
 /* CS of a flat 64-bit or 32-bit code segment and its SS, as SYSCALL and SYSENTER load them. */
-void sys_load_flat_cs_ss(struct cpu_state *cpu, u16 cs, u16 ss, unsigned cpl, bool long64);
+static inline void sys_load_flat_cs_ss(struct cpu_state *cpu, u16 cs, u16 ss, unsigned cpl, bool long64)
+{
+        const u16 dpl = (u16)(cpl << 5);
+
+        cpu->seg[SEG_CS] = (struct seg){
+                .selector = cs,
+                .limit = 0xffffffff,
+                .attr = (u16)(SEG_ATTR_G | (long64 ? SEG_ATTR_L : SEG_ATTR_DB) | SEG_ATTR_P | SEG_ATTR_S | dpl |
+                              TYPE_CODE | TYPE_READABLE | TYPE_ACCESSED),
+        };
+        cpu->seg[SEG_SS] = (struct seg){
+                .selector = ss,
+                .limit = 0xffffffff,
+                .attr = (u16)(SEG_ATTR_G | SEG_ATTR_DB | SEG_ATTR_P | SEG_ATTR_S | dpl | TYPE_WRITABLE | TYPE_ACCESSED),
+        };
+        cpu->cpl = (u8)cpl;
+}
 
 /* ---- raising ---- */
 

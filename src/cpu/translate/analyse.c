@@ -218,6 +218,8 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
                                              (g->mem && !(g->z.attributes & ZYDIS_ATTRIB_HAS_MODRM)))) {
                 leave_to_interp(g, INTERP_REASON_FORM);
         }
+        if (g->kind == KIND_INTERP && g->reason == INTERP_REASON_SYSTEM && no == INTERP_REASONS)
+                sys_judge(req, g);
 }
 
 /* Memory operands that must be aligned to their size. SDM 1, 14.9: table 14-22; the rest of SSE's 16-byte operands. */

@@ -22,6 +22,8 @@ enum insn_kind {
         KIND_FLAG_BIT,
         KIND_BIT_TEST, /* plain, but with a bit string in memory */
         KIND_STRING,   /* MOVS, STOS, LODS, SCAS, CMPS */
+        KIND_SYS,      /* a system instruction done by a fast function (emit_sys.c) */
+        KIND_SYS_END,  /* the same, and the block ends */
         KIND_FORM,     /* from here on: for the interpreter */
         KIND_INTERP,
 };
@@ -37,6 +39,7 @@ struct insn {
         u8 reason;         /* enum interp_reason when the interpreter does it */
         u8 cc;             /* condition code of a KIND_JCC */
         u8 element;        /* KIND_STRING: bytes */
+        u8 fast, fast_size, fast_operand; /* KIND_SYS*: enum fast_id; size in struct site; enum sys_operand */
         u16 mem_size;      /* bytes */
         s16 operand_access; /* of the memory operand, in struct windows; -1: none or nothing known of it */
         s16 stack_access;   /* of a push or pop, likewise */
@@ -54,6 +57,10 @@ struct insn {
 /* Decodes and judges the instruction at @bytes. False when it does not decode within @room bytes. */
 bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decoder, const u8 *bytes, unsigned room,
                   struct insn *ret);
+/* The operand of a fast system instruction: none; the value or the address in scratch 0; a register that it writes. */
+enum sys_operand { SYS_OPERAND_NONE, SYS_OPERAND_VALUE, SYS_OPERAND_ADDRESS, SYS_OPERAND_DEST };
+/* Makes @g one for a fast function when it can be (emit_sys.c). */
+bool sys_judge(const struct translate_request *req, struct insn *g);
 bool insn_is_gpr(ZydisRegister reg);
 /* Number of a general register of any size; AH..BH count as RAX..RBX. */
 unsigned insn_gpr(ZydisRegister reg);

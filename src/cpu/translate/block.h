@@ -108,6 +108,7 @@ bool emit_pushfq(struct block_emitter *b, const struct insn *g);
 bool emit_flag_bit(struct block_emitter *b, const struct insn *g);
 bool emit_bit_test(struct block_emitter *b, const struct insn *g);
 bool emit_string(struct block_emitter *b, const struct insn *g);
+bool emit_sys(struct block_emitter *b, const struct insn *g);
 /* A call of fast function @id that completes the instruction; @size as in struct site. */
 void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
 

@@ -10,6 +10,7 @@
 #define TRANSLATED_MODE (MODE_LONG64 | MODE_LONG | MODE_PROTECTED)
 #define OTHER_MODES (MODE_CODE32 | MODE_SINGLE | MODE_VM86 | MODE_RING12)
 #define RETRIES 4
+#define NO_RIP BIT(63) /* not canonical */
 #define INSTRUCTION_MAX 15u
 
 /* ---- before translated code may run ---- */
@@ -159,6 +160,11 @@ static void run_translated(struct interp *in, const struct tblock *block)
         in->translate->translator->stubs.enter(in, block->code + ENTRY_B);
         __atomic_store_n(&in->in_code, 0, __ATOMIC_RELEASE);
         in->flags = flags_from_rflags(in->flags_image);
+        if (in->rip == in->translate->sti_rip && in->rflags & RFLAGS_IF) {
+                in->translate->sti_rip = NO_RIP;
+                in->cpu->sti_shadow = true;
+                interp_mode_changed(in);
+        }
         if (translate_tlb_mode(in) != in->tlb_mode)
                 interp_mode_changed(in);
 }

@@ -51,10 +51,16 @@ static bool in_conflict(struct interp *in, u64 gva)
 
 static const void *tlb_missed(struct interp *in, const struct site *site, u64 gva)
 {
+        int r;
+
         at_site(in, site);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_MISSES);
-        if (gva & site->arg || (gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE || in_conflict(in, gva) ||
-            tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access, gva))
+        if (gva & site->arg || (gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE || in_conflict(in, gva))
+                return fast_leave(in, INTERP_REASON_MEMORY);
+        r = tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access, gva);
+        if (r > 0)
+                return fast_page_fault(in, gva, (u32)r & ~(u32)MMU_FAULT);
+        if (r < 0)
                 return fast_leave(in, INTERP_REASON_MEMORY);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
         return fast_resume(site);
@@ -84,6 +90,46 @@ static const void *go_to(struct interp *in, const struct tblock *block)
 {
         in->page_va = in->rip & PAGE_MASK;
         return block->code + ENTRY_B;
+}
+
+/* Jump caches hold blocks of one mode each, none with AC. */
+static bool jumps_fit(const struct interp *in, u32 mode)
+{
+        const struct translate_cpu *t = in->translate;
+
+        return mode == (mode & MODE_USER ? t->user_mode : t->kernel_mode);
+}
+
+const void *fast_go(struct interp *in)
+{
+        struct tlb_table *table = in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel;
+        const bool cached = jumps_fit(in, translate_mode(in));
+        const void *code = cached ? tlb_jump_find(table, in->rip) : NULL;
+        const struct tblock *block;
+
+        if (code) {
+                in->page_va = in->rip & PAGE_MASK;
+                return code;
+        }
+        /* The outer loop empties the jump caches for another mode. */
+        if (in->translate->no_chains || !jumps_fit(in, translate_mode(in) & ~(u32)MODE_AC))
+                return NULL;
+        block = find_here(in, 0);
+        if (!block)
+                return NULL;
+        if (cached)
+                tlb_jump_enter(table, in->rip, block->code + ENTRY_B);
+        return go_to(in, block);
+}
+
+void *fast_memory(struct interp *in, enum tlb_mode mode, enum mmu_access access, u64 gva, unsigned size)
+{
+        void *hva = tlb_lookup(&in->tlb, mode, access, gva, size);
+
+        if (hva || tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, mode, access, gva))
+                return hva;
+        counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
+        return tlb_lookup(&in->tlb, mode, access, gva, size);
 }
 
 static const void *jump_missed(struct interp *in, const struct site *site, u64 rip)

@@ -150,6 +150,7 @@ struct translate_cpu {
         u64 miss_rip, miss_gva[2]; /* of the latest TLB misses */
         struct link *pending;    /* was taken and its target not found: to be linked when translated. Valid until the epoch changes */
         u64 pending_rip;
+        u64 sti_rip;             /* of the instruction behind the STI that last set IF: interrupts wait until it is done */
         bool flush_pending;      /* the kernel's executable mappings of flush_gva changed */
         u64 flush_gva;
         void *stack;             /* of signal handlers */
@@ -198,6 +199,22 @@ static inline const void *fast_done(struct interp *in, const struct site *site)
 const void *fast_leave(struct interp *in, enum interp_reason reason);
 /* In->rip is not at a site: leaves. */
 fast_fn fast_kicked;
+/* Goes on at in->rip in the vCPU's present mode. */
+const void *fast_go(struct interp *in);
+/* The host address of @size bytes at @gva, filled into the TLB if need be. NULL: not for the fast path. */
+void *fast_memory(struct interp *in, enum tlb_mode mode, enum mmu_access access, u64 gva, unsigned size);
+/* Somebody reads the trace, which only the interpreter writes. */
+static inline bool fast_is_traced(void)
+{
+        return unlikely(trace_mask);
+}
+
+/* fast_sys.c: what interp_mode_changed does, after a change of ring, of RFLAGS.AC or of the address space in 64-bit code. */
+void fast_mode_changed(struct interp *in);
+/* A 64-bit code segment of privilege @dpl in the GDT. False: the interpreter's to look at. */
+bool fast_code_segment(struct interp *in, u16 selector, unsigned dpl, struct seg *ret);
+/* fast_event.c: the instruction at in->rip faults on @gva. */
+const void *fast_page_fault(struct interp *in, u64 gva, u32 error);
 
 /* signals.c */
 /* The host's CPU raised @sig; true when it was in translated code and has been dealt with. From host.c's handler. */

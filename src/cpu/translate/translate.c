@@ -213,6 +213,8 @@ static bool emit_straight(struct block_emitter *b, const struct insn *g)
                 return g->mem && g->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? emit_bit_test(b, g) : emit_plain(b, g);
         case KIND_STRING:
                 return emit_string(b, g);
+        case KIND_SYS:
+                return emit_sys(b, g);
         case KIND_NOP:
                 b->class = INSN_IDENTITY;
                 return true;
@@ -233,6 +235,8 @@ static bool emit_end(struct block_emitter *b, const struct insn *g)
                 return emit_call(b, g);
         case KIND_RET:
                 return emit_ret(b, g);
+        case KIND_SYS_END:
+                return emit_sys(b, g);
         default:
                 return false;
         }
@@ -240,7 +244,8 @@ static bool emit_end(struct block_emitter *b, const struct insn *g)
 
 static bool is_end(const struct insn *g)
 {
-        return g->kind == KIND_JRCXZ || g->kind == KIND_JMP || g->kind == KIND_CALL || g->kind == KIND_RET;
+        return g->kind == KIND_JRCXZ || g->kind == KIND_JMP || g->kind == KIND_CALL || g->kind == KIND_RET ||
+               g->kind == KIND_SYS_END;
 }
 
 static void note(struct block_emitter *b, unsigned code_off)
