@@ -44,8 +44,10 @@ void launch_release(struct launch *l)
                 closep(&fds[i]);
         for (int i = 0; i < NAMESPACE_COUNT; i++)
                 closep(&l->namespace_fd[i]);
-        for (size_t i = 0; i < l->n_mounts; i++)
+        for (size_t i = 0; i < l->n_mounts; i++) {
                 closep(&l->mounts[i].fd);
+                closep(&l->mounts[i].map_fd);
+        }
         for (size_t i = 0; l->device_fd && i < l->spec->linux_.devices.n; i++)
                 closep(&l->device_fd[i]);
         if (l->listener_page)
@@ -201,6 +203,17 @@ static void end_placeholder(struct launch *l)
         l->placeholder = 0;
 }
 
+/* A group that was there before and is frozen would stop our process before it can say anything. */
+static int refuse_frozen(struct cgroup *cg, struct err **err)
+{
+        bool frozen = false;
+        const int r = cgroup_is_frozen(cg, &frozen, err);
+
+        if (r < 0 || !frozen)
+                return r;
+        return err_set(err, ERR_BUSY, EBUSY, "container's cgroup unexpectedly frozen");
+}
+
 static int make_cgroup(struct launch *l, struct err **err)
 {
         const struct spec *spec = l->spec;
@@ -230,6 +243,8 @@ static int make_cgroup(struct launch *l, struct err **err)
                         return err_sys(err, -group.pid, "making a process for systemd's scope");
         }
         r = cgroup_create(&group, &l->cgroup, err);
+        if (r == 0)
+                r = refuse_frozen(l->cgroup, err);
         if (r == 0)
                 r = cgroup_apply(l->cgroup, l->resources, err);
         if (r == 0) {
@@ -394,7 +409,7 @@ static int set_up(struct launch *l, struct spawned *s, int *ret_master, struct e
 
         if (r == 0)
                 r = make_cgroup(l, err);
-        if (r == 0 && l->in_user_namespace)
+        if (r == 0)
                 r = rootfs_prepare_sources(l, err);
         if (r == 0)
                 r = spawn(l, init_run, s, err);

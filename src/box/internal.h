@@ -14,6 +14,7 @@ struct mount_plan {
         struct mount_options options;
         const char *target; /* absolute */
         int fd;             /* detached mount, or -1 */
+        int map_fd;         /* the user namespace with the maps of an id-mapped mount, or -1 */
 };
 
 /* All that the runtime prepares before the container's process exists; the process works on its copy. Descriptors are

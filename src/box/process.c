@@ -338,13 +338,19 @@ static int apply_capabilities(const struct spec_capabilities *c, struct err **er
         return 0;
 }
 
-static int set_groups(const struct launch *l, struct err **err)
+/* Without rights over groups the kernel forbids setgroups in a user namespace (user_namespaces(7)). */
+static bool groups_are_denied(int proc)
+{
+        char text[16];
+
+        return procfs_read(proc, "self/setgroups", text, sizeof(text)) > 0 && strncmp(text, "deny", 4) == 0;
+}
+
+static int set_groups(const struct launch *l, bool denied, struct err **err)
 {
         const struct spec_user *user = &l->process->user;
-        char deny[16] = "";
 
-        /* Without rights over groups the kernel forbids setgroups in a user namespace (user_namespaces(7)). */
-        if (procfs_read(l->proc, "self/setgroups", deny, sizeof(deny)) > 0 && strncmp(deny, "deny", 4) == 0) {
+        if (denied) {
                 if (user->additional_gids.n)
                         return err_set(err, ERR_BAD_CONFIG, EPERM, "process.user.additionalGids: groups cannot be set in this user namespace");
                 return 0;
@@ -356,10 +362,10 @@ static int set_groups(const struct launch *l, struct err **err)
         return 0;
 }
 
-static int become_user(const struct launch *l, struct err **err)
+static int become_user(const struct launch *l, bool groups_denied, struct err **err)
 {
         const struct spec_user *user = &l->process->user;
-        int r = set_groups(l, err);
+        int r = set_groups(l, groups_denied, err);
 
         if (r < 0)
                 return r;
@@ -372,19 +378,19 @@ static int become_user(const struct launch *l, struct err **err)
         return 0;
 }
 
-static int change_identity(const struct launch *l, struct err **err)
+static int change_identity(const struct launch *l, bool groups_denied, struct err **err)
 {
         const struct spec_capabilities *c = l->process->capabilities;
         int r;
 
         if (!c)
-                return become_user(l, err);
+                return become_user(l, groups_denied, err);
         r = drop_bounding(c->set[CAP_SET_BOUNDING], err);
         if (r < 0)
                 return r;
         if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
                 return err_sys(err, errno, "keeping capabilities");
-        r = become_user(l, err);
+        r = become_user(l, groups_denied, err);
         if (r == 0)
                 r = apply_capabilities(c, err);
         prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
@@ -400,7 +406,7 @@ static int enter_cwd(const char *cwd, struct err **err)
         char path[PATH_MAX];
 
         if (chdir(cwd) < 0)
-                return err_sys(err, errno, "process.cwd: entering '%s': chdir", cwd);
+                return err_sys(err, errno, "process.cwd: entering '%s': chdir to cwd", cwd);
         /* The system call: glibc's getcwd hides "(unreachable)". */
         if (syscall(SYS_getcwd, path, sizeof(path)) < 0)
                 return err_sys(err, errno, "process.cwd: '%s' is outside of the container", cwd);
@@ -556,6 +562,8 @@ static int execute(const struct launch *l, int sync, const char *program, char *
 int process_become(const struct launch *l, int sync, struct err **err)
 {
         const struct spec_process *p = l->process;
+        const bool groups_denied = groups_are_denied(l->proc);
+        bool entered;
         const char *program;
         char **env;
         int r;
@@ -566,11 +574,13 @@ int process_become(const struct launch *l, int sync, struct err **err)
                 if (r < 0)
                         return r;
         }
-        r = change_identity(l, err);
-        if (r < 0)
-                return r;
         close_descriptors(l, sync);
-        r = enter_cwd(p->cwd, err);
+        /* First with the runtime's rights, as runc does: a payload may start where its user could not go. Where root may not (root_squash),
+         * again as the user. */
+        entered = enter_cwd(p->cwd, NULL) == 0;
+        r = change_identity(l, groups_denied, err);
+        if (r == 0 && !entered)
+                r = enter_cwd(p->cwd, err);
         if (r == 0)
                 r = process_find_program(l, &program, err);
         if (r < 0)

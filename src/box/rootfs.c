@@ -34,7 +34,7 @@ int rootfs_plan(struct launch *l, struct err **err)
                 struct mount_plan *plan = &l->mounts[i];
                 int r;
 
-                plan->fd = -1;
+                plan->fd = plan->map_fd = -1;
                 plan->mount = &l->spec->mounts.item[i];
                 plan->target = plan->mount->destination[0] == '/' ? plan->mount->destination : arena_printf(arena, "/%s", plan->mount->destination);
                 if (!plan->target)
@@ -74,19 +74,22 @@ static bool wants_idmap(const struct mount_plan *plan)
         return plan->mount->uid_mappings.n || plan->options.flags & MOUNT_IDMAP;
 }
 
-static int apply_idmap(const struct launch *l, const struct mount_plan *plan, int fd, struct err **err)
+/* The user namespace that carries the maps. In the runtime: it is made around a process, and procfs numbers processes as the host does. */
+static int prepare_idmap(const struct launch *l, struct mount_plan *plan, struct err **err)
 {
         struct spec_id_maps uids = { 0 }, gids = { 0 };
-        _cleanup_close_ int ns = -1;
-        struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
         int r = mount_maps(l, plan, &uids, &gids, err);
 
         if (r < 0)
                 return r;
-        ns = idmap_namespace(l->proc, &uids, &gids, err);
-        if (ns < 0)
-                return ns;
-        attr.userns_fd = (u64)ns;
+        plan->map_fd = idmap_namespace(l->proc, &uids, &gids, err);
+        return MIN(plan->map_fd, 0);
+}
+
+static int apply_idmap(const struct mount_plan *plan, int fd, struct err **err)
+{
+        struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (u64)plan->map_fd };
+
         if (mount_setattr(fd, "", AT_EMPTY_PATH | (plan->options.flags & MOUNT_IDMAP_RECURSIVE ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0)
                 return err_sys(err, errno, "mount_setattr: mapping the ids of '%s'", plan->target);
         return 0;
@@ -108,7 +111,7 @@ static int open_source(const struct launch *l, const struct mount_plan *plan, st
         if (fd < 0)
                 return fd;
         if (wants_idmap(plan)) {
-                r = apply_idmap(l, plan, fd, err);
+                r = apply_idmap(plan, fd, err);
                 if (r < 0)
                         return r;
         }
@@ -120,7 +123,13 @@ int rootfs_prepare_sources(struct launch *l, struct err **err)
         for (size_t i = 0; i < l->n_mounts; i++) {
                 struct mount_plan *plan = &l->mounts[i];
 
-                if (!(plan->options.flags & MOUNT_BIND) || geteuid() != 0)
+                if (wants_idmap(plan)) {
+                        const int r = prepare_idmap(l, plan, err);
+
+                        if (r < 0)
+                                return err_wrap(err, r, "mounts[%zu] (%s)", i, plan->target);
+                }
+                if (!l->in_user_namespace || !(plan->options.flags & MOUNT_BIND) || geteuid() != 0)
                         continue;
                 plan->fd = open_source(l, plan, err);
                 if (plan->fd < 0)
@@ -129,7 +138,7 @@ int rootfs_prepare_sources(struct launch *l, struct err **err)
                 if (!(plan->options.propagation & MS_SHARED) && mount_set_propagation(plan->fd, MS_SLAVE | MS_REC) < 0)
                         return err_sys(err, errno, "mounts[%zu] (%s)", i, plan->target);
         }
-        return devices_prepare(l, err);
+        return l->in_user_namespace ? devices_prepare(l, err) : 0;
 }
 
 /* ---- targets ---- */
@@ -272,7 +281,7 @@ static int mount_fresh(struct launch *l, struct mount_plan *plan, struct err **e
         if (fd < 0)
                 return fd;
         if (wants_idmap(plan)) {
-                r = apply_idmap(l, plan, fd, err);
+                r = apply_idmap(plan, fd, err);
                 if (r < 0)
                         return r;
         }

@@ -1,4 +1,6 @@
 /* The document that `spec` writes: what a container usually wants, complete enough to be run. */
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "box.h"
@@ -27,12 +29,20 @@ static json_t *mounts(bool rootless)
         return list;
 }
 
+/* On v1 hosts runc leaves the cgroup namespace out, and tools look for full paths in /proc/self/cgroup. */
+static bool unified(void)
+{
+        struct statfs fs;
+
+        return statfs("/sys/fs/cgroup", &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
+}
+
 static json_t *namespaces(bool rootless)
 {
         static const char *const names[] = { "pid", "ipc", "uts", "mount", "cgroup" };
         json_t *list = json_array();
 
-        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        for (size_t i = 0; i < ARRAY_SIZE(names) - !unified(); i++)
                 json_array_append_new(list, json_pack("{s:s}", "type", names[i]));
         json_array_append_new(list, json_pack("{s:s}", "type", rootless ? "user" : "network"));
         return list;

@@ -35,7 +35,7 @@ static int print_state(const struct box_runtime *runtime, const char *id, struct
         json_object_del(json, "owner");
         if (!json_object_get(json, "annotations"))
                 json_object_set_new(json, "annotations", json_object());
-        return oci_print_json(json, err);
+        return oci_print_json(json, JSON_INDENT(2), err);
 }
 
 static int run_state(struct oci *oci, int argc, char **argv, struct err **err)
@@ -218,7 +218,7 @@ static int run_list(struct oci *oci, int argc, char **argv, struct err **err)
         if (o.quiet) {
                 json_decref(list);
         } else if (o.format && strcmp(o.format, "json") == 0) {
-                return oci_print_json(list, err);
+                return oci_print_json(list, JSON_COMPACT, err);
         } else {
                 print_table(list);
                 json_decref(list);
@@ -308,7 +308,7 @@ static int run_ps(struct oci *oci, int argc, char **argv, struct err **err)
 
                 for (size_t i = 0; list && i < n_pids; i++)
                         json_array_append_new(list, json_integer(pids[i]));
-                return oci_print_json(list, err);
+                return oci_print_json(list, JSON_COMPACT, err);
         }
 }
 
@@ -396,7 +396,7 @@ static int run_features(struct oci *oci, int argc, char **argv, struct err **err
         int n, r = oci_options(&oci_features, argc, argv, &dummy, 0, 0, &words, &n, err);
 
         (void)oci;
-        return r ? MIN(r, 0) : oci_print_json(box_features(), err);
+        return r ? MIN(r, 0) : oci_print_json(box_features(), JSON_INDENT(2), err);
 }
 
 struct spec_options {

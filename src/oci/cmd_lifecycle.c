@@ -163,6 +163,7 @@ static int run_exec(struct oci *oci, int argc, char **argv, struct err **err)
         int status = 0, n, r;
         char **words;
 
+        oci->error_status = 255; /* as runc: 1 could be the command's own */
         r = oci_options(&oci_exec, argc, argv, &o, 1, -1, &words, &n, err);
         if (r == 0)
                 r = check_preserve(o.preserve_fds, err);

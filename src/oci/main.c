@@ -54,7 +54,7 @@ static void print_usage(void)
 
 static void print_version(void)
 {
-        printf("%s version " STRATA_VERSION "\nspec: " SPEC_VERSION "\n+CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n", program_invocation_short_name);
+        printf("%s version " STRATA_VERSION "\ncommit: " STRATA_VERSION "\nspec: " SPEC_VERSION "\n+CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n", program_invocation_short_name);
 }
 
 int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words, char ***ret_words, int *ret_n,
@@ -85,9 +85,9 @@ int oci_options(const struct oci_command *command, int argc, char **argv, void *
         return 0;
 }
 
-int oci_print_json(json_t *json, struct err **err)
+int oci_print_json(json_t *json, size_t flags, struct err **err)
 {
-        _cleanup_free_ char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+        _cleanup_free_ char *text = json ? json_dumps(json, flags) : NULL;
 
         json_decref(json);
         if (!text)
@@ -101,7 +101,7 @@ int oci_signal(const char *text)
         const long number = strtol(text, &end, 10);
 
         if (end != text && !*end)
-                return number > 0 && number < NSIG ? (int)number : -1;
+                return number >= 0 && number < NSIG ? (int)number : -1;
         if (strncasecmp(text, "SIG", 3) == 0)
                 text += 3;
         for (int sig = 1; sig < NSIG; sig++) {
@@ -151,12 +151,12 @@ static void write_log(const struct oci *oci, const char *message)
         }
 }
 
-static int report(const struct oci *oci, struct err *err)
+static int report(const struct oci *oci, struct err *err, int status)
 {
         write_log(oci, err_message(err));
         err_print(err, program_invocation_short_name);
         err_free(err);
-        return 1;
+        return status ? status : 1;
 }
 
 /* ---- global options ---- */
@@ -264,5 +264,5 @@ int main(int argc, char **argv)
                 r = set_up(&oci, &globals, &root, &err);
         if (r == 0)
                 r = dispatch(&oci, argc - first, argv + first, &err);
-        return r < 0 ? report(&oci, err) : r;
+        return r < 0 ? report(&oci, err, oci.error_status) : r;
 }

@@ -10,6 +10,7 @@ struct oci {
         const char *program;
         const char *log, *log_format;
         bool debug;
+        int error_status; /* what the command exits with when it fails; 0 means 1 */
 };
 
 struct oci_command {
@@ -45,7 +46,7 @@ OCI_COMMAND_LIST(COMMAND)
 /* Reads the command's options into @out and checks the number of words. 1: help was printed, nothing else is to be done. */
 int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words, char ***ret_words, int *ret_n,
                 struct err **err);
-/* Prints @json, indented, and frees it. */
-int oci_print_json(json_t *json, struct err **err);
+/* Prints @json by jansson's @flags (runc's habits differ by command) and frees it. */
+int oci_print_json(json_t *json, size_t flags, struct err **err);
 /* "TERM", "SIGTERM" or "15", or -1. */
 int oci_signal(const char *text);

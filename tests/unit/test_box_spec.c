@@ -138,7 +138,7 @@ static void sysctls_of_the_host_are_refused(void **state)
         assert_refused(LINUX("\"sysctl\": {\"net.ipv4.ip_forward\": \"1\"}"), "no namespace of its own");
         assert_refused(LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"kernel.core_pattern\": \"|/x\"}"), "belongs to no namespace");
         assert_refused(LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"net/../kernel/core_pattern\": \"|/x\"}"), "not a name");
-        assert_refused(LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"net./.kernel.core_pattern\": \"x\"}"), "not a name");
+        assert_refused(LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"net.//.kernel.core_pattern\": \"x\"}"), "not a name");
         assert_refused(LINUX("\"namespaces\": [{\"type\": \"uts\"}], \"sysctl\": {\"kernel.hostname\": \"x\"}"), "conflicts");
 }
 
