@@ -218,7 +218,7 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
                                              (g->mem && !(g->z.attributes & ZYDIS_ATTRIB_HAS_MODRM)))) {
                 leave_to_interp(g, INTERP_REASON_FORM);
         }
-        if (g->kind == KIND_INTERP && g->reason == INTERP_REASON_SYSTEM && no == INTERP_REASONS)
+        if (g->kind == KIND_INTERP && g->reason == INTERP_REASON_SYSTEM)
                 sys_judge(req, g);
 }
 
