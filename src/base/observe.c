@@ -124,6 +124,11 @@ void trace_set_output(FILE *out)
         trace_output = out;
 }
 
+FILE *trace_get_output(void)
+{
+        return trace_output ? trace_output : stderr;
+}
+
 void trace_print_categories(FILE *out)
 {
         for (size_t i = 0; i < TRACE_CATEGORY_COUNT; i++)

@@ -74,6 +74,8 @@ extern const u8 event_category[EVENT_COUNT];
 int trace_enable(const char *list, struct err **err);
 /* Where trace lines go; stderr when never called. Borrowed. */
 void trace_set_output(FILE *out);
+/* For what does not fit into a line of an event. */
+FILE *trace_get_output(void);
 void trace_print_categories(FILE *out);
 void trace_emit(enum event_id id, u64 a, u64 b, u64 c, u64 d);
 

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cmd_vm_dump.h"
+
 #define VMM "strata-vmm"
 
 /* The path of @name in the directory of the running program. */
@@ -43,5 +45,6 @@ static int vm_run(int argc, char **argv, struct err **err)
 
 const struct command cli_vm_commands[] = {
         { "run", "[OPTION...]", "boot a kernel (answered by strata-vmm)", vm_run, NULL },
+        { "translate-dump", "[OPTION...] FILE", "print what the translator makes of the code in a file", cli_vm_translate_dump, NULL },
         { 0 },
 };

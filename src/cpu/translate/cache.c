@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "dump.h"
 #include "emit.h"
 #include "runtime.h"
 
@@ -308,8 +309,12 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         req->stubs = tr->stubs.exits;
         req->has_extension = tr->has_extension;
         t->code = code_writable(tr, run);
+        req->notes = trace_mask & BIT(TRACE_TRANSLATE) ? tr->notes : NULL;
+        tr->notes[0] = (struct insn_note){ .class = INSN_CALL_OUT, .why = "crosses the page's end" }; /* has no note of its own */
         if (!translate_block(req, t))
                 make_leaving_block(req, t);
+        else if (req->notes)
+                translate_dump(trace_get_output(), req, t);
 
         block = header_make(tr, segment, t);
         block->gpa = req->gpa;

@@ -87,6 +87,7 @@ struct translator {
         u64 dropped;                                  /* blocks, since a vCPU last counted them */
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
+        struct insn_note notes[BLOCK_GUEST_MAX];      /* likewise, when it is traced */
 };
 
 int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, struct translator **ret, struct err **err);
