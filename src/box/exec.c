@@ -306,6 +306,14 @@ static bool container_may_trace(const struct launch *l)
         return !p || !p->capabilities || p->capabilities->set[CAP_SET_BOUNDING] & BIT(spec_capability("CAP_SYS_PTRACE"));
 }
 
+static bool leads_up(const char *path)
+{
+        for (const char *p = path; (p = strstr(p, "..")); p += 2)
+                if ((p == path || p[-1] == '/' || p[-1] == ':') && (!p[2] || p[2] == '/'))
+                        return true;
+        return false;
+}
+
 static int prepare(struct launch *l, const struct box_runtime *runtime, const struct box_exec_args *args, struct err **err)
 {
         int r = state_load(runtime, args->id, &l->state, err);
@@ -348,6 +356,8 @@ static int prepare(struct launch *l, const struct box_runtime *runtime, const st
                 if (r < 0)
                         return r;
         }
+        if (args->cgroup && leads_up(args->cgroup))
+                return err_set(err, ERR_USAGE, EINVAL, "--cgroup: '%s' is not below the container's group: bad sub cgroup path", args->cgroup);
         l->exec_group = args->cgroup;
         if (args->stdio.console_socket) {
                 l->console = terminal_connect(args->stdio.console_socket, err);

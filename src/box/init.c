@@ -215,7 +215,7 @@ static int run_hooks(const struct launch *l, enum spec_hook_point point, const c
         if (!hooks_any(l->spec, point))
                 return 0;
         text = state_text(l, status);
-        return text ? hooks_run(l->spec, point, text, point == HOOK_CREATE_CONTAINER ? l->state->bundle : NULL, err) : err_sys(err, ENOMEM, "running hooks");
+        return text ? hooks_run(l->spec, point, text, point == HOOK_CREATE_CONTAINER ? l->rootfs : NULL, err) : err_sys(err, ENOMEM, "running hooks");
 }
 
 /* Until the state directory says that this process exists nothing of the payload may run: a runtime that dies before takes it along. */

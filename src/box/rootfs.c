@@ -181,18 +181,16 @@ static int open_target(const struct launch *l, const struct mount_plan *plan, bo
                 if (fd >= 0)
                         return TAKE_FD(fd);
         }
+        if (type && (strcmp(type, "proc") == 0 || strcmp(type, "sysfs") == 0)) {
+                /* A symlink here would put the real one elsewhere and leave the image's own files at /proc. */
+                fd = sys_openat2(l->root, plan->target, O_PATH | O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+                if (fd == -ELOOP || fd == -ENOTDIR)
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "%s must be mounted on ordinary directory, and '%s' is none", type, plan->target);
+                return fd >= 0 ? TAKE_FD(fd) : root_make_dir(l->root, plan->target, 0755, err);
+        }
         fd = dir ? root_make_dir(l->root, plan->target, 0755, err) : root_make_file(l->root, plan->target, err);
         if (fd < 0)
                 return fd;
-        if (type && (strcmp(type, "proc") == 0 || strcmp(type, "sysfs") == 0)) {
-                /* A symlink here would put the real one elsewhere and leave the image's own files at /proc. */
-                const int again = sys_openat2(l->root, plan->target, O_PATH | O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
-
-                if (again < 0)
-                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a directory and no symbolic link to have %s mounted", plan->target, type);
-                close(again);
-                return TAKE_FD(fd);
-        }
         r = check_target(fd, plan->target, err);
         return r < 0 ? r : TAKE_FD(fd);
 }

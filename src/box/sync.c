@@ -82,10 +82,11 @@ int sync_receive(int sock, int *ret_value, int *ret_fd, struct err **err)
         _cleanup_close_ int fd = -1;
         ssize_t n;
 
+        /* ECONNRESET: the other side ended without reading all that was sent to it. It is reported once, before what it said last. */
         do
                 n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-        while (n < 0 && errno == EINTR);
-        if (n < 0 && errno != ECONNRESET)
+        while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+        if (n < 0)
                 return err_sys(err, errno, "hearing from the container's process");
         if (n <= 0)
                 return SYNC_END;

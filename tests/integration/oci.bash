@@ -56,6 +56,12 @@ run() {
         status=$?
 }
 
+# says NAME TEXT: the last run failed and said so.
+says() {
+        ok "$1" test "$status" -ne 0 -a "${out/"$2"/}" != "$out" && return
+        printf '# status %s, output: %s\n' "$status" "$out"
+}
+
 # Starts the bundle in the background under a name of its own.
 start() {
         oci_ids+=("$(name "$1")")

@@ -157,7 +157,7 @@ static int make_level(struct hierarchy *h, int *dir, const char *name, u32 wante
 }
 
 /* A group that was there before must not be somebody else's: removing the container kills what is in it. */
-static int check_unused(const struct hierarchy *h, int dir, struct err **err)
+static int check_unused(const struct hierarchy *h, int dir, size_t expected, struct err **err)
 {
         struct pid_list list = { 0 };
         int r = h->n_made ? 0 : cgroup_collect_pids(dir, &list, err);
@@ -165,7 +165,7 @@ static int check_unused(const struct hierarchy *h, int dir, struct err **err)
         free(list.pid);
         if (r < 0)
                 return r;
-        return list.n ? err_set(err, ERR_BUSY, EBUSY, "container's cgroup is not empty: %zu process(es) found", list.n) : 0;
+        return list.n > expected ? err_set(err, ERR_BUSY, EBUSY, "container's cgroup is not empty: %zu process(es) found", list.n) : 0;
 }
 
 /* Removes the last @n components of @path, which nobody has used yet. */
@@ -177,7 +177,7 @@ static void unmake(const char *path, unsigned n)
                 *strrchr(copy, '/') = 0;
 }
 
-static int make_levels(struct hierarchy *h, u32 wanted, char *reached, int *dir, struct err **err)
+static int make_levels(struct hierarchy *h, u32 wanted, size_t expected, char *reached, int *dir, struct err **err)
 {
         _cleanup_free_ char *copy = strdup(h->group + 1);
         char *pos = copy, *name;
@@ -188,14 +188,15 @@ static int make_levels(struct hierarchy *h, u32 wanted, char *reached, int *dir,
                 strcat(strcat(reached, "/"), name);
                 r = make_level(h, dir, name, wanted, err);
         }
-        return r < 0 ? r : check_unused(h, *dir, err);
+        return r < 0 ? r : check_unused(h, *dir, expected, err);
 }
 
-static int make_group(struct hierarchy *h, u32 wanted, struct err **err)
+/* @expected: processes that are in the group already and ours. */
+static int make_group(struct hierarchy *h, u32 wanted, size_t expected, struct err **err)
 {
         _cleanup_free_ char *reached = calloc(1, strlen(h->face.path) + 1);
         _cleanup_close_ int dir = -1;
-        int r = reached ? make_levels(h, wanted, reached, &dir, err) : no_memory(err);
+        int r = reached ? make_levels(h, wanted, expected, reached, &dir, err) : no_memory(err);
 
         if (r < 0) {
                 /* What is not ours must not look like it: whoever rolls back removes only what has a descriptor. */
@@ -239,7 +240,7 @@ static int make_all(struct cgroup *cg, const struct cgroup_spec *spec, const cha
                 int r = group ? set_group(h, "", group, &why) : place(h, spec, &why);
 
                 if (r >= 0)
-                        r = make_group(h, controllers_wanted(cg, h, spec->resources), &why);
+                        r = make_group(h, controllers_wanted(cg, h, spec->resources), group ? 1 : 0, &why);
                 if (r < 0 && spec->rootless && is_forbidden(r)) {
                         err_free(why);
                         forget_hierarchy(cg, i);
@@ -266,6 +267,8 @@ static int delegate(const struct hierarchy *h, uid_t owner, struct err **err)
         _cleanup_free_ char *files = NULL;
         char *pos, *file;
 
+        if (owner == geteuid())
+                return 0;
         if (fchownat(h->dir, "", owner, (gid_t)-1, AT_EMPTY_PATH) < 0)
                 return err_sys(err, errno, "giving cgroup '%s' to uid %u", h->face.path, owner);
         if (cgroup_read(AT_FDCWD, "/sys/kernel/cgroup/delegate", &files, NULL) < 0)
@@ -280,17 +283,20 @@ static int delegate(const struct hierarchy *h, uid_t owner, struct err **err)
 
 /* ---- create ---- */
 
+/* systemd makes the group where it manages (v2, or name=systemd and some of v1's); in the others it is made at the same path. */
 static int create_systemd(struct cgroup *cg, const struct cgroup_spec *spec, struct err **err)
 {
-        _cleanup_free_ char *group = NULL;
-        int r = cgroup_systemd_names(spec, &cg->unit, &group, err);
+        _cleanup_free_ char *unit = NULL, *slice = NULL, *group = NULL;
+        int r = cgroup_systemd_names(spec, &unit, &slice, err);
 
+        if (r < 0)
+                return r;
+        r = cgroup_systemd_start(spec, unit, slice, cgroup_is_unified(cg), &group, err);
+        if (r < 0)
+                return r;
+        cg->unit = TAKE_PTR(unit);
         cg->user_unit = spec->rootless;
-        if (r >= 0)
-                r = cgroup_systemd_start(spec, cg->unit, cg->user_unit, err);
-        if (r >= 0)
-                r = make_all(cg, spec, group, err);
-        return r;
+        return make_all(cg, spec, group, err);
 }
 
 int cgroup_create_on(struct cgroup *layout, const struct cgroup_spec *spec, struct cgroup **ret, struct err **err)

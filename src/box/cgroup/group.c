@@ -253,7 +253,7 @@ int cgroup_apply(struct cgroup *cg, const struct cgroup_resources *res, struct e
         if (!res)
                 return 0;
         if (cg->unit)
-                r = cgroup_systemd_update(cg->unit, cg->user_unit, res, err);
+                r = cgroup_systemd_update(cg->unit, cg->user_unit, cgroup_is_unified(cg), res, err);
         for (size_t i = 0; r >= 0 && i < cg->n; i++) {
                 struct hierarchy *h = &cg->hierarchy[i];
 

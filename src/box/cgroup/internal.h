@@ -128,8 +128,12 @@ int cgroup_devices_bpf(int dir, const struct cgroup_device_rule *rules, size_t n
 
 /* ---- systemd (systemd.c) ---- */
 
-/* The unit and its group below the hierarchies' roots, from SLICE:PREFIX:NAME. */
-int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char **ret_group, struct err **err);
-int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, bool user, struct err **err);
-int cgroup_systemd_update(const char *unit, bool user, const struct cgroup_resources *res, struct err **err);
+/* The unit and the slice it goes into, from SLICE:PREFIX:NAME. */
+int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char **ret_slice, struct err **err);
+/* Returns when systemd has put spec->pid into the unit's group, whose path below the hierarchies' roots is *ret_group. */
+int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, const char *slice, bool unified, char **ret_group, struct err **err);
+int cgroup_systemd_update(const char *unit, bool user, bool unified, const struct cgroup_resources *res, struct err **err);
 int cgroup_systemd_stop(const char *unit, bool user, struct err **err);
+
+/* cpu.shares of v1 as cpu.weight of v2. */
+s64 cgroup_weight_of_shares(s64 shares);

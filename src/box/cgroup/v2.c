@@ -17,8 +17,8 @@
 /* ---- conversions ---- */
 
 /* Shares 2..262144 with default 1024 to weight 1..10000 with default 100: 10^((l^2 + 125 l) / 612 - 7 / 34), l = log2(shares), which meets
- * all three (Kubernetes KEP-2254's successor; runc 1.3, crun 1.23). */
-static s64 weight_of_shares(s64 shares)
+ * all three (runc 1.4 and crun do the same). */
+s64 cgroup_weight_of_shares(s64 shares)
 {
         double l;
 
@@ -78,7 +78,7 @@ static int apply_cpu(const struct hierarchy *h, const struct cgroup_resources *r
         if (cgroup_resources_has(res, CGROUP_CPU_IDLE))
                 r = cgroup_write_number(h->dir, "cpu.idle", res->value[CGROUP_CPU_IDLE], err);
         if (r >= 0 && cgroup_resources_has(res, CGROUP_CPU_SHARES) && !(cgroup_resources_has(res, CGROUP_CPU_IDLE) && res->value[CGROUP_CPU_IDLE]))
-                r = cgroup_write_number(h->dir, "cpu.weight", weight_of_shares(res->value[CGROUP_CPU_SHARES]), err);
+                r = cgroup_write_number(h->dir, "cpu.weight", cgroup_weight_of_shares(res->value[CGROUP_CPU_SHARES]), err);
         /* The burst may not exceed the quota: whether it goes first depends on which way they move. */
         if (r >= 0 && burst)
                 burst_pending = cgroup_write_number(h->dir, "cpu.max.burst", res->value[CGROUP_CPU_BURST], NULL) < 0;
