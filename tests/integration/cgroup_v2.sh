@@ -3,7 +3,9 @@
 # cgroups of version 2 alone, which not every host has: the cgroup tests and strata-oci in a machine of our own.
 . "$(dirname "$0")/lib.sh"
 needs_vmm
-[ -x "$BUILD/tests/unit/test_cgroup" ] && [ -x "$BUILD/strata-oci" ] || skip_all "test_cgroup and strata-oci are not built"
+for program in tests/unit/test_cgroup strata-oci; do
+        [ -x "$BUILD/$program" ] || skip_all "$program is not built"
+done
 assets kernel busybox
 log=$TMPDIR/console
 tree=$TMPDIR/tree
@@ -33,6 +35,7 @@ END
 
 limits='{"memory": {"limit": 67108864, "swap": 67108864, "reservation": 33554432}, "pids": {"limit": 20}, "cpu": {"shares": 1024, "quota": 50000, "burst": 1000, "cpus": "0"},
  "unified": {"memory.high": "60000000"}, "devices": [{"allow": false}]}'
+# shellcheck disable=SC2016 # for the shell in the container
 show_files='cd /sys/fs/cgroup && for f in memory.max memory.low memory.high pids.max cpu.weight cpu.max cpu.max.burst cpuset.cpus; do echo inside $f $(cat $f); done; echo inside group $(cat /proc/self/cgroup)'
 config "$limits" "$show_files" >"$tree/bundle/limits.json"
 config "$limits" "exec sleep 1000" >"$tree/bundle/sleep.json"
