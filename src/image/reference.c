@@ -118,6 +118,7 @@ int reference_parse(const char *text, struct reference *ret, struct err **err)
         char rest[REFERENCE_REPOSITORY_MAX + 1 + REFERENCE_TAG_MAX + 1];
         const char *at = strchr(text, '@');
         const size_t len = at ? (size_t)(at - text) : strlen(text);
+        bool short_form;
         char *colon;
 
         if (len >= sizeof(rest))
@@ -138,14 +139,17 @@ int reference_parse(const char *text, struct reference *ret, struct err **err)
         } else if (!at) {
                 strcpy(ref.tag, DEFAULT_TAG);
         }
-        if (strlen(rest) > REFERENCE_REPOSITORY_MAX - sizeof(DEFAULT_REGISTRY "/" DEFAULT_NAMESPACE))
+        if (strlen(rest) > REFERENCE_REPOSITORY_MAX)
                 return bad(text, "it is too long", err);
         split_registry(rest, &ref);
         if (!registry_valid(ref.registry))
                 return bad(text, "the registry is not a host name", err);
         if (!repository_valid(ref.repository))
                 return bad(text, "repositories are lower-case letters and digits, separated by '/', '.', '_' or '-'", err);
-        if (strcmp(ref.registry, DEFAULT_REGISTRY) == 0 && !strchr(ref.repository, '/')) {
+        short_form = strcmp(ref.registry, DEFAULT_REGISTRY) == 0 && !strchr(ref.repository, '/');
+        if (strlen(ref.registry) + 1 + (short_form ? sizeof(DEFAULT_NAMESPACE) - 1 : 0) + strlen(ref.repository) > REFERENCE_REPOSITORY_MAX)
+                return bad(text, "it is too long", err);
+        if (short_form) {
                 memmove(ref.repository + sizeof(DEFAULT_NAMESPACE) - 1, ref.repository, strlen(ref.repository) + 1);
                 memcpy(ref.repository, DEFAULT_NAMESPACE, sizeof(DEFAULT_NAMESPACE) - 1);
         }
