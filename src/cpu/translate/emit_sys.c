@@ -16,13 +16,25 @@ static const struct sys_insn {
 #undef SYS
 };
 
-/* MOV to CR3, MOV from CR0, CR2, CR3 and CR4. */
+/* MOV to CR3, MOV from CR0, CR2, CR3 and CR4, MOV from a segment register. */
 static const struct sys_insn write_cr3 = { ZYDIS_MNEMONIC_MOV, FAST_WRITE_CR3, WHERE_KERNEL, SYS_OPERAND_VALUE, true };
 static const struct sys_insn read_cr = { ZYDIS_MNEMONIC_MOV, FAST_READ_CR, WHERE_KERNEL, SYS_OPERAND_DEST, false };
 
-static bool is_control(const ZydisDecodedOperand *op)
+static const struct sys_insn read_seg = { ZYDIS_MNEMONIC_MOV, FAST_READ_SEG, WHERE_ANY, SYS_OPERAND_DEST, false };
+
+static bool is_of_class(const ZydisDecodedOperand *op, ZydisRegisterClass class)
 {
-        return op->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_CONTROL;
+        return op->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(op->reg.value) == class;
+}
+
+static const struct sys_insn *find_mov(const ZydisDecodedOperand *dst, const ZydisDecodedOperand *src)
+{
+        if (is_of_class(dst, ZYDIS_REGCLASS_CONTROL))
+                return dst->reg.value == ZYDIS_REGISTER_CR3 ? &write_cr3 : NULL;
+        if (is_of_class(src, ZYDIS_REGCLASS_CONTROL))
+                return ZydisRegisterGetId(src->reg.value) <= 4 ? &read_cr : NULL;
+        /* To 16 bits it would have to keep the rest of the register. */
+        return is_of_class(src, ZYDIS_REGCLASS_SEGMENT) && dst->type == ZYDIS_OPERAND_TYPE_REGISTER && dst->size >= 32 ? &read_seg : NULL;
 }
 
 static const struct sys_insn *find(const struct insn *g)
@@ -30,11 +42,7 @@ static const struct sys_insn *find(const struct insn *g)
         for (size_t i = 0; i < ARRAY_SIZE(table); i++)
                 if (table[i].mnemonic == g->z.mnemonic)
                         return &table[i];
-        if (g->z.mnemonic != ZYDIS_MNEMONIC_MOV)
-                return NULL;
-        if (is_control(&g->ops[0]) && g->ops[0].reg.value == ZYDIS_REGISTER_CR3)
-                return &write_cr3;
-        return is_control(&g->ops[1]) && ZydisRegisterGetId(g->ops[1].reg.value) <= 4 ? &read_cr : NULL;
+        return g->z.mnemonic == ZYDIS_MNEMONIC_MOV ? find_mov(&g->ops[0], &g->ops[1]) : NULL;
 }
 
 /* What struct site tells the function of its operand. */
@@ -46,7 +54,9 @@ static unsigned size_of(const struct insn *g, const struct sys_insn *sys)
         if (sys->operand != SYS_OPERAND_VALUE && sys->operand != SYS_OPERAND_DEST)
                 return g->z.operand_width / 8;
         size = insn_gpr(op->reg.value) | (op->size == 64 ? SYS_WIDE : 0);
-        return sys == &read_cr ? size | (unsigned)ZydisRegisterGetId(g->ops[1].reg.value) << SYS_CR_SHIFT : size;
+        if (sys == &read_cr || sys == &read_seg)
+                size |= (unsigned)ZydisRegisterGetId(g->ops[1].reg.value) << SYS_SOURCE_SHIFT;
+        return size;
 }
 
 bool sys_judge(const struct translate_request *req, struct insn *g)

@@ -181,6 +181,13 @@ static const void *write_register(struct interp *in, const struct site *site, u6
         return fast_done(in, site);
 }
 
+const void *fast_read_seg(struct interp *in, const struct site *site, u64 unused)
+{
+        const unsigned seg = site->size >> SYS_SOURCE_SHIFT;
+
+        return seg < SEG_COUNT ? write_register(in, site, in->cpu->seg[seg].selector) : leave(in);
+}
+
 static const void *read_base(struct interp *in, const struct site *site, unsigned seg)
 {
         if (!(in->cpu->paging.cr4 & CR4_FSGSBASE))
@@ -286,7 +293,7 @@ const void *fast_read_cr(struct interp *in, const struct site *site, u64 unused)
         const struct cpu_state *cpu = in->cpu;
         const u64 values[] = { cpu->paging.cr0, 0, cpu->cr2, cpu->paging.cr3, cpu->paging.cr4 };
 
-        return write_register(in, site, values[site->size >> SYS_CR_SHIFT]);
+        return write_register(in, site, values[site->size >> SYS_SOURCE_SHIFT]);
 }
 
 #define CR3_NO_FLUSH BIT(63)

@@ -102,12 +102,12 @@ struct site {
         u8 kind;         /* enum exit_kind */
         u8 access;       /* TEXIT_MISS: enum mmu_access; TEXIT_FAST: the instruction's length */
         u8 size;         /* TEXIT_MISS: bytes; TEXIT_FAST: of an element of a string instruction; of a system instruction's operand in bytes, or
-                          * its register: number, SYS_WIDE when all 64 bits count, a control register's number << SYS_CR_SHIFT */
+                          * its register: number, SYS_WIDE when all 64 bits count, a control or segment register's number << SYS_SOURCE_SHIFT */
         u8 arg;          /* TEXIT_MISS: bits that must be clear in the address, or #GP comes first */
 };
 
 #define SYS_WIDE 16u
-#define SYS_CR_SHIFT 5
+#define SYS_SOURCE_SHIFT 5
 
 /* What a host address inside a block stands for; sorted by code_off, valid until the next one. */
 enum record_kind {
