@@ -225,6 +225,8 @@ static void try_interrupt(struct interp *in)
         const struct cpu_platform_ops *platform = in->vcpu->platform;
         int vector;
 
+        if (unlikely(in->irq_wait) && !in->cpu->halted && !in->halted_now)
+                return;
         if (!platform || !platform->irq_pending(in->vcpu->platform_opaque, in->vcpu)) {
                 in->irq_waiting = false;
                 return;
@@ -238,6 +240,7 @@ static void try_interrupt(struct interp *in)
                 const struct pending_event event = { .kind = EVENT_EXTERNAL, .vector = (u8)vector, .rip = in->rip };
 
                 in->cpu->halted = false;
+                in->irq_wait = in->irq_distance;
                 deliver(in, &event);
         }
         /* There may be another one behind it. */

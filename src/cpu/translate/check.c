@@ -9,7 +9,9 @@
 
 #define NOTES_MAX 2048
 #define NOTED_BYTES_MAX (64 * 1024u)
-#define PLANS 4096u /* a power of two */
+#define PLANS 65536u
+/* Checking is slower than the guest's clock expects: were interrupts not kept apart, ticks would take all the time there is. */
+#define IRQ_DISTANCE 20000u
 
 /* Where the trial wrote. */
 struct note {
@@ -41,7 +43,10 @@ struct plan {
         u32 generation;    /* code_generation when it was decoded */
         u16 n_instructions, guest_bytes;
         bool fpu;          /* x87, MMX or SSE takes part */
-        u8 code[BLOCK_GUEST_MAX * 15];
+        bool system;       /* an instruction changes more than registers and flags */
+        bool open_end;     /* the translator goes on behind what is tried */
+        u16 code_size;     /* of the whole block */
+        u8 *code;
         struct sequence sequence;
 };
 
@@ -87,26 +92,32 @@ static void undo_writes(struct trial *trial)
 
 /* ---- moments ---- */
 
-static void moment_save(struct interp *in, bool fpu, struct moment *m)
+static void moment_save(struct interp *in, const struct plan *plan, struct moment *m)
 {
         memcpy(m->regs, in->regs, sizeof(m->regs));
         m->rip = in->rip;
         m->rflags = in->rflags;
         m->flags = in->flags;
-        memcpy(&m->cpu, in->cpu, sizeof(m->cpu));
-        if (fpu)
+        memcpy(m->xsave, in->cpu->xsave, XSAVE_SIZE);
+        if (plan->fpu)
                 __asm__ volatile("fxsave64 %0" : "=m"(m->fpu));
+        if (plan->system)
+                memcpy(&m->cpu, in->cpu, sizeof(m->cpu));
 }
 
-static void moment_restore(struct interp *in, bool fpu, const struct moment *m)
+static void moment_restore(struct interp *in, const struct plan *plan, const struct moment *m)
 {
         memcpy(in->regs, m->regs, sizeof(m->regs));
         in->rip = m->rip;
         in->rflags = m->rflags;
         in->flags = m->flags;
-        memcpy(in->cpu, &m->cpu, sizeof(m->cpu));
-        if (fpu)
+        if (plan->system)
+                memcpy(in->cpu, &m->cpu, sizeof(m->cpu));
+        if (plan->fpu) {
+                memcpy(in->cpu->xsave, m->xsave, XSAVE_SIZE);
                 __asm__ volatile("fxrstor64 %0" : : "m"(m->fpu));
+        }
+        interp_mode_changed(in);
 }
 
 /* FCW, FSW and tags; MXCSR; the registers. Between them lie the pointers. SDM 1, 10.5.1. */
@@ -121,7 +132,7 @@ static bool fpu_equal(const u8 *a, const u8 *b)
 }
 
 /* What differs, NULL when nothing does. */
-static const char *moment_compare(const struct moment *a, const struct moment *b, bool fpu)
+static const char *moment_compare(const struct moment *a, const struct moment *b, const struct plan *plan)
 {
         if (a->rip != b->rip)
                 return "rip";
@@ -131,19 +142,44 @@ static const char *moment_compare(const struct moment *a, const struct moment *b
                 return "arithmetic flags";
         if (a->rflags != b->rflags)
                 return "flags";
-        if (fpu && !fpu_equal(a->fpu, b->fpu))
+        if (plan->fpu && !fpu_equal(a->fpu, b->fpu))
                 return "x87 or MXCSR";
-        if (memcmp(a->cpu.xsave, b->cpu.xsave, XSAVE_SIZE) != 0)
+        if (memcmp(a->xsave, b->xsave, XSAVE_SIZE) != 0)
                 return "vector registers";
-        return memcmp(&a->cpu, &b->cpu, sizeof(a->cpu)) != 0 ? "system state" : NULL;
+        return plan->system && memcmp(&a->cpu, &b->cpu, sizeof(a->cpu)) != 0 ? "system state" : NULL;
 }
 
 /* ---- plans ---- */
 
-/* Two runs of it give the same result. */
-static bool is_repeatable(const struct insn *g)
+enum verdict {
+        VERDICT_TRY,
+        VERDICT_TRY_SYSTEM, /* it changes segments, privilege... and nothing that is not in struct cpu_state */
+        VERDICT_END,        /* the translator leaves it to the interpreter */
+        VERDICT_REFUSE,     /* two runs give two results, or the first cannot be undone */
+};
+
+static enum verdict judge(const struct insn *g)
 {
-        return g->z.meta.category != ZYDIS_CATEGORY_RDRAND && g->z.meta.category != ZYDIS_CATEGORY_RDSEED;
+        if (g->kind >= KIND_FORM)
+                return VERDICT_END;
+        switch (g->z.mnemonic) {
+        case ZYDIS_MNEMONIC_RDRAND:
+        case ZYDIS_MNEMONIC_RDSEED:
+        case ZYDIS_MNEMONIC_RDTSC:
+        case ZYDIS_MNEMONIC_RDTSCP:
+                return VERDICT_REFUSE;
+        case ZYDIS_MNEMONIC_SYSCALL:
+        case ZYDIS_MNEMONIC_SYSRET:
+        case ZYDIS_MNEMONIC_IRETQ:
+        case ZYDIS_MNEMONIC_SWAPGS:
+        case ZYDIS_MNEMONIC_STI:
+        case ZYDIS_MNEMONIC_POPFQ:
+        case ZYDIS_MNEMONIC_WRFSBASE:
+        case ZYDIS_MNEMONIC_WRGSBASE:
+                return VERDICT_TRY_SYSTEM;
+        default:
+                return g->z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED && g->kind != KIND_FLAG_BIT ? VERDICT_REFUSE : VERDICT_TRY;
+        }
 }
 
 static bool touches_fpu(const struct insn *g)
@@ -160,7 +196,7 @@ static bool touches_fpu(const struct insn *g)
 static void plan_measure(struct interp *in, const struct tblock *block, struct plan *plan)
 {
         const struct translate_request req = {
-                .rip = plan->rip, .gpa = block->gpa, .code = plan->code, .room = block->guest_bytes, .mode = block->mode,
+                .rip = plan->rip, .gpa = block->gpa, .code = plan->code, .room = block->guest_bytes, .mode = block->mode, .no_chains = true,
                 .has_extension = in->translate->translator->has_extension,
         };
         ZydisDecoder decoder;
@@ -168,22 +204,17 @@ static void plan_measure(struct interp *in, const struct tblock *block, struct p
 
         ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
         while (plan->n_instructions < block->n_instructions &&
-               insn_analyse(&req, &decoder, plan->code + plan->guest_bytes, (unsigned)(block->guest_bytes - plan->guest_bytes), &g) &&
-               g.kind < KIND_FORM) {
-                if (!is_repeatable(&g)) {
-                        plan->n_instructions = 0;
+               insn_analyse(&req, &decoder, plan->code + plan->guest_bytes, (unsigned)(block->guest_bytes - plan->guest_bytes), &g)) {
+                const enum verdict verdict = judge(&g);
+
+                plan->open_end = verdict == VERDICT_REFUSE;
+                if (verdict >= VERDICT_END)
                         return;
-                }
+                plan->system |= verdict == VERDICT_TRY_SYSTEM;
                 plan->fpu |= touches_fpu(&g);
                 plan->n_instructions++;
                 plan->guest_bytes = (u16)(plan->guest_bytes + g.z.length);
         }
-}
-
-static void sequence_free(struct sequence *sequence)
-{
-        for (unsigned i = 0; i < SEQUENCE_BLOCKS; i++)
-                free(sequence->blocks[i]);
 }
 
 /* Decodes the first @n instructions of the plan's code. False: no memory. */
@@ -192,17 +223,16 @@ static bool sequence_decode(struct interp *in, const struct plan *plan, unsigned
         unsigned done = 0, off = 0;
 
         for (ret->n = 0; done < n && ret->n < SEQUENCE_BLOCKS; ret->n++) {
-                struct block **slot = &ret->blocks[ret->n], *block;
+                const unsigned max = MIN(n - done, BLOCK_GUEST_MAX);
+                struct block *block = realloc(ret->blocks[ret->n], sizeof(struct block) + (max + 1) * sizeof(struct uop));
                 unsigned bytes;
 
-                if (!*slot)
-                        *slot = malloc(sizeof(struct block) + (BLOCK_GUEST_MAX + 1) * sizeof(struct uop));
-                block = *slot;
                 if (!block)
                         return false;
+                ret->blocks[ret->n] = block;
                 *block = (struct block){ .rip = plan->rip + off, .mode = in->mode };
                 block->n_uops = (u16)decode_block(in, block->rip, plan->code + off, plan->guest_bytes - off, true, block->uops,
-                                                  MIN(n - done, BLOCK_GUEST_MAX), &bytes);
+                                                  max, &bytes);
                 block->bytes = (u16)bytes;
                 if (!block->n_uops)
                         break;
@@ -212,32 +242,54 @@ static bool sequence_decode(struct interp *in, const struct plan *plan, unsigned
         return true;
 }
 
+static struct plan *plan_free(struct plan *plan)
+{
+        if (plan) {
+                for (unsigned i = 0; i < SEQUENCE_BLOCKS; i++)
+                        free(plan->sequence.blocks[i]);
+                free(plan->code);
+                free(plan);
+        }
+        return NULL;
+}
+
+/* A plan for @block, whose bytes are at @code, without its sequence. NULL: no memory. */
+static struct plan *plan_new(struct interp *in, const struct tblock *block, const u8 *code)
+{
+        struct plan *plan = calloc(1, sizeof(*plan));
+
+        if (!plan)
+                return NULL;
+        plan->code = malloc(block->guest_bytes);
+        if (!plan->code)
+                return plan_free(plan);
+        memcpy(plan->code, code, block->guest_bytes);
+        plan->code_size = block->guest_bytes;
+        plan->gpa = block->gpa;
+        plan->rip = in->rip;
+        plan->mode = block->mode;
+        plan_measure(in, block, plan);
+        return plan;
+}
+
 /* The plan for @block here and now, NULL when there is no memory for it or nothing to try. */
 static struct plan *plan_find(struct interp *in, struct check *check, const struct tblock *block)
 {
         const u8 *code = guest_memory_hva(in->vcpu->memory, block->gpa, block->guest_bytes);
-        struct plan **slot = &check->plans[(block->gpa ^ block->gpa >> 12 ^ in->rip >> 20) % PLANS];
+        struct plan **slot = &check->plans[(block->gpa ^ block->gpa >> 16 ^ in->rip >> 20 ^ block->mode) % PLANS];
         struct plan *plan = *slot;
 
-        if (!code || block->guest_bytes > sizeof(plan->code))
+        if (!code)
                 return NULL;
-        if (plan && plan->gpa == block->gpa && plan->rip == in->rip && plan->mode == block->mode &&
-            plan->generation == in->code_generation && plan->n_instructions <= block->n_instructions &&
-            memcmp(plan->code, code, block->guest_bytes) == 0)
-                return plan->n_instructions ? plan : NULL;
-        if (!plan)
-                plan = *slot = calloc(1, sizeof(*plan));
-        if (!plan)
+        if (!plan || plan->gpa != block->gpa || plan->rip != in->rip || plan->mode != block->mode ||
+            plan->code_size != block->guest_bytes || memcmp(plan->code, code, block->guest_bytes) != 0) {
+                plan_free(plan);
+                plan = *slot = plan_new(in, block, code);
+        }
+        if (!plan || !plan->n_instructions)
                 return NULL;
-        plan->gpa = block->gpa;
-        plan->rip = in->rip;
-        plan->mode = block->mode;
-        plan->n_instructions = plan->guest_bytes = 0;
-        plan->fpu = false;
-        memcpy(plan->code, code, block->guest_bytes);
-        plan_measure(in, block, plan);
-        if (!plan->n_instructions)
-                return NULL;
+        if (plan->sequence.n && plan->generation == in->code_generation)
+                return plan;
         plan->generation = in->code_generation;
         return sequence_decode(in, plan, plan->n_instructions, &plan->sequence) ? plan : NULL;
 }
@@ -280,20 +332,14 @@ static void trial_run(struct interp *in, struct trial *trial, const struct seque
         in->block = kept.block;
 }
 
-static void go_back(struct interp *in, const struct plan *plan, const struct moment *to)
-{
-        moment_restore(in, plan->fpu, to);
-        interp_mode_changed(in);
-}
-
 /* The interpreter's outcome of the whole plan, in check->want and check->trial.new; everything else is as before. False: too much for the notes. */
 static bool try_plan(struct interp *in, struct check *check, const struct plan *plan)
 {
-        moment_save(in, plan->fpu, &check->before);
+        moment_save(in, plan, &check->before);
         trial_run(in, &check->trial, &plan->sequence);
-        moment_save(in, plan->fpu, &check->want);
+        moment_save(in, plan, &check->want);
         undo_writes(&check->trial);
-        go_back(in, plan, &check->before);
+        moment_restore(in, plan, &check->before);
         return !check->trial.overflow;
 }
 
@@ -334,12 +380,10 @@ static const struct uop *instruction_at(const struct plan *plan, u64 rip, unsign
 static void try_iterations(struct interp *in, struct check *check, const struct plan *plan, const struct uop *u)
 {
         const u64 before = in->regs[RCX], left = check->got.regs[RCX], rip = in->rip;
-        struct plan rest;
+        const struct plan rest = { .rip = rip, .guest_bytes = u->len, .code = plan->code + (rip - plan->rip) };
 
         if (!(u->flags & (UOP_REP | UOP_REPNE)) || left >= before)
                 return;
-        rest = (struct plan){ .rip = rip, .guest_bytes = u->len };
-        memcpy(rest.code, plan->code + (rip - plan->rip), u->len);
         sequence_decode(in, &rest, 1, &check->partial);
         in->regs[RCX] = before - left;
         trial_run(in, &check->second, &check->partial);
@@ -364,21 +408,21 @@ static const char *compare_early(struct interp *in, struct check *check, const s
                 memcpy(check->kept + trial->notes[i].at, trial->notes[i].hva, trial->notes[i].size);
         for (unsigned i = trial->n_notes; i-- > 0;)
                 memcpy(trial->notes[i].hva, trial->old + trial->notes[i].at, trial->notes[i].size);
-        go_back(in, plan, &check->before);
+        moment_restore(in, plan, &check->before);
         if (n > 0) {
                 sequence_decode(in, plan, n, &check->partial);
                 trial_run(in, &check->second, &check->partial);
         }
         if (in->rip == check->got.rip)
                 try_iterations(in, check, plan, u);
-        moment_save(in, plan->fpu, &check->want);
-        what = moment_compare(&check->want, &check->got, plan->fpu);
+        moment_save(in, plan, &check->want);
+        what = moment_compare(&check->want, &check->got, plan);
         /* Memory is as it should be now: keep that, put back what the translated block made of it. */
         for (unsigned i = 0; i < trial->n_notes; i++)
                 memcpy(trial->new + trial->notes[i].at, trial->notes[i].hva, trial->notes[i].size);
         for (unsigned i = 0; i < trial->n_notes; i++)
                 memcpy(trial->notes[i].hva, check->kept + trial->notes[i].at, trial->notes[i].size);
-        go_back(in, plan, &check->got);
+        moment_restore(in, plan, &check->got);
         if (!what && memory_differs(trial, in->vcpu->memory, trial->new, report))
                 what = "memory";
         return what;
@@ -387,13 +431,15 @@ static const char *compare_early(struct interp *in, struct check *check, const s
 /* What differs between the interpreter's outcome and the translated block's, NULL when nothing does. */
 static const char *compare(struct interp *in, struct check *check, const struct plan *plan, struct check_report *report)
 {
-        const char *what = moment_compare(&check->want, &check->got, plan->fpu);
+        const char *what = moment_compare(&check->want, &check->got, plan);
         unsigned n;
 
         if (!what)
                 return memory_differs(&check->trial, in->vcpu->memory, check->trial.new, report) ? "memory" : NULL;
         /* Even when both are at the same instruction: a block that jumps back may have stopped there before. */
-        return instruction_at(plan, check->got.rip, &n) ? compare_early(in, check, plan, report) : what;
+        if (instruction_at(plan, check->got.rip, &n))
+                return compare_early(in, check, plan, report);
+        return plan->open_end ? NULL : what;
 }
 
 bool check_run(struct interp *in, const struct tblock *block, void (*run)(struct interp *in, const struct tblock *block))
@@ -404,6 +450,7 @@ bool check_run(struct interp *in, const struct tblock *block, void (*run)(struct
         struct plan *plan;
         bool tried;
 
+        in->irq_wait -= in->irq_wait > 0;
         pthread_mutex_lock(device_lock);
         do {
                 plan = plan_find(in, check, block);
@@ -416,7 +463,7 @@ bool check_run(struct interp *in, const struct tblock *block, void (*run)(struct
                 counter_inc(&in->vcpu->counters, COUNTER_CHECKS_SKIPPED);
                 return true;
         }
-        moment_save(in, plan->fpu, &check->got);
+        moment_save(in, plan, &check->got);
         report.what = compare(in, check, plan, &report);
         pthread_mutex_unlock(device_lock);
         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_CHECKED);
@@ -441,6 +488,7 @@ int check_new(struct interp *in, struct check **ret, struct err **err)
         if (!check)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for checking");
         memset(check, 0, sizeof(*check));
+        in->irq_distance = IRQ_DISTANCE;
         *ret = check;
         return 0;
 }
@@ -448,12 +496,10 @@ int check_new(struct interp *in, struct check **ret, struct err **err)
 struct check *check_free(struct check *check)
 {
         if (check) {
-                for (unsigned i = 0; i < PLANS; i++) {
-                        if (check->plans[i])
-                                sequence_free(&check->plans[i]->sequence);
-                        free(check->plans[i]);
-                }
-                sequence_free(&check->partial);
+                for (unsigned i = 0; i < PLANS; i++)
+                        plan_free(check->plans[i]);
+                for (unsigned i = 0; i < SEQUENCE_BLOCKS; i++)
+                        free(check->partial.blocks[i]);
                 free(check);
         }
         return NULL;

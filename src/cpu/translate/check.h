@@ -33,8 +33,9 @@ struct moment {
         u64 regs[GPR_COUNT];
         u64 rip, rflags; /* without the arithmetic flags */
         u16 flags;       /* LAHF/SETO form */
-        struct cpu_state cpu;
-        u8 fpu[512] __attribute__((aligned(16))); /* FXSAVE64 image: x87 and MXCSR */
+        u8 xsave[XSAVE_SIZE];
+        u8 fpu[512] __attribute__((aligned(16))); /* FXSAVE64 image: x87 and MXCSR; when the block uses them */
+        struct cpu_state cpu;                     /* when the block changes system state */
 };
 
 /* A difference, for people. */

@@ -66,13 +66,15 @@ static void put_states(FILE *out, const struct check_report *r)
         put_row(out, "rip", b->rip, w->rip, g->rip);
         put_row(out, "rflags", b->rflags | flags_to_rflags(b->flags), w->rflags | flags_to_rflags(w->flags),
                 g->rflags | flags_to_rflags(g->flags));
-        put_row(out, "cr2", b->cpu.cr2, w->cpu.cr2, g->cpu.cr2);
-        put_row(out, "cpl", b->cpu.cpl, w->cpu.cpl, g->cpu.cpl);
-        put_row(out, "fs base", b->cpu.seg[SEG_FS].base, w->cpu.seg[SEG_FS].base, g->cpu.seg[SEG_FS].base);
-        put_row(out, "gs base", b->cpu.seg[SEG_GS].base, w->cpu.seg[SEG_GS].base, g->cpu.seg[SEG_GS].base);
+        if (strcmp(r->what, "system state") == 0) {
+                put_row(out, "cr2", b->cpu.cr2, w->cpu.cr2, g->cpu.cr2);
+                put_row(out, "cpl", b->cpu.cpl, w->cpu.cpl, g->cpu.cpl);
+                put_row(out, "fs base", b->cpu.seg[SEG_FS].base, w->cpu.seg[SEG_FS].base, g->cpu.seg[SEG_FS].base);
+                put_row(out, "gs base", b->cpu.seg[SEG_GS].base, w->cpu.seg[SEG_GS].base, g->cpu.seg[SEG_GS].base);
+        }
         for (unsigned i = 0; i < 16; i++) {
-                put_bytes(out, "xmm", i, w->cpu.xsave + 160 + i * 16, g->cpu.xsave + 160 + i * 16, 16);
-                put_bytes(out, "ymm high", i, w->cpu.xsave + XSAVE_YMM_OFFSET + i * 16, g->cpu.xsave + XSAVE_YMM_OFFSET + i * 16, 16);
+                put_bytes(out, "xmm", i, w->xsave + 160 + i * 16, g->xsave + 160 + i * 16, 16);
+                put_bytes(out, "ymm high", i, w->xsave + XSAVE_YMM_OFFSET + i * 16, g->xsave + XSAVE_YMM_OFFSET + i * 16, 16);
         }
         if (strcmp(r->what, "x87 or MXCSR") != 0)
                 return;
