@@ -273,9 +273,13 @@ int box_pids(const struct box_runtime *runtime, const char *id, pid_t **ret, siz
 {
         _cleanup_(state_freep) struct box_handle *h = NULL;
         _cleanup_(cgroup_freep) struct cgroup *cg = NULL;
-        int r = load_alive(runtime, id, "list the processes of", &h, &cg, err);
+        int r = load(runtime, id, &h, &cg, err);
 
-        return r < 0 ? r : cgroup_pids(cg, ret, ret_n, err);
+        if (r < 0)
+                return r;
+        if (!cg)
+                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "cannot list the processes of container '%s': it has no control group", id);
+        return cgroup_pids(cg, ret, ret_n, err);
 }
 
 int box_stats(const struct box_runtime *runtime, const char *id, json_t **ret, struct err **err)

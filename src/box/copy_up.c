@@ -83,7 +83,7 @@ static int copy_entry(int from, int to, const char *name, int depth, struct err 
         return r;
 }
 
-/* Both are opened for reading. Owner and mode of @to become those of @from. */
+/* Both are opened for reading. Below the top, owner and mode of @to become those of @from. */
 static int copy_tree(int from, int to, int depth, struct err **err)
 {
         struct dirent *entry;
@@ -103,7 +103,7 @@ static int copy_tree(int from, int to, int depth, struct err **err)
                 if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
                         r = copy_entry(from, to, entry->d_name, depth, err);
         closedir(dir);
-        if (r == 0 && (fstat(from, &st) < 0 || fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0))
+        if (r == 0 && depth && (fstat(from, &st) < 0 || fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0))
                 r = err_sys(err, errno, "copying a directory's owner and mode");
         return r;
 }

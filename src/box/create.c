@@ -161,6 +161,8 @@ static int prepare(struct launch *l, const struct box_create_args *args, bool fo
         l->in_user_namespace = (l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWUSER || in_user_namespace(l->proc);
         /* Somebody else is in the pid namespace who might look at our process (CAP_SYS_PTRACE) before it is the payload. */
         l->always_clone = !(l->spec->namespaces_new & CLONE_NEWPID) && geteuid() == 0;
+        /* Hooks inside are programs of the image that our process executes: they could be /proc/self/exe in disguise. */
+        l->always_clone |= hooks_any(l->spec, HOOK_START_CONTAINER);
         r = cgroup_resources_parse(l->spec->linux_.resources, &l->resources, err);
         if (r < 0)
                 return err_wrap(err, r, "linux.resources");
@@ -206,9 +208,20 @@ static void end_placeholder(struct launch *l)
 /* A group that was there before and is frozen would stop our process before it can say anything. */
 static int refuse_frozen(struct cgroup *cg, struct err **err)
 {
+        const struct cgroup_hierarchy *h;
         bool frozen = false;
-        const int r = cgroup_is_frozen(cg, &frozen, err);
+        int r = cgroup_is_frozen(cg, &frozen, err);
 
+        /* On a hybrid host we freeze by v2, but somebody else may have used v1's freezer. */
+        for (size_t i = 0; r == 0 && !frozen && (h = cgroup_hierarchy(cg, i)); i++) {
+                char path[PATH_MAX], state[16] = "";
+
+                if (h->v2 || strcmp(h->name, "freezer") != 0 || (size_t)snprintf(path, sizeof(path), "%s/freezer.state", h->path) >= sizeof(path))
+                        continue;
+                _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+                frozen = fd >= 0 && read(fd, state, sizeof(state) - 1) > 0 && strncmp(state, "THAWED", 6) != 0;
+        }
         if (r < 0 || !frozen)
                 return r;
         return err_set(err, ERR_BUSY, EBUSY, "container's cgroup unexpectedly frozen");
@@ -292,6 +305,8 @@ static int serve_listener(struct launch *l, const struct spawned *s, struct err 
         state = state_object(l->state, "creating");
         r = state ? seccomp_filter_send_listener(l->filter, listener, s->pid, state, err) : err_sys(err, ENOMEM, "sending the seccomp listener");
         json_decref(state);
+        if (r < 0)
+                err_wrap(err, r, "failed to connect with seccomp agent");
         atomic_store(l->listener_page, LISTENER_TAKEN); /* pairs with load_filter in process.c */
         return r;
 }

@@ -357,7 +357,7 @@ static int prepare(struct launch *l, const struct box_runtime *runtime, const st
                         return r;
         }
         if (args->cgroup && leads_up(args->cgroup))
-                return err_set(err, ERR_USAGE, EINVAL, "--cgroup: '%s' is not below the container's group: bad sub cgroup path", args->cgroup);
+                return err_set(err, ERR_USAGE, EINVAL, "--cgroup: %s is not a sub cgroup path", args->cgroup);
         l->exec_group = args->cgroup;
         if (args->stdio.console_socket) {
                 l->console = terminal_connect(args->stdio.console_socket, err);

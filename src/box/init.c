@@ -227,6 +227,11 @@ static int wait_until_recorded(struct launch *l, struct err **err)
         return r;
 }
 
+static int run_start_hooks(const struct launch *l, struct err **err)
+{
+        return run_hooks(l, HOOK_START_CONTAINER, "created", err);
+}
+
 static int make_root(struct launch *l, struct err **err)
 {
         int r;
@@ -306,9 +311,8 @@ int init_run(struct launch *l, int sync, struct err **err)
         }
         if (!l->process)
                 return err_set(err, ERR_BAD_CONFIG, EINVAL, "process: missing, nothing can be started");
-        r = run_hooks(l, HOOK_START_CONTAINER, "created", err);
-        if (r < 0)
-                return r;
+        if (hooks_any(l->spec, HOOK_START_CONTAINER))
+                l->before_payload = run_start_hooks;
         prctl(PR_SET_PDEATHSIG, 0);
         return process_become(l, l->sync, err);
 }

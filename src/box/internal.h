@@ -41,6 +41,8 @@ struct launch {
         int namespace_fd[NAMESPACE_COUNT];
         pid_t placeholder; /* systemd driver: what its scope was made around; 0 */
         int sync;       /* in the container's process: its end of sync.h */
+        /* The same: runs last, with the payload's user, capabilities and filter; or NULL. */
+        int (*before_payload)(const struct launch *l, struct err **err);
         bool recorded;       /* the same: the state directory is written */
         bool entered_cgroup; /* the process comes from a helper that is in the groups already */
         bool exec;           /* joins a running container instead of making one; what follows is for that */

@@ -598,5 +598,10 @@ int process_become(const struct launch *l, int sync, struct err **err)
                 if (r < 0)
                         return r;
         }
+        if (l->before_payload) {
+                r = l->before_payload(l, err);
+                if (r < 0)
+                        return r;
+        }
         return execute(l, sync, program, env, err);
 }

@@ -240,30 +240,54 @@ static int mount_bound(struct launch *l, struct mount_plan *plan, struct err **e
         return target < 0 ? target : attach(l, plan, fd, target, err);
 }
 
+/* One more option, before the configuration's own, which may override it. */
+static int add_data(struct launch *l, struct mount_options *options, const char *text, struct err **err)
+{
+        const char **data = text ? arena_new(&l->spec->arena, const char *, options->data.n + 2) : NULL;
+
+        if (!data)
+                return err_sys(err, ENOMEM, "mounting");
+        data[0] = text;
+        if (options->data.n)
+                memcpy(data + 1, options->data.item, options->data.n * sizeof(*data));
+        options->data = (struct spec_strings){ data, options->data.n + 1 };
+        return 0;
+}
+
+/* What the entry does not say: a tmpfs on a directory that exists has its mode (as with runc; a new one is for everybody), and under
+ * SELinux the label of the container's mounts. */
+static int complete_options(struct launch *l, const struct mount_plan *plan, struct mount_options *options, struct err **err)
+{
+        const char *label = l->spec->linux_.mount_label;
+        _cleanup_close_ int existing = -1;
+        struct stat st;
+        int r = 0;
+
+        if (!is_type(plan, "tmpfs"))
+                return 0;
+        existing = root_find(l->root, plan->target, O_DIRECTORY);
+        if (existing >= 0 && fstat(existing, &st) == 0)
+                r = add_data(l, options, arena_printf(&l->spec->arena, "mode=%04o", st.st_mode & 07777), err);
+        if (r == 0 && label && label[0] && faccessat(AT_FDCWD, "/sys/fs/selinux/enforce", F_OK, 0) == 0)
+                r = add_data(l, options, arena_printf(&l->spec->arena, "context=%s", label), err);
+        return r;
+}
+
 static int mount_fresh(struct launch *l, struct mount_plan *plan, struct err **err)
 {
-        _cleanup_close_ int fd = -1, target = open_target(l, plan, true, err);
+        _cleanup_close_ int fd = -1, target = -1;
         struct mount_options options = plan->options;
-        int r;
+        int r = complete_options(l, plan, &options, err);
 
+        if (r < 0)
+                return r;
+        target = open_target(l, plan, true, err);
         if (target < 0)
                 return target;
         if (!mount_options_fit(&options))
                 return mount_classic(l->proc, target, plan->mount->type, plan->mount->source, &options, err);
         if (readonly_later(plan))
                 options.set &= ~(u64)MOUNT_ATTR_RDONLY;
-        if (l->spec->linux_.mount_label && l->spec->linux_.mount_label[0] && is_type(plan, "tmpfs")) {
-                /* The context option is the file system's, known only where SELinux is. */
-                if (faccessat(AT_FDCWD, "/sys/fs/selinux/enforce", F_OK, 0) == 0) {
-                        const char **data = arena_new(&l->spec->arena, const char *, options.data.n + 2);
-
-                        if (!data)
-                                return err_sys(err, ENOMEM, "mounting %s", plan->mount->type);
-                        memcpy(data, options.data.item, options.data.n * sizeof(*data));
-                        data[options.data.n++] = arena_printf(&l->spec->arena, "context=%s", l->spec->linux_.mount_label);
-                        options.data.item = data;
-                }
-        }
         fd = mount_new(plan->mount->type, plan->mount->source, &options, err);
         if (fd == -EPERM && is_type(plan, "sysfs")) {
                 /* A new sysfs needs the network namespace to be ours; crun and runc bind the host's then. */
@@ -594,13 +618,35 @@ int rootfs_mount_console(const struct launch *l, int fd, struct err **err)
 
 /* ---- the swap ---- */
 
+/* Without pivot_root the host's mounts stay in the namespace, out of sight. A whole /proc or /sys among them would allow a nested user
+ * namespace to mount a new one without our masks (the kernel asks whether one is visible already). */
+static int hide_host_file_systems(struct err **err)
+{
+        static const char *const paths[] = { "/proc", "/sys" };
+
+        for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+                int times = 0;
+
+                while (umount2(paths[i], MNT_DETACH) == 0 && ++times < 64)
+                        ;
+                /* Not a mount point any more, or it may not be unmounted: covered. */
+                if (errno != EINVAL && mount("tmpfs", paths[i], "tmpfs", MS_RDONLY, NULL) < 0)
+                        return err_sys(err, errno, "hiding the host's %s", paths[i]);
+        }
+        return 0;
+}
+
 static int swap_root(const struct launch *l, struct err **err)
 {
         _cleanup_close_ int old = -1;
+        int r;
 
         if (fchdir(l->root) < 0)
                 return err_sys(err, errno, "entering the root file system");
         if (l->no_pivot) {
+                r = hide_host_file_systems(err);
+                if (r < 0)
+                        return r;
                 if (move_mount(l->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 || chroot(".") < 0 || chdir("/") < 0)
                         return err_sys(err, errno, "moving the root file system to /");
                 return 0;

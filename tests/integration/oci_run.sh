@@ -105,6 +105,11 @@ is "masked and read-only paths" "$out" "$(printf '0\n0\n%s\n1' "/bin/sh: can't c
 sh_config 'cat /etc/passwd | wc -l; echo x >/etc/new; cat /etc/new' "c['mounts'].append({'destination': '/etc', 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['tmpcopyup']})"
 run
 is "a tmpfs that starts with what it covers" "$out" $'2\nx'
+sh_config 'touch /tmp/new/x /tmp/old/x; stat -c %a /tmp/new /tmp/old' "p['user']['uid'] = 1000; c['mounts'] += [{'destination': '/tmp/' + d, 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['tmpcopyup']} for d in ('new', 'old')]"
+mkdir -p "$bundle/rootfs/tmp/old"
+chmod 777 "$bundle/rootfs/tmp/old"
+run
+is "a tmpfs is for everybody, or as the directory it covers" "$out" $'1777\n777'
 ok "which stays as it was" test ! -e "$bundle/rootfs/etc/new"
 sh_config 'cat /proc/self/uid_map | tr -s " "; id -u; touch /tmp/x; stat -c %u /tmp/x; echo x >/dev/null && echo null' \
         "l['namespaces'].append({'type': 'user'}); m = [{'containerID': 0, 'hostID': 100000, 'size': 65536}]; l['uidMappings'] = m; l['gidMappings'] = m; c['mounts'].append({'destination': '/tmp', 'type': 'tmpfs', 'source': 'x'})"
