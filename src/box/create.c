@@ -83,11 +83,12 @@ static int move_up(const struct launch *l, int fd)
 
 int launch_prepare_process(struct launch *l, struct err **err)
 {
+        const char *strict = spec_annotation(l->spec, "run.oci.seccomp_fail_unknown_syscall"); /* crun */
         int r;
 
-        r = seccomp_filter_compile(l->spec->linux_.seccomp, &l->filter, err);
+        r = seccomp_filter_compile(l->spec->linux_.seccomp, strict && strcmp(strict, "0") != 0, &l->filter, err);
         if (r < 0)
-                return err_wrap(err, r, "linux.seccomp");
+                return r;
         if (l->process && (process_needs_clone(l->process, l->filter) || l->always_clone)) {
                 r = seal_reexec(err);
                 if (r < 0)

@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
         json_t *json = json_loadb((const char *)data, len, JSON_DECODE_ANY, NULL);
         struct seccomp_filter *filter = NULL;
         struct err *err = NULL;
-        const int r = seccomp_filter_compile(json, &filter, &err);
+        const int r = seccomp_filter_compile(json, false, &filter, &err);
 
         require((r < 0) == (err != NULL));
         require(r >= 0 || !filter);

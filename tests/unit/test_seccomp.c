@@ -39,7 +39,7 @@ static struct seccomp_filter *compile(const json_t *profile)
         _cleanup_(err_freep) struct err *err = NULL;
         struct seccomp_filter *filter = NULL;
 
-        if (seccomp_filter_compile(profile, &filter, &err) < 0)
+        if (seccomp_filter_compile(profile, false, &filter, &err) < 0)
                 fail_msg("%s", err_message(err));
         return filter;
 }
@@ -448,7 +448,7 @@ static void bad_profiles_are_refused_with_their_place(void **state)
                 _cleanup_json_ json_t *json = parse(rows[i].profile);
                 _cleanup_(err_freep) struct err *err = NULL;
                 struct seccomp_filter *filter = NULL;
-                int r = seccomp_filter_compile(json, &filter, &err);
+                int r = seccomp_filter_compile(json, false, &filter, &err);
 
                 if (i >= ARRAY_SIZE(rows) - 2 && r == 0) {
                         assert_null(filter); /* nothing in it that could mean anything */
@@ -465,10 +465,23 @@ static void no_profile_is_no_filter(void **state)
         struct seccomp_filter *filter = NULL;
         _cleanup_json_ json_t *null = json_null(), *empty = json_object();
 
-        assert_int_equal(seccomp_filter_compile(NULL, &filter, NULL), 0);
-        assert_int_equal(seccomp_filter_compile(null, &filter, NULL), 0);
-        assert_int_equal(seccomp_filter_compile(empty, &filter, NULL), 0);
+        assert_int_equal(seccomp_filter_compile(NULL, false, &filter, NULL), 0);
+        assert_int_equal(seccomp_filter_compile(null, false, &filter, NULL), 0);
+        assert_int_equal(seccomp_filter_compile(empty, false, &filter, NULL), 0);
         assert_null(filter);
+}
+
+static void unknown_calls_are_skipped_unless_that_is_forbidden(void **state)
+{
+        _cleanup_json_ json_t *json = parse("{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"read\", \"no_such_call\"], \"action\": \"SCMP_ACT_LOG\"}]}");
+        _cleanup_(seccomp_filter_freep) struct seccomp_filter *filter = compile(json);
+        _cleanup_(err_freep) struct err *err = NULL;
+        struct seccomp_filter *none = NULL;
+
+        assert_int_equal(ask(filter, AUDIT_ARCH_X86_64, SYS_read, 0, 0), SECCOMP_RET_LOG);
+        assert_int_equal(seccomp_filter_compile(json, true, &none, &err), -EINVAL);
+        assert_non_null(strstr(err_message(err), "no_such_call"));
+        assert_null(none);
 }
 
 static void profile_too_large_for_the_kernel_is_refused(void **state)
@@ -481,7 +494,7 @@ static void profile_too_large_for_the_kernel_is_refused(void **state)
                 json_array_append_new(json_object_get(profile, "syscalls"),
                         json_pack("{s:[s], s:s, s:i, s:[{s:i, s:i, s:s}]}", "names", names[i % 10], "action", "SCMP_ACT_ERRNO", "errnoRet", i % 7 + 1, "args",
                                 "index", i % 6, "value", 1000 + i, "op", "SCMP_CMP_EQ"));
-        assert_int_equal(seccomp_filter_compile(profile, &filter, &err), -E2BIG);
+        assert_int_equal(seccomp_filter_compile(profile, false, &filter, &err), -E2BIG);
         assert_int_equal(err_get_id(err), ERR_TOO_LARGE);
         assert_null(filter);
 }
@@ -664,6 +677,7 @@ int main(void)
                 cmocka_unit_test(calls_newer_than_the_profile_do_not_exist),
                 cmocka_unit_test(bad_profiles_are_refused_with_their_place),
                 cmocka_unit_test(no_profile_is_no_filter),
+                cmocka_unit_test(unknown_calls_are_skipped_unless_that_is_forbidden),
                 cmocka_unit_test(profile_too_large_for_the_kernel_is_refused),
                 cmocka_unit_test(large_programs_keep_their_verdicts),
                 cmocka_unit_test(damaged_programs_are_noticed),

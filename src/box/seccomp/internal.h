@@ -76,7 +76,7 @@ struct seccomp_profile {
         u32 beyond[SECCOMP_ABI_COUNT];
 };
 
-int seccomp_profile_parse(const json_t *json, struct seccomp_profile **ret, struct err **err);
+int seccomp_profile_parse(const json_t *json, bool strict, struct seccomp_profile **ret, struct err **err);
 struct seccomp_profile *seccomp_profile_free(struct seccomp_profile *profile);
 static inline void seccomp_profile_freep(struct seccomp_profile **profile)
 {

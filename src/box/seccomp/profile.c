@@ -81,6 +81,7 @@ struct link {
 
 struct builder {
         struct seccomp_profile *profile;
+        bool strict;
         size_t cap_rules;
         struct link *link; /* [0] is not used */
         size_t n_links, cap_links;
@@ -340,6 +341,8 @@ static int add_names(struct builder *b, const json_t *names, const struct seccom
 
                 if (!name)
                         return err_set(err, ERR_USAGE, EINVAL, "names[%zu] must be a text", i);
+                if (!call && b->strict)
+                        return err_set(err, ERR_USAGE, EINVAL, "names[%zu] is '%.60s', which is no system call known here", i, name);
                 if (!call)
                         continue;
                 for (enum seccomp_abi abi = 0; abi < SECCOMP_ABI_COUNT; abi++)
@@ -499,7 +502,7 @@ static int finish(struct builder *b, struct err **err)
         return 0;
 }
 
-int seccomp_profile_parse(const json_t *json, struct seccomp_profile **ret, struct err **err)
+int seccomp_profile_parse(const json_t *json, bool strict, struct seccomp_profile **ret, struct err **err)
 {
         _cleanup_(builder_freep) struct builder *b = calloc(1, sizeof(*b));
         const json_t *entries = NULL;
@@ -510,6 +513,7 @@ int seccomp_profile_parse(const json_t *json, struct seccomp_profile **ret, stru
         b->profile = calloc(1, sizeof(*b->profile));
         if (!b->profile)
                 return err_sys(err, ENOMEM, "reading the seccomp profile");
+        b->strict = strict;
         for (enum seccomp_abi abi = 0; abi < SECCOMP_ABI_COUNT; abi++)
                 b->largest[abi] = -1;
         r = read_action(json, "defaultAction", "defaultErrnoRet", &b->profile->default_action, err);

@@ -50,7 +50,7 @@ static int filter_from(const struct seccomp_profile *profile, const struct bpf_c
         return r;
 }
 
-int seccomp_filter_compile(const json_t *json, struct seccomp_filter **ret, struct err **err)
+int seccomp_filter_compile(const json_t *json, bool strict, struct seccomp_filter **ret, struct err **err)
 {
         _cleanup_(seccomp_profile_freep) struct seccomp_profile *profile = NULL;
         _cleanup_free_ struct bpf_code *code = NULL;
@@ -64,7 +64,7 @@ int seccomp_filter_compile(const json_t *json, struct seccomp_filter **ret, stru
         code = malloc(sizeof(*code));
         if (!code)
                 return err_sys(err, ENOMEM, "compiling the seccomp profile");
-        r = seccomp_profile_parse(json, &profile, err);
+        r = seccomp_profile_parse(json, strict, &profile, err);
         if (r >= 0)
                 r = seccomp_program_build(profile, code, err);
         if (r >= 0)

@@ -3,7 +3,7 @@
  * Two steps, because they happen in different processes: the runtime compiles (it may fail and say why), the container's first
  * process, already without privileges, loads (one system call, async-signal-safe, no allocation).
  *
- *         r = seccomp_filter_compile(seccomp_json, &filter, err);
+ *         r = seccomp_filter_compile(seccomp_json, false, &filter, err);
  *         -- in the container's process, after no_new_privs or with CAP_SYS_ADMIN, last thing before exec:
  *         r = seccomp_filter_load(filter, &listener);      // -errno; listener >= 0 when the profile asks for notifications
  *         -- in the runtime, with the listener fetched (pidfd_getfd or SCM_RIGHTS):
@@ -27,8 +27,8 @@ struct seccomp_filter {
 };
 
 /* @json is linux.seccomp; a NULL or null one gives *ret NULL: no filter. Unknown system calls are skipped (spec: profiles are shared
- * by hosts of different kernels); unknown actions, operators, architectures and flags are errors. */
-int seccomp_filter_compile(const json_t *json, struct seccomp_filter **ret, struct err **err);
+ * by hosts of different kernels) unless @strict; unknown actions, operators, architectures and flags are errors. */
+int seccomp_filter_compile(const json_t *json, bool strict, struct seccomp_filter **ret, struct err **err);
 struct seccomp_filter *seccomp_filter_free(struct seccomp_filter *filter);
 static inline void seccomp_filter_freep(struct seccomp_filter **filter)
 {
