@@ -16,6 +16,7 @@
 #include "idmap.h"
 #include "internal.h"
 #include "netdev.h"
+#include "notify.h"
 #include "process.h"
 #include "procfs.h"
 #include "rdt.h"
@@ -31,14 +32,14 @@
 
 void launch_init(struct launch *l)
 {
-        *l = (struct launch){ .root = -1, .proc = -1, .handover = -1, .listener = -1, .console = -1, .sync = -1, .join_pidfd = -1 };
+        *l = (struct launch){ .root = -1, .proc = -1, .handover = -1, .listener = -1, .console = -1, .sync = -1, .join_pidfd = -1, .notify = -1, .notify_tree = -1 };
         for (int i = 0; i < NAMESPACE_COUNT; i++)
                 l->namespace_fd[i] = -1;
 }
 
 void launch_release(struct launch *l)
 {
-        const int fds[] = { l->root, l->proc, l->handover, l->listener, l->console, l->join_pidfd };
+        const int fds[] = { l->root, l->proc, l->handover, l->listener, l->console, l->join_pidfd, l->notify, l->notify_tree };
 
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 closep(&fds[i]);
@@ -517,6 +518,8 @@ static int make_container(struct launch *l, const struct box_runtime *runtime, c
         r = find_rootfs(l, l->state->bundle, err);
         if (r == 0)
                 r = state_set_created(l->state, err);
+        if (r == 0)
+                r = notify_prepare(l, err);
         if (r == 0 && listening)
                 r = listen_for_start(l, err);
         if (r == 0)
@@ -551,6 +554,7 @@ int box_start(const struct box_runtime *runtime, const char *id, struct err **er
         _cleanup_(spec_freep) struct spec *spec = NULL;
         _cleanup_close_ int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         struct sockaddr_un address = { .sun_family = AF_UNIX };
+        _cleanup_close_ int notify = -1, pidfd = -1;
         _cleanup_free_ char *text = NULL;
         enum box_status status;
         int r = state_load(runtime, id, &h, err);
@@ -566,6 +570,9 @@ int box_start(const struct box_runtime *runtime, const char *id, struct err **er
         snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/" STATE_START_SOCKET, h->dir);
         if (sock < 0 || connect(sock, (struct sockaddr *)&address, sizeof(address)) < 0)
                 return err_sys(err, errno, "starting container '%s'", id);
+        notify = notify_reopen(h, err);
+        if (notify < -1)
+                return notify;
         unlinkat(h->dir, STATE_START_SOCKET, 0);
         r = sync_send(sock, SYNC_GO, 0, -1);
         if (r < 0)
@@ -573,10 +580,16 @@ int box_start(const struct box_runtime *runtime, const char *id, struct err **er
         r = sync_receive(sock, NULL, NULL, err);
         if (r < 0)
                 return err_wrap(err, r, "starting container '%s'", id);
-        if (!hooks_any(spec, HOOK_POSTSTART))
-                return 0;
-        text = state_text(h, "running");
-        return text ? hooks_run(spec, HOOK_POSTSTART, text, h->bundle, err) : err_sys(err, ENOMEM, "running hooks");
+        if (hooks_any(spec, HOOK_POSTSTART)) {
+                text = state_text(h, "running");
+                r = text ? hooks_run(spec, HOOK_POSTSTART, text, h->bundle, err) : err_sys(err, ENOMEM, "running hooks");
+                if (r < 0)
+                        return r;
+        }
+        pidfd = notify >= 0 ? state_pidfd(h) : -1;
+        if (pidfd >= 0)
+                notify_wait(notify, pidfd);
+        return 0;
 }
 
 /* The container of a run that is over. */
@@ -618,10 +631,12 @@ int box_run(const struct box_runtime *runtime, const struct box_create_args *arg
                 return r;
         }
         if (!foreground) {
+                if (l.notify >= 0)
+                        notify_wait(l.notify, s.pidfd);
                 *ret_status = 0;
                 return 0;
         }
-        r = wait_foreground(s.pid, s.pidfd, master, &status, err);
+        r = wait_foreground(s.pid, s.pidfd, master, l.notify, &status, err);
         if (r < 0)
                 return r;
         if (!args->keep) {

@@ -411,5 +411,5 @@ int box_exec(const struct box_runtime *runtime, const struct box_exec_args *args
                 return r;
         }
         *ret_status = 0;
-        return args->stdio.detach ? 0 : wait_foreground(s.pid, s.pidfd, master, ret_status, err);
+        return args->stdio.detach ? 0 : wait_foreground(s.pid, s.pidfd, master, -1, ret_status, err);
 }

@@ -38,6 +38,8 @@ struct launch {
         int listener;       /* create: what `start` connects to */
         _Atomic int *listener_page; /* seccomp notify: where the process says which descriptor the runtime shall fetch; or NULL */
         int console;        /* connected console socket, or -1 */
+        int notify, notify_tree; /* notify.h: the socket, the detached mount of its directory; -1 */
+        const char *notify_path;
         int namespace_fd[NAMESPACE_COUNT];
         pid_t placeholder; /* systemd driver: what its scope was made around; 0 */
         int sync;       /* in the container's process: its end of sync.h */

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "handover_program.h"
+#include "notify.h"
 #include "procfs.h"
 #include "spec/names.h"
 #include "sync.h"
@@ -455,7 +456,7 @@ static bool is_overridden(const struct spec_process *p, size_t i)
 static char **make_environment(const struct launch *l)
 {
         const struct spec_process *p = l->process;
-        char **env = arena_new(&l->spec->arena, char *, p->env.n + 5);
+        char **env = arena_new(&l->spec->arena, char *, p->env.n + 6);
         const char *home;
         size_t n = 0;
 
@@ -467,6 +468,11 @@ static char **make_environment(const struct launch *l)
         if (!environment(p, "HOME")) {
                 home = find_home(&l->spec->arena, p->user.uid);
                 env[n] = home ? arena_printf(&l->spec->arena, "HOME=%s", home) : NULL;
+                if (!env[n++])
+                        return NULL;
+        }
+        if (l->notify_path) {
+                env[n] = arena_printf(&l->spec->arena, "NOTIFY_SOCKET=%s/" NOTIFY_DIRECTORY, l->notify_path);
                 if (!env[n++])
                         return NULL;
         }

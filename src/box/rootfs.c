@@ -15,6 +15,7 @@
 #include "devices.h"
 #include "idmap.h"
 #include "mount.h"
+#include "notify.h"
 #include "procfs.h"
 #include "root.h"
 #include "spec/names.h"
@@ -493,6 +494,9 @@ int rootfs_mount(struct launch *l, struct err **err)
                 if (r < 0)
                         return err_wrap(err, r, "mounts[%zu] (%s)", i, l->mounts[i].target);
         }
+        r = notify_mount(l, err);
+        if (r < 0)
+                return r;
         if (l->process) {
                 /* As runc and crun: a working directory that the image lacks is made. */
                 const int cwd = root_make_dir(l->root, l->process->cwd, 0755, NULL);

@@ -337,6 +337,8 @@ int state_remove(const struct box_handle *h, struct err **err)
                 if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
                         unlinkat(h->dir, entry->d_name, 0);
         closedir(dir);
+        unlinkat(h->dir, "notify/notify", 0); /* notify.h */
+        unlinkat(h->dir, "notify", AT_REMOVEDIR);
         if (asprintf(&path, "%s/%s", h->runtime->root, h->id) < 0)
                 return err_sys(err, ENOMEM, "removing the state of '%s'", h->id);
         if (rmdir(path) < 0 && errno != ENOENT)

@@ -4,6 +4,7 @@
  *      ROOT/ID/config.json the configuration as it was read
  *      ROOT/ID/status      written beside and renamed, so that it is there whole or not at all (crun's name, read by its tools)
  *      ROOT/ID/start       a socket while the container is created but not started
+ *      ROOT/ID/notify/     the directory of notify.h, where the runtime was started with $NOTIFY_SOCKET
  *
  * A directory without status is what a runtime killed early left: no process of it outlived that (the first process dies with
  * its runtime until that exists), so delete may just remove it. */

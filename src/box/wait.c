@@ -10,6 +10,7 @@
 #include <termios.h>
 
 #include "base/cleanup.h"
+#include "notify.h"
 #include "sys.h"
 
 /* One direction of the relay. */
@@ -114,12 +115,12 @@ static void drain(struct pump *out)
         }
 }
 
-static void relay(int pidfd, int signals, int master)
+static void relay(int pidfd, int signals, int master, int notify)
 {
         struct pump in = { .from = master >= 0 ? 0 : -1, .to = master }, out = { .from = master, .to = 1 };
 
         for (;;) {
-                struct pollfd p[6] = { { .fd = pidfd, .events = POLLIN }, { .fd = signals, .events = POLLIN } };
+                struct pollfd p[7] = { { .fd = pidfd, .events = POLLIN }, { .fd = signals, .events = POLLIN }, [6] = { .fd = notify, .events = POLLIN } };
 
                 set_poll(&in, &p[2], &p[3]);
                 set_poll(&out, &p[4], &p[5]);
@@ -127,15 +128,20 @@ static void relay(int pidfd, int signals, int master)
                         continue;
                 if (p[1].revents)
                         take_signal(signals, pidfd, master);
+                if (p[6].revents)
+                        notify_forward(notify);
                 pump_serve(&in, &p[2], &p[3]);
                 pump_serve(&out, &p[4], &p[5]);
                 if (p[0].revents)
                         break;
         }
         drain(&out);
+        /* Said right before the end. */
+        if (notify >= 0)
+                notify_forward(notify);
 }
 
-int wait_foreground(pid_t pid, int pidfd, int master, int *ret_status, struct err **err)
+int wait_foreground(pid_t pid, int pidfd, int master, int notify, int *ret_status, struct err **err)
 {
         _cleanup_close_ int signals = -1;
         struct termios saved, raw;
@@ -153,7 +159,7 @@ int wait_foreground(pid_t pid, int pidfd, int master, int *ret_status, struct er
                 copy_size(master);
                 is_raw = tcsetattr(0, TCSANOW, &raw) == 0;
         }
-        relay(pidfd, signals, master);
+        relay(pidfd, signals, master, notify);
         if (is_raw)
                 tcsetattr(0, TCSANOW, &saved);
         while (waitpid(pid, &status, 0) < 0)

@@ -54,7 +54,7 @@ static void print_usage(void)
 
 static void print_version(void)
 {
-        printf("%s version " STRATA_VERSION "\ncommit: " STRATA_VERSION "\nspec: " SPEC_VERSION "\n+CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n", program_invocation_short_name);
+        printf("%s version " STRATA_VERSION "\ncommit: " STRATA_VERSION "\nspec: " SPEC_VERSION "\n+SYSTEMD +CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n", program_invocation_short_name);
 }
 
 int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words, char ***ret_words, int *ret_n,
