@@ -34,8 +34,9 @@ struct block_emitter {
         bool user;            /* user-mode block: position-independent */
         bool ac;              /* EFLAGS.AC here, under SMAP */
         bool eflags_valid;    /* the arithmetic flags are in EFLAGS */
-        bool image_valid;     /* ... and in the image; one of them is always true */
+        bool image_valid;     /* ... and in the image; neither: FLAGS_ANYWHERE */
         bool full;            /* some table is full: the block cannot be used */
+        bool no_anywhere;     /* flags were wanted where they could be anywhere: try again without */
         u16 guest_off;        /* of the instruction being emitted */
         u16 next_off;         /* of the one after it */
         u16 insn_resume;      /* code offset where its first memory access began (flags in the image) */

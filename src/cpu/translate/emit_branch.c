@@ -117,9 +117,9 @@ void emit_goto(struct block_emitter *b, s32 target, bool complete)
                 return;
         }
         i = block_link(b, target);
-        align_patch(b, 1);
         if (complete)
-                block_record(b, RECORD_LINK, 0, i);
+                block_record(b, RECORD_LINK, 0, i); /* before the padding: the instruction must not start again from there */
+        align_patch(b, 1);
         set_link(b, i, emit_jmp_later(e));
 }
 

@@ -86,5 +86,6 @@ bool emit_sys(struct block_emitter *b, const struct insn *g)
                 return false;
         }
         emit_fast(b, (enum fast_id)g->fast, g->fast_size);
+        memset(b->windows.open, 0, sizeof(b->windows.open)); /* it may have flushed translations */
         return true;
 }

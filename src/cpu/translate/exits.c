@@ -112,6 +112,8 @@ static struct tblock *make_here(struct interp *in, u64 gpa, u32 mode_too)
                         continue;
                 if (block) {
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_TRANSLATED);
+                        counter_add(&in->vcpu->counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
+                        counter_add(&in->vcpu->counters, COUNTER_CODE_BYTES, block->code_size);
                         trace(BLOCK_TRANSLATE, in->vcpu->index, in->rip, gpa, block->n_instructions);
                 }
                 return block;

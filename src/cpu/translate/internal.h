@@ -21,7 +21,8 @@
  *
  * Arithmetic flags are in one of two places, known at translation time for every point of the code: in EFLAGS, or in the *image*, the quadword
  * below the host's rsp that PUSHFQ writes. Code that destroys EFLAGS saves them there first; so they are exact at every fault and
- * interrupt. A block has two entries: A at code + 0 (flags in EFLAGS), B at code + ENTRY_B (flags in the image).
+ * interrupt. A block has two entries: A at code + 0 (flags in EFLAGS), B at code + ENTRY_B (flags in the image). In a block that sets all flags before
+ * anything of it could fault or destroy them the two do the same: nothing.
  *
  * Memory. An access looks into the soft TLB (mmu.h): kernel-mode code into in->tlb.kernel by rsp, user-mode code, and kernel code with
  * EFLAGS.AC, into the current space by gs. A miss leaves through a cold stub and comes back to the access when the entry was filled.
@@ -59,7 +60,12 @@ extern const u8 host_reg_of[GPR_COUNT];
 #define ENTRY_B 6u /* a block's second entry, bytes after the first: PUSHFQ; LEA RSP, [RSP + 8] */
 
 /* Where the arithmetic flags are. */
-enum flags_at { FLAGS_IN_EFLAGS, FLAGS_IN_IMAGE };
+enum flags_at {
+        FLAGS_IN_EFLAGS,
+        FLAGS_IN_IMAGE,
+        FLAGS_ANYWHERE, /* by which entry the block was entered, which nobody knows any more: only between the entries and the first instruction
+                         * that sets them all, where nothing can fault. A kick there steps on (signals.c) */
+};
 
 /* What the translated code's mode depends on beyond enum mode: part of the block key. */
 #define MODE_AC (1u << 16)   /* kernel mode with EFLAGS.AC under SMAP. STAC and CLAC change it in the middle of a block: whoever leaves

@@ -98,6 +98,14 @@ static bool leave_block(struct interp *in, const u8 *rip, ucontext_t *uc)
         return true;
 }
 
+/* At @rip nobody knows where the flags are, one instruction further on they may. */
+static bool flags_unknown(const struct interp *in, const u8 *rip)
+{
+        const struct tblock *block = block_at(in->translate->translator, rip);
+
+        return block && record_at(block, (unsigned)(rip - block->code))->flags_at == FLAGS_ANYWHERE;
+}
+
 static const u8 *context_rip(const ucontext_t *uc)
 {
         return (const u8 *)(uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
@@ -114,7 +122,13 @@ static void on_kick(int sig, siginfo_t *info, void *context)
         if (!in)
                 return;
         __atomic_store_n(&in->kicked, 1, __ATOMIC_RELAXED);
-        if (!code_contains(in->translate->translator, rip) || leave_block(in, rip, uc))
+        if (!code_contains(in->translate->translator, rip))
+                return;
+        if (flags_unknown(in, rip)) {
+                uc->uc_mcontext.gregs[REG_EFL] |= RFLAGS_TF; /* comes back in on_trap */
+                return;
+        }
+        if (leave_block(in, rip, uc))
                 return;
         for (size_t i = 0; i < ARRAY_SIZE(in->translate->translator->stubs.windows); i++) {
                 const struct kick_window *window = &in->translate->translator->stubs.windows[i];
@@ -124,13 +138,17 @@ static void on_kick(int sig, siginfo_t *info, void *context)
         }
 }
 
-/* INT3 at the entry of a block that was dropped. */
+/* INT3 at the entry of a block that was dropped (its flags are in the image: it was found in a jump cache), or a step after a kick. */
 static void on_trap(int sig, siginfo_t *info, void *context)
 {
         struct interp *in = running;
         ucontext_t *uc = context;
 
-        (void)info;
+        if (in && uc->uc_mcontext.gregs[REG_EFL] & RFLAGS_TF) {
+                uc->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)RFLAGS_TF;
+                on_kick(sig, info, context);
+                return;
+        }
         if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_block(in, context_rip(uc) - 1, uc))
                 signal(sig, SIG_DFL);
 }

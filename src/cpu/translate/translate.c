@@ -3,8 +3,8 @@
  * A block is a *superblock*: one entry, and it goes on behind conditional jumps that are not taken, up to a number of them. */
 #include "block.h"
 
-#define JCCS_MAX 4
-#define INSTRUCTIONS_MAX 48
+#define JCCS_MAX 2
+#define INSTRUCTIONS_MAX 24
 #define UNSHARED_MAX 8 /* then the windows may fit again */
 
 /* ---- records, colds, links ---- */
@@ -22,7 +22,7 @@ void block_record(struct block_emitter *b, enum record_kind kind, unsigned guest
         }
         out->records[out->n_records++] = (struct record){
                 .code_off = code_off, .guest_off = (u16)guest_off, .kind = (u8)kind, .arg = (u8)arg,
-                .flags_at = b->image_valid ? FLAGS_IN_IMAGE : FLAGS_IN_EFLAGS,
+                .flags_at = b->image_valid ? FLAGS_IN_IMAGE : b->eflags_valid ? FLAGS_IN_EFLAGS : FLAGS_ANYWHERE,
         };
 }
 
@@ -57,6 +57,8 @@ void flags_save(struct block_emitter *b)
 {
         if (b->image_valid)
                 return;
+        if (!b->eflags_valid)
+                b->no_anywhere = b->full = true;
         emit_pushfq_image(&b->e);
         b->image_valid = true;
         block_record_restart(b);
@@ -100,6 +102,23 @@ static bool needs_flags_at_entry(const struct block_emitter *b)
         return false;
 }
 
+/* Does the block set all flags before anything in it needs, destroys or could fault with those it is entered with? */
+static bool ignores_flags_at_entry(const struct block_emitter *b)
+{
+        for (unsigned i = 0; i < b->n_insns; i++) {
+                const struct insn *g = &b->insns[i];
+
+                /* LEA and NOP have a memory operand that they do not touch. */
+                if (g->kind == KIND_LEA || g->kind == KIND_NOP)
+                        continue;
+                if (g->kind != KIND_PLAIN || g->mem || g->vector || g->needs_flags)
+                        return false;
+                if (g->kills_flags)
+                        return true;
+        }
+        return false;
+}
+
 static void emit_entries(struct block_emitter *b)
 {
         struct emitter *e = &b->e;
@@ -107,6 +126,12 @@ static void emit_entries(struct block_emitter *b)
         b->eflags_valid = true;
         b->image_valid = false;
         block_record_restart(b);
+        if (!b->no_anywhere && ignores_flags_at_entry(b)) {
+                emit_bytes(e, (const u8[]){ 0x66, 0x0f, 0x1f, 0x44, 0, 0 }, ENTRY_B); /* nop */
+                b->eflags_valid = false;
+                block_record_restart(b);
+                return;
+        }
         if (!needs_flags_at_entry(b)) {
                 emit_pushfq_image(e);
                 b->image_valid = true;
@@ -359,15 +384,20 @@ bool translate_block(const struct translate_request *req, struct translation *re
 {
         struct insn insns[INSTRUCTIONS_MAX];
         struct block_emitter b;
+        bool no_anywhere = false;
 
-        for (unsigned max = req->mode & MODE_UNSHARED ? UNSHARED_MAX : INSTRUCTIONS_MAX; max; max /= 2) {
+        for (unsigned max = req->mode & MODE_UNSHARED ? UNSHARED_MAX : INSTRUCTIONS_MAX; max;) {
                 ret->n_links = ret->n_records = ret->n_instructions = 0;
                 b = (struct block_emitter){
-                        .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .ac = req->mode & MODE_AC,
+                        .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere,
                         .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at },
                 };
                 if (emit_block(&b, max))
                         return true;
+                if (b.no_anywhere && !no_anywhere)
+                        no_anywhere = true;
+                else
+                        max /= 2;
         }
         return false;
 }

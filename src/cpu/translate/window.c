@@ -194,7 +194,7 @@ int window_of(const struct windows *w, unsigned i)
 
 bool window_taken_by(const struct insn *g)
 {
-        return g->kind == KIND_STRING || g->kind == KIND_BIT_TEST;
+        return g->kind == KIND_STRING || g->kind == KIND_BIT_TEST || g->kind == KIND_SYS;
 }
 
 /* How many of the accesses behind @i an open window serves, before its register is taken. */
