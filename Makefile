@@ -37,10 +37,10 @@ check-asan: deps ## unit and fast integration tests under AddressSanitizer and U
 	@scripts/build build-asan -Db_sanitize=address,undefined -Db_lundef=false
 	@$(call RUN,build-asan) --fast $(T)
 
-bench: deps ## boot time against QEMU's TCG, measured in the same run
+bench: deps ## guests' programs and boots against QEMU's TCG and the host, about ten minutes (bench/README.md)
 	@$(MAKE) --no-print-directory build
-	@scripts/guest-assets --dir $(ASSETS) kernel busybox
-	@bench/boot --build $(BUILD) --assets $(ASSETS)
+	@scripts/guest-assets --dir $(ASSETS) kernel busybox bench
+	@bench/guest/run --build $(BUILD) --assets $(ASSETS)
 
 fuzz: deps ## every fuzz target for FUZZ_SECONDS (default 20) each
 	@scripts/fuzz
