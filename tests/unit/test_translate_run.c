@@ -179,6 +179,37 @@ static void writes_beside_code_drop_no_block(void **state)
         cpu_guest_free(&g);
 }
 
+/* ---- instructions across pages ---- */
+
+/* An instruction whose immediate begins in the next page: 1000 rounds, then its immediate becomes 3, and 1000 more. */
+GUEST_CODE(crosses, 64,
+           "xor %ebx, %ebx\n"
+           "mov $2, %ebp\n"
+           "1: mov $1000, %ecx\n"
+           "jmp across\n"
+           "2: dec %ecx\n"
+           "jnz across\n"
+           "movb $3, across+1(%rip)\n"
+           "dec %ebp\n"
+           "jnz 1b\n"
+           "mov %ebx, %eax\n"
+           "out %eax, $0x10\n" STOP
+           ".skip 0x1000 - 1 - (. - guest_crosses), 0x90\n"
+           "across: mov $1, %eax\n"
+           "add %eax, %ebx\n"
+           "jmp 2b\n");
+
+static void an_instruction_across_pages_is_translated_and_follows_writes(void **state)
+{
+        struct cpu_guest g;
+
+        start(&g, guest_crosses, guest_crosses_end);
+        run_to_end(&g);
+        assert_int_equal(g.out[0], 1000 + 3000);
+        assert_true(counter(&g, COUNTER_INTERP_PAGE_END) < 10);
+        cpu_guest_free(&g);
+}
+
 /* ---- links across pages ---- */
 
 #define FAR_VA 0x40000000ULL
@@ -266,6 +297,45 @@ static void linked_jumps_follow_the_mapping(void **state)
         }
 }
 
+/* Runs at FAR_VA. Its last byte is the opcode of mov eax, imm32, whose immediate and a jump back to 2: are in the page behind, of which there are two. */
+GUEST_CODE(remaps_second, 64,
+           "mov $4, %ecx\n"
+           "1: jmp tail\n"
+           "2: dec %ecx\n"
+           "jnz 1b\n"
+           "out %eax, $0x10\n"
+           "test %esi, %esi\n"
+           "jz 3f\n"
+           "mov %rsi, 8(%rdi)\n"
+           "invlpg 0x1000(%rbx)\n"
+           "xor %esi, %esi\n"
+           "jmp guest_remaps_second\n"
+           "3: " STOP
+           ".skip 0xfff - (. - guest_remaps_second), 0x90\n"
+           "tail: .byte 0xb8\n");
+
+static void an_instruction_across_pages_follows_the_mapping(void **state)
+{
+        static const u64 bits[] = { 3, 3 | BIT(8) /* global */ };
+        u8 page[] = { 1, 0, 0, 0, 0xe9, 0, 0, 0, 0 }; /* the immediate; jmp 2b, which is at 7 */
+        const s32 back = 7 - (0x1000 + (s32)sizeof(page));
+
+        memcpy(page + 5, &back, 4);
+        for (size_t i = 0; i < ARRAY_SIZE(bits); i++) {
+                struct cpu_guest g;
+
+                start_far(&g, guest_remaps_second, guest_remaps_second_end, bits[i]);
+                put64(&g, FAR_TABLE, GUEST_CODE_AT | bits[i]);
+                put64(&g, FAR_TABLE + 8, FAR_PAGE | bits[i]);
+                page[0] = 1;
+                assert_int_equal(guest_memory_write(g.memory, FAR_PAGE, page, sizeof(page)), 0);
+                page[0] = 2;
+                assert_int_equal(guest_memory_write(g.memory, FAR_PAGE + 0x1000, page, sizeof(page)), 0);
+                g.vcpu.state.rip = FAR_VA;
+                check_remap(&g);
+        }
+}
+
 /* ---- eviction ---- */
 
 #define FUNCTIONS 6000u
@@ -338,16 +408,28 @@ static void evicted_code_is_translated_again(void **state)
         cpu_guest_free(&g);
 }
 
-static void nothing_is_translated_twice_while_there_is_room(void **state)
+/* How many blocks @rounds of all functions make. */
+static u64 blocks_made(u8 rounds)
 {
         struct cpu_guest g;
+        u64 n;
 
         start(&g, guest_calls_all, guest_calls_all_end);
         put_functions(&g);
+        assert_int_equal(guest_memory_write(g.memory, GUEST_CODE_AT + 3, &rounds, 1), 0); /* of mov $2, %ebp */
         run_to_end(&g);
         assert_int_equal(counter(&g, COUNTER_CODE_EVICTIONS), 0);
-        assert_true(counter(&g, COUNTER_BLOCKS_TRANSLATED) < FUNCTIONS + 100);
+        n = counter(&g, COUNTER_BLOCKS_TRANSLATED);
         cpu_guest_free(&g);
+        return n;
+}
+
+static void nothing_is_translated_twice_while_there_is_room(void **state)
+{
+        const u64 once = blocks_made(1);
+
+        assert_true(once > FUNCTIONS);
+        assert_true(blocks_made(5) < once + 20);
 }
 
 /* ---- faults ---- */
@@ -396,6 +478,8 @@ int main(void)
                 cmocka_unit_test(a_block_known_to_a_jump_cache_sees_its_code_change),
                 cmocka_unit_test(code_that_writes_ahead_of_itself_runs_what_it_wrote),
                 cmocka_unit_test(writes_beside_code_drop_no_block),
+                cmocka_unit_test(an_instruction_across_pages_is_translated_and_follows_writes),
+                cmocka_unit_test(an_instruction_across_pages_follows_the_mapping),
                 cmocka_unit_test(indirect_jumps_follow_the_mapping),
                 cmocka_unit_test(linked_jumps_follow_the_mapping),
                 cmocka_unit_test(evicted_code_is_translated_again),

@@ -70,9 +70,14 @@ static u8 *segment_start(const struct code_memory *code, unsigned i)
 
 /* ---- finding ---- */
 
+static unsigned page_hash(u64 gpa)
+{
+        return (unsigned)(((gpa >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL) >> (64 - PAGE_BLOCKS_BITS));
+}
+
 static struct tblock **page_list(struct translator *tr, u64 gpa)
 {
-        return &tr->pages[((gpa >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL) >> (64 - PAGE_BLOCKS_BITS)];
+        return &tr->pages[page_hash(gpa)];
 }
 
 struct tblock *blocks_of_page(struct translator *tr, u64 gpa)
@@ -129,9 +134,23 @@ void block_drop(struct translator *tr, struct tblock *block)
         block->stale = true;
         unlist(&tr->hash[block_hash(block->gpa, block->page_va, block->mode)], block, offsetof(struct tblock, hash_next));
         unlist(page_list(tr, block->gpa), block, offsetof(struct tblock, page_next));
+        if (block->mode & MODE_CROSSING)
+                unlist(&tr->pages_2[page_hash(block->gpa_2)], block, offsetof(struct tblock, page_2_next));
         link_cut_all(tr, block);
         /* The first byte of an instruction, so no vCPU is behind it in the same one. */
         __atomic_store_n(code_writable(tr, block->code + ENTRY_B), INT3, __ATOMIC_RELEASE);
+}
+
+/* Drops @block if [at, at + bytes), which is code of it, overlaps [gpa, gpa + len); else returns the chunks that this code is in. */
+static u64 drop_overlapping(struct translator *tr, struct tblock *block, u64 at, u64 bytes, u64 gpa, u64 len)
+{
+        if ((at ^ gpa) & PAGE_MASK || !bytes)
+                return 0;
+        if (at >= gpa + len || gpa >= at + bytes)
+                return guest_memory_chunks(at, bytes);
+        block_drop(tr, block);
+        tr->dropped++;
+        return 0;
 }
 
 u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len)
@@ -142,14 +161,11 @@ u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len)
         pthread_mutex_lock(&tr->lock);
         for (block = blocks_of_page(tr, gpa); block; block = next) {
                 next = block->page_next;
-                if ((block->gpa ^ gpa) & PAGE_MASK)
-                        continue;
-                if (block->gpa >= gpa + len || gpa >= block->gpa + block->guest_bytes) {
-                        kept |= guest_memory_chunks(block->gpa, block->guest_bytes);
-                        continue;
-                }
-                block_drop(tr, block);
-                tr->dropped++;
+                kept |= drop_overlapping(tr, block, block->gpa, block->guest_bytes, gpa, len);
+        }
+        for (block = tr->pages_2[page_hash(gpa)]; block; block = next) {
+                next = block->page_2_next;
+                kept |= drop_overlapping(tr, block, block->gpa_2, block->bytes_2, gpa, len);
         }
         return kept & guest_memory_chunks(gpa, len);
 }
@@ -289,11 +305,15 @@ static void enter_block(struct translator *tr, struct code_segment *segment, str
         __atomic_store_n(&segment->n_blocks, segment->n_blocks + 1, __ATOMIC_RELEASE); /* pairs with block_at */
         block->page_next = *page_list(tr, block->gpa);
         *page_list(tr, block->gpa) = block;
+        if (block->mode & MODE_CROSSING) {
+                block->page_2_next = tr->pages_2[page_hash(block->gpa_2)];
+                tr->pages_2[page_hash(block->gpa_2)] = block;
+        }
         block->hash_next = *head;
         __atomic_store_n(head, block, __ATOMIC_RELEASE); /* pairs with block_find */
 }
 
-struct tblock *block_make(struct translator *tr, struct translate_request *req, u64 page_va, bool global, struct counters *counters)
+struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters)
 {
         struct code_segment *segment = segment_with_room(tr, counters);
         struct translation *t = &tr->scratch;
@@ -317,10 +337,17 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
                 translate_dump(trace_get_output(), req, t);
 
         block = header_make(tr, segment, t);
-        block->gpa = req->gpa;
-        block->page_va = page_va;
-        block->mode = req->mode;
-        block->global = global;
+        block->gpa = key->gpa;
+        block->page_va = key->page_va;
+        block->mode = key->mode;
+        block->global = key->global;
+        if (key->mode & MODE_CROSSING) {
+                const unsigned room = (unsigned)(PAGE_SIZE - (key->gpa & (PAGE_SIZE - 1)));
+
+                block->gpa_2 = key->gpa_2;
+                block->bytes_2 = (u16)(MAX(t->guest_bytes, room) - room);
+                block->guest_bytes = (u16)MIN(t->guest_bytes, room);
+        }
         block->code = run;
         memcpy(t->code - sizeof(block), &block, sizeof(block));
         segment->code_used = (u32)(run - segment_start(&tr->code, (unsigned)(segment - tr->code.segments))) + t->code_size;

@@ -70,29 +70,65 @@ static bool is_global(struct interp *in, u64 rip)
         return !mmu_walk(in->vcpu->memory, &in->cpu->paging, rip, MMU_FETCH, MMU_PEEK, &tr) && tr.global;
 }
 
-/* Translates what is at @gpa, once. False: its bytes changed meanwhile. *ret is NULL when there is no memory for it now. */
-static bool try_make(struct interp *in, u64 gpa, u32 mode_too, bool global, struct tblock **ret)
+/* The guest's bytes of a block to be made. */
+struct source {
+        const u8 *hva, *hva_2; /* hva_2: of the second page, or NULL */
+        unsigned room, room_2; /* bytes in each */
+        u8 bytes[BLOCK_GUEST_MAX * INSTRUCTION_MAX];
+};
+
+static void source_read(struct interp *in, const struct tblock *key, struct source *s)
+{
+        s->room = (unsigned)(PAGE_SIZE - (key->gpa & (PAGE_SIZE - 1)));
+        s->hva = guest_memory_hva(in->vcpu->memory, key->gpa, s->room);
+        s->hva_2 = NULL;
+        s->room_2 = 0;
+        interp_code_claim(in, key->gpa, 1);
+        if (key->mode & MODE_CROSSING) {
+                s->room_2 = INSTRUCTION_MAX;
+                s->hva_2 = guest_memory_hva(in->vcpu->memory, key->gpa_2, s->room_2);
+                interp_code_claim(in, key->gpa_2, 1);
+                memcpy(s->bytes + s->room, s->hva_2, s->room_2);
+        }
+        memcpy(s->bytes, s->hva, MIN(s->room, (unsigned)sizeof(s->bytes)));
+}
+
+/* Who writes from now on finds @block when he gets the lock; who wrote before shows in the bytes. */
+static bool source_unchanged(struct interp *in, const struct tblock *block, const struct source *s)
+{
+        if (!interp_code_extend(in, block->gpa, block->guest_bytes) || memcmp(s->bytes, s->hva, block->guest_bytes) != 0)
+                return false;
+        return !block->bytes_2 || (interp_code_extend(in, block->gpa_2, block->bytes_2) &&
+                                   memcmp(s->bytes + s->room, s->hva_2, block->bytes_2) == 0);
+}
+
+static struct tblock *find_key(const struct translator *tr, const struct tblock *key)
+{
+        struct tblock *block = block_find(tr, key->gpa, key->page_va, key->mode);
+
+        while (block && block->gpa_2 != key->gpa_2)
+                block = block_find_next(block);
+        return block;
+}
+
+/* Translates what @key says, once. False: its bytes changed meanwhile. *ret is NULL when there is no memory for it now. */
+static bool try_make(struct interp *in, const struct tblock *key, struct tblock **ret)
 {
         struct translator *tr = in->translate->translator;
-        const unsigned room = (unsigned)(PAGE_SIZE - (gpa & (PAGE_SIZE - 1)));
-        const u8 *hva = guest_memory_hva(in->vcpu->memory, gpa, room);
-        const u32 mode = translate_mode(in) | mode_too;
-        const u64 page_va = mode & MODE_USER ? 0 : in->rip & PAGE_MASK;
-        u8 bytes[BLOCK_GUEST_MAX * INSTRUCTION_MAX];
-        const unsigned n = MIN(room, (unsigned)sizeof(bytes));
-        struct translate_request req = {
-                .rip = in->rip, .gpa = gpa, .code = bytes, .room = room, .mode = mode, .no_chains = in->translate->no_chains,
-        };
+        struct source source;
         bool ok = true;
 
-        interp_code_claim(in, gpa, 1);
-        memcpy(bytes, hva, n);
+        source_read(in, key, &source);
         pthread_mutex_lock(&tr->lock);
-        *ret = block_find(tr, gpa, page_va, mode);
+        *ret = find_key(tr, key);
         if (!*ret) {
-                *ret = block_make(tr, &req, page_va, global, &in->vcpu->counters);
-                /* Who writes now finds the block when he gets the lock; who wrote before shows in the bytes. */
-                ok = !*ret || (interp_code_extend(in, gpa, (*ret)->guest_bytes) && memcmp(bytes, hva, (*ret)->guest_bytes) == 0);
+                struct translate_request req = {
+                        .rip = in->rip, .gpa = key->gpa, .code = source.bytes, .room = source.room + source.room_2, .mode = key->mode,
+                        .crossing = key->mode & MODE_CROSSING, .no_chains = in->translate->no_chains,
+                };
+
+                *ret = block_make(tr, &req, key, &in->vcpu->counters);
+                ok = !*ret || source_unchanged(in, *ret, &source);
                 if (!ok)
                         block_drop(tr, *ret);
         }
@@ -102,23 +138,43 @@ static bool try_make(struct interp *in, u64 gpa, u32 mode_too, bool global, stru
         return ok;
 }
 
-static struct tblock *make_here(struct interp *in, u64 gpa, u32 mode_too)
+static struct tblock *make_here(struct interp *in, struct tblock *key)
 {
-        const bool global = !(in->mode & MODE_USER) && is_global(in, in->rip);
         struct tblock *block = NULL;
 
+        key->global = !(in->mode & MODE_USER) && is_global(in, in->rip);
         for (unsigned i = 0; i < RETRIES; i++) {
-                if (!try_make(in, gpa, mode_too, global, &block))
+                if (!try_make(in, key, &block))
                         continue;
                 if (block) {
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_TRANSLATED);
                         counter_add(&in->vcpu->counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
                         counter_add(&in->vcpu->counters, COUNTER_CODE_BYTES, block->code_size);
-                        trace(BLOCK_TRANSLATE, in->vcpu->index, in->rip, gpa, block->n_instructions);
+                        trace(BLOCK_TRANSLATE, in->vcpu->index, in->rip, key->gpa, block->n_instructions);
                 }
                 return block;
         }
         return NULL;
+}
+
+static u64 fetch_gpa(struct interp *in, u64 rip)
+{
+        return guest_memory_gpa(in->vcpu->memory, code_fetch(in, rip));
+}
+
+/* The block of an instruction that crosses the page's end at in->rip. */
+static struct tblock *crossing_here(struct interp *in)
+{
+        const u64 page_va = in->rip & PAGE_MASK;
+        struct tblock key = { .page_va = in->mode & MODE_USER ? 0 : page_va, .mode = translate_mode(in) | MODE_CROSSING };
+        struct tblock *block;
+
+        if (!mmu_is_canonical(in->rip) || !mmu_is_canonical(page_va + PAGE_SIZE) || page_va + PAGE_SIZE - in->rip >= INSTRUCTION_MAX)
+                return NULL;
+        key.gpa = fetch_gpa(in, in->rip);
+        key.gpa_2 = fetch_gpa(in, page_va + PAGE_SIZE);
+        block = find_key(in->translate->translator, &key);
+        return block ? block : make_here(in, &key);
 }
 
 /* NULL: the interpreter's turn. Raises what a fetch raises. */
@@ -127,15 +183,15 @@ static struct tblock *block_here(struct interp *in)
         struct translate_cpu *t = in->translate;
         const bool user = in->mode & MODE_USER;
         const u32 mode_too = t->pending && t->pending->unshared ? MODE_UNSHARED : 0;
+        struct tblock key = { .page_va = user ? 0 : in->rip & PAGE_MASK, .mode = translate_mode(in) | mode_too };
         struct tblock *block;
-        u64 gpa;
 
         if (!mmu_is_canonical(in->rip))
                 return NULL;
-        gpa = guest_memory_gpa(in->vcpu->memory, code_fetch(in, in->rip));
-        block = block_find(t->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in) | mode_too);
+        key.gpa = fetch_gpa(in, in->rip);
+        block = find_key(t->translator, &key);
         if (!block)
-                block = make_here(in, gpa, mode_too);
+                block = make_here(in, &key);
         if (!block)
                 return NULL;
         if (t->pending && !t->no_chains) {
@@ -174,11 +230,11 @@ static void run_translated(struct interp *in, const struct tblock *block)
 bool translate_step(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
-        const bool interp_next = t->interp_next && t->interp_rip == in->rip;
+        const bool interp_next = t->interp_next && t->interp_rip == in->rip, crossing = t->crossing;
         struct tblock *block;
 
         catch_up(in);
-        t->interp_next = false;
+        t->interp_next = t->crossing = false;
         if (interp_next || (in->mode & (TRANSLATED_MODE | OTHER_MODES)) != TRANSLATED_MODE) {
                 t->pending = NULL;
                 return false;
@@ -187,7 +243,7 @@ bool translate_step(struct interp *in)
         /* The link was to where we are now, unless an interrupt came between. */
         if (t->pending && t->pending_rip != in->rip)
                 t->pending = NULL;
-        block = block_here(in);
+        block = crossing && in->rip == t->crossing_rip ? crossing_here(in) : block_here(in);
         if (!block)
                 return false;
         counter_inc(&in->vcpu->counters, COUNTER_TRANSLATED_ENTRIES);

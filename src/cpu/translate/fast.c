@@ -66,23 +66,24 @@ static const void *tlb_missed(struct interp *in, const struct site *site, u64 gv
         return fast_resume(site);
 }
 
+/* Where code at @rip is fetched from, if that needs nobody's help; else false. */
+static bool fetch_gpa(struct interp *in, u64 rip, u64 *ret_gpa)
+{
+        const u8 *hva = fast_memory(in, in->mode & MODE_USER ? TLB_USER : TLB_KERNEL, MMU_FETCH, rip, 1);
+
+        if (hva)
+                *ret_gpa = guest_memory_gpa(in->vcpu->memory, hva);
+        return hva;
+}
+
 /* The block at in->rip, if its page can be fetched from without more ado and it is translated. */
 static struct tblock *find_here(struct interp *in, u32 mode_too)
 {
-        const bool user = in->mode & MODE_USER;
-        const enum tlb_mode mode = user ? TLB_USER : TLB_KERNEL;
-        const u8 *hva = tlb_lookup(&in->tlb, mode, MMU_FETCH, in->rip, 1);
         u64 gpa;
 
-        if (!hva) {
-                if (tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, mode, MMU_FETCH, in->rip))
-                        return NULL;
-                hva = tlb_lookup(&in->tlb, mode, MMU_FETCH, in->rip, 1);
-                if (!hva)
-                        return NULL;
-        }
-        gpa = guest_memory_gpa(in->vcpu->memory, hva);
-        return block_find(in->translate->translator, gpa, user ? 0 : in->rip & PAGE_MASK, translate_mode(in) | mode_too);
+        if (!fetch_gpa(in, in->rip, &gpa))
+                return NULL;
+        return block_find(in->translate->translator, gpa, in->mode & MODE_USER ? 0 : in->rip & PAGE_MASK, translate_mode(in) | mode_too);
 }
 
 /* Goes on at in->rip, which is known to be fetchable by @block. */
@@ -175,6 +176,25 @@ static const void *link_wanted(struct interp *in, const struct site *site, u64 u
                 pthread_mutex_unlock(&t->translator->lock);
         }
         return go_to(in, to);
+}
+
+/* An instruction that crosses a page's end: its block depends on both pages, so both are looked at each time. Nothing links to such blocks. */
+const void *fast_cross(struct interp *in, const struct site *site, u64 unused)
+{
+        const u64 page_va = in->rip & PAGE_MASK;
+        u64 gpa, gpa_2;
+        struct tblock *block;
+
+        if (in->translate->no_chains || !fetch_gpa(in, in->rip, &gpa) || !fetch_gpa(in, page_va + PAGE_SIZE, &gpa_2))
+                return fast_leave(in, INTERP_REASON_PAGE_END);
+        block = block_find(in->translate->translator, gpa, in->mode & MODE_USER ? 0 : page_va, translate_mode(in) | MODE_CROSSING);
+        while (block && block->gpa_2 != gpa_2)
+                block = block_find_next(block);
+        if (block)
+                return go_to(in, block);
+        in->translate->crossing = true; /* to be made by the outer loop */
+        in->translate->crossing_rip = in->rip;
+        return NULL;
 }
 
 /* ---- fast.def ---- */

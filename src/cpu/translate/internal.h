@@ -71,6 +71,7 @@ enum flags_at {
 #define MODE_AC (1u << 16)   /* kernel mode with EFLAGS.AC under SMAP. STAC and CLAC change it in the middle of a block: whoever leaves
                               * translated code looks at in->rflags again (in->tlb_mode). Never in the jump cache, which has no mode */
 #define MODE_SMAP (1u << 17) /* kernel mode with CR4.SMAP */
+#define MODE_CROSSING (1u << 19) /* one instruction that goes on in the next page; found with that page's address only (fast_cross) */
 #define MODE_UNSHARED (1u << 18) /* no shared looks into the TLB (window.c). Reached by links with @unshared only, never in the jump cache */
 
 /* Reasons to leave translated code: the stub that a site jumps to. */
@@ -153,7 +154,9 @@ struct tblock {
         u64 gpa;         /* of the first byte: the key, with ... */
         u64 page_va;     /* kernel mode: linear address of the page; user mode: 0 */
         u32 mode;        /* enum mode | MODE_AC | MODE_SMAP */
-        u16 guest_bytes; /* all in one page */
+        u16 guest_bytes; /* all in one page, but for ... */
+        u16 bytes_2;     /* MODE_CROSSING: those in the second page, */
+        u64 gpa_2;       /* which begins here */
         u16 n_instructions;
         u8 *code;        /* where it runs */
         u32 code_size;
@@ -163,7 +166,7 @@ struct tblock {
         bool global;     /* the page's translation was global when it was translated: links across pages are allowed */
         /* cache.c's: */
         bool stale;
-        struct tblock *hash_next, *page_next;
+        struct tblock *hash_next, *page_next, *page_2_next;
         struct link *links_in;
 };
 
@@ -202,6 +205,7 @@ struct translate_request {
         const u8 *code;   /* its bytes; room of them are left in the page */
         unsigned room;
         u32 mode;         /* enum mode | MODE_AC | MODE_SMAP */
+        bool crossing;    /* one instruction; room reaches into the next page */
         bool no_chains;   /* check mode: one basic block, every exit goes to the outer loop */
         const bool *has_extension; /* by ZydisISAExt: does the guest's model have it; NULL: all */
         struct insn_note *notes;   /* filled for the dump when not NULL: BLOCK_GUEST_MAX of them */

@@ -81,6 +81,7 @@ struct translator {
         u64 epoch;                                    /* atomic */
         struct tblock *hash[1u << BLOCK_HASH_BITS];   /* atomic heads; read without the lock */
         struct tblock *pages[1u << PAGE_BLOCKS_BITS]; /* by guest-physical page */
+        struct tblock *pages_2[1u << PAGE_BLOCKS_BITS]; /* blocks with MODE_CROSSING by their second page */
         struct far_page far_pages[1u << FAR_PAGES_BITS];
         bool any_far;
         unsigned n_vcpus;
@@ -104,14 +105,21 @@ static inline unsigned block_hash(u64 gpa, u64 page_va, u32 mode)
 
         return (unsigned)(x >> (64 - BLOCK_HASH_BITS));
 }
-/* The block for these, NULL when there is none. Lock-free (pairs with block_make), general registers only. */
-static inline struct tblock *block_find(const struct translator *tr, u64 gpa, u64 page_va, u32 mode)
+static inline struct tblock *block_match(struct tblock *block, u64 gpa, u64 page_va, u32 mode)
 {
-        struct tblock *block = __atomic_load_n(&tr->hash[block_hash(gpa, page_va, mode)], __ATOMIC_ACQUIRE);
-
         while (block && (block->gpa != gpa || block->page_va != page_va || block->mode != mode))
                 block = __atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE);
         return block;
+}
+/* The block for these, NULL when there is none. Lock-free (pairs with block_make), general registers only. */
+static inline struct tblock *block_find(const struct translator *tr, u64 gpa, u64 page_va, u32 mode)
+{
+        return block_match(__atomic_load_n(&tr->hash[block_hash(gpa, page_va, mode)], __ATOMIC_ACQUIRE), gpa, page_va, mode);
+}
+/* Another one for the same: MODE_CROSSING, with another second page. */
+static inline struct tblock *block_find_next(const struct tblock *block)
+{
+        return block_match(__atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE), block->gpa, block->page_va, block->mode);
 }
 /* The block that the host address @rip lies in; async-signal-safe, for a vCPU that is at @rip. */
 struct tblock *block_at(const struct translator *tr, const u8 *rip);
@@ -119,8 +127,8 @@ static inline bool code_contains(const struct translator *tr, const u8 *rip)
 {
         return rip >= tr->code.run && rip < tr->code.run + tr->code.size;
 }
-/* Translates what @req says and enters it. NULL: no memory for it just now. Lock held. */
-struct tblock *block_make(struct translator *tr, struct translate_request *req, u64 page_va, bool global, struct counters *counters);
+/* Translates what @req says and enters it by what is said in @key: gpa, page_va, mode, gpa_2, global. NULL: no memory for it just now. Lock held. */
+struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters);
 /* Takes it out of everything; nobody finds it any more. Lock held. */
 void block_drop(struct translator *tr, struct tblock *block);
 /* The first of a list (page_next) that holds all blocks of @gpa's page, and others. Lock held. */
@@ -146,6 +154,8 @@ struct translate_cpu {
         u64 epoch_seen;          /* atomic */
         u64 gs_base;             /* the host's, as last set */
         u32 kernel_mode, user_mode; /* of the blocks in the jump caches */
+        bool crossing;           /* the block wanted is that of the instruction at crossing_rip, which crosses a page's end */
+        u64 crossing_rip;
         bool interp_next;        /* the interpreter does the instruction at interp_rip */
         u64 interp_rip;
         u64 miss_rip, miss_gva[2]; /* of the latest TLB misses */

@@ -331,6 +331,7 @@ static void decode(struct block_emitter *b, unsigned max, unsigned *ret_bytes, b
 
         ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
         *ret_cut = false;
+        max = req->crossing ? 1 : max;
         for (b->n_insns = 0; b->n_insns < max && off < req->room && !ends; b->n_insns++) {
                 struct insn *g = &b->insns[b->n_insns];
 
@@ -366,8 +367,12 @@ static bool emit_block(struct block_emitter *b, unsigned max)
                 b->guest_off = (u16)bytes;
                 block_record_restart(b);
                 if (cut) {
-                        /* Crosses the page, or is no instruction: the interpreter looks at it, by itself. */
-                        emit_interp(b, INTERP_REASON_PAGE_END);
+                        b->next_off = (u16)bytes;
+                        /* Crosses the page: a block of its own, with the bytes behind it. Or it is no instruction, which is the interpreter's. */
+                        if (req->room - bytes < ZYDIS_MAX_INSTRUCTION_LENGTH && !req->crossing && !req->no_chains)
+                                emit_fast(b, FAST_CROSS, 0);
+                        else
+                                emit_interp(b, INTERP_REASON_PAGE_END);
                         bytes = MIN(bytes + ZYDIS_MAX_INSTRUCTION_LENGTH, req->room);
                         out->n_instructions += !out->n_instructions;
                 } else {
