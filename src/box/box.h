@@ -1,8 +1,8 @@
 /* Containers by the OCI runtime specification: create, start, enter, observe and remove them.
  *
- * Each call is complete in itself: what a container is lives in the state directory (state.h) and in the kernel, so any process can
- * continue where another stopped or was killed. Calls fork and change signal masks: the calling process must be
- * single-threaded (STYLE: namespace work is done in a helper forked before any thread exists).
+ * Each call is complete in itself: what a container is lives in the state directory (state.h) and in the kernel, so any
+ * process can continue where another stopped or was killed. Calls fork and change signal masks: the calling process
+ * must be single-threaded (STYLE: namespace work is done in a helper forked before any thread exists).
  *
  * On failure nothing of a new container is left; what fails on an existing container leaves it as it was. */
 #pragma once
@@ -17,13 +17,14 @@
 struct box_runtime {
         const char *root; /* the state directory; see box_default_root */
         enum cgroup_driver cgroup_driver;
-        bool rootless; /* no cgroup is fine when none can be made */
+        bool rootless;    /* no cgroup is fine when none can be made */
         const char *criu; /* the program; NULL: "criu" from PATH */
 };
 
 /* How the first process's (or an exec's) terminal and descriptors are wired. */
 struct box_stdio {
-        const char *console_socket; /* gets the terminal's master; NULL: the caller's own terminal relays it, or none is asked for */
+        /* Gets the terminal's master. NULL: the caller's own terminal relays it, or none is asked for. */
+        const char *console_socket;
         const char *pid_file;
         const char *pidfd_socket;
         unsigned listen_fds;   /* sockets of activation among them: LISTEN_FDS for the payload */
@@ -75,7 +76,8 @@ int box_resume(const struct box_runtime *runtime, const char *id, struct err **e
 /* @resources is a linux.resources object. */
 int box_update(const struct box_runtime *runtime, const char *id, const json_t *resources, struct err **err);
 /* The Level 3 cache and memory bandwidth schemata of its resctrl group; either may be NULL. */
-int box_update_rdt(const struct box_runtime *runtime, const char *id, const char *l3, const char *bandwidth, struct err **err);
+int box_update_rdt(
+        const struct box_runtime *runtime, const char *id, const char *l3, const char *bandwidth, struct err **err);
 
 enum box_status { BOX_CREATING, BOX_CREATED, BOX_RUNNING, BOX_PAUSED, BOX_STOPPED };
 const char *box_status_name(enum box_status status);
@@ -89,23 +91,23 @@ int box_pids(const struct box_runtime *runtime, const char *id, pid_t **ret, siz
 /* runc's `events --stats` data. */
 int box_stats(const struct box_runtime *runtime, const char *id, json_t **ret, struct err **err);
 /* Calls @emit with "stats" objects every @interval_ms and with "oom" as they happen, until the container stops. */
-int box_events(const struct box_runtime *runtime, const char *id, unsigned interval_ms, int (*emit)(const char *type, const json_t *data, void *arg), void *arg,
-               struct err **err);
+int box_events(const struct box_runtime *runtime, const char *id, unsigned interval_ms,
+        int (*emit)(const char *type, const json_t *data, void *arg), void *arg, struct err **err);
 
 struct box_checkpoint_args {
         const char *id;
         const char *image_path, *work_path, *parent_path;
         bool leave_running, tcp_established, ext_unix_sk, shell_job, file_locks, pre_dump, auto_dedup, lazy_pages;
         bool tcp_skip_in_flight, link_remap, tcp_close;
-        int status_fd; /* -1 */
+        int status_fd;           /* -1 */
         const char *page_server; /* HOST:PORT */
         const char *manage_cgroups_mode;
         const char *lsm_profile, *lsm_mount_context; /* restore */
 };
 
 int box_checkpoint(const struct box_runtime *runtime, const struct box_checkpoint_args *args, struct err **err);
-int box_restore(const struct box_runtime *runtime, const struct box_create_args *create, const struct box_checkpoint_args *args, int *ret_status,
-                struct err **err);
+int box_restore(const struct box_runtime *runtime, const struct box_create_args *create,
+        const struct box_checkpoint_args *args, int *ret_status, struct err **err);
 
 /* What this build and host can do: the specification's features document. */
 json_t *box_features(void);

@@ -1,5 +1,5 @@
-/* checkpoint and restore by the criu program. criu knows processes; what is the runtime's (the root, mounts, cgroups, namespaces joined by
- * path) it is told by options. */
+/* checkpoint and restore by the criu program. criu knows processes; what is the runtime's (the root, mounts, cgroups,
+ * namespaces joined by path) it is told by options. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +70,8 @@ static int criu_version(const struct box_runtime *runtime, int *ret, struct err 
                 ;
         text[n > 0 ? n : 0] = 0;
         if (pid < 0 || status || sscanf(text, "Version: %d.%d.%d", &major, &minor, &sub) < 2) {
-                r = err_set(err, ERR_UNSUPPORTED, ENOENT, "checkpoint and restore need the criu program: '%s' does not run", program(runtime));
+                r = err_set(err, ERR_UNSUPPORTED, ENOENT,
+                        "checkpoint and restore need the criu program: '%s' does not run", program(runtime));
                 return err_hint(err, r, "install criu 4.0 or newer, or name it with --criu");
         }
         *ret = major * 10000 + minor * 100 + sub;
@@ -84,7 +85,8 @@ static int check_criu(const struct box_runtime *runtime, struct err **err)
         if (r < 0)
                 return r;
         if (version < CRIU_OLDEST) {
-                r = err_set(err, ERR_UNSUPPORTED, ENOTSUP, "criu %d.%d is too old: 4.0 or newer is needed", version / 10000, version / 100 % 100);
+                r = err_set(err, ERR_UNSUPPORTED, ENOTSUP, "criu %d.%d is too old: 4.0 or newer is needed",
+                        version / 10000, version / 100 % 100);
                 return err_hint(err, r, "name a newer one with --criu");
         }
         return 0;
@@ -161,7 +163,8 @@ int box_checkpoint(const struct box_runtime *runtime, const struct box_checkpoin
         if (r < 0)
                 return r;
         if (status != BOX_RUNNING && status != BOX_PAUSED)
-                return err_set(err, ERR_BUSY, EBUSY, "container '%s' cannot be checkpointed in %s state", args->id, box_status_name(status));
+                return err_set(err, ERR_BUSY, EBUSY, "container '%s' cannot be checkpointed in %s state", args->id,
+                        box_status_name(status));
         r = check_criu(runtime, err);
         if (r == 0)
                 r = state_load_config(h, &spec, err);
@@ -205,7 +208,7 @@ int box_checkpoint(const struct box_runtime *runtime, const struct box_checkpoin
                 struct mount_options options;
 
                 if (mount_options_parse(&spec->arena, &m->options, &options, NULL) == 0 &&
-                    (options.flags & MOUNT_BIND || (m->type && strcmp(m->type, "bind") == 0))) {
+                        (options.flags & MOUNT_BIND || (m->type && strcmp(m->type, "bind") == 0))) {
                         add(&a, "--external");
                         add(&a, "mnt[%s]:%s", m->destination, m->destination);
                 }
@@ -213,7 +216,8 @@ int box_checkpoint(const struct box_runtime *runtime, const struct box_checkpoin
         return run_criu(runtime, &a, args->work_path ? args->work_path : args->image_path, err);
 }
 
-int box_restore(const struct box_runtime *runtime, const struct box_create_args *create, const struct box_checkpoint_args *args, int *ret_status, struct err **err)
+int box_restore(const struct box_runtime *runtime, const struct box_create_args *create,
+        const struct box_checkpoint_args *args, int *ret_status, struct err **err)
 {
         int r = check_criu(runtime, err);
 

@@ -13,7 +13,8 @@
 #include "sys.h"
 
 /* The container and its groups; groups that are gone make *ret_cgroup NULL. */
-static int load(const struct box_runtime *runtime, const char *id, struct box_handle **ret, struct cgroup **ret_cgroup, struct err **err)
+static int load(const struct box_runtime *runtime, const char *id, struct box_handle **ret, struct cgroup **ret_cgroup,
+        struct err **err)
 {
         _cleanup_(state_freep) struct box_handle *h = NULL;
         int r = state_load(runtime, id, &h, err);
@@ -27,7 +28,8 @@ static int load(const struct box_runtime *runtime, const char *id, struct box_ha
 }
 
 /* As load, for what makes sense only while it runs. */
-static int load_alive(const struct box_runtime *runtime, const char *id, const char *what, struct box_handle **ret, struct cgroup **ret_cgroup, struct err **err)
+static int load_alive(const struct box_runtime *runtime, const char *id, const char *what, struct box_handle **ret,
+        struct cgroup **ret_cgroup, struct err **err)
 {
         int r = load(runtime, id, ret, ret_cgroup, err);
 
@@ -36,7 +38,8 @@ static int load_alive(const struct box_runtime *runtime, const char *id, const c
         if (state_quick_status(*ret) == BOX_STOPPED)
                 return err_set(err, ERR_BUSY, EBUSY, "cannot %s container '%s': container not running", what, id);
         if (ret_cgroup && !*ret_cgroup)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "cannot %s container '%s': it has no control group", what, id);
+                return err_set(
+                        err, ERR_UNSUPPORTED, ENOTSUP, "cannot %s container '%s': it has no control group", what, id);
         return 0;
 }
 
@@ -92,7 +95,8 @@ static void run_poststop(const struct box_handle *h, const struct spec *spec)
                 hooks_run(spec, HOOK_POSTSTOP, text, h->bundle, NULL);
 }
 
-/* What a runtime that was killed while creating left: the directory, and groups whose path is known only from the configuration. */
+/* What a runtime that was killed while creating left: the directory, and groups whose path is known only from the
+ * configuration. */
 static int delete_incomplete(const struct box_handle *h, struct err **err)
 {
         _cleanup_(spec_freep) struct spec *spec = NULL;
@@ -100,7 +104,10 @@ static int delete_incomplete(const struct box_handle *h, struct err **err)
 
         if (state_load_config(h, &spec, NULL) == 0) {
                 const struct cgroup_spec group = {
-                        .id = h->id, .path = spec->linux_.cgroups_path, .driver = h->runtime->cgroup_driver, .rootless = h->runtime->rootless,
+                        .id = h->id,
+                        .path = spec->linux_.cgroups_path,
+                        .driver = h->runtime->cgroup_driver,
+                        .rootless = h->runtime->rootless,
                         .annotations = spec->annotations,
                 };
 
@@ -174,7 +181,10 @@ static int freeze(const struct box_runtime *runtime, const char *id, bool on, st
         if (r < 0)
                 return r;
         if (frozen == on)
-                return err_set(err, ERR_BUSY, EBUSY, on ? "container '%s' is not running or created: paused" : "container '%s' is not paused: container not paused", id);
+                return err_set(err, ERR_BUSY, EBUSY,
+                        on ? "container '%s' is not running or created: paused"
+                           : "container '%s' is not paused: container not paused",
+                        id);
         return cgroup_freeze(cg, on, err);
 }
 
@@ -244,7 +254,8 @@ int box_list(const struct box_runtime *runtime, json_t **ret, struct err **err)
                 json_t *state;
 
                 /* What vanishes or was never completed is not there. */
-                if (entry->d_name[0] == '.' || state_load(runtime, entry->d_name, &h, NULL) < 0 || full_state(h, &state, NULL) < 0)
+                if (entry->d_name[0] == '.' || state_load(runtime, entry->d_name, &h, NULL) < 0 ||
+                        full_state(h, &state, NULL) < 0)
                         continue;
                 if (n == room) {
                         json_t **more = reallocarray(item, room ? room * 2 : 64, sizeof(*item));
@@ -278,7 +289,8 @@ int box_pids(const struct box_runtime *runtime, const char *id, pid_t **ret, siz
         if (r < 0)
                 return r;
         if (!cg)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "cannot list the processes of container '%s': it has no control group", id);
+                return err_set(err, ERR_UNSUPPORTED, ENOTSUP,
+                        "cannot list the processes of container '%s': it has no control group", id);
         return cgroup_pids(cg, ret, ret_n, err);
 }
 
@@ -291,7 +303,8 @@ int box_stats(const struct box_runtime *runtime, const char *id, json_t **ret, s
         return r < 0 ? r : cgroup_stats(cg, ret, err);
 }
 
-static int emit_stats(struct cgroup *cg, int (*emit)(const char *type, const json_t *data, void *arg), void *arg, struct err **err)
+static int emit_stats(
+        struct cgroup *cg, int (*emit)(const char *type, const json_t *data, void *arg), void *arg, struct err **err)
 {
         json_t *data;
         int r = cgroup_stats(cg, &data, err);
@@ -303,8 +316,8 @@ static int emit_stats(struct cgroup *cg, int (*emit)(const char *type, const jso
         return r;
 }
 
-int box_events(const struct box_runtime *runtime, const char *id, unsigned interval_ms, int (*emit)(const char *type, const json_t *data, void *arg), void *arg,
-               struct err **err)
+int box_events(const struct box_runtime *runtime, const char *id, unsigned interval_ms,
+        int (*emit)(const char *type, const json_t *data, void *arg), void *arg, struct err **err)
 {
         _cleanup_(state_freep) struct box_handle *h = NULL;
         _cleanup_(cgroup_freep) struct cgroup *cg = NULL;

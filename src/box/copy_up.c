@@ -103,7 +103,8 @@ static int copy_tree(int from, int to, int depth, struct err **err)
                 if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
                         r = copy_entry(from, to, entry->d_name, depth, err);
         closedir(dir);
-        if (r == 0 && depth && (fstat(from, &st) < 0 || fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0))
+        if (r == 0 && depth &&
+                (fstat(from, &st) < 0 || fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0))
                 r = err_sys(err, errno, "copying a directory's owner and mode");
         return r;
 }
@@ -131,5 +132,7 @@ int copy_symlink(int link, int root, const char *path, struct err **err)
         parent = root_make_parent(root, path, &name, err);
         if (parent < 0)
                 return parent;
-        return symlinkat(target, parent, name) < 0 && errno != EEXIST ? err_sys(err, errno, "making the symlink '%s'", path) : 0;
+        return symlinkat(target, parent, name) < 0 && errno != EEXIST
+                       ? err_sys(err, errno, "making the symlink '%s'", path)
+                       : 0;
 }

@@ -32,14 +32,23 @@
 
 void launch_init(struct launch *l)
 {
-        *l = (struct launch){ .root = -1, .proc = -1, .handover = -1, .listener = -1, .console = -1, .sync = -1, .join_pidfd = -1, .notify = -1, .notify_tree = -1 };
+        *l = (struct launch){ .root = -1,
+                .proc = -1,
+                .handover = -1,
+                .listener = -1,
+                .console = -1,
+                .sync = -1,
+                .join_pidfd = -1,
+                .notify = -1,
+                .notify_tree = -1 };
         for (int i = 0; i < NAMESPACE_COUNT; i++)
                 l->namespace_fd[i] = -1;
 }
 
 void launch_release(struct launch *l)
 {
-        const int fds[] = { l->root, l->proc, l->handover, l->listener, l->console, l->join_pidfd, l->notify, l->notify_tree };
+        const int fds[] = { l->root, l->proc, l->handover, l->listener, l->console, l->join_pidfd, l->notify,
+                l->notify_tree };
 
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 closep(&fds[i]);
@@ -67,7 +76,8 @@ static bool in_user_namespace(int proc)
         char text[64];
         u32 a, b, n;
 
-        return procfs_read(proc, "self/uid_map", text, sizeof(text)) > 0 && sscanf(text, "%u %u %u", &a, &b, &n) == 3 && (a || b || n != UINT32_MAX);
+        return procfs_read(proc, "self/uid_map", text, sizeof(text)) > 0 && sscanf(text, "%u %u %u", &a, &b, &n) == 3 &&
+               (a || b || n != UINT32_MAX);
 }
 
 /* Moves @fd above the descriptors that the payload keeps. */
@@ -101,7 +111,8 @@ int launch_prepare_process(struct launch *l, struct err **err)
                 l->handover = move_up(l, l->handover);
         }
         if (l->filter && l->filter->listener_path) {
-                l->listener_page = mmap(NULL, sizeof(*l->listener_page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+                l->listener_page = mmap(
+                        NULL, sizeof(*l->listener_page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
                 if (l->listener_page == MAP_FAILED) {
                         l->listener_page = NULL;
                         return err_sys(err, errno, "preparing seccomp notifications");
@@ -116,7 +127,8 @@ static int find_rootfs(struct launch *l, const char *bundle, struct err **err)
         char path[PATH_MAX];
         const char *root = l->spec->root.path;
 
-        if ((size_t)snprintf(path, sizeof(path), "%s%s%s", root[0] == '/' ? "" : bundle, root[0] == '/' ? "" : "/", root) >= sizeof(path))
+        if ((size_t)snprintf(path, sizeof(path), "%s%s%s", root[0] == '/' ? "" : bundle, root[0] == '/' ? "" : "/",
+                    root) >= sizeof(path))
                 return err_sys(err, ENAMETOOLONG, "root.path");
         l->rootfs = realpath(path, NULL);
         if (!l->rootfs)
@@ -126,16 +138,20 @@ static int find_rootfs(struct launch *l, const char *bundle, struct err **err)
         return 0;
 }
 
-static int check_terminal(const struct box_create_args *args, const struct spec *spec, bool foreground, struct err **err)
+static int check_terminal(
+        const struct box_create_args *args, const struct spec *spec, bool foreground, struct err **err)
 {
         const bool terminal = spec->process && spec->process->terminal;
 
         if (args->stdio.console_socket && !terminal)
-                return err_set(err, ERR_USAGE, EINVAL, "cannot use console socket if runc will not detach or allocate tty");
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "cannot use console socket if runc will not detach or allocate tty");
         if (args->stdio.console_socket && foreground)
-                return err_set(err, ERR_USAGE, EINVAL, "cannot use console socket if runc will not detach or allocate tty");
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "cannot use console socket if runc will not detach or allocate tty");
         if (terminal && !foreground && !args->stdio.console_socket)
-                return err_set(err, ERR_USAGE, EINVAL, "cannot allocate tty if runc will detach without setting console socket");
+                return err_set(err, ERR_USAGE, EINVAL,
+                        "cannot allocate tty if runc will detach without setting console socket");
         return 0;
 }
 
@@ -160,8 +176,10 @@ static int prepare(struct launch *l, const struct box_create_args *args, bool fo
         l->no_pivot = args->no_pivot;
         l->keep_groups = is_annotated(l->spec, "run.oci.keep_original_groups");
         l->no_new_keyring = args->no_new_keyring;
-        l->in_user_namespace = (l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWUSER || in_user_namespace(l->proc);
-        /* Somebody else is in the pid namespace who might look at our process (CAP_SYS_PTRACE) before it is the payload. */
+        l->in_user_namespace =
+                (l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWUSER || in_user_namespace(l->proc);
+        /* Somebody else is in the pid namespace who might look at our process (CAP_SYS_PTRACE) before it is the
+         * payload. */
         l->always_clone = !(l->spec->namespaces_new & CLONE_NEWPID) && geteuid() == 0;
         /* Hooks inside are programs of the image that our process executes: they could be /proc/self/exe in disguise. */
         l->always_clone |= hooks_any(l->spec, HOOK_START_CONTAINER);
@@ -218,7 +236,8 @@ static int refuse_frozen(struct cgroup *cg, struct err **err)
         for (size_t i = 0; r == 0 && !frozen && (h = cgroup_hierarchy(cg, i)); i++) {
                 char path[PATH_MAX], state[16] = "";
 
-                if (h->v2 || strcmp(h->name, "freezer") != 0 || (size_t)snprintf(path, sizeof(path), "%s/freezer.state", h->path) >= sizeof(path))
+                if (h->v2 || strcmp(h->name, "freezer") != 0 ||
+                        (size_t)snprintf(path, sizeof(path), "%s/freezer.state", h->path) >= sizeof(path))
                         continue;
                 _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -305,7 +324,8 @@ static int serve_listener(struct launch *l, const struct spawned *s, struct err 
         if (listener < 0)
                 return err_sys(err, errno, "fetching the seccomp listener");
         state = state_object(l->state, "creating");
-        r = state ? seccomp_filter_send_listener(l->filter, listener, s->pid, state, err) : err_sys(err, ENOMEM, "sending the seccomp listener");
+        r = state ? seccomp_filter_send_listener(l->filter, listener, s->pid, state, err)
+                  : err_sys(err, ENOMEM, "sending the seccomp listener");
         json_decref(state);
         if (r < 0)
                 err_wrap(err, r, "failed to connect with seccomp agent");
@@ -348,7 +368,9 @@ int launch_converse(struct launch *l, const struct spawned *s, enum sync_type un
                         continue;
                 }
                 if (type == (int)until || type == SYNC_END)
-                        return type == (int)until ? 0 : err_set(err, ERR_IO, ECONNRESET, "the container's process died while it was set up");
+                        return type == (int)until ? 0
+                                                  : err_set(err, ERR_IO, ECONNRESET,
+                                                            "the container's process died while it was set up");
                 return err_set(err, ERR_INTERNAL, EPROTO, "message %d came unexpected", type);
         }
 }
@@ -359,7 +381,8 @@ static int listen_for_start(struct launch *l, struct err **err)
 
         l->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/" STATE_START_SOCKET, l->state->dir);
-        if (l->listener < 0 || bind(l->listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(l->listener, 1) < 0)
+        if (l->listener < 0 || bind(l->listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+                listen(l->listener, 1) < 0)
                 return err_sys(err, errno, "making the start socket");
         l->listener = move_up(l, l->listener);
         return 0;
@@ -372,7 +395,8 @@ static int write_pid_file(const char *path, pid_t pid, struct err **err)
         int r = 0;
 
         /* Beside it and renamed: whoever waits for the file finds the number in it. */
-        if (asprintf(&temporary, "%.*s.%s.%d", slash ? (int)(slash - path + 1) : 0, path, slash ? slash + 1 : path, getpid()) < 0)
+        if (asprintf(&temporary, "%.*s.%s.%d", slash ? (int)(slash - path + 1) : 0, path, slash ? slash + 1 : path,
+                    getpid()) < 0)
                 return err_sys(err, ENOMEM, "writing '%s'", path);
         {
                 _cleanup_fclose_ FILE *f = fopen(temporary, "we");
@@ -435,7 +459,8 @@ static int set_up(struct launch *l, struct spawned *s, int *ret_master, struct e
         l->state->pid = s->pid;
         l->state->pid_start = state_process_start(s->pid, NULL);
         if (l->spec->namespaces_new & CLONE_NEWUSER) {
-                r = idmap_write_process(l->proc, s->pid, &l->spec->linux_.uid_mappings, &l->spec->linux_.gid_mappings, err);
+                r = idmap_write_process(
+                        l->proc, s->pid, &l->spec->linux_.uid_mappings, &l->spec->linux_.gid_mappings, err);
                 if (r == 0)
                         r = sync_send(s->sync, SYNC_MAPPED, 0, -1);
         }
@@ -493,8 +518,8 @@ static json_t *describe_descriptors(void)
 }
 
 /* Everything up to a container that is created (foreground false, listening for start) or runs. */
-static int make_container(struct launch *l, const struct box_runtime *runtime, const struct box_create_args *args, bool listening, bool foreground,
-                          struct spawned *s, int *ret_master, struct err **err)
+static int make_container(struct launch *l, const struct box_runtime *runtime, const struct box_create_args *args,
+        bool listening, bool foreground, struct spawned *s, int *ret_master, struct err **err)
 {
         _cleanup_free_ char *bundle = NULL;
         int r;
@@ -582,7 +607,8 @@ int box_start(const struct box_runtime *runtime, const char *id, struct err **er
                 return err_wrap(err, r, "starting container '%s'", id);
         if (hooks_any(spec, HOOK_POSTSTART)) {
                 text = state_text(h, "running");
-                r = text ? hooks_run(spec, HOOK_POSTSTART, text, h->bundle, err) : err_sys(err, ENOMEM, "running hooks");
+                r = text ? hooks_run(spec, HOOK_POSTSTART, text, h->bundle, err)
+                         : err_sys(err, ENOMEM, "running hooks");
                 if (r < 0)
                         return r;
         }

@@ -13,13 +13,22 @@ static const struct {
         const char *name;
         unsigned major, minor;
 } default_devices[] = {
-        { "null", 1, 3 }, { "zero", 1, 5 }, { "full", 1, 7 }, { "random", 1, 8 }, { "urandom", 1, 9 }, { "tty", 5, 0 },
+        { "null", 1, 3 },
+        { "zero", 1, 5 },
+        { "full", 1, 7 },
+        { "random", 1, 8 },
+        { "urandom", 1, 9 },
+        { "tty", 5, 0 },
 };
 
 static const struct {
         const char *name, *target;
 } links[] = {
-        { "fd", "/proc/self/fd" }, { "stdin", "/proc/self/fd/0" }, { "stdout", "/proc/self/fd/1" }, { "stderr", "/proc/self/fd/2" }, { "core", "/proc/kcore" },
+        { "fd", "/proc/self/fd" },
+        { "stdin", "/proc/self/fd/0" },
+        { "stdout", "/proc/self/fd/1" },
+        { "stderr", "/proc/self/fd/2" },
+        { "core", "/proc/kcore" },
 };
 
 /* The detached mount @fd of a device onto a file of that name. */
@@ -63,7 +72,8 @@ static int set_owner(int dir, const char *name, mode_t mode, u32 uid, u32 gid)
         return 0;
 }
 
-static int make_node(const struct launch *l, int dir, const char *name, const char *path, mode_t mode, dev_t dev, struct err **err)
+static int make_node(
+        const struct launch *l, int dir, const char *name, const char *path, mode_t mode, dev_t dev, struct err **err)
 {
         struct stat st;
 
@@ -116,12 +126,14 @@ int devices_prepare(struct launch *l, struct err **err)
                 l->device_fd[i] = -1;
         for (size_t i = 0; r == 0 && i < n; i++) {
                 const struct spec_device *d = &l->spec->linux_.devices.item[i];
-                const u32 uid = idmap_to_host(&l->spec->linux_.uid_mappings, d->uid), gid = idmap_to_host(&l->spec->linux_.gid_mappings, d->gid);
+                const u32 uid = idmap_to_host(&l->spec->linux_.uid_mappings, d->uid),
+                          gid = idmap_to_host(&l->spec->linux_.gid_mappings, d->gid);
                 char name[24];
 
                 snprintf(name, sizeof(name), "%zu", i);
                 if (mknodat(fs, name, type_of(d) | mode_of(d), makedev((unsigned)d->major, (unsigned)d->minor)) < 0 ||
-                    (uid != UINT32_MAX && gid != UINT32_MAX && fchownat(fs, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)) {
+                        (uid != UINT32_MAX && gid != UINT32_MAX &&
+                                fchownat(fs, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)) {
                         if (errno != EPERM)
                                 r = err_sys(err, errno, "making device '%s'", d->path);
                         continue;
@@ -143,7 +155,8 @@ static int make_configured(const struct launch *l, size_t i, struct err **err)
                 return dir;
         if (l->device_fd && l->device_fd[i] >= 0)
                 return attach_device(dir, name, d->path, l->device_fd[i], err);
-        r = make_node(l, dir, name, d->path, type_of(d) | mode_of(d), makedev((unsigned)d->major, (unsigned)d->minor), err);
+        r = make_node(
+                l, dir, name, d->path, type_of(d) | mode_of(d), makedev((unsigned)d->major, (unsigned)d->minor), err);
         if (r < 0 || l->in_user_namespace)
                 return r;
         r = set_owner(dir, name, mode_of(d), d->uid, d->gid);
@@ -170,7 +183,8 @@ static int make_defaults(const struct launch *l, int dev, struct err **err)
                 if (is_configured(l, default_devices[i].name))
                         continue;
                 snprintf(path, sizeof(path), "/dev/%s", default_devices[i].name);
-                r = make_node(l, dev, default_devices[i].name, path, S_IFCHR | 0666, makedev(default_devices[i].major, default_devices[i].minor), err);
+                r = make_node(l, dev, default_devices[i].name, path, S_IFCHR | 0666,
+                        makedev(default_devices[i].major, default_devices[i].minor), err);
                 if (r < 0)
                         return r;
         }

@@ -1,5 +1,5 @@
-/* exec: a process that joins a running container. The container's first process says by its pidfd which namespaces those are: one setns
- * joins them all at once, so there is no moment in which only some are joined. */
+/* exec: a process that joins a running container. The container's first process says by its pidfd which namespaces
+ * those are: one setns joins them all at once, so there is no moment in which only some are joined. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +127,8 @@ static int make_process(struct launch *l, const struct box_exec_args *args, stru
         int r;
 
         if (!p || !l->spec->process)
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "the container's configuration has no process to take defaults from; use --process");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                        "the container's configuration has no process to take defaults from; use --process");
         *p = *l->spec->process;
         while (args->argv && args->argv[n])
                 n++;
@@ -231,12 +232,14 @@ static int set_affinity(const char *list, struct err **err)
                         to = strtoul(p, &end, 10);
                 }
                 if (end == p || (*end && *end != ',') || to < from || to >= CPU_SETSIZE)
-                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "process.execCPUAffinity: '%s' is not a list of CPUs", list);
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                                "process.execCPUAffinity: '%s' is not a list of CPUs", list);
                 for (; from <= to; from++)
                         CPU_SET(from, &set);
                 p = *end ? end + 1 : end;
         }
-        return sched_setaffinity(0, sizeof(set), &set) < 0 ? err_sys(err, errno, "process.execCPUAffinity '%s'", list) : 0;
+        return sched_setaffinity(0, sizeof(set), &set) < 0 ? err_sys(err, errno, "process.execCPUAffinity '%s'", list)
+                                                           : 0;
 }
 
 static int exec_terminal(struct launch *l, struct err **err)
@@ -289,9 +292,13 @@ static int check_alive(struct launch *l, const struct box_exec_args *args, struc
         if (r < 0)
                 return r;
         if (status == BOX_STOPPED)
-                return err_set(err, ERR_BUSY, EBUSY, "cannot exec in a stopped container: the container '%s' is not running", args->id);
+                return err_set(err, ERR_BUSY, EBUSY,
+                        "cannot exec in a stopped container: the container '%s' is not running", args->id);
         if (status == BOX_PAUSED && !args->ignore_paused)
-                return err_hint(err, err_set(err, ERR_BUSY, EBUSY, "cannot exec in a paused container (use --ignore-paused to override)"), "resume it first");
+                return err_hint(err,
+                        err_set(err, ERR_BUSY, EBUSY,
+                                "cannot exec in a paused container (use --ignore-paused to override)"),
+                        "resume it first");
         l->join_pidfd = state_pidfd(l->state);
         return l->join_pidfd < 0 ? err_sys(err, -l->join_pidfd, "opening the process of container '%s'", args->id) : 0;
 }
@@ -303,7 +310,8 @@ static bool container_may_trace(const struct launch *l)
 
         if (l->join_flags & CLONE_NEWUSER || geteuid() != 0)
                 return false;
-        return !p || !p->capabilities || p->capabilities->set[CAP_SET_BOUNDING] & BIT(spec_capability("CAP_SYS_PTRACE"));
+        return !p || !p->capabilities ||
+               p->capabilities->set[CAP_SET_BOUNDING] & BIT(spec_capability("CAP_SYS_PTRACE"));
 }
 
 static bool leads_up(const char *path)
@@ -314,7 +322,8 @@ static bool leads_up(const char *path)
         return false;
 }
 
-static int prepare(struct launch *l, const struct box_runtime *runtime, const struct box_exec_args *args, struct err **err)
+static int prepare(
+        struct launch *l, const struct box_runtime *runtime, const struct box_exec_args *args, struct err **err)
 {
         int r = state_load(runtime, args->id, &l->state, err);
 
@@ -335,9 +344,11 @@ static int prepare(struct launch *l, const struct box_runtime *runtime, const st
                 p->terminal = true;
         }
         if (l->process->terminal && args->stdio.detach && !args->stdio.console_socket)
-                return err_set(err, ERR_USAGE, EINVAL, "cannot allocate tty if runc will detach without setting console socket");
+                return err_set(err, ERR_USAGE, EINVAL,
+                        "cannot allocate tty if runc will detach without setting console socket");
         if (args->stdio.console_socket && (!l->process->terminal || !args->stdio.detach))
-                return err_set(err, ERR_USAGE, EINVAL, "cannot use console socket if runc will not detach or allocate tty");
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "cannot use console socket if runc will not detach or allocate tty");
         l->proc = procfs_open(err);
         if (l->proc < 0)
                 return l->proc;

@@ -1,9 +1,11 @@
-/* The last step of a container's first process: a program of a few hundred bytes that executes the payload and is nothing else.
+/* The last step of a container's first process: a program of a few hundred bytes that executes the payload and is
+ * nothing else.
  *
- * Why: a payload of "#!/proc/self/exe", or a file whose ELF interpreter is /proc/self/exe, makes the kernel run the program that calls
- * execve *inside* the container, from where /proc/PID/exe leads to its file on the host (CVE-2019-5736). So the program that calls
- * execve is this one, in a sealed memfd: what the container reaches through it is a copy that nobody can write. It costs one
- * execve of a file of one page, against a second start of the whole runtime (docs/adr/0020).
+ * Why: a payload of "#!/proc/self/exe", or a file whose ELF interpreter is /proc/self/exe, makes the kernel run the
+ * program that calls execve *inside* the container, from where /proc/PID/exe leads to its file on the host
+ * (CVE-2019-5736). So the program that calls execve is this one, in a sealed memfd: what the container reaches through
+ * it is a copy that nobody can write. It costs one execve of a file of one page, against a second start of the whole
+ * runtime (docs/adr/0020).
  *
  * argv: PATH of the payload, SOCKET (decimal), then the payload's own argv. On failure it writes what sync.c reads as
  * SYNC_EXEC_FAILED and exits as a shell would: 127 not found, 126 otherwise.

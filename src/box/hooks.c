@@ -30,7 +30,8 @@ static void _noreturn_ become_hook(const struct spec_hook *hook, int in, const c
         if (dup2(in, 0) < 0 || (cwd && chdir(cwd) < 0))
                 _exit(126);
         syscall(SYS_close_range, CLOSE_RANGE_FROM, ~0U, 0);
-        execve(hook->path, (char *const *)(hook->args.n ? hook->args.item : no_args), hook->env.item ? (char *const *)hook->env.item : environ);
+        execve(hook->path, (char *const *)(hook->args.n ? hook->args.item : no_args),
+                hook->env.item ? (char *const *)hook->env.item : environ);
         dprintf(2, "%s: %s\n", hook->path, strerror(errno));
         _exit(127);
 }
@@ -46,7 +47,8 @@ static bool wait_until(int pidfd, const struct spec_hook *hook)
         for (;;) {
                 if (hook->timeout) {
                         clock_gettime(CLOCK_MONOTONIC, &now);
-                        left_ms = (s64)*hook->timeout * 1000 - ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000);
+                        left_ms = (s64)*hook->timeout * 1000 -
+                                  ((now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000);
                         if (left_ms <= 0)
                                 break;
                 }
@@ -66,7 +68,8 @@ static int run(const struct spec_hook *hook, const char *state, const char *cwd,
 
         if (in < 0 || pwrite(in, state, strlen(state), 0) < 0)
                 return err_sys(err, errno, "preparing hook '%s'", hook->path);
-        pid = sys_clone3(&(struct sys_clone_args){ .flags = CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&pidfd, .exit_signal = SIGCHLD });
+        pid = sys_clone3(&(struct sys_clone_args){
+                .flags = CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&pidfd, .exit_signal = SIGCHLD });
         if (pid < 0)
                 return err_sys(err, -pid, "starting hook '%s'", hook->path);
         if (pid == 0)

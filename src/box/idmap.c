@@ -17,7 +17,8 @@ static int format_maps(const struct spec_id_maps *maps, char text[MAP_TEXT_MAX],
 
         text[0] = 0;
         for (size_t i = 0; i < maps->n; i++) {
-                n += (size_t)snprintf(text + n, MAP_TEXT_MAX - n, "%u %u %u\n", maps->item[i].container_id, maps->item[i].host_id, maps->item[i].size);
+                n += (size_t)snprintf(text + n, MAP_TEXT_MAX - n, "%u %u %u\n", maps->item[i].container_id,
+                        maps->item[i].host_id, maps->item[i].size);
                 if (n >= MAP_TEXT_MAX)
                         return err_set(err, ERR_BAD_CONFIG, E2BIG, "%zu id mappings are too many", maps->n);
         }
@@ -52,14 +53,15 @@ static int run_helper(const char *program, pid_t pid, const struct spec_id_maps 
                         ;
         if (status != 0) {
                 r = err_set(err, ERR_NO_PERMISSION, EPERM, "mapping ids: %s %s", program,
-                            WIFEXITED(status) && WEXITSTATUS(status) == 127 ? "is not installed" : "refused");
+                        WIFEXITED(status) && WEXITSTATUS(status) == 127 ? "is not installed" : "refused");
                 err_hint(err, r, "package uidmap must be there, and /etc/subuid and /etc/subgid must grant the ids");
         }
         arena_release(&arena);
         return r;
 }
 
-static int write_map(int proc, pid_t pid, const char *file, const char *helper, const struct spec_id_maps *maps, struct err **err)
+static int write_map(
+        int proc, pid_t pid, const char *file, const char *helper, const struct spec_id_maps *maps, struct err **err)
 {
         char path[64], text[MAP_TEXT_MAX];
         struct err *direct = NULL;
@@ -80,7 +82,8 @@ static int write_map(int proc, pid_t pid, const char *file, const char *helper, 
         return r;
 }
 
-int idmap_write_process(int proc, pid_t pid, const struct spec_id_maps *uids, const struct spec_id_maps *gids, struct err **err)
+int idmap_write_process(
+        int proc, pid_t pid, const struct spec_id_maps *uids, const struct spec_id_maps *gids, struct err **err)
 {
         char path[64];
         int r = 0;
@@ -104,7 +107,8 @@ int idmap_namespace(int proc, const struct spec_id_maps *uids, const struct spec
         pid_t pid;
         int r;
 
-        pid = sys_clone3(&(struct sys_clone_args){ .flags = CLONE_NEWUSER | CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&pidfd, .exit_signal = SIGCHLD });
+        pid = sys_clone3(&(struct sys_clone_args){
+                .flags = CLONE_NEWUSER | CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&pidfd, .exit_signal = SIGCHLD });
         if (pid < 0)
                 return err_sys(err, -pid, "making a user namespace for a mount");
         if (pid == 0) {
@@ -138,7 +142,8 @@ u32 idmap_to_host(const struct spec_id_maps *maps, u32 id)
 }
 
 /* One "CONTAINER-HOST-SIZE[#...]" list, up to a ';' or the end. */
-static int parse_list(struct arena *arena, const char *text, const struct spec_id_maps *base, struct spec_id_maps *ret, struct err **err)
+static int parse_list(struct arena *arena, const char *text, const struct spec_id_maps *base, struct spec_id_maps *ret,
+        struct err **err)
 {
         const size_t length = strcspn(text, ";");
         size_t n = 1;
@@ -153,13 +158,17 @@ static int parse_list(struct arena *arena, const char *text, const struct spec_i
                 struct spec_id_map *m = &ret->item[ret->n];
                 int used = 0;
 
-                if (ret->n >= n || sscanf(p + relative, "%u-%u-%u%n", &m->container_id, &m->host_id, &m->size, &used) != 3 || m->size == 0)
-                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "mount option idmap: '%.*s' is not a list of CONTAINER-HOST-SIZE", (int)length, text);
+                if (ret->n >= n ||
+                        sscanf(p + relative, "%u-%u-%u%n", &m->container_id, &m->host_id, &m->size, &used) != 3 ||
+                        m->size == 0)
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                                "mount option idmap: '%.*s' is not a list of CONTAINER-HOST-SIZE", (int)length, text);
                 if (relative) {
                         const u32 host = idmap_to_host(base, m->host_id);
 
                         if (host == UINT32_MAX)
-                                return err_set(err, ERR_BAD_CONFIG, EINVAL, "mount option idmap: id %u is not mapped", m->host_id);
+                                return err_set(err, ERR_BAD_CONFIG, EINVAL, "mount option idmap: id %u is not mapped",
+                                        m->host_id);
                         m->host_id = host;
                 }
                 ret->n++;
@@ -170,8 +179,8 @@ static int parse_list(struct arena *arena, const char *text, const struct spec_i
         return 0;
 }
 
-int idmap_parse_option(struct arena *arena, const char *text, const struct spec_linux *base, struct spec_id_maps *ret_uids, struct spec_id_maps *ret_gids,
-                       struct err **err)
+int idmap_parse_option(struct arena *arena, const char *text, const struct spec_linux *base,
+        struct spec_id_maps *ret_uids, struct spec_id_maps *ret_gids, struct err **err)
 {
         const char *uids = strstr(text, "uids="), *gids = strstr(text, "gids=");
         int r;

@@ -1,5 +1,6 @@
-/* The container's first process between clone and payload. It was made with its new namespaces by one clone3 (create.c); what can only
- * be done from inside happens here, in this order. Whatever fails is told to the runtime, which cleans up. */
+/* The container's first process between clone and payload. It was made with its new namespaces by one clone3
+ * (create.c); what can only be done from inside happens here, in this order. Whatever fails is told to the runtime,
+ * which cleans up. */
 #include "internal.h"
 
 #include <net/if.h>
@@ -30,7 +31,8 @@ static int become_namespace_root(const struct launch *l, struct err **err)
 {
         (void)l;
         if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0) {
-                /* Root need not be mapped; then the payload's user must do, with the rights that the namespace's maker has. */
+                /* Root need not be mapped; then the payload's user must do, with the rights that the namespace's maker
+                 * has. */
                 if (errno != EINVAL)
                         return err_sys(err, errno, "becoming root of the user namespace");
         }
@@ -55,7 +57,8 @@ static int join_namespaces(const struct launch *l, struct err **err)
                 if (l->namespace_fd[i] < 0 || i == NAMESPACE_USER || i == NAMESPACE_PID)
                         continue;
                 if (setns(l->namespace_fd[i], kinds[i].flag) < 0)
-                        return err_sys(err, errno, "joining the %s namespace '%s'", kinds[i].name, l->spec->namespace_path[i]);
+                        return err_sys(
+                                err, errno, "joining the %s namespace '%s'", kinds[i].name, l->spec->namespace_path[i]);
         }
         return 0;
 }
@@ -81,8 +84,8 @@ static int set_names(const struct spec *spec, struct err **err)
         return 0;
 }
 
-/* A new time namespace is for children until one enters it oneself, and its offsets are fixed from then on: unshare, write, enter
- * (time_namespaces(7)). */
+/* A new time namespace is for children until one enters it oneself, and its offsets are fixed from then on: unshare,
+ * write, enter (time_namespaces(7)). */
 static int enter_time_namespace(const struct launch *l, struct err **err)
 {
         const struct spec_linux *linux_ = &l->spec->linux_;
@@ -97,7 +100,8 @@ static int enter_time_namespace(const struct launch *l, struct err **err)
 
                 if (!offset)
                         continue;
-                snprintf(text, sizeof(text), "%s %lld %u\n", i ? "boottime" : "monotonic", (long long)offset->secs, offset->nanosecs);
+                snprintf(text, sizeof(text), "%s %lld %u\n", i ? "boottime" : "monotonic", (long long)offset->secs,
+                        offset->nanosecs);
                 r = procfs_write(l->proc, "self/timens_offsets", text, err);
                 if (r < 0)
                         return err_wrap(err, r, "linux.timeOffsets");
@@ -127,7 +131,8 @@ static int set_sysctls(const struct launch *l, struct err **err)
         return 0;
 }
 
-/* Into its groups by itself (cgroup.h says why), and only then into a cgroup namespace, whose root is the group one is in. */
+/* Into its groups by itself (cgroup.h says why), and only then into a cgroup namespace, whose root is the group one is
+ * in. */
 static int enter_cgroup(const struct launch *l, struct err **err)
 {
         const int r = l->cgroup && !l->entered_cgroup ? cgroup_enter(l->cgroup, l->cloned_into_cgroup) : 0;
@@ -177,7 +182,8 @@ static int enter_namespaces(struct launch *l, struct err **err)
         if (setsid() < 0)
                 return err_sys(err, errno, "making a session");
         if (!l->no_new_keyring)
-                syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING_, l->state->id); /* kernels without keyrings, full quotas: no reason to fail */
+                syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING_,
+                        l->state->id); /* kernels without keyrings, full quotas: no reason to fail */
         if (is_new(l, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
                 return err_sys(err, errno, "making a cgroup namespace");
         if (is_new(l, CLONE_NEWNET)) {
@@ -215,10 +221,12 @@ static int run_hooks(const struct launch *l, enum spec_hook_point point, const c
         if (!hooks_any(l->spec, point))
                 return 0;
         text = state_text(l, status);
-        return text ? hooks_run(l->spec, point, text, point == HOOK_CREATE_CONTAINER ? l->rootfs : NULL, err) : err_sys(err, ENOMEM, "running hooks");
+        return text ? hooks_run(l->spec, point, text, point == HOOK_CREATE_CONTAINER ? l->rootfs : NULL, err)
+                    : err_sys(err, ENOMEM, "running hooks");
 }
 
-/* Until the state directory says that this process exists nothing of the payload may run: a runtime that dies before takes it along. */
+/* Until the state directory says that this process exists nothing of the payload may run: a runtime that dies before
+ * takes it along. */
 static int wait_until_recorded(struct launch *l, struct err **err)
 {
         const int r = l->recorded ? 0 : sync_expect(l->sync, SYNC_GO, NULL, NULL, err);

@@ -30,30 +30,31 @@ struct launch {
         struct seccomp_filter *filter;
         struct mount_plan *mounts;
         size_t n_mounts;
-        int *device_fd; /* detached mounts of linux.devices, -1 where there is none; NULL: they are made in place */
+        int *device_fd;     /* detached mounts of linux.devices, -1 where there is none; NULL: they are made in place */
         const char *rootfs; /* absolute, on the host */
         int root;           /* O_PATH of it; the container's root once mounted */
         int proc;           /* procfs.h */
         int handover;       /* the sealed handover program; -1: execute the payload directly */
         int listener;       /* create: what `start` connects to */
-        _Atomic int *listener_page; /* seccomp notify: where the process says which descriptor the runtime shall fetch; or NULL */
-        int console;        /* connected console socket, or -1 */
+        /* seccomp notify: where the process says which descriptor the runtime shall fetch; or NULL */
+        _Atomic int *listener_page;
+        int console;           /* connected console socket, or -1 */
         int notify, notify_tree; /* notify.h: the socket, the detached mount of its directory; -1 */
         const char *notify_path;
         int namespace_fd[NAMESPACE_COUNT];
         pid_t placeholder; /* systemd driver: what its scope was made around; 0 */
-        int sync;       /* in the container's process: its end of sync.h */
+        int sync;          /* in the container's process: its end of sync.h */
         /* The same: runs last, with the payload's user, capabilities and filter; or NULL. */
         int (*before_payload)(const struct launch *l, struct err **err);
-        bool recorded;       /* the same: the state directory is written */
-        bool entered_cgroup; /* the process comes from a helper that is in the groups already */
-        bool exec;           /* joins a running container instead of making one; what follows is for that */
-        int join_pidfd;      /* its first process */
-        int join_flags;      /* CLONE_*: those of its namespaces that are not the runtime's */
-        const char *exec_group; /* a group below the container's; NULL */
+        bool recorded;              /* the same: the state directory is written */
+        bool entered_cgroup;        /* the process comes from a helper that is in the groups already */
+        bool exec;                  /* joins a running container instead of making one; what follows is for that */
+        int join_pidfd;             /* its first process */
+        int join_flags;             /* CLONE_*: those of its namespaces that are not the runtime's */
+        const char *exec_group;     /* a group below the container's; NULL */
         struct spec *process_owner; /* of a process object that came in a file of its own; NULL */
-        bool always_clone; /* the runtime must run from a read-only clone: seal.h */
-        bool keep_groups;  /* crun's annotation run.oci.keep_original_groups */
+        bool always_clone;          /* the runtime must run from a read-only clone: seal.h */
+        bool keep_groups;           /* crun's annotation run.oci.keep_original_groups */
         bool no_pivot, no_new_keyring;
         bool cloned_into_cgroup;
         bool in_user_namespace; /* the runtime itself is not in the host's: devices are bound, not made */
@@ -67,7 +68,8 @@ enum { LISTENER_PENDING = -1, LISTENER_TAKEN = -2, LISTENER_NONE = -3 };
 void launch_init(struct launch *l);
 int launch_prepare_process(struct launch *l, struct err **err);
 struct spawned;
-/* Hears what the process says, serving what it asks for, until it says @until or runs (SYNC_END). *ret_master: a terminal to relay. */
+/* Hears what the process says, serving what it asks for, until it says @until or runs (SYNC_END). *ret_master: a
+ * terminal to relay. */
 int launch_converse(struct launch *l, const struct spawned *s, enum sync_type until, int *ret_master, struct err **err);
 /* Pid file and pidfd socket. */
 int launch_publish(const struct box_stdio *stdio, pid_t pid, int pidfd, struct err **err);

@@ -12,7 +12,8 @@ enum { FSCONFIG_STRING_MAX = 256 };
 
 int mount_clone(int fd, bool recursive)
 {
-        const int r = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0U));
+        const int r = open_tree(
+                fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0U));
 
         return r < 0 ? -errno : r;
 }
@@ -23,14 +24,17 @@ int mount_set_attr(int fd, u64 set, u64 clear, bool recursive)
 
         if (!set && !clear)
                 return 0;
-        return mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0 ? -errno : 0;
+        return mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0 ? -errno
+                                                                                                              : 0;
 }
 
 int mount_set_propagation(int fd, unsigned long propagation)
 {
         struct mount_attr attr = { .propagation = propagation & ~(unsigned long)MS_REC };
 
-        return mount_setattr(fd, "", AT_EMPTY_PATH | (propagation & MS_REC ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0 ? -errno : 0;
+        return mount_setattr(fd, "", AT_EMPTY_PATH | (propagation & MS_REC ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0
+                       ? -errno
+                       : 0;
 }
 
 int mount_set(int fd, const struct mount_options *options, struct err **err)
@@ -50,8 +54,8 @@ int mount_bind(const char *source, const struct mount_options *options, struct e
         int r;
 
         fd = open_tree(AT_FDCWD, source,
-                       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (options->flags & MOUNT_RECURSIVE ? AT_RECURSIVE : 0U) |
-                               (options->flags & (MOUNT_SOURCE_NOFOLLOW | MOUNT_COPY_SYMLINK) ? AT_SYMLINK_NOFOLLOW : 0U));
+                OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (options->flags & MOUNT_RECURSIVE ? AT_RECURSIVE : 0U) |
+                        (options->flags & (MOUNT_SOURCE_NOFOLLOW | MOUNT_COPY_SYMLINK) ? AT_SYMLINK_NOFOLLOW : 0U));
         if (fd < 0)
                 return err_sys(err, errno, "bind mounting '%s'", source);
         r = mount_set(fd, options, err);
@@ -89,7 +93,8 @@ static int fs_error(int fs, const char *type, const char *what, struct err **err
 
         if (n > 2) {
                 log[n] = 0;
-                return err_set(err, ERR_BAD_CONFIG, errnum, "mounting %s: %s: %s (%s)", type, what, strerror(errnum), log + 2);
+                return err_set(
+                        err, ERR_BAD_CONFIG, errnum, "mounting %s: %s: %s (%s)", type, what, strerror(errnum), log + 2);
         }
         return err_sys(err, errnum, "mounting %s: %s", type, what);
 }
@@ -97,7 +102,8 @@ static int fs_error(int fs, const char *type, const char *what, struct err **err
 /* File systems whose instances have no read-only state worth setting: the attribute of the mount is enough. */
 static bool needs_readonly_instance(const char *type)
 {
-        static const char *const pseudo[] = { "tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup2", "cgroup", "ramfs", "overlay" };
+        static const char *const pseudo[] = { "tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup2", "cgroup",
+                "ramfs", "overlay" };
 
         for (size_t i = 0; i < ARRAY_SIZE(pseudo); i++)
                 if (strcmp(type, pseudo[i]) == 0)
@@ -108,8 +114,9 @@ static bool needs_readonly_instance(const char *type)
 int mount_new(const char *type, const char *source, const struct mount_options *options, struct err **err)
 {
         /* fsmount takes these; the rest is set afterwards. */
-        const u64 at_once = options->set & (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR__ATIME |
-                                            MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW);
+        const u64 at_once =
+                options->set & (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
+                                       MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_NOSYMFOLLOW);
         _cleanup_close_ int fs = fsopen(type, FSOPEN_CLOEXEC), fd = -1;
         int r;
 
@@ -119,7 +126,8 @@ int mount_new(const char *type, const char *source, const struct mount_options *
                 return err_sys(err, errno, "mounting %s", type);
         if (source && source[0] && fsconfig(fs, FSCONFIG_SET_STRING, "source", source, 0) < 0)
                 return fs_error(fs, type, source, err);
-        if (options->set & MOUNT_ATTR_RDONLY && needs_readonly_instance(type) && fsconfig(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0)
+        if (options->set & MOUNT_ATTR_RDONLY && needs_readonly_instance(type) &&
+                fsconfig(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0)
                 return fs_error(fs, type, "ro", err);
         for (size_t i = 0; i < options->data.n; i++)
                 if (configure(fs, options->data.item[i]) < 0)
@@ -140,15 +148,21 @@ int mount_move(int fd, int target)
         return move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
-int mount_classic(int proc, int target, const char *type, const char *source, const struct mount_options *options, struct err **err)
+int mount_classic(int proc, int target, const char *type, const char *source, const struct mount_options *options,
+        struct err **err)
 {
         static const struct {
                 u64 attr;
                 unsigned long flag;
         } flags[] = {
-                { MOUNT_ATTR_RDONLY, MS_RDONLY }, { MOUNT_ATTR_NOSUID, MS_NOSUID },     { MOUNT_ATTR_NODEV, MS_NODEV },
-                { MOUNT_ATTR_NOEXEC, MS_NOEXEC }, { MOUNT_ATTR_NOATIME, MS_NOATIME },   { MOUNT_ATTR_STRICTATIME, MS_STRICTATIME },
-                { MOUNT_ATTR_NODIRATIME, MS_NODIRATIME }, { MOUNT_ATTR_NOSYMFOLLOW, 256 /* MS_NOSYMFOLLOW */ },
+                { MOUNT_ATTR_RDONLY, MS_RDONLY },
+                { MOUNT_ATTR_NOSUID, MS_NOSUID },
+                { MOUNT_ATTR_NODEV, MS_NODEV },
+                { MOUNT_ATTR_NOEXEC, MS_NOEXEC },
+                { MOUNT_ATTR_NOATIME, MS_NOATIME },
+                { MOUNT_ATTR_STRICTATIME, MS_STRICTATIME },
+                { MOUNT_ATTR_NODIRATIME, MS_NODIRATIME },
+                { MOUNT_ATTR_NOSYMFOLLOW, 256 /* MS_NOSYMFOLLOW */ },
         };
         _cleanup_free_ char *data = NULL;
         char path[64];

@@ -13,7 +13,7 @@ static const struct option {
         u64 set, clear;
 } options[] = {
 #define MOUNT_ATTR_OPTION(name, set, clear) { name, OPTION_ATTR, set, clear },
-#define MOUNT_FLAG_OPTION(name, flag) { name, OPTION_FLAG, flag, 0 },
+#define MOUNT_FLAG_OPTION(name, flag)       { name, OPTION_FLAG, flag, 0 },
 #include "mount_options.def"
 #undef MOUNT_ATTR_OPTION
 #undef MOUNT_FLAG_OPTION
@@ -39,7 +39,8 @@ static void set_attr(u64 *set, u64 *clear, const struct option *option)
         *clear = (*clear & ~option->set) | option->clear;
 }
 
-int mount_options_parse(struct arena *arena, const struct spec_strings *list, struct mount_options *ret, struct err **err)
+int mount_options_parse(
+        struct arena *arena, const struct spec_strings *list, struct mount_options *ret, struct err **err)
 {
         struct mount_options o = { 0 };
         const char **data = arena_new(arena, const char *, list->n + 1);

@@ -21,14 +21,15 @@ enum mount_flag {
 };
 
 struct mount_options {
-        u64 set, clear;         /* MOUNT_ATTR_* of the mount itself */
-        u64 all_set, all_clear; /* and of everything below it too */
+        u64 set, clear;            /* MOUNT_ATTR_* of the mount itself */
+        u64 all_set, all_clear;    /* and of everything below it too */
         unsigned long propagation; /* MS_SHARED, ... with MS_REC; 0: as it comes */
         unsigned flags;            /* enum mount_flag */
         const char *id_maps[2];    /* idmap=uids=..;gids=..: crun's way to say mappings inside an option; NULL */
         struct spec_strings data;  /* the file system's own, borrowed */
 };
 
-int mount_options_parse(struct arena *arena, const struct spec_strings *options, struct mount_options *ret, struct err **err);
+int mount_options_parse(
+        struct arena *arena, const struct spec_strings *options, struct mount_options *ret, struct err **err);
 /* Whether an option of that name is known to the runtime itself: for features. NULL behind the last one. */
 const char *mount_options_known(size_t i);

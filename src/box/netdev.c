@@ -1,5 +1,5 @@
-/* rtnetlink(7): one RTM_SETLINK moves and renames a device. The kernel drops its addresses and takes it down on the way, so those with
- * global scope are read before and put back by a child that enters the other namespace. */
+/* rtnetlink(7): one RTM_SETLINK moves and renames a device. The kernel drops its addresses and takes it down on the
+ * way, so those with global scope are read before and put back by a child that enters the other namespace. */
 #include "netdev.h"
 
 #include <linux/if_addr.h>
@@ -102,7 +102,9 @@ static int read_addresses(int sock, int index, struct addresses *list, struct er
 {
         static char buf[BUFFER] __attribute__((aligned(NLMSG_ALIGNTO)));
         struct request request = {
-                .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg)), .nlmsg_type = RTM_GETADDR, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+                .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg)),
+                        .nlmsg_type = RTM_GETADDR,
+                        .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
         };
 
         if (send(sock, &request, request.head.nlmsg_len, 0) < 0)
@@ -126,16 +128,21 @@ static int read_addresses(int sock, int index, struct addresses *list, struct er
 static int restore(int sock, const char *name, struct addresses *list)
 {
         const unsigned index = if_nametoindex(name);
-        struct request up = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)), .nlmsg_type = RTM_NEWLINK },
-                              .link = { .ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP } };
+        struct request up = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)),
+                                      .nlmsg_type = RTM_NEWLINK },
+                .link = { .ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP } };
         int r;
 
         if (!index)
                 return -ENODEV;
         for (size_t i = 0; i < list->n; i++) {
                 const struct address *a = &list->item[i];
-                struct request add = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg)), .nlmsg_type = RTM_NEWADDR, .nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE },
-                                       .address = { .ifa_family = a->info.ifa_family, .ifa_prefixlen = a->info.ifa_prefixlen, .ifa_index = index } };
+                struct request add = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg)),
+                                               .nlmsg_type = RTM_NEWADDR,
+                                               .nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE },
+                        .address = { .ifa_family = a->info.ifa_family,
+                                .ifa_prefixlen = a->info.ifa_prefixlen,
+                                .ifa_index = index } };
 
                 add_attribute(&add, IFA_LOCAL, a->local, a->local_size);
                 add_attribute(&add, IFA_ADDRESS, a->local, a->local_size);
@@ -167,15 +174,17 @@ static int restore_inside(int ns, const char *name, struct addresses *list, stru
         }
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
-        return status ? err_set(err, ERR_IO, EIO, "linux.netDevices: setting up '%s' in the container failed", name) : 0;
+        return status ? err_set(err, ERR_IO, EIO, "linux.netDevices: setting up '%s' in the container failed", name)
+                      : 0;
 }
 
 static int move_device(int sock, const struct spec_net_device *device, int ns, struct err **err)
 {
         static struct addresses list;
         const unsigned index = if_nametoindex(device->host_name);
-        struct request request = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)), .nlmsg_type = RTM_NEWLINK },
-                                   .link = { .ifi_index = (int)index, .ifi_change = IFF_UP } };
+        struct request request = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg)),
+                                           .nlmsg_type = RTM_NEWLINK },
+                .link = { .ifi_index = (int)index, .ifi_change = IFF_UP } };
         const u32 fd = (u32)ns;
         int r;
 

@@ -19,9 +19,10 @@ static int bind_socket(int state_dir, struct err **err)
         _cleanup_close_ int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
         unlinkat(state_dir, NOTIFY_DIRECTORY "/" NOTIFY_DIRECTORY, 0);
-        snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/" NOTIFY_DIRECTORY "/" NOTIFY_DIRECTORY, state_dir);
+        snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/" NOTIFY_DIRECTORY "/" NOTIFY_DIRECTORY,
+                state_dir);
         if (sock < 0 || bind(sock, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-            fchmodat(state_dir, NOTIFY_DIRECTORY "/" NOTIFY_DIRECTORY, 0777, 0) < 0)
+                fchmodat(state_dir, NOTIFY_DIRECTORY "/" NOTIFY_DIRECTORY, 0777, 0) < 0)
                 return err_sys(err, errno, "making the notification socket");
         return TAKE_FD(sock);
 }

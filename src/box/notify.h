@@ -1,10 +1,11 @@
-/* systemd's readiness protocol (sd_notify(3)) through the wall: the payload gets a socket of the runtime's in place of the host's; of what it
- * says, READY=1 is passed on, and nothing else. */
+/* systemd's readiness protocol (sd_notify(3)) through the wall: the payload gets a socket of the runtime's in place of
+ * the host's; of what it says, READY=1 is passed on, and nothing else. */
 #pragma once
 
 #include "internal.h"
 
-/* Where $NOTIFY_SOCKET is set: a socket in the state directory, and the detached mount of its directory. Before the clone. */
+/* Where $NOTIFY_SOCKET is set: a socket in the state directory, and the detached mount of its directory. Before the
+ * clone. */
 int notify_prepare(struct launch *l, struct err **err);
 /* In the container's process: the mount, at the path that the host's socket has outside. */
 int notify_mount(const struct launch *l, struct err **err);

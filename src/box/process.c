@@ -68,7 +68,8 @@ int process_find_program(const struct launch *l, const char **ret, struct err **
                 path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         for (;;) {
                 const size_t n = strcspn(path, ":");
-                const char *full = n ? arena_printf(arena, "%.*s/%s", (int)n, path, name) : arena_printf(arena, "%s/%s", p->cwd, name);
+                const char *full = n ? arena_printf(arena, "%.*s/%s", (int)n, path, name)
+                                     : arena_printf(arena, "%s/%s", p->cwd, name);
                 const int found = full ? executable(full) : -ENOMEM;
 
                 if (found == 0) {
@@ -82,7 +83,8 @@ int process_find_program(const struct launch *l, const char **ret, struct err **
                 path += n + 1;
         }
         if (r == -ENOENT)
-                return err_set(err, ERR_NOT_FOUND, ENOENT, "executable file '%s' not found in $PATH: No such file or directory", name);
+                return err_set(err, ERR_NOT_FOUND, ENOENT,
+                        "executable file '%s' not found in $PATH: No such file or directory", name);
         return err_sys(err, -r, "executable file '%s'", name);
 }
 
@@ -91,13 +93,13 @@ int process_open_handover(struct err **err)
         _cleanup_close_ int fd = memfd_create("payload", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
         if (fd < 0 || write(fd, handover_program, sizeof(handover_program)) != (ssize_t)sizeof(handover_program) ||
-            fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+                fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
                 return err_sys(err, errno, "preparing the handover program");
         return TAKE_FD(fd);
 }
 
-/* Whether the filter lets an unconditional @nr pass. Interprets the few instructions that such programs consist of; anything
- * unexpected counts as "no". */
+/* Whether the filter lets an unconditional @nr pass. Interprets the few instructions that such programs consist of;
+ * anything unexpected counts as "no". */
 static bool filter_allows(const struct seccomp_filter *filter, u32 nr)
 {
         struct seccomp_data data = { .nr = (int)nr, .arch = AUDIT_ARCH_X86_64 };
@@ -148,7 +150,8 @@ bool process_needs_clone(const struct spec_process *p, const struct seccomp_filt
         if (p->selinux_label && p->selinux_label[0])
                 return true;
         /* The handover program's own calls, and the one that starts it. */
-        return filter && !(filter_allows(filter, SYS_execveat) && filter_allows(filter, SYS_fcntl) && filter_allows(filter, SYS_write));
+        return filter && !(filter_allows(filter, SYS_execveat) && filter_allows(filter, SYS_fcntl) &&
+                                 filter_allows(filter, SYS_write));
 }
 
 /* ---- with all rights still there ---- */
@@ -188,8 +191,14 @@ static int set_scheduler(const struct spec_scheduler *s, struct err **err)
                 u32 priority;
                 u64 runtime, deadline, period;
         } attr = {
-                .size = sizeof(attr), .policy = (u32)s->policy, .flags = s->flags, .nice = s->nice, .priority = (u32)s->priority, .runtime = s->runtime,
-                .deadline = s->deadline, .period = s->period,
+                .size = sizeof(attr),
+                .policy = (u32)s->policy,
+                .flags = s->flags,
+                .nice = s->nice,
+                .priority = (u32)s->priority,
+                .runtime = s->runtime,
+                .deadline = s->deadline,
+                .period = s->period,
         };
 
         if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
@@ -211,12 +220,14 @@ static int set_memory_policy(const struct spec_memory_policy *m, struct err **er
                         to = strtoul(p, &end, 10);
                 }
                 if (end == p || (*end && *end != ',') || to < from || to >= sizeof(mask) * 8)
-                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "linux.memoryPolicy.nodes: '%s' is not a list of nodes", m->nodes);
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                                "linux.memoryPolicy.nodes: '%s' is not a list of nodes", m->nodes);
                 for (; from <= to; from++)
                         mask[from / 64] |= 1UL << (from % 64);
                 p = *end ? end + 1 : end;
         }
-        if (syscall(SYS_set_mempolicy, m->mode | (int)m->flags, m->nodes && m->nodes[0] ? mask : NULL, m->nodes && m->nodes[0] ? sizeof(mask) * 8 : 0) < 0)
+        if (syscall(SYS_set_mempolicy, m->mode | (int)m->flags, m->nodes && m->nodes[0] ? mask : NULL,
+                    m->nodes && m->nodes[0] ? sizeof(mask) * 8 : 0) < 0)
                 return err_sys(err, errno, "linux.memoryPolicy: set_mempolicy");
         return 0;
 }
@@ -318,7 +329,8 @@ static int get_permitted(u64 *ret, struct err **err)
         return 0;
 }
 
-/* What is asked for but not ours to give is left out, as crun does: a profile made for root serves rootless containers too. */
+/* What is asked for but not ours to give is left out, as crun does: a profile made for root serves rootless containers
+ * too. */
 static int apply_capabilities(const struct spec_capabilities *c, struct err **err)
 {
         u64 have = 0, permitted, effective, inheritable;
@@ -334,7 +346,8 @@ static int apply_capabilities(const struct spec_capabilities *c, struct err **er
                 return r;
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         for (int cap = 0; cap < 63; cap++)
-                if (c->set[CAP_SET_AMBIENT] & permitted & inheritable & BIT(cap) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+                if (c->set[CAP_SET_AMBIENT] & permitted & inheritable & BIT(cap) &&
+                        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
                         return err_sys(err, errno, "raising ambient capability %d", cap);
         return 0;
 }
@@ -353,7 +366,8 @@ static int set_groups(const struct launch *l, bool denied, struct err **err)
 
         if (denied) {
                 if (user->additional_gids.n)
-                        return err_set(err, ERR_BAD_CONFIG, EPERM, "process.user.additionalGids: groups cannot be set in this user namespace");
+                        return err_set(err, ERR_BAD_CONFIG, EPERM,
+                                "process.user.additionalGids: groups cannot be set in this user namespace");
                 return 0;
         }
         if (l->keep_groups)
@@ -412,7 +426,8 @@ static int enter_cwd(const char *cwd, struct err **err)
         if (syscall(SYS_getcwd, path, sizeof(path)) < 0)
                 return err_sys(err, errno, "process.cwd: '%s' is outside of the container", cwd);
         if (path[0] != '/')
-                return err_set(err, ERR_NO_PERMISSION, EPERM, "process.cwd: '%s' is outside of the container's root", cwd);
+                return err_set(
+                        err, ERR_NO_PERMISSION, EPERM, "process.cwd: '%s' is outside of the container's root", cwd);
         return 0;
 }
 
@@ -486,8 +501,8 @@ static char **make_environment(const struct launch *l)
         return env;
 }
 
-/* Loads the filter. A notification listener is fetched by the runtime (pidfd_getfd), told by a page that both share: from the
- * load on, this process may do only what the filter allows, so it must not need a system call to hand it over. */
+/* Loads the filter. A notification listener is fetched by the runtime (pidfd_getfd), told by a page that both share:
+ * from the load on, this process may do only what the filter allows, so it must not need a system call to hand it over. */
 static int load_filter(const struct launch *l, int sync, struct err **err)
 {
         int listener = -1, r;
@@ -516,7 +531,8 @@ static void reset_signals(void)
         sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Everything but stdio, what the caller wants kept, and what the last step needs is closed; those are closed by the exec. */
+/* Everything but stdio, what the caller wants kept, and what the last step needs is closed; those are closed by the
+ * exec. */
 static void close_descriptors(const struct launch *l, int sync)
 {
         const unsigned first = 3 + l->stdio->preserve_fds;
@@ -581,8 +597,8 @@ int process_become(const struct launch *l, int sync, struct err **err)
                         return r;
         }
         close_descriptors(l, sync);
-        /* First with the runtime's rights, as runc does: a payload may start where its user could not go. Where root may not (root_squash),
-         * again as the user. */
+        /* First with the runtime's rights, as runc does: a payload may start where its user could not go. Where root
+         * may not (root_squash), again as the user. */
         entered = enter_cwd(p->cwd, NULL) == 0;
         r = change_identity(l, groups_denied, err);
         if (r == 0 && !entered)

@@ -1,5 +1,5 @@
-/* From "a process of ours inside the container" to the payload: everything of the specification's process object, in the order in
- * which one step does not take away what the next one needs. Shared by the first process and by exec. */
+/* From "a process of ours inside the container" to the payload: everything of the specification's process object, in
+ * the order in which one step does not take away what the next one needs. Shared by the first process and by exec. */
 #pragma once
 
 #include "internal.h"
@@ -7,12 +7,13 @@
 /* Looks for the program in the container (the caller's root) as execvp would; refuses what cannot be executed.
  * *ret is allocated from the spec's arena. */
 int process_find_program(const struct launch *l, const char **ret, struct err **err);
-/* What needs the rights that the payload may not have: labels, limits, scheduling, oom score. Before user and capabilities change. */
+/* What needs the rights that the payload may not have: labels, limits, scheduling, oom score. Before user and
+ * capabilities change. */
 int process_prepare(const struct launch *l, struct err **err);
 /* User, capabilities, working directory, seccomp, and away. Returns only on failure. */
 int process_become(const struct launch *l, int sync, struct err **err);
-/* Whether the handover program cannot do the last step (the filter forbids execveat, or a label is bound to the next exec): then the runtime
- * must run from a read-only clone of itself. */
+/* Whether the handover program cannot do the last step (the filter forbids execveat, or a label is bound to the next
+ * exec): then the runtime must run from a read-only clone of itself. */
 bool process_needs_clone(const struct spec_process *process, const struct seccomp_filter *filter);
 /* The sealed memfd with the handover program. */
 int process_open_handover(struct err **err);

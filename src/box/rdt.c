@@ -58,7 +58,8 @@ int rdt_apply(const struct spec *spec, struct box_handle *h, pid_t pid, struct e
                 return 0;
         root = open(RESCTRL, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (root < 0 || fstatfs(root, &fs) < 0 || fs.f_type != RDTGROUP_SUPER_MAGIC)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "linux.intelRdt: this host has no resctrl file system at " RESCTRL);
+                return err_set(err, ERR_UNSUPPORTED, ENOTSUP,
+                        "linux.intelRdt: this host has no resctrl file system at " RESCTRL);
         h->rdt_group = strdup(rdt->clos_id ? rdt->clos_id : h->id);
         if (!h->rdt_group)
                 return err_sys(err, ENOMEM, "linux.intelRdt");
@@ -72,7 +73,8 @@ int rdt_apply(const struct spec *spec, struct box_handle *h, pid_t pid, struct e
         if (dir < 0)
                 return err_sys(err, errno, "linux.intelRdt: opening group '%s'", h->rdt_group);
         if (rdt->clos_id && !limits && h->rdt_owned)
-                return err_set(err, ERR_BAD_CONFIG, ENOENT, "linux.intelRdt: group '%s' does not exist and no schema is given", rdt->clos_id);
+                return err_set(err, ERR_BAD_CONFIG, ENOENT,
+                        "linux.intelRdt: group '%s' does not exist and no schema is given", rdt->clos_id);
         r = write_schemata(dir, rdt, err);
         snprintf(text, sizeof(text), "%d", pid);
         return r < 0 ? r : write_at(dir, "tasks", text, err);
@@ -82,11 +84,13 @@ void rdt_remove(const struct box_handle *h)
 {
         char path[4096];
 
-        if (h->rdt_group && h->rdt_owned && (size_t)snprintf(path, sizeof(path), RESCTRL "/%s", h->rdt_group) < sizeof(path))
+        if (h->rdt_group && h->rdt_owned &&
+                (size_t)snprintf(path, sizeof(path), RESCTRL "/%s", h->rdt_group) < sizeof(path))
                 rmdir(path);
 }
 
-int box_update_rdt(const struct box_runtime *runtime, const char *id, const char *l3, const char *bandwidth, struct err **err)
+int box_update_rdt(
+        const struct box_runtime *runtime, const char *id, const char *l3, const char *bandwidth, struct err **err)
 {
         const struct spec_intel_rdt rdt = { .l3_cache_schema = l3, .mem_bw_schema = bandwidth };
         _cleanup_(state_freep) struct box_handle *h = NULL;

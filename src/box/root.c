@@ -46,7 +46,8 @@ static int split(const char *path, char parent[PATH_MAX], char name[NAME_MAX + 1
 }
 
 /* What is at @name in @dir is a symlink to nowhere: makes what it points to. */
-static int make_link_target(int root, int dir, const char *parent, const char *name, bool is_dir, unsigned mode, int links, struct err **err)
+static int make_link_target(int root, int dir, const char *parent, const char *name, bool is_dir, unsigned mode,
+        int links, struct err **err)
 {
         char target[PATH_MAX], joined[2 * PATH_MAX];
         const ssize_t n = readlinkat(dir, name, target, sizeof(target) - 1);

@@ -1,6 +1,6 @@
 /* Paths of a container's file system, resolved by the kernel with the container's root as "/": no symlink, no "..", no
- * rename race leads out of it (openat2 RESOLVE_IN_ROOT). Everything returns an O_PATH descriptor that is what was found,
- * for use with *at calls and move_mount: a path is never resolved twice. */
+ * rename race leads out of it (openat2 RESOLVE_IN_ROOT). Everything returns an O_PATH descriptor that is what was
+ * found, for use with *at calls and move_mount: a path is never resolved twice. */
 #pragma once
 
 #include "base/err.h"

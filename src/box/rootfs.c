@@ -1,6 +1,7 @@
-/* The order of things here: the bundle's root directory is cloned and mounted onto itself (pivot_root wants a mount), mount entries go onto
- * descriptors resolved inside it, /dev is filled, hooks may run, then what must not be seen or written is covered, and only then the root
- * is swapped. Until the swap host paths still mean the host's: sources are opened by plain paths, targets never are. */
+/* The order of things here: the bundle's root directory is cloned and mounted onto itself (pivot_root wants a mount),
+ * mount entries go onto descriptors resolved inside it, /dev is filled, hooks may run, then what must not be seen or
+ * written is covered, and only then the root is swapped. Until the swap host paths still mean the host's: sources are
+ * opened by plain paths, targets never are. */
 #include "rootfs.h"
 
 #include <limits.h>
@@ -37,7 +38,9 @@ int rootfs_plan(struct launch *l, struct err **err)
 
                 plan->fd = plan->map_fd = -1;
                 plan->mount = &l->spec->mounts.item[i];
-                plan->target = plan->mount->destination[0] == '/' ? plan->mount->destination : arena_printf(arena, "/%s", plan->mount->destination);
+                plan->target = plan->mount->destination[0] == '/'
+                                       ? plan->mount->destination
+                                       : arena_printf(arena, "/%s", plan->mount->destination);
                 if (!plan->target)
                         return err_sys(err, ENOMEM, "reading mounts");
                 r = mount_options_parse(arena, &plan->mount->options, &plan->options, err);
@@ -47,14 +50,16 @@ int rootfs_plan(struct launch *l, struct err **err)
                         plan->options.flags |= MOUNT_BIND;
                 if (plan->options.flags & MOUNT_BIND && (!plan->mount->source || !plan->mount->source[0]))
                         return err_set(err, ERR_BAD_CONFIG, EINVAL, "mounts[%zu]: a bind mount needs a source", i);
-                if (!(plan->options.flags & (MOUNT_BIND | MOUNT_REMOUNT)) && (!plan->mount->type || !plan->mount->type[0]))
+                if (!(plan->options.flags & (MOUNT_BIND | MOUNT_REMOUNT)) &&
+                        (!plan->mount->type || !plan->mount->type[0]))
                         return err_set(err, ERR_BAD_CONFIG, EINVAL, "mounts[%zu] (%s): needs a type", i, plan->target);
         }
         return 0;
 }
 
 /* Which maps an id-mapped mount gets: its own, those of its option, or the container's. */
-static int mount_maps(const struct launch *l, const struct mount_plan *plan, struct spec_id_maps *uids, struct spec_id_maps *gids, struct err **err)
+static int mount_maps(const struct launch *l, const struct mount_plan *plan, struct spec_id_maps *uids,
+        struct spec_id_maps *gids, struct err **err)
 {
         if (plan->mount->uid_mappings.n) {
                 *uids = plan->mount->uid_mappings;
@@ -64,7 +69,8 @@ static int mount_maps(const struct launch *l, const struct mount_plan *plan, str
         if (plan->options.id_maps[0])
                 return idmap_parse_option(&l->spec->arena, plan->options.id_maps[0], &l->spec->linux_, uids, gids, err);
         if (!l->spec->linux_.uid_mappings.n)
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "an id-mapped mount needs mappings of its own or a user namespace");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                        "an id-mapped mount needs mappings of its own or a user namespace");
         *uids = l->spec->linux_.uid_mappings;
         *gids = l->spec->linux_.gid_mappings;
         return 0;
@@ -75,7 +81,8 @@ static bool wants_idmap(const struct mount_plan *plan)
         return plan->mount->uid_mappings.n || plan->options.flags & MOUNT_IDMAP;
 }
 
-/* The user namespace that carries the maps. In the runtime: it is made around a process, and procfs numbers processes as the host does. */
+/* The user namespace that carries the maps. In the runtime: it is made around a process, and procfs numbers processes
+ * as the host does. */
 static int prepare_idmap(const struct launch *l, struct mount_plan *plan, struct err **err)
 {
         struct spec_id_maps uids = { 0 }, gids = { 0 };
@@ -91,7 +98,8 @@ static int apply_idmap(const struct mount_plan *plan, int fd, struct err **err)
 {
         struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (u64)plan->map_fd };
 
-        if (mount_setattr(fd, "", AT_EMPTY_PATH | (plan->options.flags & MOUNT_IDMAP_RECURSIVE ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0)
+        if (mount_setattr(fd, "", AT_EMPTY_PATH | (plan->options.flags & MOUNT_IDMAP_RECURSIVE ? AT_RECURSIVE : 0),
+                    &attr, sizeof(attr)) < 0)
                 return err_sys(err, errno, "mount_setattr: mapping the ids of '%s'", plan->target);
         return 0;
 }
@@ -144,13 +152,22 @@ int rootfs_prepare_sources(struct launch *l, struct err **err)
 
 /* ---- targets ---- */
 
-/* What a container may have mounted inside its /proc: files that tools like lxcfs replace. A mount anywhere else would let an image
- * fake or cover what the runtime writes to (CVE-2019-16884, CVE-2025-52881). */
+/* What a container may have mounted inside its /proc: files that tools like lxcfs replace. A mount anywhere else would
+ * let an image fake or cover what the runtime writes to (CVE-2019-16884, CVE-2025-52881). */
 static bool allowed_in_proc(const char *path)
 {
         static const char *const allowed[] = {
-                "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
-                "/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+                "/proc/cpuinfo",
+                "/proc/diskstats",
+                "/proc/meminfo",
+                "/proc/stat",
+                "/proc/swaps",
+                "/proc/uptime",
+                "/proc/loadavg",
+                "/proc/slabinfo",
+                "/proc/net/dev",
+                "/proc/sys/kernel/ns_last_pid",
+                "/proc/sys/crypto/fips_enabled",
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(allowed); i++)
@@ -166,7 +183,8 @@ static int check_target(int fd, const char *path, struct err **err)
         if (fstatfs(fd, &fs) < 0)
                 return err_sys(err, errno, "looking at '%s'", path);
         if (fs.f_type == PROC_SUPER_MAGIC && !allowed_in_proc(path))
-                return err_set(err, ERR_BAD_CONFIG, EPERM, "'%s' is inside /proc: nothing but known files may be mounted there", path);
+                return err_set(err, ERR_BAD_CONFIG, EPERM,
+                        "'%s' is inside /proc: nothing but known files may be mounted there", path);
         return 0;
 }
 
@@ -186,7 +204,8 @@ static int open_target(const struct launch *l, const struct mount_plan *plan, bo
                 /* A symlink here would put the real one elsewhere and leave the image's own files at /proc. */
                 fd = sys_openat2(l->root, plan->target, O_PATH | O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
                 if (fd == -ELOOP || fd == -ENOTDIR)
-                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "%s must be mounted on ordinary directory, and '%s' is none", type, plan->target);
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                                "%s must be mounted on ordinary directory, and '%s' is none", type, plan->target);
                 return fd >= 0 ? TAKE_FD(fd) : root_make_dir(l->root, plan->target, 0755, err);
         }
         fd = dir ? root_make_dir(l->root, plan->target, 0755, err) : root_make_file(l->root, plan->target, err);
@@ -255,9 +274,10 @@ static int add_data(struct launch *l, struct mount_options *options, const char 
         return 0;
 }
 
-/* What the entry does not say: a tmpfs on a directory that exists has its mode (as with runc; a new one is for everybody), and under
- * SELinux the label of the container's mounts. */
-static int complete_options(struct launch *l, const struct mount_plan *plan, struct mount_options *options, struct err **err)
+/* What the entry does not say: a tmpfs on a directory that exists has its mode (as with runc; a new one is for
+ * everybody), and under SELinux the label of the container's mounts. */
+static int complete_options(
+        struct launch *l, const struct mount_plan *plan, struct mount_options *options, struct err **err)
 {
         const char *label = l->spec->linux_.mount_label;
         _cleanup_close_ int existing = -1;
@@ -329,7 +349,8 @@ static int remount(struct launch *l, struct mount_plan *plan, struct err **err)
         return mount_set(fd, &plan->options, err);
 }
 
-/* One hierarchy of the container's groups, bound from the host's mount: in a cgroup namespace the group is the root of what is seen. */
+/* One hierarchy of the container's groups, bound from the host's mount: in a cgroup namespace the group is the root of
+ * what is seen. */
 static int bind_hierarchy(const struct mount_plan *plan, const struct cgroup_hierarchy *h, int target, struct err **err)
 {
         struct mount_options options = plan->options;
@@ -432,8 +453,8 @@ static unsigned long root_propagation(const struct launch *l)
         return text && text[0] ? (unsigned long)name_find(spec_propagations, text)->value : 0;
 }
 
-/* The mount that holds the root directory must not be shared, or our mount on it would reach the host. Its mount point is in mountinfo;
- * the longest one that is a prefix of the path is it. */
+/* The mount that holds the root directory must not be shared, or our mount on it would reach the host. Its mount point
+ * is in mountinfo; the longest one that is a prefix of the path is it. */
 static int make_parent_private(const struct launch *l, struct err **err)
 {
         _cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -544,7 +565,8 @@ static int empty_directory(int *first, struct err **err)
 {
         static const char *data[] = { "size=0", "nr_inodes=2", NULL };
         const struct mount_options options = {
-                .set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, .data = { data, 2 },
+                .set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+                .data = { data, 2 },
         };
         int fd;
 
@@ -608,7 +630,8 @@ int rootfs_mount_console(const struct launch *l, int fd, struct err **err)
         if (dev < 0)
                 return dev;
         /* Ours or nobody's: a link or anything else that is there already is replaced (CVE-2025-52565). */
-        if (fstatat(dev, "console", &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode) && unlinkat(dev, "console", 0) < 0)
+        if (fstatat(dev, "console", &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode) &&
+                unlinkat(dev, "console", 0) < 0)
                 return err_sys(err, errno, "making /dev/console");
         if (mknodat(dev, "console", S_IFREG | 0600, 0) < 0 && errno != EEXIST)
                 return err_sys(err, errno, "making /dev/console");
@@ -622,8 +645,8 @@ int rootfs_mount_console(const struct launch *l, int fd, struct err **err)
 
 /* ---- the swap ---- */
 
-/* Without pivot_root the host's mounts stay in the namespace, out of sight. A whole /proc or /sys among them would allow a nested user
- * namespace to mount a new one without our masks (the kernel asks whether one is visible already). */
+/* Without pivot_root the host's mounts stay in the namespace, out of sight. A whole /proc or /sys among them would
+ * allow a nested user namespace to mount a new one without our masks (the kernel asks whether one is visible already). */
 static int hide_host_file_systems(struct err **err)
 {
         static const char *const paths[] = { "/proc", "/sys" };
@@ -651,17 +674,20 @@ static int swap_root(const struct launch *l, struct err **err)
                 r = hide_host_file_systems(err);
                 if (r < 0)
                         return r;
-                if (move_mount(l->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 || chroot(".") < 0 || chdir("/") < 0)
+                if (move_mount(l->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 || chroot(".") < 0 ||
+                        chdir("/") < 0)
                         return err_sys(err, errno, "moving the root file system to /");
                 return 0;
         }
         old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (old < 0)
                 return err_sys(err, errno, "opening the old root");
-        /* Both arguments the same directory: the old root ends up mounted on top of the new one, from where it is thrown away. */
+        /* Both arguments the same directory: the old root ends up mounted on top of the new one, from where it is
+         * thrown away. */
         if (syscall(SYS_pivot_root, ".", ".") < 0)
                 return err_sys(err, errno, "pivot_root");
-        if (fchdir(old) < 0 || mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        if (fchdir(old) < 0 || mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) < 0 || umount2(".", MNT_DETACH) < 0 ||
+                chdir("/") < 0)
                 return err_sys(err, errno, "leaving the old root");
         return 0;
 }

@@ -5,8 +5,8 @@
 
 /* Reads the options of every mount entry. In the runtime, before the clone. */
 int rootfs_plan(struct launch *l, struct err **err);
-/* What only the runtime can do for mounts, before the clone: the user namespaces of id-mapped ones and, when the container has a user
- * namespace, the detached bind mounts and devices, whose sources its own user may not reach. */
+/* What only the runtime can do for mounts, before the clone: the user namespaces of id-mapped ones and, when the
+ * container has a user namespace, the detached bind mounts and devices, whose sources its own user may not reach. */
 int rootfs_prepare_sources(struct launch *l, struct err **err);
 /* Everything up to the point where hooks may run: the root mounted onto itself, all mounts, /dev. */
 int rootfs_mount(struct launch *l, struct err **err);

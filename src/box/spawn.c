@@ -1,6 +1,7 @@
-/* New namespaces come with the clone. Joined ones need care in two cases, both because setns acts on the caller: new namespaces
- * must belong to a joined user namespace, and a joined pid namespace is only entered by children. Then a helper joins first and
- * clones the process as its sibling (CLONE_PARENT), so that it is the runtime's child all the same. */
+/* New namespaces come with the clone. Joined ones need care in two cases, both because setns acts on the caller: new
+ * namespaces must belong to a joined user namespace, and a joined pid namespace is only entered by children. Then a
+ * helper joins first and clones the process as its sibling (CLONE_PARENT), so that it is the runtime's child all the
+ * same. */
 #include "spawn.h"
 
 #include <stdlib.h>
@@ -44,7 +45,8 @@ static void _noreturn_ child(struct launch *l, spawn_main *run, int sync)
 
 static u64 clone_flags(const struct launch *l)
 {
-        /* The cgroup namespace's root is the group at the time it is made: later, from inside. The time namespace needs its offsets first. */
+        /* The cgroup namespace's root is the group at the time it is made: later, from inside. The time namespace needs
+         * its offsets first. */
         return l->spec->namespaces_new & ~(u32)(CLONE_NEWCGROUP | CLONE_NEWTIME);
 }
 
@@ -88,7 +90,8 @@ static int join_and_clone(struct launch *l, spawn_step *enter, spawn_main *run, 
         return sync_send(pair[1], SYNC_PID, pid, -1);
 }
 
-static int spawn_by_helper(struct launch *l, spawn_step *enter, spawn_main *run, const int pair[2], struct spawned *s, struct err **err)
+static int spawn_by_helper(
+        struct launch *l, spawn_step *enter, spawn_main *run, const int pair[2], struct spawned *s, struct err **err)
 {
         const pid_t helper = sys_clone3(&(struct sys_clone_args){ .exit_signal = SIGCHLD });
         int r;
@@ -115,7 +118,9 @@ static int spawn_by_helper(struct launch *l, spawn_step *enter, spawn_main *run,
 
 static int spawn_directly(struct launch *l, spawn_main *run, const int pair[2], struct spawned *s, struct err **err)
 {
-        struct sys_clone_args args = { .flags = clone_flags(l) | CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&s->pidfd, .exit_signal = SIGCHLD };
+        struct sys_clone_args args = {
+                .flags = clone_flags(l) | CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&s->pidfd, .exit_signal = SIGCHLD
+        };
         const int group = l->cgroup ? cgroup_clone_fd(l->cgroup) : -1;
 
         if (group >= 0) {

@@ -40,7 +40,8 @@ static int check_id(const char *id, struct err **err)
         const size_t n = strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.");
 
         if (!n || id[n] || n > ID_MAX || strcmp(id, ".") == 0 || strcmp(id, "..") == 0) {
-                const int r = err_set(err, ERR_USAGE, EINVAL, "'%s' is not a container id: invalid container ID format", id);
+                const int r =
+                        err_set(err, ERR_USAGE, EINVAL, "'%s' is not a container id: invalid container ID format", id);
 
                 return err_hint(err, r, "an id is made of letters, digits and _ + - .");
         }
@@ -98,7 +99,8 @@ int state_new(const struct box_runtime *runtime, const char *id, struct box_hand
         if (mkdirat(root, id, 0711) < 0) {
                 if (errno != EEXIST)
                         return err_sys(err, errno, "making '%s/%s'", runtime->root, id);
-                r = err_set(err, ERR_BUSY, EEXIST, "container '%s' already exists: container with given ID already exists", id);
+                r = err_set(err, ERR_BUSY, EEXIST,
+                        "container '%s' already exists: container with given ID already exists", id);
                 return err_hint(err, r, "choose another id or remove it with: delete %s", id);
         }
         h->dir = openat(root, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -122,7 +124,8 @@ static void date_of(s64 day, int *ret_year, int *ret_month, int *ret_day)
                 day -= length;
         }
         for (;; month++) {
-                const int length = lengths[month] + (month == 1 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+                const int length =
+                        lengths[month] + (month == 1 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
 
                 if (day < length)
                         break;
@@ -142,7 +145,8 @@ int state_set_created(struct box_handle *h, struct err **err)
         date_of(now.tv_sec / 86400, &year, &month, &day);
         second = (int)(now.tv_sec % 86400);
         free(h->created);
-        if (asprintf(&h->created, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", year, month, day, second / 3600, second / 60 % 60, second % 60, now.tv_nsec) < 0) {
+        if (asprintf(&h->created, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", year, month, day, second / 3600,
+                    second / 60 % 60, second % 60, now.tv_nsec) < 0) {
                 h->created = NULL;
                 return err_sys(err, ENOMEM, "making container '%s'", h->id);
         }
@@ -299,7 +303,8 @@ int state_read(struct box_handle *h, struct err **err)
         int r = read_file(h->dir, STATE_FILE, &text, &size);
 
         if (r == -ENOENT)
-                return err_set(err, ERR_NOT_FOUND, ENOENT, "container '%s' does not exist (it was never completed)", h->id);
+                return err_set(
+                        err, ERR_NOT_FOUND, ENOENT, "container '%s' does not exist (it was never completed)", h->id);
         if (r < 0)
                 return err_sys(err, -r, "reading the state of '%s'", h->id);
         r = spec_read_json(text, size, &json, err);
@@ -383,7 +388,8 @@ u64 state_process_start(pid_t pid, bool *ret_zombie)
         /* The name in parentheses may hold anything; the last parenthesis ends it (proc(5)). */
         after = strrchr(buf, ')');
         if (!after ||
-            sscanf(after + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state, &start) != 2)
+                sscanf(after + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+                        &state, &start) != 2)
                 return 0;
         if (ret_zombie)
                 *ret_zombie = state == 'Z' || state == 'X';

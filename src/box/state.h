@@ -6,8 +6,8 @@
  *      ROOT/ID/start       a socket while the container is created but not started
  *      ROOT/ID/notify/     the directory of notify.h, where the runtime was started with $NOTIFY_SOCKET
  *
- * A directory without status is what a runtime killed early left: no process of it outlived that (the first process dies with
- * its runtime until that exists), so delete may just remove it. */
+ * A directory without status is what a runtime killed early left: no process of it outlived that (the first process
+ * dies with its runtime until that exists), so delete may just remove it. */
 #pragma once
 
 #include "box.h"
@@ -60,4 +60,4 @@ u64 state_process_start(pid_t pid, bool *ret_zombie);
 int state_set_created(struct box_handle *h, struct err **err);
 
 #define STATE_START_SOCKET "start"
-#define STATE_FILE "status"
+#define STATE_FILE         "status"

@@ -78,11 +78,14 @@ int sync_receive(int sock, int *ret_value, int *ret_fd, struct err **err)
         } control = { 0 };
         struct message m = { 0 };
         struct iovec iov = { &m, sizeof(m) - 1 };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf) };
+        struct msghdr msg = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
+        };
         _cleanup_close_ int fd = -1;
         ssize_t n;
 
-        /* ECONNRESET: the other side ended without reading all that was sent to it. It is reported once, before what it said last. */
+        /* ECONNRESET: the other side ended without reading all that was sent to it. It is reported once, before what it
+         * said last. */
         do
                 n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
         while (n < 0 && (errno == EINTR || errno == ECONNRESET));

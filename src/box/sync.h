@@ -18,7 +18,17 @@
 
 #include "base/err.h"
 
-enum sync_type { SYNC_END, SYNC_MAPPED, SYNC_HOOKS, SYNC_GO, SYNC_TERMINAL, SYNC_READY, SYNC_PID, SYNC_ERROR, SYNC_EXEC_FAILED };
+enum sync_type {
+        SYNC_END,
+        SYNC_MAPPED,
+        SYNC_HOOKS,
+        SYNC_GO,
+        SYNC_TERMINAL,
+        SYNC_READY,
+        SYNC_PID,
+        SYNC_ERROR,
+        SYNC_EXEC_FAILED
+};
 
 /* @fd, when not -1, goes along. */
 int sync_send(int sock, enum sync_type type, int value, int fd);

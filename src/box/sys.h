@@ -1,4 +1,5 @@
-/* System calls that the C library has no wrapper for, and the few that every file here wants with our conventions: -errno on failure. */
+/* System calls that the C library has no wrapper for, and the few that every file here wants with our conventions:
+ * -errno on failure. */
 #pragma once
 
 #include <errno.h>
@@ -18,7 +19,7 @@ struct sys_clone_args {
 };
 
 #define SYS_CLONE_INTO_CGROUP 0x200000000ULL
-#define SYS_CLONE_NEWTIME 0x80
+#define SYS_CLONE_NEWTIME     0x80
 
 /* In <linux/time_namespace.h> of no library: the same value as CLONE_NEWTIME of <sched.h> where that has it. */
 #ifndef CLONE_NEWTIME

@@ -20,12 +20,14 @@
 int terminal_open(int root, const struct spec_process *process, int *ret_master, int *ret_peer, struct err **err)
 {
         _cleanup_close_ int master = root_open(root, "/dev/pts/ptmx", O_RDWR | O_NOCTTY), peer = -1;
-        struct winsize size = { .ws_row = (u16)process->console_size.height, .ws_col = (u16)process->console_size.width };
+        struct winsize size = { .ws_row = (u16)process->console_size.height,
+                .ws_col = (u16)process->console_size.width };
         struct statfs fs;
         int unlock = 0;
 
         if (master < 0)
-                return err_hint(err, err_sys(err, -master, "opening /dev/pts/ptmx in the container"), "a terminal needs a devpts mount at /dev/pts");
+                return err_hint(err, err_sys(err, -master, "opening /dev/pts/ptmx in the container"),
+                        "a terminal needs a devpts mount at /dev/pts");
         if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
                 return err_set(err, ERR_BAD_CONFIG, EINVAL, "/dev/pts in the container is not a devpts");
         if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
@@ -65,7 +67,8 @@ int terminal_connect(const char *path, struct err **err)
         dir = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (dir < 0)
                 return err_sys(err, errno, "connecting to '%s'", path);
-        if (snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir, slash ? slash + 1 : path) >= (int)sizeof(address.sun_path))
+        if (snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir,
+                    slash ? slash + 1 : path) >= (int)sizeof(address.sun_path))
                 return err_sys(err, ENAMETOOLONG, "connecting to '%s'", path);
         if (connect(sock, (struct sockaddr *)&address, sizeof(address)) < 0)
                 return err_sys(err, errno, "connecting to '%s'", path);
@@ -80,12 +83,15 @@ int terminal_send(int sock, int master, struct err **err)
                 struct cmsghdr align;
         } control = { 0 };
         struct iovec iov = { name, strlen(name) };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf) };
+        struct msghdr msg = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
+        };
         struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
         c->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(c), &master, sizeof(int));
-        return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? err_sys(err, errno, "sending the terminal to the console socket") : 0;
+        return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? err_sys(err, errno, "sending the terminal to the console socket")
+                                                     : 0;
 }

@@ -4,7 +4,8 @@
 #include "base/err.h"
 #include "spec/spec.h"
 
-/* A new pair from the devpts at /dev/pts below @root, which is looked at before it is believed. *ret_master and *ret_peer. */
+/* A new pair from the devpts at /dev/pts below @root, which is looked at before it is believed. *ret_master and
+ * *ret_peer. */
 int terminal_open(int root, const struct spec_process *process, int *ret_master, int *ret_peer, struct err **err);
 /* Makes @peer this session's terminal and stdio. */
 int terminal_attach(int peer, struct err **err);

@@ -20,7 +20,8 @@ struct pump {
         size_t start, end;
 };
 
-static const int not_forwarded[] = { SIGCHLD, SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGPIPE };
+static const int not_forwarded[] = { SIGCHLD, SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP,
+        SIGSYS, SIGURG, SIGPIPE };
 
 static void forwarded(sigset_t *set)
 {
@@ -120,7 +121,8 @@ static void relay(int pidfd, int signals, int master, int notify)
         struct pump in = { .from = master >= 0 ? 0 : -1, .to = master }, out = { .from = master, .to = 1 };
 
         for (;;) {
-                struct pollfd p[7] = { { .fd = pidfd, .events = POLLIN }, { .fd = signals, .events = POLLIN }, [6] = { .fd = notify, .events = POLLIN } };
+                struct pollfd p[7] = { { .fd = pidfd, .events = POLLIN },
+                        { .fd = signals, .events = POLLIN }, [6] = { .fd = notify, .events = POLLIN } };
 
                 set_poll(&in, &p[2], &p[3]);
                 set_poll(&out, &p[4], &p[5]);

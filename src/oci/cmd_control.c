@@ -17,7 +17,7 @@ static const struct option_spec no_options[] = { { 0 } };
 /* ---- one container, no options ---- */
 
 static int on_container(const struct oci_command *command, struct oci *oci, int argc, char **argv,
-                        int (*act)(const struct box_runtime *runtime, const char *id, struct err **err), struct err **err)
+        int (*act)(const struct box_runtime *runtime, const char *id, struct err **err), struct err **err)
 {
         char **words, dummy;
         int n, r = oci_options(command, argc, argv, &dummy, 1, 1, &words, &n, err);
@@ -53,16 +53,20 @@ static int run_resume(struct oci *oci, int argc, char **argv, struct err **err)
         return on_container(&oci_resume, oci, argc, argv, box_resume, err);
 }
 
-const struct oci_command oci_state = { "state", "CONTAINER", "print a container's state", run_state, no_options, false };
-const struct oci_command oci_pause = { "pause", "CONTAINER", "freeze a container's processes", run_pause, no_options, false };
-const struct oci_command oci_resume = { "resume", "CONTAINER", "let a paused container's processes go on", run_resume, no_options, false };
+const struct oci_command oci_state = { "state", "CONTAINER", "print a container's state", run_state, no_options,
+        false };
+const struct oci_command oci_pause = { "pause", "CONTAINER", "freeze a container's processes", run_pause, no_options,
+        false };
+const struct oci_command oci_resume = { "resume", "CONTAINER", "let a paused container's processes go on", run_resume,
+        no_options, false };
 
 /* ---- by name or by pattern ---- */
 
 /* Calls @act for every container whose id matches crun's --regex, an extended regular expression. */
 
-static int for_matching(struct oci *oci, const char *pattern, int (*act)(struct oci *oci, const char *id, const void *arg, struct err **err), const void *arg,
-                        struct err **err)
+static int for_matching(struct oci *oci, const char *pattern,
+        int (*act)(struct oci *oci, const char *id, const void *arg, struct err **err), const void *arg,
+        struct err **err)
 {
         json_t *list, *state;
         regex_t regex;
@@ -73,7 +77,8 @@ static int for_matching(struct oci *oci, const char *pattern, int (*act)(struct 
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is not a regular expression", pattern);
         r = box_list(&oci->runtime, &list, err);
         if (r == 0) {
-                json_array_foreach(list, i, state) {
+                json_array_foreach(list, i, state)
+                {
                         const char *id = json_string_value(json_object_get(state, "id"));
 
                         if (r == 0 && regexec(&regex, id, 0, NULL, 0) == 0)
@@ -113,7 +118,8 @@ static int run_kill(struct oci *oci, int argc, char **argv, struct err **err)
                 return MIN(r, 0);
         o.signal = oci_signal(n > 1 ? words[1] + (words[1][0] == '-') : "TERM");
         if (o.signal < 0)
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' is not a signal: unknown signal \"%s\"", words[1], words[1]);
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "'%s' is not a signal: unknown signal \"%s\"", words[1], words[1]);
         return o.regex ? for_matching(oci, words[0], kill_one, &o, err) : kill_one(oci, words[0], &o, err);
 }
 
@@ -145,8 +151,10 @@ static int run_delete(struct oci *oci, int argc, char **argv, struct err **err)
         return o.regex ? for_matching(oci, words[0], delete_one, &o, err) : delete_one(oci, words[0], &o, err);
 }
 
-const struct oci_command oci_kill = { "kill", "CONTAINER [SIGNAL]", "send a signal (default TERM) to a container's first process", run_kill, kill_options, false };
-const struct oci_command oci_delete = { "delete", "CONTAINER", "remove a container that is stopped", run_delete, delete_options, false };
+const struct oci_command oci_kill = { "kill", "CONTAINER [SIGNAL]",
+        "send a signal (default TERM) to a container's first process", run_kill, kill_options, false };
+const struct oci_command oci_delete = { "delete", "CONTAINER", "remove a container that is stopped", run_delete,
+        delete_options, false };
 
 /* ---- list ---- */
 
@@ -183,16 +191,17 @@ static void print_table(const json_t *list)
         int id = 2, bundle = 6;
         json_t *s;
         size_t i;
-        char owner[16];
 
-        json_array_foreach(list, i, s) {
+        json_array_foreach(list, i, s)
+        {
                 id = MAX(id, (int)strlen(text_of(s, "id")));
                 bundle = MAX(bundle, (int)strlen(text_of(s, "bundle")));
         }
-        printf("%-*s   %-10s  %-8s    %-*s   %-30s   %s\n", id, "ID", "PID", "STATUS", bundle, "BUNDLE", "CREATED", "OWNER");
-        json_array_foreach(list, i, s)
-                printf("%-*s   %-10lld  %-8s    %-*s   %-30s   %s\n", id, text_of(s, "id"), (long long)json_integer_value(json_object_get(s, "pid")),
-                       text_of(s, "status"), bundle, text_of(s, "bundle"), text_of(s, "created"), owner_name(s, owner));
+        printf("%-*s   %-10s  %-8s    %-*s   %-30s   %s\n", id, "ID", "PID", "STATUS", bundle, "BUNDLE", "CREATED",
+                "OWNER");
+        json_array_foreach(list, i, s) printf("%-*s   %-10lld  %-8s    %-*s   %-30s   %s\n", id, text_of(s, "id"),
+                (long long)json_integer_value(json_object_get(s, "pid")), text_of(s, "status"), bundle,
+                text_of(s, "bundle"), text_of(s, "created"), text_of(s, "owner"));
 }
 
 static int run_list(struct oci *oci, int argc, char **argv, struct err **err)
@@ -210,10 +219,11 @@ static int run_list(struct oci *oci, int argc, char **argv, struct err **err)
         r = box_list(&oci->runtime, &list, err);
         if (r < 0)
                 return r;
-        json_array_foreach(list, i, s) {
+        json_array_foreach(list, i, s)
+        {
                 if (o.quiet)
                         puts(text_of(s, "id"));
-                json_object_set_new(s, "owner", json_string(owner_name(s, owner) + (owner[0] == '#')));
+                json_object_set_new(s, "owner", json_string(owner_name(s, owner)));
         }
         if (o.quiet) {
                 json_decref(list);
@@ -235,7 +245,8 @@ struct ps_options {
 };
 
 static const struct option_spec ps_options[] = {
-        OPTION(STRING, struct ps_options, format, "format", 'f', "table (ps's own, with its options after CONTAINER) or json"),
+        OPTION(STRING, struct ps_options, format, "format", 'f',
+                "table (ps's own, with its options after CONTAINER) or json"),
         { 0 },
 };
 
@@ -267,7 +278,8 @@ static int print_ps(char **options, const pid_t *pids, size_t n_pids, struct err
                 int at = 0;
                 bool ours = column < 0;
 
-                for (char *word = copy ? strtok_r(copy, " \t\n", &save) : NULL; word; word = strtok_r(NULL, " \t\n", &save), at++) {
+                for (char *word = copy ? strtok_r(copy, " \t\n", &save) : NULL; word;
+                        word = strtok_r(NULL, " \t\n", &save), at++) {
                         if (column < 0 && strcmp(word, "PID") == 0) {
                                 column = at;
                                 break;
@@ -282,7 +294,8 @@ static int print_ps(char **options, const pid_t *pids, size_t n_pids, struct err
                 fclose(f);
         waitpid(child, &status, 0);
         if (status || column < 0)
-                return err_set(err, ERR_IO, EIO, "ps %s", WIFEXITED(status) && WEXITSTATUS(status) == 127 ? "is not installed" : "failed");
+                return err_set(err, ERR_IO, EIO, "ps %s",
+                        WIFEXITED(status) && WEXITSTATUS(status) == 127 ? "is not installed" : "failed");
         return 0;
 }
 
@@ -312,7 +325,8 @@ static int run_ps(struct oci *oci, int argc, char **argv, struct err **err)
         }
 }
 
-const struct oci_command oci_ps = { "ps", "CONTAINER [PS OPTION...]", "list a container's processes", run_ps, ps_options, true };
+const struct oci_command oci_ps = { "ps", "CONTAINER [PS OPTION...]", "list a container's processes", run_ps,
+        ps_options, true };
 
 /* ---- events ---- */
 
@@ -322,7 +336,8 @@ struct events_options {
 };
 
 static const struct option_spec events_options[] = {
-        OPTION(STRING, struct events_options, interval, "interval", 0, "time between statistics: 5s, 500ms, 1m (default 5s)"),
+        OPTION(STRING, struct events_options, interval, "interval", 0,
+                "time between statistics: 5s, 500ms, 1m (default 5s)"),
         OPTION(FLAG, struct events_options, stats, "stats", 0, "print the statistics once"),
         { 0 },
 };
@@ -337,12 +352,14 @@ static int parse_interval(const char *text, unsigned *ret_ms, struct err **err)
         const double value = strtod(text, &end);
 
         for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-                if (end != text && strcmp(end, units[i].unit) == 0 && value * units[i].ms >= 1 && value * units[i].ms < 1e9) {
+                if (end != text && strcmp(end, units[i].unit) == 0 && value * units[i].ms >= 1 &&
+                        value * units[i].ms < 1e9) {
                         *ret_ms = (unsigned)(value * units[i].ms);
                         return 0;
                 }
         }
-        return err_set(err, ERR_USAGE, EINVAL, "--interval: '%s' is not a duration (duration interval must be greater than 0)", text);
+        return err_set(err, ERR_USAGE, EINVAL,
+                "--interval: '%s' is not a duration (duration interval must be greater than 0)", text);
 }
 
 struct emitter {
@@ -386,7 +403,8 @@ static int run_events(struct oci *oci, int argc, char **argv, struct err **err)
         return r;
 }
 
-const struct oci_command oci_events = { "events", "CONTAINER", "print out-of-memory events and statistics as they come", run_events, events_options, false };
+const struct oci_command oci_events = { "events", "CONTAINER", "print out-of-memory events and statistics as they come",
+        run_events, events_options, false };
 
 /* ---- features, spec ---- */
 
@@ -434,8 +452,11 @@ static int run_spec(struct oci *oci, int argc, char **argv, struct err **err)
         json = box_spec_template(o.rootless);
         r = json ? json_dumpf(json, f, JSON_INDENT(4)) : -1;
         json_decref(json);
-        return r < 0 || fputc('\n', f) == EOF || fflush(f) != 0 ? err_sys(err, errno ? errno : ENOMEM, "writing '%s'", name) : 0;
+        return r < 0 || fputc('\n', f) == EOF || fflush(f) != 0
+                       ? err_sys(err, errno ? errno : ENOMEM, "writing '%s'", name)
+                       : 0;
 }
 
-const struct oci_command oci_features = { "features", "", "print what this runtime can do", run_features, no_options, false };
+const struct oci_command oci_features = { "features", "", "print what this runtime can do", run_features, no_options,
+        false };
 const struct oci_command oci_spec = { "spec", "", "write a config.json to start from", run_spec, spec_options, false };

@@ -39,12 +39,14 @@ static const struct {
         { "pids-limit", UNIT_NUMBER, "pids", "limit", "number of processes; -1: no limit" },
 };
 
-#define TEXT_OPTIONS                                                                                                          \
-        OPTION(STRING, struct update_options, resources, "resources", 'r', "a file with a linux.resources object; - for stdin"),  \
-        OPTION(STRING, struct update_options, cpus, "cpuset-cpus", 0, "CPUs to run on"),                                          \
-        OPTION(STRING, struct update_options, mems, "cpuset-mems", 0, "memory nodes to use"),                                     \
-        OPTION(STRING, struct update_options, l3, "l3-cache-schema", 0, "Intel RDT: cache schema"),                               \
-        OPTION(STRING, struct update_options, bandwidth, "mem-bw-schema", 0, "Intel RDT: memory bandwidth schema")
+#define TEXT_OPTIONS                                                                                        \
+        OPTION(STRING, struct update_options, resources, "resources", 'r',                                  \
+                "a file with a linux.resources object; - for stdin"),                                       \
+                OPTION(STRING, struct update_options, cpus, "cpuset-cpus", 0, "CPUs to run on"),            \
+                OPTION(STRING, struct update_options, mems, "cpuset-mems", 0, "memory nodes to use"),       \
+                OPTION(STRING, struct update_options, l3, "l3-cache-schema", 0, "Intel RDT: cache schema"), \
+                OPTION(STRING, struct update_options, bandwidth, "mem-bw-schema", 0,                        \
+                        "Intel RDT: memory bandwidth schema")
 
 static const struct option_spec text_options[] = { TEXT_OPTIONS };
 static struct option_spec all_options[ARRAY_SIZE(text_options) + ARRAY_SIZE(limits) + 1];
@@ -71,7 +73,8 @@ static int parse_value(const char *name, const char *text, enum limit_unit unit,
                         end++;
         }
         if (errno || end == text || *end || __builtin_mul_overflow(value, factor, ret))
-                return err_set(err, ERR_USAGE, EINVAL, "--%s: '%s' is not a %s", name, text, unit == UNIT_BYTES ? "size" : "number");
+                return err_set(err, ERR_USAGE, EINVAL, "--%s: '%s' is not a %s", name, text,
+                        unit == UNIT_BYTES ? "size" : "number");
         return 0;
 }
 
@@ -131,7 +134,10 @@ static void fill_options(void)
                 all_options[n++] = text_options[i];
         for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
                 all_options[n++] = (struct option_spec){
-                        .name = limits[i].name, .kind = OPTION_STRING, .offset = offsetof(struct update_options, value) + i * sizeof(const char *), .help = limits[i].help,
+                        .name = limits[i].name,
+                        .kind = OPTION_STRING,
+                        .offset = offsetof(struct update_options, value) + i * sizeof(const char *),
+                        .help = limits[i].help,
                 };
 }
 
@@ -161,4 +167,5 @@ static int run_update(struct oci *oci, int argc, char **argv, struct err **err)
         return r;
 }
 
-const struct oci_command oci_update = { "update", "CONTAINER", "change a container's limits", run_update, all_options, false };
+const struct oci_command oci_update = { "update", "CONTAINER", "change a container's limits", run_update, all_options,
+        false };

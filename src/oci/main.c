@@ -32,11 +32,13 @@ static const struct option_spec global_options[] = {
         OPTION(STRING, struct globals, log, "log", 0, "write errors and warnings to this file too"),
         OPTION(STRING, struct globals, log_format, "log-format", 0, "text or json"),
         OPTION(STRING, struct globals, log_level, "log-level", 0, "error, warning or debug"),
-        OPTION(STRING, struct globals, root, "root", 0, "the directory that keeps containers (default /run/strata-oci, or in $XDG_RUNTIME_DIR)"),
+        OPTION(STRING, struct globals, root, "root", 0,
+                "the directory that keeps containers (default /run/strata-oci, or in $XDG_RUNTIME_DIR)"),
         OPTION(STRING, struct globals, criu, "criu", 0, "the criu program for checkpoint and restore"),
         OPTION(FLAG, struct globals, systemd_cgroup, "systemd-cgroup", 0, "let systemd make control groups"),
         OPTION(STRING, struct globals, cgroup_manager, "cgroup-manager", 0, "cgroupfs, systemd or disabled"),
-        OPTION(STRING, struct globals, rootless, "rootless", 0, "true, false or auto: do without control groups that cannot be made"),
+        OPTION(STRING, struct globals, rootless, "rootless", 0,
+                "true, false or auto: do without control groups that cannot be made"),
         OPTION(FLAG, struct globals, version, "version", 'v', "print the version"),
         { 0 },
 };
@@ -45,7 +47,7 @@ static void print_usage(void)
 {
         printf("NAME:\n   %s - Open Container Initiative runtime\n\nUSAGE:\n   %s [global options] command [command options] [arguments...]\n\n"
                "VERSION:\n   " STRATA_VERSION "\n\nCOMMANDS:\n",
-               program_invocation_short_name, program_invocation_short_name);
+                program_invocation_short_name, program_invocation_short_name);
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
                 printf("   %-12s %s\n", commands[i]->name, commands[i]->summary);
         printf("   %-12s %s\n\nGLOBAL OPTIONS:\n", "help", "this text");
@@ -54,20 +56,24 @@ static void print_usage(void)
 
 static void print_version(void)
 {
-        printf("%s version " STRATA_VERSION "\ncommit: " STRATA_VERSION "\nspec: " SPEC_VERSION "\n+SYSTEMD +CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n", program_invocation_short_name);
+        printf("%s version " STRATA_VERSION "\ncommit: " STRATA_VERSION "\nspec: " SPEC_VERSION
+               "\n+SYSTEMD +CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n",
+                program_invocation_short_name);
 }
 
-int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words, char ***ret_words, int *ret_n,
-                struct err **err)
+int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words,
+        char ***ret_words, int *ret_n, struct err **err)
 {
         bool help = false;
-        int first = 0, r = options_parse(command->name, command->options, command->in_order, argc, argv, out, &first, &help, err);
+        int first = 0,
+            r = options_parse(command->name, command->options, command->in_order, argc, argv, out, &first, &help, err);
 
         if (r < 0)
                 return r;
         if (help) {
-                printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   %s %s [command options] %s\n", program_invocation_short_name, command->name, command->summary,
-                       program_invocation_short_name, command->name, command->arguments);
+                printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   %s %s [command options] %s\n", program_invocation_short_name,
+                        command->name, command->summary, program_invocation_short_name, command->name,
+                        command->arguments);
                 if (command->options->name) {
                         printf("\nOPTIONS:\n");
                         options_print(command->options);
@@ -76,8 +82,11 @@ int oci_options(const struct oci_command *command, int argc, char **argv, void *
         }
         if (argc - first < min_words || (max_words >= 0 && argc - first > max_words)) {
                 r = err_set(err, ERR_USAGE, EINVAL, "\"%s\" requires %s %d argument%s: %s", command->name,
-                            max_words == min_words ? "exactly" : argc - first < min_words ? "a minimum of" : "a maximum of", argc - first < min_words ? min_words : max_words,
-                            (argc - first < min_words ? min_words : max_words) == 1 ? "" : "s", command->arguments);
+                        max_words == min_words     ? "exactly"
+                        : argc - first < min_words ? "a minimum of"
+                                                   : "a maximum of",
+                        argc - first < min_words ? min_words : max_words,
+                        (argc - first < min_words ? min_words : max_words) == 1 ? "" : "s", command->arguments);
                 return err_hint(err, r, "see 'strata-oci %s --help'", command->name);
         }
         *ret_words = argv + first;
@@ -166,7 +175,8 @@ static int choose_driver(const struct globals *g, enum cgroup_driver *ret, struc
         static const struct {
                 const char *name;
                 enum cgroup_driver driver;
-        } drivers[] = { { "cgroupfs", CGROUP_DRIVER_CGROUPFS }, { "systemd", CGROUP_DRIVER_SYSTEMD }, { "disabled", CGROUP_DRIVER_NONE } };
+        } drivers[] = { { "cgroupfs", CGROUP_DRIVER_CGROUPFS }, { "systemd", CGROUP_DRIVER_SYSTEMD },
+                { "disabled", CGROUP_DRIVER_NONE } };
 
         *ret = g->systemd_cgroup ? CGROUP_DRIVER_SYSTEMD : CGROUP_DRIVER_CGROUPFS;
         if (!g->cgroup_manager)
@@ -177,7 +187,8 @@ static int choose_driver(const struct globals *g, enum cgroup_driver *ret, struc
                         return 0;
                 }
         }
-        return err_set(err, ERR_USAGE, EINVAL, "--cgroup-manager: '%s' is none of cgroupfs, systemd, disabled", g->cgroup_manager);
+        return err_set(err, ERR_USAGE, EINVAL, "--cgroup-manager: '%s' is none of cgroupfs, systemd, disabled",
+                g->cgroup_manager);
 }
 
 static int choose_rootless(const struct globals *g, bool *ret, struct err **err)

@@ -15,7 +15,8 @@ struct oci {
 
 struct oci_command {
         const char *name, *arguments, *summary;
-        int (*run)(struct oci *oci, int argc, char **argv, struct err **err); /* 0 or an exit status above; below 0 an error */
+        int (*run)(struct oci *oci, int argc, char **argv,
+                struct err **err); /* 0 or an exit status above; below 0 an error */
         const struct option_spec *options;
         bool in_order;
 };
@@ -43,9 +44,10 @@ struct oci_command {
 OCI_COMMAND_LIST(COMMAND)
 #undef COMMAND
 
-/* Reads the command's options into @out and checks the number of words. 1: help was printed, nothing else is to be done. */
-int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words, char ***ret_words, int *ret_n,
-                struct err **err);
+/* Reads the command's options into @out and checks the number of words. 1: help was printed, nothing else is to be
+ * done. */
+int oci_options(const struct oci_command *command, int argc, char **argv, void *out, int min_words, int max_words,
+        char ***ret_words, int *ret_n, struct err **err);
 /* Prints @json by jansson's @flags (runc's habits differ by command) and frees it. */
 int oci_print_json(json_t *json, size_t flags, struct err **err);
 /* "TERM", "SIGTERM" or "15", or -1. */

@@ -60,8 +60,8 @@ static bool is_option(const char *word)
         return word[0] == '-' && word[1] && !(word[1] >= '0' && word[1] <= '9');
 }
 
-int options_parse(const char *command, const struct option_spec *table, bool in_order, int argc, char **argv, void *out, int *ret_first, bool *ret_help,
-                  struct err **err)
+int options_parse(const char *command, const struct option_spec *table, bool in_order, int argc, char **argv, void *out,
+        int *ret_first, bool *ret_help, struct err **err)
 {
         int words = 0, i;
         char **word = calloc((size_t)argc + 1, sizeof(*word));
@@ -126,8 +126,8 @@ void options_print(const struct option_spec *table)
         for (; table->name; table++) {
                 char left[64];
 
-                snprintf(left, sizeof(left), "--%s%s%s%s", table->name, table->letter ? ", -" : "", table->letter ? (char[]){ table->letter, 0 } : "",
-                         table->kind == OPTION_FLAG ? "" : " value");
+                snprintf(left, sizeof(left), "--%s%s%s%s", table->name, table->letter ? ", -" : "",
+                        table->letter ? (char[]){ table->letter, 0 } : "", table->kind == OPTION_FLAG ? "" : " value");
                 printf("   %-34s %s\n", left, table->help);
         }
 }

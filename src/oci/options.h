@@ -3,7 +3,14 @@
 
 #include "base/err.h"
 
-enum option_kind { OPTION_END, OPTION_FLAG, OPTION_STRING, OPTION_LIST, OPTION_NUMBER, OPTION_IGNORED /* takes a value that changes nothing */ };
+enum option_kind {
+        OPTION_END,
+        OPTION_FLAG,
+        OPTION_STRING,
+        OPTION_LIST,
+        OPTION_NUMBER,
+        OPTION_IGNORED /* takes a value that changes nothing */
+};
 
 /* What an OPTION_LIST option fills; item ends with NULL. */
 struct option_list {
@@ -19,12 +26,15 @@ struct option_spec {
         const char *help;
 };
 
-#define OPTION(kind_, type_, member_, name_, letter_, help_) \
-        { .name = (name_), .letter = (letter_), .kind = OPTION_##kind_, .offset = offsetof(type_, member_), .help = (help_) }
+#define OPTION(kind_, type_, member_, name_, letter_, help_)                                                      \
+        {                                                                                                         \
+                .name = (name_), .letter = (letter_), .kind = OPTION_##kind_, .offset = offsetof(type_, member_), \
+                .help = (help_)                                                                                   \
+        }
 
-/* Reads options from argv[1] on into @out. Without @in_order options may also stand behind other words; with it the first other
- * word ends them. argv is put into order: *ret_first is the index of the first word that is no option.
+/* Reads options from argv[1] on into @out. Without @in_order options may also stand behind other words; with it the
+ * first other word ends them. argv is put into order: *ret_first is the index of the first word that is no option.
  * --help makes *ret_help true and returns 0. Lists are allocated and never freed: they live as long as the command. */
-int options_parse(const char *command, const struct option_spec *table, bool in_order, int argc, char **argv, void *out, int *ret_first, bool *ret_help,
-                  struct err **err);
+int options_parse(const char *command, const struct option_spec *table, bool in_order, int argc, char **argv, void *out,
+        int *ret_first, bool *ret_help, struct err **err);
 void options_print(const struct option_spec *table);

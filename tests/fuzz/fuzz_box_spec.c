@@ -36,7 +36,8 @@ static void check(struct spec *spec)
                 struct mount_options options;
 
                 check_strings(&spec->mounts.item[i].options);
-                if (mount_options_parse(&arena, &spec->mounts.item[i].options, &options, NULL) == 0 && options.set & options.clear & MOUNT_ATTR_RDONLY)
+                if (mount_options_parse(&arena, &spec->mounts.item[i].options, &options, NULL) == 0 &&
+                        options.set & options.clear & MOUNT_ATTR_RDONLY)
                         abort();
         }
         for (int point = 0; point < HOOK_COUNT; point++)

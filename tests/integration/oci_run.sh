@@ -54,7 +54,7 @@ ok "a second start is refused" bash -c "! $OCI --root $TMPDIR/state start $(name
 config 'p["args"] = ["/bin/missing"]'
 out=$(cd "$bundle" && oci create "$(name run)" 2>&1)
 ok "create says that the program is missing" grep -q "/bin/missing" <<<"$out"
-ok "and leaves nothing" test -z "$(ls "$TMPDIR/state" | grep "$(name run)")"
+ok "and leaves nothing" test ! -e "$TMPDIR/state/$(name run)"
 
 # --- the process ------------------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ ok "and get the state" /usr/bin/python3 -c "import json, sys; s = json.load(open
 sh_config 'echo ran' "c['hooks'] = {'createRuntime': [{'path': '/bin/false'}]}"
 run
 ok "a failing hook ends it" test "$status" -ne 0 -a "${out/ran/}" = "$out"
-ok "with nothing left" test -z "$(ls "$TMPDIR/state" | grep "$(name run)")"
+ok "with nothing left" test ! -e "$TMPDIR/state/$(name run)"
 sh_config 'true' "c['hooks'] = {'createRuntime': [{'path': '/bin/sleep', 'args': ['sleep', '100'], 'timeout': 1}]}"
 run
 says "a hook that takes too long is ended" "longer than 1 s"

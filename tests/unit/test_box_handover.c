@@ -46,7 +46,11 @@ static void it_becomes_the_payload_without_its_socket(void **state)
 {
         _cleanup_close_ int sock = -1;
 
-        assert_int_equal(run("/bin/sh", "for fd in /proc/self/fd/*; do case $(readlink $fd) in socket:*) exit 1;; esac; done; exit 42", &sock), 42);
+        assert_int_equal(
+                run("/bin/sh",
+                        "for fd in /proc/self/fd/*; do case $(readlink $fd) in socket:*) exit 1;; esac; done; exit 42",
+                        &sock),
+                42);
         assert_int_equal(sync_receive(sock, NULL, NULL, NULL), SYNC_END);
 }
 

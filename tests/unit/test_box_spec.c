@@ -13,9 +13,9 @@
 #include "box/spec/spec.h"
 
 /* The least that a configuration needs, around @members. */
-#define CONFIG(members) "{\"ociVersion\": \"1.2.0\", \"root\": {\"path\": \"rootfs\"}, " members "}"
+#define CONFIG(members)  "{\"ociVersion\": \"1.2.0\", \"root\": {\"path\": \"rootfs\"}, " members "}"
 #define PROCESS(members) CONFIG("\"process\": {\"cwd\": \"/\", \"args\": [\"true\"], " members "}")
-#define LINUX(members) CONFIG("\"linux\": {" members "}")
+#define LINUX(members)   CONFIG("\"linux\": {" members "}")
 
 static struct spec *parse(const char *text)
 {
@@ -40,7 +40,8 @@ static void assert_refused(const char *text, const char *part)
 
 static void the_least_configuration_is_read(void **state)
 {
-        _cleanup_(spec_freep) struct spec *spec = parse(CONFIG("\"process\": {\"cwd\": \"/tmp\", \"args\": [\"echo\", \"x\"]}"));
+        _cleanup_(spec_freep) struct spec *spec =
+                parse(CONFIG("\"process\": {\"cwd\": \"/tmp\", \"args\": [\"echo\", \"x\"]}"));
 
         assert_string_equal(spec->root.path, "rootfs");
         assert_string_equal(spec->process->cwd, "/tmp");
@@ -70,7 +71,8 @@ static void a_wrong_type_is_named(void **state)
         assert_refused(PROCESS("\"terminal\": \"yes\""), "process.terminal: must be true or false, not a string");
         assert_refused(PROCESS("\"env\": [\"A=1\", 5]"), "process.env[1]: must be a string, not a number");
         assert_refused(CONFIG("\"mounts\": {}"), "mounts: must be an array, not an object");
-        assert_refused(CONFIG("\"hooks\": {\"prestart\": [{\"path\": \"/x\", \"args\": [{}]}]}"), "hooks.prestart[0].args[0]");
+        assert_refused(
+                CONFIG("\"hooks\": {\"prestart\": [{\"path\": \"/x\", \"args\": [{}]}]}"), "hooks.prestart[0].args[0]");
 }
 
 static void numbers_out_of_range_are_refused(void **state)
@@ -83,8 +85,8 @@ static void numbers_out_of_range_are_refused(void **state)
 
 static void no_limit_as_go_writes_it_is_understood(void **state)
 {
-        _cleanup_(spec_freep) struct spec *spec =
-                parse(PROCESS("\"rlimits\": [{\"type\": \"RLIMIT_CORE\", \"soft\": 18446744073709551615, \"hard\": 18446744073709551615}]"));
+        _cleanup_(spec_freep) struct spec *spec = parse(PROCESS(
+                "\"rlimits\": [{\"type\": \"RLIMIT_CORE\", \"soft\": 18446744073709551615, \"hard\": 18446744073709551615}]"));
 
         assert_int_equal(spec->process->rlimits.item[0].resource, RLIMIT_CORE);
         assert_true(spec->process->rlimits.item[0].soft == RLIM_INFINITY);
@@ -93,8 +95,8 @@ static void no_limit_as_go_writes_it_is_understood(void **state)
 
 static void digits_inside_strings_stay_what_they_are(void **state)
 {
-        _cleanup_(spec_freep) struct spec *spec =
-                parse(PROCESS("\"env\": [\"A=\\\"18446744073709551615\"], \"rlimits\": [{\"type\": \"RLIMIT_CORE\", \"soft\": 18446744073709551615, \"hard\": 1}]"));
+        _cleanup_(spec_freep) struct spec *spec = parse(PROCESS(
+                "\"env\": [\"A=\\\"18446744073709551615\"], \"rlimits\": [{\"type\": \"RLIMIT_CORE\", \"soft\": 18446744073709551615, \"hard\": 1}]"));
 
         assert_string_equal(spec->process->env.item[0], "A=\"18446744073709551615");
 }
@@ -110,7 +112,8 @@ static void only_version_one_is_accepted(void **state)
 
 static void namespaces_are_new_or_joined(void **state)
 {
-        _cleanup_(spec_freep) struct spec *spec = parse(LINUX("\"namespaces\": [{\"type\": \"mount\"}, {\"type\": \"network\", \"path\": \"/run/netns/x\"}]"));
+        _cleanup_(spec_freep) struct spec *spec = parse(
+                LINUX("\"namespaces\": [{\"type\": \"mount\"}, {\"type\": \"network\", \"path\": \"/run/netns/x\"}]"));
 
         assert_int_equal(spec->namespaces_new, CLONE_NEWNS);
         assert_int_equal(spec->namespaces_joined, CLONE_NEWNET);
@@ -131,21 +134,28 @@ static void what_needs_a_namespace_says_so(void **state)
 
 static void sysctls_of_the_host_are_refused(void **state)
 {
-        _cleanup_(spec_freep) struct spec *spec =
-                parse(LINUX("\"namespaces\": [{\"type\": \"network\"}, {\"type\": \"ipc\"}], \"sysctl\": {\"net.ipv4.ip_forward\": \"1\", \"kernel/shmmax\": \"5\"}"));
+        _cleanup_(spec_freep) struct spec *spec = parse(LINUX(
+                "\"namespaces\": [{\"type\": \"network\"}, {\"type\": \"ipc\"}], \"sysctl\": {\"net.ipv4.ip_forward\": \"1\", \"kernel/shmmax\": \"5\"}"));
 
         assert_int_equal(spec->linux_.sysctl.n, 2);
         assert_refused(LINUX("\"sysctl\": {\"net.ipv4.ip_forward\": \"1\"}"), "no namespace of its own");
-        assert_refused(LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"kernel.core_pattern\": \"|/x\"}"), "belongs to no namespace");
-        assert_refused(LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"net/../kernel/core_pattern\": \"|/x\"}"), "not a name");
-        assert_refused(LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"net.//.kernel.core_pattern\": \"x\"}"), "not a name");
-        assert_refused(LINUX("\"namespaces\": [{\"type\": \"uts\"}], \"sysctl\": {\"kernel.hostname\": \"x\"}"), "conflicts");
+        assert_refused(
+                LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"kernel.core_pattern\": \"|/x\"}"),
+                "belongs to no namespace");
+        assert_refused(
+                LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"net/../kernel/core_pattern\": \"|/x\"}"),
+                "not a name");
+        assert_refused(
+                LINUX("\"namespaces\": [{\"type\": \"network\"}], \"sysctl\": {\"net.//.kernel.core_pattern\": \"x\"}"),
+                "not a name");
+        assert_refused(
+                LINUX("\"namespaces\": [{\"type\": \"uts\"}], \"sysctl\": {\"kernel.hostname\": \"x\"}"), "conflicts");
 }
 
 static void capabilities_are_sets_of_bits(void **state)
 {
-        _cleanup_(spec_freep) struct spec *spec =
-                parse(PROCESS("\"capabilities\": {\"bounding\": [\"CAP_KILL\", \"CAP_SYS_ADMIN\", \"CAP_OF_TOMORROW\"], \"ambient\": [\"CAP_CHOWN\"]}"));
+        _cleanup_(spec_freep) struct spec *spec = parse(PROCESS(
+                "\"capabilities\": {\"bounding\": [\"CAP_KILL\", \"CAP_SYS_ADMIN\", \"CAP_OF_TOMORROW\"], \"ambient\": [\"CAP_CHOWN\"]}"));
 
         assert_true(spec->process->capabilities->set[CAP_SET_BOUNDING] == (BIT(5) | BIT(21)));
         assert_true(spec->process->capabilities->set[CAP_SET_AMBIENT] == BIT(0));
@@ -156,8 +166,12 @@ static void capabilities_are_sets_of_bits(void **state)
 
 static void id_maps_must_fit(void **state)
 {
-        assert_refused(LINUX("\"namespaces\": [{\"type\": \"user\"}], \"uidMappings\": [{\"containerID\": 4294967295, \"hostID\": 0, \"size\": 2}]"), "do not fit");
-        assert_refused(LINUX("\"namespaces\": [{\"type\": \"user\"}], \"uidMappings\": [{\"containerID\": 0, \"hostID\": 0, \"size\": 0}]"), "do not fit");
+        assert_refused(
+                LINUX("\"namespaces\": [{\"type\": \"user\"}], \"uidMappings\": [{\"containerID\": 4294967295, \"hostID\": 0, \"size\": 2}]"),
+                "do not fit");
+        assert_refused(
+                LINUX("\"namespaces\": [{\"type\": \"user\"}], \"uidMappings\": [{\"containerID\": 0, \"hostID\": 0, \"size\": 0}]"),
+                "do not fit");
 }
 
 static void hooks_must_be_absolute(void **state)

@@ -56,7 +56,8 @@ static int check_maps(const char *what, const struct spec_id_maps *maps, struct 
                 const struct spec_id_map *m = &maps->item[i];
 
                 if (m->size == 0 || m->container_id > UINT32_MAX - m->size || m->host_id > UINT32_MAX - m->size)
-                        return bad(err, "%s[%zu]: %u ids from %u to %u do not fit", what, i, m->size, m->container_id, m->host_id);
+                        return bad(err, "%s[%zu]: %u ids from %u to %u do not fit", what, i, m->size, m->container_id,
+                                m->host_id);
         }
         return 0;
 }
@@ -90,11 +91,21 @@ static const struct {
         const char *name;
         u32 flag;
 } namespaced_sysctls[] = {
-        { "kernel/msgmax", CLONE_NEWIPC },  { "kernel/msgmnb", CLONE_NEWIPC }, { "kernel/msgmni", CLONE_NEWIPC },
-        { "kernel/sem", CLONE_NEWIPC },     { "kernel/shmall", CLONE_NEWIPC }, { "kernel/shmmax", CLONE_NEWIPC },
-        { "kernel/shmmni", CLONE_NEWIPC },  { "kernel/shm_rmid_forced", CLONE_NEWIPC }, { "kernel/auto_msgmni", CLONE_NEWIPC },
-        { "kernel/sem_next_id", CLONE_NEWIPC }, { "kernel/msg_next_id", CLONE_NEWIPC }, { "kernel/shm_next_id", CLONE_NEWIPC },
-        { "fs/mqueue/", CLONE_NEWIPC },     { "net/", CLONE_NEWNET },          { "kernel/domainname", CLONE_NEWUTS },
+        { "kernel/msgmax", CLONE_NEWIPC },
+        { "kernel/msgmnb", CLONE_NEWIPC },
+        { "kernel/msgmni", CLONE_NEWIPC },
+        { "kernel/sem", CLONE_NEWIPC },
+        { "kernel/shmall", CLONE_NEWIPC },
+        { "kernel/shmmax", CLONE_NEWIPC },
+        { "kernel/shmmni", CLONE_NEWIPC },
+        { "kernel/shm_rmid_forced", CLONE_NEWIPC },
+        { "kernel/auto_msgmni", CLONE_NEWIPC },
+        { "kernel/sem_next_id", CLONE_NEWIPC },
+        { "kernel/msg_next_id", CLONE_NEWIPC },
+        { "kernel/shm_next_id", CLONE_NEWIPC },
+        { "fs/mqueue/", CLONE_NEWIPC },
+        { "net/", CLONE_NEWNET },
+        { "kernel/domainname", CLONE_NEWUTS },
         { "user/", CLONE_NEWUSER },
 };
 
@@ -128,7 +139,8 @@ static int check_sysctl(const struct spec *spec, const struct spec_pair *pair, s
                         continue;
                 if (has_namespace(spec, namespaced_sysctls[i].flag))
                         return 0;
-                return bad(err, "linux.sysctl: '%s' is the host's: the container has no namespace of its own for it", pair->key);
+                return bad(err, "linux.sysctl: '%s' is the host's: the container has no namespace of its own for it",
+                        pair->key);
         }
         return bad(err, "linux.sysctl: '%s' is the host's: it belongs to no namespace", pair->key);
 }
@@ -152,8 +164,8 @@ static int check_linux(const struct spec *spec, struct err **err)
         if (l->net_devices && !has_namespace(spec, CLONE_NEWNET))
                 return bad(err, "linux.netDevices: need a network namespace");
         for (size_t i = 0; i < l->n_net_devices; i++)
-                if (strlen(l->net_devices[i].name) >= 16 || strpbrk(l->net_devices[i].name, "/: ") || strcmp(l->net_devices[i].name, ".") == 0 ||
-                    strcmp(l->net_devices[i].name, "..") == 0)
+                if (strlen(l->net_devices[i].name) >= 16 || strpbrk(l->net_devices[i].name, "/: ") ||
+                        strcmp(l->net_devices[i].name, ".") == 0 || strcmp(l->net_devices[i].name, "..") == 0)
                         return bad(err, "linux.netDevices: '%s' is not a name of an interface", l->net_devices[i].name);
         for (size_t i = 0; i < l->devices.n; i++) {
                 const struct spec_device *d = &l->devices.item[i];
@@ -161,12 +173,14 @@ static int check_linux(const struct spec *spec, struct err **err)
                 if (d->path[0] != '/')
                         return bad(err, "linux.devices[%zu].path: '%s' is not absolute", i, d->path);
                 if (d->type != 'p' && (d->major < 0 || d->minor < 0 || d->major > 0xfffff || d->minor > 0xfffff))
-                        return bad(err, "linux.devices[%zu]: %lld:%lld is not a device number", i, (long long)d->major, (long long)d->minor);
+                        return bad(err, "linux.devices[%zu]: %lld:%lld is not a device number", i, (long long)d->major,
+                                (long long)d->minor);
         }
         if (l->personality && l->personality->flags.n)
                 return bad(err, "linux.personality.flags: none is supported");
         if (l->intel_rdt && l->intel_rdt->clos_id &&
-            (!l->intel_rdt->clos_id[0] || strchr(l->intel_rdt->clos_id, '/') || strcmp(l->intel_rdt->clos_id, ".") == 0 || strcmp(l->intel_rdt->clos_id, "..") == 0))
+                (!l->intel_rdt->clos_id[0] || strchr(l->intel_rdt->clos_id, '/') ||
+                        strcmp(l->intel_rdt->clos_id, ".") == 0 || strcmp(l->intel_rdt->clos_id, "..") == 0))
                 return bad(err, "linux.intelRdt.closID: '%s' is not a name", l->intel_rdt->clos_id);
         return 0;
 }
@@ -197,9 +211,11 @@ static int check_hooks(const struct spec *spec, struct err **err)
                         const struct spec_hook *h = &spec->hooks[point].item[i];
 
                         if (h->path[0] != '/')
-                                return bad(err, "hooks.%s[%zu].path: '%s' is not absolute", spec_hook_name((enum spec_hook_point)point), i, h->path);
+                                return bad(err, "hooks.%s[%zu].path: '%s' is not absolute",
+                                        spec_hook_name((enum spec_hook_point)point), i, h->path);
                         if (h->timeout && *h->timeout <= 0)
-                                return bad(err, "hooks.%s[%zu].timeout: %d is not a time", spec_hook_name((enum spec_hook_point)point), i, *h->timeout);
+                                return bad(err, "hooks.%s[%zu].timeout: %d is not a time",
+                                        spec_hook_name((enum spec_hook_point)point), i, *h->timeout);
                 }
         }
         return 0;
@@ -240,7 +256,8 @@ int spec_check(struct spec *spec, struct err **err)
                 return r;
         if (!spec->root.path)
                 return bad(err, "root: missing");
-        if ((spec->hostname || spec->domainname) && !has_namespace(spec, CLONE_NEWUTS) && ((spec->hostname && spec->hostname[0]) || (spec->domainname && spec->domainname[0])))
+        if ((spec->hostname || spec->domainname) && !has_namespace(spec, CLONE_NEWUTS) &&
+                ((spec->hostname && spec->hostname[0]) || (spec->domainname && spec->domainname[0])))
                 return bad(err, "hostname and domainname need a UTS namespace");
         r = check_linux(spec, err);
         if (r == 0)

@@ -11,9 +11,14 @@
 static const char *type_name(const json_t *json)
 {
         static const char *const names[] = {
-                [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
-                [JSON_INTEGER] = "a number", [JSON_REAL] = "a number", [JSON_TRUE] = "a boolean",
-                [JSON_FALSE] = "a boolean",  [JSON_NULL] = "null",
+                [JSON_OBJECT] = "an object",
+                [JSON_ARRAY] = "an array",
+                [JSON_STRING] = "a string",
+                [JSON_INTEGER] = "a number",
+                [JSON_REAL] = "a number",
+                [JSON_TRUE] = "a boolean",
+                [JSON_FALSE] = "a boolean",
+                [JSON_NULL] = "null",
         };
 
         return names[json_typeof(json)];
@@ -28,7 +33,8 @@ int fields_error(struct fields_context *ctx, const char *fmt, ...)
         if (vasprintf(&text, fmt, ap) < 0)
                 text = NULL;
         va_end(ap);
-        return err_set(ctx->err, ERR_BAD_CONFIG, EINVAL, "%s%s%s", ctx->path, ctx->path[0] ? ": " : "", text ? text : "out of memory");
+        return err_set(ctx->err, ERR_BAD_CONFIG, EINVAL, "%s%s%s", ctx->path, ctx->path[0] ? ": " : "",
+                text ? text : "out of memory");
 }
 
 static int wrong_type(struct fields_context *ctx, const char *wanted, const json_t *json)
@@ -99,7 +105,7 @@ int fields_integer(struct fields_context *ctx, const json_t *json, unsigned size
 
                 if (!is_signed && (value < 0 || (bits < 64 && value >> bits)))
                         return fields_error(ctx, "%lld is out of range 0 to %llu", (long long)value,
-                                            bits < 64 ? (1ULL << bits) - 1 : (unsigned long long)UINT64_MAX);
+                                bits < 64 ? (1ULL << bits) - 1 : (unsigned long long)UINT64_MAX);
                 if (is_signed && bits < 64 && (value < -(1LL << (bits - 1)) || value >= 1LL << (bits - 1)))
                         return fields_error(ctx, "%lld is out of range", (long long)value);
                 store(out, size, (u64)value);
@@ -177,7 +183,8 @@ static int read_pairs(struct fields_context *ctx, const json_t *json, struct spe
         item = arena_new(ctx->arena, struct spec_pair, json_object_size(json));
         if (!item && json_object_size(json))
                 return out_of_memory(ctx);
-        json_object_foreach((json_t *)json, key, value) {
+        json_object_foreach((json_t *)json, key, value)
+        {
                 const size_t mark = enter(ctx, key);
                 int r = fields_string(ctx, value, &item[n].value);
 

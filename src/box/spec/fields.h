@@ -6,8 +6,8 @@
  *                 { 0 },
  *         };
  *
- * Members that the table does not name are ignored, as the specification asks ("MUST NOT generate an error if they encounter an
- * unknown property"); null counts as absent. */
+ * Members that the table does not name are ignored, as the specification asks ("MUST NOT generate an error if they
+ * encounter an unknown property"); null counts as absent. */
 #pragma once
 
 #include <jansson.h>
@@ -43,20 +43,29 @@ struct field {
         const char *name;
         enum field_kind kind;
         bool required;
-        unsigned size;        /* of a number, or of an OBJECTS item */
+        unsigned size; /* of a number, or of an OBJECTS item */
         size_t offset;
         const struct field *fields; /* of OBJECT, OPTIONAL, OBJECTS */
         int (*parse)(struct fields_context *ctx, const json_t *json, void *member);
 };
 
-#define FIELD(kind_, type_, member_, name_, ...) \
-        { .name = (name_), .kind = FIELD_##kind_, .offset = offsetof(type_, member_), .size = sizeof(((type_ *)0)->member_), __VA_ARGS__ }
+#define FIELD(kind_, type_, member_, name_, ...)                                            \
+        {                                                                                   \
+                .name = (name_), .kind = FIELD_##kind_, .offset = offsetof(type_, member_), \
+                .size = sizeof(((type_ *)0)->member_), __VA_ARGS__                          \
+        }
 /* A list of numbers or objects; the size is that of one item. */
-#define FIELD_LIST(kind_, type_, member_, name_, ...) \
-        { .name = (name_), .kind = FIELD_##kind_, .offset = offsetof(type_, member_), .size = sizeof(*((type_ *)0)->member_.item), __VA_ARGS__ }
+#define FIELD_LIST(kind_, type_, member_, name_, ...)                                       \
+        {                                                                                   \
+                .name = (name_), .kind = FIELD_##kind_, .offset = offsetof(type_, member_), \
+                .size = sizeof(*((type_ *)0)->member_.item), __VA_ARGS__                    \
+        }
 /* A pointer; the size is that of what it points to. */
-#define FIELD_PTR(kind_, type_, member_, name_, ...) \
-        { .name = (name_), .kind = FIELD_##kind_, .offset = offsetof(type_, member_), .size = sizeof(*((type_ *)0)->member_), __VA_ARGS__ }
+#define FIELD_PTR(kind_, type_, member_, name_, ...)                                        \
+        {                                                                                   \
+                .name = (name_), .kind = FIELD_##kind_, .offset = offsetof(type_, member_), \
+                .size = sizeof(*((type_ *)0)->member_), __VA_ARGS__                         \
+        }
 
 /* Reads @json, which must be an object, into @out. */
 int fields_read(struct fields_context *ctx, const json_t *json, const struct field *fields, void *out);

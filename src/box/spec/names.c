@@ -89,13 +89,18 @@ const struct name spec_namespace_names[] = {
 #define NAMESPACE(id, name, proc, flag) { name, NAMESPACE_##id },
         SPEC_NAMESPACES(NAMESPACE)
 #undef NAMESPACE
-        { 0 },
+                { 0 },
 };
 
 const struct name spec_sched_policies[] = {
-        { "SCHED_OTHER", SCHED_NORMAL }, { "SCHED_FIFO", SCHED_FIFO },         { "SCHED_RR", SCHED_RR },
-        { "SCHED_BATCH", SCHED_BATCH },  { "SCHED_ISO", 4 },                   { "SCHED_IDLE", SCHED_IDLE },
-        { "SCHED_DEADLINE", SCHED_DEADLINE }, { 0 },
+        { "SCHED_OTHER", SCHED_NORMAL },
+        { "SCHED_FIFO", SCHED_FIFO },
+        { "SCHED_RR", SCHED_RR },
+        { "SCHED_BATCH", SCHED_BATCH },
+        { "SCHED_ISO", 4 },
+        { "SCHED_IDLE", SCHED_IDLE },
+        { "SCHED_DEADLINE", SCHED_DEADLINE },
+        { 0 },
 };
 
 const struct name spec_sched_flags[] = {
@@ -123,8 +128,12 @@ const struct name spec_personalities[] = {
 };
 
 const struct name spec_mempolicy_modes[] = {
-        { "MPOL_DEFAULT", MPOL_DEFAULT }, { "MPOL_PREFERRED", MPOL_PREFERRED },   { "MPOL_BIND", MPOL_BIND },
-        { "MPOL_INTERLEAVE", MPOL_INTERLEAVE }, { "MPOL_LOCAL", MPOL_LOCAL },     { "MPOL_PREFERRED_MANY", MPOL_PREFERRED_MANY },
+        { "MPOL_DEFAULT", MPOL_DEFAULT },
+        { "MPOL_PREFERRED", MPOL_PREFERRED },
+        { "MPOL_BIND", MPOL_BIND },
+        { "MPOL_INTERLEAVE", MPOL_INTERLEAVE },
+        { "MPOL_LOCAL", MPOL_LOCAL },
+        { "MPOL_PREFERRED_MANY", MPOL_PREFERRED_MANY },
         { "MPOL_WEIGHTED_INTERLEAVE", 6 }, /* Linux 6.9; not in these headers */
         { 0 },
 };

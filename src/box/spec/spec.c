@@ -36,10 +36,10 @@ static int parse_name(struct fields_context *ctx, const json_t *json, const stru
         return 0;
 }
 
-#define NAME_PARSER(function, table)                                                           \
-        static int function(struct fields_context *ctx, const json_t *json, void *member)      \
-        {                                                                                      \
-                return parse_name(ctx, json, table, member);                                   \
+#define NAME_PARSER(function, table)                                                      \
+        static int function(struct fields_context *ctx, const json_t *json, void *member) \
+        {                                                                                 \
+                return parse_name(ctx, json, table, member);                              \
         }
 NAME_PARSER(parse_rlimit_type, spec_rlimit_names)
 NAME_PARSER(parse_namespace_type, spec_namespace_names)
@@ -83,8 +83,8 @@ static int parse_mempolicy_flags(struct fields_context *ctx, const json_t *json,
         return r;
 }
 
-/* One of the five sets. Capabilities this build does not know are skipped: runc and crun warn and go on, since a profile may be
- * written for a newer kernel. */
+/* One of the five sets. Capabilities this build does not know are skipped: runc and crun warn and go on, since a
+ * profile may be written for a newer kernel. */
 static int parse_cap_set(struct fields_context *ctx, const json_t *json, void *member)
 {
         const char **names;
@@ -124,7 +124,8 @@ static int parse_annotations(struct fields_context *ctx, const json_t *json, voi
 
         if (!json_is_object(json))
                 return fields_error(ctx, "must be an object of strings");
-        json_object_foreach((json_t *)json, key, value) {
+        json_object_foreach((json_t *)json, key, value)
+        {
                 if (!key[0])
                         return fields_error(ctx, "a key must not be empty");
                 if (!json_is_string(value))
@@ -236,11 +237,15 @@ static const struct field hook_fields[] = {
 };
 
 static const struct field hooks_fields[] = {
-#define HOOK(id, name_) \
-        { .name = name_, .kind = FIELD_OBJECTS, .offset = HOOK_##id * sizeof(struct spec_hooks), .size = sizeof(struct spec_hook), .fields = hook_fields },
+#define HOOK(id, name_)                                          \
+        { .name = name_,                                         \
+                .kind = FIELD_OBJECTS,                           \
+                .offset = HOOK_##id * sizeof(struct spec_hooks), \
+                .size = sizeof(struct spec_hook),                \
+                .fields = hook_fields },
         SPEC_HOOKS(HOOK)
 #undef HOOK
-        { 0 },
+                { 0 },
 };
 
 /* ---- linux ---- */
@@ -315,7 +320,8 @@ static int parse_net_devices(struct fields_context *ctx, const json_t *json, voi
         if (!device)
                 return err_sys(ctx->err, ENOMEM, "%s", ctx->path);
         linux_->net_devices = device;
-        json_object_foreach((json_t *)json, key, value) {
+        json_object_foreach((json_t *)json, key, value)
+        {
                 device->host_name = key;
                 r = fields_read(ctx, value, net_device_fields, device);
                 if (r < 0)
@@ -370,7 +376,8 @@ static const struct field config_fields[] = {
 
 /* ---- documents ---- */
 
-/* Whole numbers above INT64_MAX are legal JSON that the library refuses: gives each of them a fraction, which makes it a real. */
+/* Whole numbers above INT64_MAX are legal JSON that the library refuses: gives each of them a fraction, which makes it
+ * a real. */
 static char *with_real_giants(const char *text, size_t size, size_t *ret_size)
 {
         char *out = malloc(size * 2 + 1);
@@ -425,12 +432,14 @@ int spec_read_json(const char *text, size_t size, json_t **ret, struct err **err
                 json = json_loadb(patched, size, 0, &error);
         }
         if (!json)
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "line %d, column %d: %s", error.line, error.column, error.text);
+                return err_set(
+                        err, ERR_BAD_CONFIG, EINVAL, "line %d, column %d: %s", error.line, error.column, error.text);
         *ret = json;
         return 0;
 }
 
-static int parse_document(const char *text, size_t size, const struct field *fields, bool process_only, struct spec **ret, struct err **err)
+static int parse_document(const char *text, size_t size, const struct field *fields, bool process_only,
+        struct spec **ret, struct err **err)
 {
         _cleanup_(spec_freep) struct spec *spec = calloc(1, sizeof(*spec));
         struct fields_context ctx = { .err = err };

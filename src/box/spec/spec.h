@@ -1,9 +1,9 @@
 /* config.json of the OCI runtime specification as C structures: what a container is to be.
  *
- * spec_load reads and checks a document; nothing else in the runtime looks at JSON, except where the specification's object is
- * handed on as it is (resources, seccomp). Names and meaning are the specification's (config.md, config-linux.md).
- * All strings and arrays belong to the spec and live as long as it. An optional number is a pointer, NULL when absent.
- * A list is a pointer and, right behind it, the count. */
+ * spec_load reads and checks a document; nothing else in the runtime looks at JSON, except where the specification's
+ * object is handed on as it is (resources, seccomp). Names and meaning are the specification's (config.md,
+ * config-linux.md). All strings and arrays belong to the spec and live as long as it. An optional number is a pointer,
+ * NULL when absent. A list is a pointer and, right behind it, the count. */
 #pragma once
 
 #include <jansson.h>
@@ -48,7 +48,14 @@ struct spec_rlimit {
         u64 soft, hard;
 };
 
-enum spec_cap_set { CAP_SET_BOUNDING, CAP_SET_EFFECTIVE, CAP_SET_INHERITABLE, CAP_SET_PERMITTED, CAP_SET_AMBIENT, CAP_SET_COUNT };
+enum spec_cap_set {
+        CAP_SET_BOUNDING,
+        CAP_SET_EFFECTIVE,
+        CAP_SET_INHERITABLE,
+        CAP_SET_PERMITTED,
+        CAP_SET_AMBIENT,
+        CAP_SET_COUNT
+};
 
 struct spec_capabilities {
         u64 set[CAP_SET_COUNT]; /* bit n: CAP n */
@@ -104,19 +111,19 @@ struct spec_hook {
 };
 
 /* Hooks by when they run: HOOK(id, name). The order is that of the life of a container. */
-#define SPEC_HOOKS(HOOK)                    \
-        HOOK(PRESTART, "prestart")          \
-        HOOK(CREATE_RUNTIME, "createRuntime") \
+#define SPEC_HOOKS(HOOK)                          \
+        HOOK(PRESTART, "prestart")                \
+        HOOK(CREATE_RUNTIME, "createRuntime")     \
         HOOK(CREATE_CONTAINER, "createContainer") \
-        HOOK(START_CONTAINER, "startContainer") \
-        HOOK(POSTSTART, "poststart")        \
+        HOOK(START_CONTAINER, "startContainer")   \
+        HOOK(POSTSTART, "poststart")              \
         HOOK(POSTSTOP, "poststop")
 
 enum spec_hook_point {
 #define HOOK(id, name) HOOK_##id,
         SPEC_HOOKS(HOOK)
 #undef HOOK
-        HOOK_COUNT
+                HOOK_COUNT
 };
 
 struct spec_hooks {
@@ -124,14 +131,15 @@ struct spec_hooks {
         size_t n;
 };
 
-/* NAMESPACE(id, name in config.json, name in /proc/PID/ns, CLONE flag), in the order in which they are joined: the user namespace first, it gives the rights to the rest. */
-#define SPEC_NAMESPACES(NAMESPACE)                       \
-        NAMESPACE(USER, "user", "user", CLONE_NEWUSER)   \
-        NAMESPACE(IPC, "ipc", "ipc", CLONE_NEWIPC)       \
-        NAMESPACE(UTS, "uts", "uts", CLONE_NEWUTS)       \
-        NAMESPACE(NET, "network", "net", CLONE_NEWNET)   \
-        NAMESPACE(PID, "pid", "pid", CLONE_NEWPID)       \
-        NAMESPACE(TIME, "time", "time", CLONE_NEWTIME)   \
+/* NAMESPACE(id, name in config.json, name in /proc/PID/ns, CLONE flag), in the order in which they are joined: the user
+ * namespace first, it gives the rights to the rest. */
+#define SPEC_NAMESPACES(NAMESPACE)                             \
+        NAMESPACE(USER, "user", "user", CLONE_NEWUSER)         \
+        NAMESPACE(IPC, "ipc", "ipc", CLONE_NEWIPC)             \
+        NAMESPACE(UTS, "uts", "uts", CLONE_NEWUTS)             \
+        NAMESPACE(NET, "network", "net", CLONE_NEWNET)         \
+        NAMESPACE(PID, "pid", "pid", CLONE_NEWPID)             \
+        NAMESPACE(TIME, "time", "time", CLONE_NEWTIME)         \
         NAMESPACE(CGROUP, "cgroup", "cgroup", CLONE_NEWCGROUP) \
         NAMESPACE(MOUNT, "mount", "mnt", CLONE_NEWNS)
 
@@ -139,11 +147,11 @@ enum spec_namespace_id {
 #define NAMESPACE(id, name, proc, flag) NAMESPACE_##id,
         SPEC_NAMESPACES(NAMESPACE)
 #undef NAMESPACE
-        NAMESPACE_COUNT
+                NAMESPACE_COUNT
 };
 
 struct spec_namespace {
-        int id; /* enum spec_namespace_id */
+        int id;           /* enum spec_namespace_id */
         const char *path; /* NULL: a new one */
 };
 
@@ -227,8 +235,8 @@ struct spec {
         json_t *annotations; /* an object of strings, or NULL */
         struct spec_linux linux_;
 
-        u32 namespaces_new;                         /* CLONE_* of those to create */
-        u32 namespaces_joined;                      /* CLONE_* of those with a path */
+        u32 namespaces_new;    /* CLONE_* of those to create */
+        u32 namespaces_joined; /* CLONE_* of those with a path */
         const char *namespace_path[NAMESPACE_COUNT];
 };
 
@@ -236,7 +244,8 @@ struct spec {
 int spec_load(int dirfd, const char *path, struct spec **ret, struct err **err);
 /* The same for a document in memory. */
 int spec_parse(const char *text, size_t size, struct spec **ret, struct err **err);
-/* A process object alone: exec --process. Checked like the config's. It borrows from @owner, whose arena and document it joins. */
+/* A process object alone: exec --process. Checked like the config's. It borrows from @owner, whose arena and document
+ * it joins. */
 int spec_parse_process(const char *text, size_t size, struct spec **ret, struct err **err);
 struct spec *spec_free(struct spec *spec);
 static inline void spec_freep(struct spec **spec)
@@ -252,7 +261,8 @@ const char *spec_capability_name(int cap);
 int spec_rlimit_resource(const char *name);
 const char *spec_hook_name(enum spec_hook_point point);
 
-/* Reads a JSON document from memory with the limits every input of the runtime has. Numbers above INT64_MAX become reals. */
+/* Reads a JSON document from memory with the limits every input of the runtime has. Numbers above INT64_MAX become
+ * reals. */
 int spec_read_json(const char *text, size_t size, json_t **ret, struct err **err);
 
 /* The document that `spec` writes. */
