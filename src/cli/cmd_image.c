@@ -382,6 +382,7 @@ static int logout(int argc, char **argv, struct err **err)
 }
 
 const struct command cli_image_commands[] = {
+        { "build", "[OPTION...] [CONTEXT]", "build an image from a Dockerfile", image_build_command, NULL },
         { "pull", "[OPTION...] NAME", "fetch an image from its registry", pull, NULL },
         { "push", "[OPTION...] NAME [DESTINATION]", "send an image to a registry", push, NULL },
         { "ls", "[OPTION...]", "list images", image_ls_command, NULL },

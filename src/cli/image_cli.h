@@ -67,6 +67,7 @@ static inline void image_bars_freep(struct image_bars **bars)
         image_bars_free(*bars);
 }
 
+int image_build_command(int argc, char **argv, struct err **err);
 int image_ls_command(int argc, char **argv, struct err **err);
 int image_inspect_command(int argc, char **argv, struct err **err);
 int image_history_command(int argc, char **argv, struct err **err);

@@ -1,106 +1,23 @@
-/* Walks an upper directory. A container may have made it as deep and as odd as it liked, and may still be at it: no more than
- * one directory is open at a time, nothing is followed, and what changes under our hands is taken as it was seen first. */
+/* Walks an upper directory. A container may have made it as deep and as odd as it liked, and may still be at it: what changes
+ * under our hands is taken as it was seen first. */
 #include "diff.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #include "chunks.h"
+#include "walk.h"
 
 struct walk {
-        int root;
         bool user_xattr;
-        /* each entry, in the order of names, a directory before what is in it */
-        int (*visit)(struct walk *walk, int fd, const char *path, const struct stat *st, struct err **err);
         void *opaque;
 };
-
-static int open_below(int root, const char *path, int flags)
-{
-        struct open_how how = { .flags = (u64)flags | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV };
-        const long fd = syscall(SYS_openat2, root, path[0] ? path : ".", &how, sizeof(how));
-
-        return fd < 0 ? -errno : (int)fd;
-}
-
-static int compare_names(const void *a, const void *b)
-{
-        return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-struct names {
-        char **list;
-        size_t n, cap;
-};
-
-static void names_clear(struct names *names)
-{
-        for (size_t i = 0; i < names->n; i++)
-                free(names->list[i]);
-        free(names->list);
-}
-
-static int gather(void *opaque, int dirfd, const char *name, struct err **err)
-{
-        struct names *names = opaque;
-
-        if (names->n == names->cap) {
-                const size_t cap = MAX(2 * names->cap, (size_t)32);
-                char **grown = reallocarray(names->list, cap, sizeof(*grown));
-
-                if (!grown)
-                        return err_sys(err, ENOMEM, "reading a directory");
-                names->list = grown;
-                names->cap = cap;
-        }
-        names->list[names->n] = strdup(name);
-        return names->list[names->n++] ? 0 : err_sys(err, ENOMEM, "reading a directory");
-}
-
-static int walk_dir(struct walk *w, const char *path, struct err **err)
-{
-        _cleanup_(names_clear) struct names names = { 0 };
-        int fd = open_below(w->root, path, O_RDONLY | O_DIRECTORY), r;
-
-        if (fd < 0)
-                return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? 0 : err_sys(err, -fd, "opening '/%s'", path);
-        r = io_list_dir(fd, ".", gather, &names, err);
-        close(fd);
-        if (r < 0)
-                return r;
-        if (names.n > 1)
-                qsort(names.list, names.n, sizeof(*names.list), compare_names);
-        for (size_t i = 0; i < names.n; i++) {
-                _cleanup_free_ char *below = NULL; /* not on the stack: there may be two thousand of us */
-                struct stat st;
-
-                if (asprintf(&below, "%s%s%s", path, path[0] ? "/" : "", names.list[i]) < 0) {
-                        below = NULL;
-                        return err_sys(err, ENOMEM, "reading a directory");
-                }
-                if (strlen(below) > TAR_PATH_MAX)
-                        return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "a path in '/%.100s' is longer than %u bytes", path, TAR_PATH_MAX);
-                fd = open_below(w->root, below, O_PATH);
-                if (fd < 0)
-                        continue; /* gone meanwhile */
-                r = fstat(fd, &st) < 0 ? -errno : w->visit(w, fd, below, &st, err);
-                close(fd);
-                if (r == 0 && S_ISDIR(st.st_mode))
-                        r = walk_dir(w, below, err);
-                if (r != 0)
-                        return r;
-        }
-        return 0;
-}
 
 static bool is_whiteout(const struct stat *st)
 {
@@ -258,8 +175,9 @@ static int fill_entry(struct archive_walk *a, int fd, const struct stat *st, con
         return e->type == TAR_FILE || e->type == TAR_DIR ? read_xattrs(fd, e, err) : 0;
 }
 
-static int archive_entry(struct walk *w, int fd, const char *path, const struct stat *st, struct err **err)
+static int archive_entry(void *opaque, int fd, const char *path, const struct stat *st, struct err **err)
 {
+        struct walk *w = opaque;
         struct archive_walk *a = w->opaque;
         const char *slash = strrchr(path, '/');
         const size_t dir_len = slash ? (size_t)(slash - path) : 0;
@@ -291,8 +209,8 @@ int diff_write_layer(int upper_fd, bool user_xattr, s64 clamp_mtime, const struc
         _cleanup_json_ json_t *links = json_object();
         _cleanup_free_ u8 *buf = malloc(CHUNK_SIZE);
         struct archive_walk a = { .sink = sink, .clamp_mtime = clamp_mtime, .links = links, .buf = buf };
-        struct walk w = { .root = upper_fd, .user_xattr = user_xattr, .visit = archive_entry, .opaque = &a };
-        int r = links && buf ? walk_dir(&w, "", err) : err_sys(err, ENOMEM, "writing a layer");
+        struct walk w = { user_xattr, &a };
+        int r = links && buf ? walk_tree(upper_fd, "", archive_entry, &w, err) : err_sys(err, ENOMEM, "writing a layer");
 
         return r < 0 ? r : tar_write_end(sink, err);
 }
@@ -319,7 +237,7 @@ static int layer_has(const struct walk *w, const char *layer, const char *path)
 
                 end = strchr(end, '/');
                 snprintf(part, sizeof(part), "%.*s", end ? (int)(end - path) : INT_MAX, path);
-                fd = open_below(root, part, O_PATH);
+                fd = walk_open(root, part, O_PATH);
                 if (fd < 0 || fstat(fd, &st) < 0)
                         return hides;
                 if (is_whiteout(&st) || (end && !S_ISDIR(st.st_mode)))
@@ -343,8 +261,9 @@ static bool is_below(const struct walk *w, const char *path)
         return has == 1;
 }
 
-static int list_entry(struct walk *w, int fd, const char *path, const struct stat *st, struct err **err)
+static int list_entry(void *opaque, int fd, const char *path, const struct stat *st, struct err **err)
 {
+        struct walk *w = opaque;
         struct list_walk *l = w->opaque;
         char absolute[TAR_PATH_MAX + 2];
         const char kind = is_whiteout(st) ? 'D' : is_below(w, path) ? 'C' : 'A';
@@ -357,7 +276,7 @@ int diff_list(int upper_fd, bool user_xattr, const char *const *lower, size_t n_
               int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err)
 {
         struct list_walk l = { lower, n_lower, fn, opaque };
-        struct walk w = { .root = upper_fd, .user_xattr = user_xattr, .visit = list_entry, .opaque = &l };
+        struct walk w = { user_xattr, &l };
 
-        return walk_dir(&w, "", err);
+        return walk_tree(upper_fd, "", list_entry, &w, err);
 }

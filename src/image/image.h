@@ -226,6 +226,25 @@ struct image_import_options {
 int image_import(struct image_store *store, int fd, const struct image_import_options *options, struct image **ret,
                  struct err **err);
 
+/* --- building --------------------------------------------------------------------------------------------------------- */
+
+struct image_build_options {
+        const char *context;        /* a directory; NULL: the current one */
+        const char *dockerfile;     /* NULL: Dockerfile in the context; "-": standard input */
+        const char *const *names;   /* NULL: none */
+        const char *const *args;    /* "NAME=VALUE", or "NAME" with the environment's value */
+        const char *const *labels;  /* "NAME=VALUE" */
+        const char *const *secrets; /* "id=ID,src=FILE", "id=ID,env=NAME" */
+        const char *target;         /* a stage; NULL: the last one */
+        const char *runtime;        /* a program with runc's command line; NULL: strata-oci beside us, else crun or runc */
+        bool no_cache, pull;        /* do everything again; ask for newer base images */
+        void (*log)(void *opaque, const char *line); /* each step */
+        void *opaque;
+        const struct image_progress *progress;
+};
+/* Builds the image of a Dockerfile. With SOURCE_DATE_EPOCH in the environment the same inputs give the same digests. */
+int image_build(struct image_store *store, const struct image_build_options *options, struct image **ret, struct err **err);
+
 /* --- instances: writable roots on an image ------------------------------------------------------------------------------ */
 
 /* Pins the image under the instance's id (letters, digits, "_.-") and makes its writable layer. -EEXIST, ERR_BUSY when

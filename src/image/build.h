@@ -1,0 +1,73 @@
+/* What the parts of `image build` share. */
+#pragma once
+
+#include "dockerfile.h"
+#include "dockerignore.h"
+#include "make.h"
+#include "tree.h"
+
+struct build {
+        struct image_store *store;
+        struct lease *lease;
+        const struct image_build_options *options;
+        struct dockerfile file;
+        struct dockerignore *ignore;
+        int context;        /* directory; -1: none */
+        json_t *given_args; /* --build-arg */
+        struct stage *stages;
+        size_t step, n_steps;
+};
+
+/* A stage that is being built or is done. */
+struct stage {
+        struct build *build;
+        const struct docker_stage *source;
+        struct new_image image; /* .config is NULL before it is begun */
+        json_t *args;           /* ARGs of this stage: name -> value */
+        bool cmd_set;
+};
+
+/* A mounted root file system of a stage or image: a detached mount, reached by its descriptor. */
+struct build_root {
+        struct build *build;
+        struct lease_name dir; /* in the lease's directory: upper, work, target */
+        int mount;
+        int upper; /* -1 when read-only */
+};
+
+#define BUILD_ROOT_EMPTY { .mount = -1, .upper = -1 }
+
+/* @config is a configuration file: its diff ids are mounted. */
+int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err);
+void build_root_close(struct build_root *root);
+/* The changes as a layer. */
+int build_root_commit(struct build_root *root, struct descriptor *ret, struct digest *ret_diff_id, struct err **err);
+
+/* What --from names: a stage that is done, or an image. The caller's reference. */
+int build_find_source(struct build *build, const struct stage *stage, const char *name, json_t **ret_config, struct err **err);
+
+/* "user[:group]" by the passwd and group files of the root. */
+struct build_user {
+        u32 uid, gid;
+        char home[256];
+        u32 groups[64];
+        size_t n_groups;
+};
+int build_user_find(int root, const char *text, struct build_user *ret, struct err **err);
+
+/* COPY and ADD. @key is what goes into the cache's key: digests of all that is copied. */
+struct build_copy;
+int build_copy_prepare(struct stage *stage, const struct docker_instruction *instruction, const char *text, struct build_copy **ret,
+                       struct digest *ret_key, struct err **err);
+int build_copy_run(struct build_copy *copy, struct build_root *root, struct err **err);
+struct build_copy *build_copy_free(struct build_copy *copy);
+static inline void build_copy_freep(struct build_copy **copy)
+{
+        build_copy_free(*copy);
+}
+
+/* RUN: @env are the process's variables. */
+int build_run(struct stage *stage, const struct docker_instruction *instruction, const json_t *command, const json_t *env,
+              struct build_root *root, struct err **err);
+/* The command of a RUN: a JSON list, a heredoc, or a line for the shell. */
+json_t *build_run_command(const struct stage *stage, const struct docker_instruction *instruction);

@@ -1,0 +1,210 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "build.h"
+#include "layer_writer.h"
+#include "overlay.h"
+
+static void free_paths(char ***paths)
+{
+        for (char **p = *paths; p && *p; p++)
+                free(*p);
+        free(*paths);
+}
+
+/* The layers' directories, topmost first, and an empty one below them: a FROM scratch has nothing else. */
+static int layer_paths(struct build *build, const json_t *config, const char *empty, char ***ret, size_t *ret_n, struct err **err)
+{
+        const json_t *ids = json_object_get(json_object_get(config, "rootfs"), "diff_ids");
+        const size_t n = json_array_size(ids);
+        _cleanup_(free_paths) char **paths = calloc(n + 3, sizeof(*paths));
+
+        for (size_t i = 0; paths && i < n; i++) {
+                const char *id = json_string_value(json_array_get(ids, n - 1 - i));
+
+                if (asprintf(&paths[i], "%s/" DIR_LAYERS "/%s/diff", build->store->root, id + sizeof(DIGEST_PREFIX) - 1) < 0)
+                        return err_sys(err, ENOMEM, "mounting a stage");
+        }
+        if (!paths || !(paths[n] = strdup(empty)))
+                return err_sys(err, ENOMEM, "mounting a stage");
+        if (n == 0 && !(paths[n + 1] = strdup(empty)))
+                return err_sys(err, ENOMEM, "mounting a stage");
+        *ret_n = n + 1 + (n == 0);
+        *ret = TAKE_PTR(paths);
+        return 0;
+}
+
+static int root_attributes(struct build *build, const char *top, int upper, struct err **err)
+{
+        struct stat st;
+
+        if (stat(top, &st) < 0 || (!build->store->squash_owners && fchown(upper, st.st_uid, st.st_gid) < 0) || fchmod(upper, st.st_mode & 07777) < 0)
+                return err_sys(err, errno, "preparing a stage's root");
+        return 0;
+}
+
+int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err)
+{
+        static const char *const parts[] = { "upper", "work", "target", "empty" };
+        _cleanup_(build_root_close) struct build_root root = { .build = build, .dir = lease_new_name(build->lease), .mount = -1, .upper = -1 };
+        struct overlay overlay = { .user_xattr = build->store->user_xattr, .is_volatile = true };
+        _cleanup_(free_paths) char **lower = NULL;
+        _cleanup_close_ int dir = -1;
+        char path[ARRAY_SIZE(parts)][PATH_MAX];
+        int r = io_make_dir(build->lease->tmp_fd, root.dir.text, 0700, err);
+
+        if (r == 0)
+                r = io_open_dir(build->lease->tmp_fd, root.dir.text, &dir, err);
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++) {
+                r = io_make_dir(dir, parts[i], 0755, err);
+                if (snprintf(path[i], PATH_MAX, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name, root.dir.text, parts[i]) >= PATH_MAX)
+                        return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "the store's path is too long");
+        }
+        if (r == 0)
+                r = layer_paths(build, config, path[3], &lower, &overlay.n_lower, err);
+        if (r == 0 && writable)
+                r = io_open_dir(dir, "upper", &root.upper, err);
+        if (r == 0 && writable)
+                r = root_attributes(build, lower[0], root.upper, err);
+        if (r < 0)
+                return r;
+        overlay.lower = (const char *const *)lower;
+        overlay.upper = writable ? path[0] : NULL;
+        overlay.work = writable ? path[1] : NULL;
+        overlay.fuse_target = path[2];
+        r = overlay_mount(&overlay, &root.mount, err);
+        if (r < 0)
+                return r;
+        *ret = root;
+        root = (struct build_root)BUILD_ROOT_EMPTY;
+        return 0;
+}
+
+void build_root_close(struct build_root *root)
+{
+        closep(&root->mount);
+        closep(&root->upper);
+        if (root->build)
+                io_remove_tree(root->build->lease->tmp_fd, root->dir.text, NULL);
+        *root = (struct build_root)BUILD_ROOT_EMPTY;
+}
+
+int build_root_commit(struct build_root *root, struct descriptor *ret, struct digest *ret_diff_id, struct err **err)
+{
+        const bool reproducible = getenv("SOURCE_DATE_EPOCH") != NULL;
+
+        /* Everything has to be in the upper directory, and nothing may be done to it any more. */
+        closep(&root->mount);
+        root->mount = -1;
+        return layer_from_upper(root->build->lease, root->upper, reproducible ? make_time() : -1, ret, ret_diff_id, err);
+}
+
+/* --- users ------------------------------------------------------------------------------------------------------------------------ */
+
+#define USERS_FILE_MAX (4 * MIB)
+
+static char *read_in_root(int root, const char *path)
+{
+        struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+        _cleanup_close_ int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+        char *text = NULL;
+
+        return fd < 0 || io_read_stream(fd, USERS_FILE_MAX, &text, NULL, NULL) < 0 ? NULL : text;
+}
+
+static bool parse_id(const char *text, u32 *ret)
+{
+        char *end;
+        const unsigned long v = strtoul(text, &end, 10);
+
+        if (!*text || *end || v > UINT32_MAX - 1 || text[0] == '-' || text[0] == '+')
+                return false;
+        *ret = (u32)v;
+        return true;
+}
+
+/* Calls @fn with the fields of each "a:b:c" line of @path. */
+static void each_line(int root, const char *path, void (*fn)(void *opaque, char **fields, size_t n), void *opaque)
+{
+        _cleanup_free_ char *text = read_in_root(root, path);
+        char *rest = text, *line;
+
+        while (text && (line = strsep(&rest, "\n"))) {
+                char *fields[8] = { NULL };
+                size_t n = 0;
+
+                while (n < ARRAY_SIZE(fields) && (fields[n] = strsep(&line, ":")))
+                        n++;
+                fn(opaque, fields, n);
+        }
+}
+
+struct user_search {
+        const char *name; /* or number */
+        const char *group;
+        struct build_user user;
+        bool found, group_found;
+        char own_name[64];
+};
+
+/* name:password:uid:gid:comment:home:shell */
+static void match_user(void *opaque, char **f, size_t n)
+{
+        struct user_search *s = opaque;
+        u32 uid, gid, wanted;
+
+        if (s->found || n < 6 || !parse_id(f[2], &uid) || !parse_id(f[3], &gid))
+                return;
+        if (strcmp(f[0], s->name) != 0 && !(parse_id(s->name, &wanted) && wanted == uid))
+                return;
+        s->found = true;
+        s->user.uid = uid;
+        s->user.gid = gid;
+        snprintf(s->user.home, sizeof(s->user.home), "%s", f[5]);
+        snprintf(s->own_name, sizeof(s->own_name), "%s", f[0]);
+}
+
+/* name:password:gid:members */
+static void match_group(void *opaque, char **f, size_t n)
+{
+        struct user_search *s = opaque;
+        char *member;
+        u32 gid;
+
+        if (n < 4 || !parse_id(f[2], &gid))
+                return;
+        if (s->group && !s->group_found && strcmp(f[0], s->group) == 0) {
+                s->group_found = true;
+                s->user.gid = gid;
+        }
+        while (!s->group && s->own_name[0] && (member = strsep(&f[3], ",")))
+                if (strcmp(member, s->own_name) == 0 && s->user.n_groups < ARRAY_SIZE(s->user.groups))
+                        s->user.groups[s->user.n_groups++] = gid;
+}
+
+int build_user_find(int root, const char *text, struct build_user *ret, struct err **err)
+{
+        _cleanup_free_ char *copy = strdup(text[0] ? text : "0");
+        struct user_search s = { .user.home = "/" };
+        char *rest = copy;
+
+        if (!copy)
+                return err_sys(err, ENOMEM, "looking up a user");
+        s.name = strsep(&rest, ":");
+        s.group = rest && *rest ? rest : NULL;
+        each_line(root, "etc/passwd", match_user, &s);
+        if (!s.found && !parse_id(s.name, &s.user.uid))
+                return err_set(err, ERR_NOT_FOUND, ENOENT, "there is no user '%.60s' in the image", s.name);
+        if (!s.found && s.user.uid == 0)
+                strcpy(s.user.home, "/root");
+        each_line(root, "etc/group", match_group, &s);
+        if (s.group && !s.group_found && !parse_id(s.group, &s.user.gid))
+                return err_set(err, ERR_NOT_FOUND, ENOENT, "there is no group '%.60s' in the image", s.group);
+        *ret = s.user;
+        return 0;
+}
