@@ -95,6 +95,8 @@ static void run_poststop(const struct box_handle *h, const struct spec *spec)
                 hooks_run(spec, HOOK_POSTSTOP, text, h->bundle, NULL);
 }
 
+enum { INCOMPLETE_TRIES = 100 };
+
 /* What a runtime that was killed while creating left: the directory, and groups whose path is known only from the
  * configuration. */
 static int delete_incomplete(const struct box_handle *h, struct err **err)
@@ -111,8 +113,17 @@ static int delete_incomplete(const struct box_handle *h, struct err **err)
                         .annotations = spec->annotations,
                 };
 
-                if (cgroup_create(&group, &cg, NULL) == 0)
-                        cgroup_remove(cg, NULL);
+                int r = cgroup_create(&group, &cg, NULL);
+
+                /* Its process may still be dying in there: it ends when it notices that its runtime is gone. */
+                for (int i = 0; r == -EBUSY && i < INCOMPLETE_TRIES; i++) {
+                        usleep(20000);
+                        r = cgroup_create(&group, &cg, NULL);
+                }
+                if (r == 0)
+                        r = cgroup_remove(cg, err);
+                if (r < 0)
+                        return err_wrap(err, r, "deleting container '%s', which was never completed", h->id);
         }
         return state_remove(h, err);
 }
