@@ -45,7 +45,7 @@ static void resources_hold_what_was_given(void **state)
 {
         _cleanup_resources_ struct cgroup_resources *res = resources(
                 "{\"cpu\": {\"shares\": 512, \"quota\": -1, \"burst\": 0, \"cpus\": \"0-1,3\", \"mems\": \"\"}, \"memory\": {\"limit\": 1048576, \"disableOOMKiller\": true, \"swap\": null},"
-                "\"pids\": {\"limit\": 0}, \"devices\": [{\"allow\": false}, {\"allow\": true, \"type\": \"c\", \"major\": 1, \"minor\": 3, \"access\": \"rm\"}],"
+                "\"pids\": {\"limit\": 0}, \"devices\": [{\"allow\": false}, {\"allow\": true, \"type\": \"c\", \"major\": 1, \"minor\": 3, \"access\": \"rma\"}],"
                 "\"blockIO\": {\"throttleWriteIOPSDevice\": [{\"major\": 8, \"minor\": 1, \"rate\": 7}], \"weightDevice\": [{\"major\": 8, \"minor\": 0, \"weight\": 10}]},"
                 "\"hugepageLimits\": [{\"pageSize\": \"2MB\", \"limit\": 9223372036854775807}], \"network\": {\"classID\": 4294967295, \"priorities\": [{\"name\": \"eth0\", \"priority\": 5}]},"
                 "\"rdma\": {\"mlx5_1\": {\"hcaHandles\": 3}}, \"unified\": {\"memory.high\": \"1000\"}, \"somethingNew\": 1}");
@@ -329,6 +329,8 @@ static void v2_files_get_converted_numbers(void **state)
                 { "{\"cpu\": {\"burst\": 500}}", "cpu.max.burst", "500" },
                 { "{\"memory\": {\"limit\": 1000, \"swap\": 3000}}", "memory.swap.max", "2000" },
                 { "{\"memory\": {\"limit\": 1000, \"swap\": 1000}}", "memory.swap.max", "0" },
+                { "{\"memory\": {\"swap\": 0}}", "memory.swap.max", "0" },
+                { "{\"memory\": {\"swap\": -1}}", "memory.swap.max", "max" },
                 { "{\"memory\": {\"limit\": 7777}}", "memory.max", "7777" },
                 { "{\"memory\": {\"limit\": -1}}", "memory.max", "max" },
                 { "{\"memory\": {\"reservation\": 55}}", "memory.low", "55" },
@@ -380,7 +382,8 @@ static void limits_that_make_no_sense_on_v2_are_refused(void **state)
                 { "{\"memory\": {\"limit\": 1000, \"checkBeforeUpdate\": true}}", "rejecting memory limit 1000 < usage 4096" },
                 { "{\"cpu\": {\"shares\": 10}}", "for cpu.shares" },
                 { "{\"unified\": {\"cpu.weight\": \"1\"}}", "controller \"cpu\" not available" },
-                { "{\"unified\": {\"whatever\": \"1\"}}", "is no file of a controller" },
+                { "{\"unified\": {\"whatever\": \"1\"}}", "has not the form CONTROLLER.VALUE `whatever`" },
+                { "{\"unified\": {\"foo.bar\": \"1\"}}", "the requested cgroup controller `foo` is not available" },
                 { "{\"unified\": {\"memory.nothing\": \"1\"}}", "unified resource 'memory.nothing'" },
         };
         struct tree *tree = *state;
@@ -683,6 +686,18 @@ static void groups_with_strangers_are_refused_and_left_alone(void **state)
         status_of(pid);
 }
 
+static void frozen_groups_are_refused_and_left_alone(void **state)
+{
+        _cleanup_cgroup_ struct cgroup *cg = host_create(NULL), *second = NULL;
+        _cleanup_err_ struct err *err = NULL;
+
+        assert_int_equal(cgroup_freeze(cg, true, NULL), 0);
+        assert_int_equal(cgroup_create(&(struct cgroup_spec){ .id = host_name() }, &second, &err), -EBUSY);
+        assert_non_null(strstr(err_message(err), "unexpectedly frozen"));
+        assert_true(cgroup_exists(cg));
+        assert_int_equal(cgroup_remove(cg, NULL), 0);
+}
+
 static void made_parents_go_with_the_group(void **state)
 {
         char path[80], above[4200];
@@ -818,6 +833,7 @@ int main(void)
                 cmocka_unit_test(removal_ends_what_forks_all_the_time),
                 cmocka_unit_test(removal_finds_deeply_nested_groups),
                 cmocka_unit_test(groups_with_strangers_are_refused_and_left_alone),
+                cmocka_unit_test(frozen_groups_are_refused_and_left_alone),
                 cmocka_unit_test(made_parents_go_with_the_group),
                 cmocka_unit_test(devices_are_denied_by_default),
                 cmocka_unit_test(bpf_program_decides_about_devices),

@@ -156,16 +156,26 @@ static int make_level(struct hierarchy *h, int *dir, const char *name, u32 wante
         return 0;
 }
 
-/* A group that was there before must not be somebody else's: removing the container kills what is in it. */
+/* A group that was there before must not be somebody else's: removing the container kills what is in it. Nor may it be frozen, for
+ * the container would never come to life in it, and nobody would see why. */
 static int check_unused(const struct hierarchy *h, int dir, size_t expected, struct err **err)
 {
+        const char *const freezer = h->face.v2 ? "cgroup.freeze" : "freezer.state";
+        _cleanup_free_ char *state = NULL;
         struct pid_list list = { 0 };
-        int r = h->n_made ? 0 : cgroup_collect_pids(dir, &list, err);
+        int r;
 
+        if (h->n_made)
+                return 0;
+        r = cgroup_collect_pids(dir, &list, err);
         free(list.pid);
         if (r < 0)
                 return r;
-        return list.n > expected ? err_set(err, ERR_BUSY, EBUSY, "container's cgroup is not empty: %zu process(es) found", list.n) : 0;
+        if (list.n > expected)
+                return err_set(err, ERR_BUSY, EBUSY, "container's cgroup is not empty: %zu process(es) found", list.n);
+        if (cgroup_has(dir, freezer) && cgroup_read(dir, freezer, &state, NULL) >= 0 && strcmp(state, h->face.v2 ? "0" : "THAWED") != 0)
+                return err_set(err, ERR_BUSY, EBUSY, "container's cgroup unexpectedly frozen");
+        return 0;
 }
 
 /* Removes the last @n components of @path, which nobody has used yet. */

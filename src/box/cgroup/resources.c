@@ -119,6 +119,8 @@ static int read_device(const json_t *json, struct cgroup_device_rule *rule, stru
         for (const char *c = *access ? access : "rwm"; *c; c++) {
                 const char *at = strchr("rwm", *c);
 
+                if (*c == 'a') /* stands for nothing, and is written now and then ("rwa") */
+                        continue;
                 if (!at)
                         return err_set(err, ERR_USAGE, EINVAL, "'access' is '%s', not made of r, w and m", access);
                 rule->access |= 1u << (at - "rwm");

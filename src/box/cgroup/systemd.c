@@ -231,6 +231,29 @@ static void add_limits(struct properties *p, const struct cgroup_resources *res,
                 add_u64(p, "TasksMax", or_infinity(given(res, CGROUP_PIDS)));
 }
 
+/* Files of v2 that are properties too. */
+static const struct {
+        const char *file, *property;
+} unified_properties[] = {
+        { "cpu.weight", "CPUWeight" },    { "memory.high", "MemoryHigh" }, { "memory.low", "MemoryLow" },          { "memory.max", "MemoryMax" },
+        { "memory.min", "MemoryMin" },    { "pids.max", "TasksMax" },      { "memory.swap.max", "MemorySwapMax" }, { "io.weight", "IOWeight" },
+};
+
+static void add_unified(struct properties *p, const struct cgroup_resources *res)
+{
+        for (size_t i = 0; res && i < res->n_unified; i++)
+                for (size_t k = 0; k < ARRAY_SIZE(unified_properties); k++) {
+                        const char *value = res->unified[i].value;
+
+                        if (strcmp(res->unified[i].file, unified_properties[k].file) != 0)
+                                continue;
+                        if (strcmp(value, "max") == 0)
+                                add_u64(p, unified_properties[k].property, UINT64_MAX);
+                        else if (*value && strspn(value, "0123456789") == strlen(value))
+                                add_property(p, unified_properties[k].property, "t", "%s", value);
+                }
+}
+
 /* An annotation's value is GVariant text: true, 'text', uint64 5, 5. */
 static const struct {
         const char *prefix, *type;
@@ -369,6 +392,7 @@ int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, const
         add_property(&p, "PIDs", "au", "1");
         add(&p.words, "%d", (int)spec->pid);
         add_limits(&p, spec->resources, unified);
+        add_unified(&p, spec->resources);
         r = add_annotations(&p, spec->annotations, err);
         if (r >= 0)
                 r = start_unit(spec, unit, &p, NULL);
@@ -393,6 +417,7 @@ int cgroup_systemd_update(const char *unit, bool user, bool unified, const struc
         int r = 0;
 
         add_limits(&p, res, unified);
+        add_unified(&p, res);
         if (p.n) {
                 add(&call, "SetUnitProperties");
                 add(&call, "sba(sv)");

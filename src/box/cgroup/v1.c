@@ -145,8 +145,9 @@ static int apply_plain(const struct hierarchy *h, const struct cgroup_resources 
                         value = swap_of(res, &given);
                 if (!given || !hierarchy_has(h, plain->controller))
                         continue;
-                /* Unlimited swap on a kernel that accounts none is what there is already. */
-                if (plain->limit == CGROUP_MEMORY_SWAP && value == -1 && !cgroup_has(h->dir, plain->file)) {
+                /* Unlimited swap on a kernel that accounts none is what there is already. Memory and swap together cannot be 0: that means
+                 * no swap, which v1 cannot say without a limit of memory, or nothing at all (runc). */
+                if (plain->limit == CGROUP_MEMORY_SWAP && (value == 0 || (value == -1 && !cgroup_has(h->dir, plain->file)))) {
                         *done |= BIT(plain->limit);
                         continue;
                 }

@@ -110,8 +110,8 @@ static int swap_alone(const struct hierarchy *h, const struct cgroup_resources *
         u64 memory = (u64)res->value[CGROUP_MEMORY_LIMIT];
         int r = 0;
 
-        if (swap == -1) {
-                *ret = -1;
+        if (swap == -1 || swap == 0) { /* all of it, none of it */
+                *ret = swap;
                 return 0;
         }
         if (!cgroup_resources_has(res, CGROUP_MEMORY_LIMIT))
@@ -262,10 +262,13 @@ static int apply_unified(const struct hierarchy *h, const struct cgroup_resource
                 int r;
 
                 if (u->file[len] == 0)
-                        return err_set(err, ERR_USAGE, EINVAL, "unified resource '%s' is no file of a controller", u->file);
+                        return err_set(err, ERR_USAGE, EINVAL, "unified: the specified key has not the form CONTROLLER.VALUE `%s`", u->file);
+                if (c == CONTROLLER_COUNT && !cgroup_has(h->dir, u->file))
+                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "unified resource '%s' can't be set: the requested cgroup controller `%.*s` is not available",
+                                u->file, (int)len, u->file);
                 if (c != CONTROLLER_COUNT && !hierarchy_has(h, c))
-                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "unified resource '%s' can't be set: controller \"%.*s\" not available", u->file,
-                                (int)len, u->file);
+                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "%sunified resource '%s' can't be set: controller \"%.*s\" not available",
+                                h->full ? "" : "invalid configuration: ", u->file, (int)len, u->file);
                 r = cgroup_write(h->dir, u->file, u->value, err);
                 if (r < 0)
                         return err_wrap(err, r, "unified resource '%s'", u->file);
