@@ -105,12 +105,14 @@ static void translate_vcpu_destroy(struct vcpu *vcpu)
 
 static enum exit_reason translate_run(struct vcpu *vcpu)
 {
+        const u64 began = __builtin_ia32_rdtsc();
         struct interp *in = interp_of(vcpu);
         enum exit_reason reason;
 
         signals_thread_enter(in);
         reason = interp_run(vcpu);
         signals_thread_leave(in);
+        counter_add(&vcpu->counters, COUNTER_RUN_CYCLES, __builtin_ia32_rdtsc() - began);
         return reason;
 }
 

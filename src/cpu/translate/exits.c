@@ -140,21 +140,25 @@ static bool try_make(struct interp *in, const struct tblock *key, struct tblock 
 
 static struct tblock *make_here(struct interp *in, struct tblock *key)
 {
+        const u64 began = __builtin_ia32_rdtsc();
         struct tblock *block = NULL;
 
         key->global = !(in->mode & MODE_USER) && is_global(in, in->rip);
         for (unsigned i = 0; i < RETRIES; i++) {
-                if (!try_make(in, key, &block))
+                if (!try_make(in, key, &block)) {
+                        block = NULL;
                         continue;
+                }
                 if (block) {
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_TRANSLATED);
                         counter_add(&in->vcpu->counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
                         counter_add(&in->vcpu->counters, COUNTER_CODE_BYTES, block->code_size);
                         trace(BLOCK_TRANSLATE, in->vcpu->index, in->rip, key->gpa, block->n_instructions);
                 }
-                return block;
+                break;
         }
-        return NULL;
+        counter_add(&in->vcpu->counters, COUNTER_TRANSLATE_CYCLES, __builtin_ia32_rdtsc() - began);
+        return block;
 }
 
 static u64 fetch_gpa(struct interp *in, u64 rip)
@@ -210,6 +214,8 @@ static struct tblock *block_here(struct interp *in)
 
 static void run_translated(struct interp *in, const struct tblock *block)
 {
+        const u64 began = __builtin_ia32_rdtsc();
+
         in->page_va = in->rip & PAGE_MASK;
         in->flags_image = flags_to_rflags(in->flags) | RFLAGS_FIXED;
         follow_space(in);
@@ -217,6 +223,7 @@ static void run_translated(struct interp *in, const struct tblock *block)
         __atomic_store_n(&in->in_code, 1, __ATOMIC_SEQ_CST);
         in->translate->translator->stubs.enter(in, block->code + ENTRY_B);
         __atomic_store_n(&in->in_code, 0, __ATOMIC_RELEASE);
+        counter_add(&in->vcpu->counters, COUNTER_EXECUTE_CYCLES, __builtin_ia32_rdtsc() - began);
         in->flags = flags_from_rflags(in->flags_image);
         if (in->rip == in->translate->sti_rip && in->rflags & RFLAGS_IF) {
                 in->translate->sti_rip = NO_RIP;
