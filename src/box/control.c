@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "hooks.h"
 #include "rdt.h"
 #include "state.h"
@@ -83,6 +84,7 @@ static int wait_dead(int pidfd, int timeout_ms)
 static void run_poststop(const struct box_handle *h, const struct spec *spec)
 {
         _cleanup_free_ char *text = NULL;
+        struct err *err = NULL;
         json_t *state;
 
         if (!spec || !hooks_any(spec, HOOK_POSTSTOP))
@@ -90,9 +92,9 @@ static void run_poststop(const struct box_handle *h, const struct spec *spec)
         state = state_object(h, "stopped");
         text = state ? json_dumps(state, JSON_COMPACT) : NULL;
         json_decref(state);
-        /* As the specification has it, a failing poststop hook changes nothing. */
-        if (text)
-                hooks_run(spec, HOOK_POSTSTOP, text, h->bundle, NULL);
+        if (text && hooks_run(spec, HOOK_POSTSTOP, text, h->bundle, &err) < 0)
+                log_warn("%s", err_message(err)); /* the specification: a warning */
+        err_free(err);
 }
 
 enum { INCOMPLETE_TRIES = 100 };

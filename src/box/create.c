@@ -310,6 +310,16 @@ static int run_hooks(const struct launch *l, enum spec_hook_point point, const c
         return text ? hooks_run(l->spec, point, text, l->state->bundle, err) : err_sys(err, ENOMEM, "running hooks");
 }
 
+/* As the specification has it: a poststop hook that fails is worth a warning and changes nothing. */
+static void run_poststop(const struct launch *l)
+{
+        struct err *err = NULL;
+
+        if (run_hooks(l, HOOK_POSTSTOP, "stopped", &err) < 0)
+                log_warn("%s", err_message(err));
+        err_free(err);
+}
+
 /* Fetches the seccomp listener as soon as the process says where it is, and gives it to its agent. */
 static int serve_listener(struct launch *l, const struct spawned *s, struct err **err)
 {
@@ -440,7 +450,7 @@ static void undo(struct launch *l, const struct spawned *s)
         if (l->cgroup)
                 cgroup_remove(l->cgroup, NULL);
         rdt_remove(l->state);
-        run_hooks(l, HOOK_POSTSTOP, "stopped", NULL);
+        run_poststop(l);
         state_remove(l->state, NULL);
 }
 
@@ -609,8 +619,11 @@ int box_start(const struct box_runtime *runtime, const char *id, struct err **er
                 text = state_text(h, "running");
                 r = text ? hooks_run(spec, HOOK_POSTSTART, text, h->bundle, err)
                          : err_sys(err, ENOMEM, "running hooks");
-                if (r < 0)
+                if (r < 0) {
+                        /* The specification: stop it, and go on with deleting. */
+                        box_delete(runtime, id, true, NULL);
                         return r;
+                }
         }
         pidfd = notify >= 0 ? state_pidfd(h) : -1;
         if (pidfd >= 0)
@@ -626,8 +639,7 @@ static int clean_up(struct launch *l, struct err **err)
         rdt_remove(l->state);
         if (state_remove(l->state, r < 0 ? NULL : err) < 0 && r == 0)
                 r = -EIO;
-        /* As the specification has it, a failing poststop hook is a warning. */
-        run_hooks(l, HOOK_POSTSTOP, "stopped", NULL);
+        run_poststop(l);
         return r;
 }
 

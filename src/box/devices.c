@@ -147,10 +147,16 @@ int devices_prepare(struct launch *l, struct err **err)
 static int make_configured(const struct launch *l, size_t i, struct err **err)
 {
         const struct spec_device *d = &l->spec->linux_.devices.item[i];
+        char *path = arena_strdup(&l->spec->arena, d->path);
         const char *name;
-        _cleanup_close_ int dir = root_make_parent(l->root, d->path, &name, err);
+        _cleanup_close_ int dir = -1;
         int r;
 
+        if (!path)
+                return err_sys(err, ENOMEM, "making device '%s'", d->path);
+        for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+                path[n - 1] = 0;
+        dir = root_make_parent(l->root, path, &name, err);
         if (dir < 0)
                 return dir;
         if (l->device_fd && l->device_fd[i] >= 0)
@@ -207,6 +213,16 @@ static bool dev_is_bound(const struct launch *l)
         return false;
 }
 
+/* A /dev that is a symlink would have devices and links made wherever the image wants. */
+static int open_dev(const struct launch *l, struct err **err)
+{
+        const int dev = sys_openat2(l->root, "/dev", O_PATH | O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+
+        if (dev == -ENOENT)
+                return root_make_dir(l->root, "/dev", 0755, err);
+        return dev < 0 ? err_sys(err, -dev, "/dev in the root file system is not a directory") : dev;
+}
+
 int devices_make(struct launch *l, struct err **err)
 {
         _cleanup_close_ int dev = -1;
@@ -214,7 +230,7 @@ int devices_make(struct launch *l, struct err **err)
         int r = 0;
 
         if (!dev_is_bound(l)) {
-                dev = root_make_dir(l->root, "/dev", 0755, err);
+                dev = open_dev(l, err);
                 r = dev < 0 ? dev : make_defaults(l, dev, err);
         }
         for (size_t i = 0; r == 0 && i < l->spec->linux_.devices.n; i++)

@@ -18,7 +18,7 @@
 enum { CLOSE_RANGE_FROM = 3 };
 
 /* A hook without env has the runtime's, as with runc and crun; one with an empty env has none. */
-static void _noreturn_ become_hook(const struct spec_hook *hook, int in, const char *cwd)
+static void _noreturn_ become_hook(const struct spec_hook *hook, const int stdio[3], const char *cwd)
 {
         const char *no_args[] = { hook->path, NULL };
         sigset_t none;
@@ -27,7 +27,10 @@ static void _noreturn_ become_hook(const struct spec_hook *hook, int in, const c
         sigprocmask(SIG_SETMASK, &none, NULL);
         for (int sig = 1; sig < 32; sig++)
                 signal(sig, SIG_DFL);
-        if (dup2(in, 0) < 0 || (cwd && chdir(cwd) < 0))
+        for (int fd = 0; fd < 3; fd++)
+                if (stdio[fd] >= 0 && dup2(stdio[fd], fd) < 0)
+                        _exit(126);
+        if (cwd && chdir(cwd) < 0)
                 _exit(126);
         syscall(SYS_close_range, CLOSE_RANGE_FROM, ~0U, 0);
         execve(hook->path, (char *const *)(hook->args.n ? hook->args.item : no_args),
@@ -59,9 +62,10 @@ static bool wait_until(int pidfd, const struct spec_hook *hook)
         return true;
 }
 
-static int run(const struct spec_hook *hook, const char *state, const char *cwd, struct err **err)
+static int run(const struct spec_hook *hook, const char *state, const char *cwd, int out, int errors, struct err **err)
 {
         _cleanup_close_ int in = memfd_create("state", MFD_CLOEXEC), pidfd = -1;
+        const int stdio[] = { in, out, errors };
         int status = 0;
         bool late;
         pid_t pid;
@@ -73,7 +77,7 @@ static int run(const struct spec_hook *hook, const char *state, const char *cwd,
         if (pid < 0)
                 return err_sys(err, -pid, "starting hook '%s'", hook->path);
         if (pid == 0)
-                become_hook(hook, in, cwd);
+                become_hook(hook, stdio, cwd);
         late = wait_until(pidfd, hook);
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
@@ -86,10 +90,25 @@ static int run(const struct spec_hook *hook, const char *state, const char *cwd,
         return 0;
 }
 
+/* crun's annotations that name a file for what hooks print; -1: the runtime's own. */
+static int open_output(const struct spec *spec, const char *key)
+{
+        const char *path = spec_annotation(spec, key);
+
+        return path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0700) : -1;
+}
+
 int hooks_run(const struct spec *spec, enum spec_hook_point point, const char *state, const char *cwd, struct err **err)
 {
+        _cleanup_close_ int out = -1, errors = -1;
+
+        /* Inside the container their paths would be the container's. */
+        if (point != HOOK_START_CONTAINER) {
+                out = open_output(spec, "run.oci.hooks.stdout");
+                errors = open_output(spec, "run.oci.hooks.stderr");
+        }
         for (size_t i = 0; i < spec->hooks[point].n; i++) {
-                const int r = run(&spec->hooks[point].item[i], state, cwd, err);
+                const int r = run(&spec->hooks[point].item[i], state, cwd, out, errors, err);
 
                 if (r < 0)
                         return err_wrap(err, r, "error running %s hook #%zu", spec_hook_name(point), i);

@@ -1,5 +1,5 @@
-/* Reading members of the runtime spec's JSON, which strangers write. A member that is absent or null leaves *ret as it was;
- * one of the wrong type or out of range is an error that names it. Callers put the place in front with err_wrap:
+/* Reading members of the runtime spec's JSON, which strangers write. A member that is absent or null leaves *ret as it
+ * was; one of the wrong type or out of range is an error that names it. Callers put the place in front with err_wrap:
  * "linux.seccomp: syscalls[3]: 'errnoRet' must be a whole number from 0 to 4095". */
 #pragma once
 

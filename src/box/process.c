@@ -377,6 +377,20 @@ static int set_groups(const struct launch *l, bool denied, struct err **err)
         return 0;
 }
 
+/* A payload that is not root may want to open /dev/stdout again: pipes and sockets that it got become its user's. Never files or devices: those
+ * are the host's. */
+static void own_stdio(const struct spec_user *user)
+{
+        struct stat st;
+
+        for (int fd = 0; fd < 3; fd++) {
+                if (fstat(fd, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)) || st.st_uid == user->uid)
+                        continue;
+                if (fchown(fd, user->uid, user->gid) < 0)
+                        return; /* not ours to give */
+        }
+}
+
 static int become_user(const struct launch *l, bool groups_denied, struct err **err)
 {
         const struct spec_user *user = &l->process->user;
@@ -384,6 +398,8 @@ static int become_user(const struct launch *l, bool groups_denied, struct err **
 
         if (r < 0)
                 return r;
+        if (user->uid)
+                own_stdio(user);
         if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
                 return err_sys(err, errno, "process.user.gid: becoming group %u", user->gid);
         if (syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)

@@ -481,10 +481,12 @@ static int make_parent_private(const struct launch *l, struct err **err)
 static int mount_root(struct launch *l, struct err **err)
 {
         const unsigned long propagation = root_propagation(l);
+        /* Unbindable mounts could not be cloned: private until the root is in place. */
+        const unsigned long at_first = MS_REC | (propagation & MS_UNBINDABLE ? MS_PRIVATE : propagation ? propagation : MS_SLAVE);
         _cleanup_close_ int dir = -1, tree = -1;
         int r;
 
-        if (mount(NULL, "/", NULL, propagation ? propagation | MS_REC : MS_SLAVE | MS_REC, NULL) < 0)
+        if (mount(NULL, "/", NULL, at_first, NULL) < 0)
                 return err_sys(err, errno, "setting the propagation of the mount namespace");
         if (propagation & MS_SHARED) {
                 r = make_parent_private(l, err);

@@ -1,27 +1,29 @@
 /* Control groups of one container: v1, v2 and hybrid hosts behind one interface.
  *
- * A container has one group in every hierarchy of the host. `struct cgroup` is the handle of them all; it says nothing about
- * who made them: the runtime that creates a container gets one from cgroup_create, later invocations get one from
+ * A container has one group in every hierarchy of the host. `struct cgroup` is the handle of them all; it says nothing
+ * about who made them: the runtime that creates a container gets one from cgroup_create, later invocations get one from
  * cgroup_load with what cgroup_save wrote into the container's state. Which hierarchy does what is decided once, in
  * the constructor; afterwards callers never ask for the version.
  *
  *         r = cgroup_resources_parse(resources_json, &res, err);              // hostile input ends here
- *         r = cgroup_create(&(struct cgroup_spec){ .id = id, .path = cgroups_path, .resources = res, .driver = ... }, &cg, err);
+ *         r = cgroup_create(&(struct cgroup_spec){ .id = id, .path = cgroups_path, .resources = res, .driver = ... },
+ *         &cg, err);
  *         r = cgroup_apply(cg, res, err);                                     // limits, before anything runs in it
  *         args.cgroup = cgroup_clone_fd(cg), CLONE_INTO_CGROUP if that is >= 0
  *         pid = clone3(...)
  *         -- in the new process, before it has threads or children and before it unshares a user or cgroup namespace:
  *         r = cgroup_enter(cg, cloned_into);                                  // the hierarchies clone3 cannot reach
  *         ...
- *         r = cgroup_remove(cg, err);                                         // kills what is left, leaves nothing behind
+ *         r = cgroup_remove(cg, err);                                         // kills what is left, leaves nothing
+ *         behind
  *         cgroup_free(cg);
  *
- * cgroup_create either makes all groups or none. Everything takes absolute host ids and must be called outside the container's
- * namespaces, cgroup_enter excepted. The handle may be used by one thread at a time.
+ * cgroup_create either makes all groups or none. Everything takes absolute host ids and must be called outside the
+ * container's namespaces, cgroup_enter excepted. The handle may be used by one thread at a time.
  *
- * Enter, do not join: moving another process into a v1 group waits for an RCU grace period (6 ms on the machine this was
- * measured on, most of what other runtimes take for a whole container), moving oneself while single-threaded does not
- * (docs/adr/0030). */
+ * Enter, do not join: moving another process into a v1 group waits for an RCU grace period (6 ms on the machine this
+ * was measured on, most of what other runtimes take for a whole container), moving oneself while single-threaded does
+ * not (docs/adr/0030). */
 #pragma once
 
 #include <jansson.h>
@@ -50,7 +52,13 @@ struct cgroup_device_rule {
         unsigned access;  /* CGROUP_DEVICE_READ | ... */
 };
 
-enum cgroup_io_limit { CGROUP_IO_READ_BPS, CGROUP_IO_WRITE_BPS, CGROUP_IO_READ_IOPS, CGROUP_IO_WRITE_IOPS, CGROUP_IO_LIMIT_COUNT };
+enum cgroup_io_limit {
+        CGROUP_IO_READ_BPS,
+        CGROUP_IO_WRITE_BPS,
+        CGROUP_IO_READ_IOPS,
+        CGROUP_IO_WRITE_IOPS,
+        CGROUP_IO_LIMIT_COUNT
+};
 
 struct cgroup_io_rate {
         enum cgroup_io_limit limit;
@@ -127,14 +135,15 @@ enum cgroup_driver {
 /* What to create. All borrowed for the call. */
 struct cgroup_spec {
         const char *id;
-        const char *path;                         /* linux.cgroupsPath; NULL or "" for a path made from id */
+        const char *path; /* linux.cgroupsPath; NULL or "" for a path made from id */
         enum cgroup_driver driver;
-        bool rootless;                            /* no groups are fine when none can be made and no limit was asked for */
-        bool delegate;                            /* v2: give the group to owner (spec: "Cgroup ownership") */
-        uid_t owner;                              /* host uid of the container's process.user.uid */
-        const struct cgroup_resources *resources; /* NULL: none; the devices of the spec's default list are always allowed */
-        const json_t *annotations;                /* org.systemd.property.*, run.oci.systemd.*; NULL: none */
-        pid_t pid;                                /* systemd: a process that already exists and goes into the scope; 0: none */
+        bool rootless; /* no groups are fine when none can be made and no limit was asked for */
+        bool delegate; /* v2: give the group to owner (spec: "Cgroup ownership") */
+        uid_t owner;   /* host uid of the container's process.user.uid */
+        const struct cgroup_resources
+                *resources;        /* NULL: none; the devices of the spec's default list are always allowed */
+        const json_t *annotations; /* org.systemd.property.*, run.oci.systemd.*; NULL: none */
+        pid_t pid;                 /* systemd: a process that already exists and goes into the scope; 0: none */
 };
 
 struct cgroup;
@@ -153,8 +162,8 @@ static inline void cgroup_freep(struct cgroup **cg)
 
 /* A directory for clone3's CLONE_INTO_CGROUP, or -1 where there is no v2 hierarchy. Stays the handle's. */
 int cgroup_clone_fd(const struct cgroup *cg);
-/* Moves the calling process, which must have one thread, into every hierarchy, or all but v2's when @cloned_into. Async-signal-safe:
- * only writes to files that are open already. 0 or -errno. With the systemd driver the unit's own
+/* Moves the calling process, which must have one thread, into every hierarchy, or all but v2's when @cloned_into.
+ * Async-signal-safe: only writes to files that are open already. 0 or -errno. With the systemd driver the unit's own
  * hierarchies are systemd's business (spec.pid). */
 int cgroup_enter(const struct cgroup *cg, bool cloned_into);
 /* Opens what cgroup_enter needs; cgroup_create has done so, after cgroup_load it is for who asks (exec). */
@@ -163,7 +172,8 @@ int cgroup_prepare_enter(struct cgroup *cg, struct err **err);
 int cgroup_join(struct cgroup *cg, pid_t pid, bool cloned_into, struct err **err);
 /* For exec --cgroup: @sub is "PATH" or "CONTROLLER[,CONTROLLER]:PATH", a group below the container's that exists. */
 int cgroup_join_sub(struct cgroup *cg, const char *sub, pid_t pid, struct err **err);
-/* Sets what @res names and leaves everything else as it is: at start and for update. Device rules are replaced as a whole. */
+/* Sets what @res names and leaves everything else as it is: at start and for update. Device rules are replaced as a
+ * whole. */
 int cgroup_apply(struct cgroup *cg, const struct cgroup_resources *res, struct err **err);
 /* Returns when every process is frozen (or thawed), or with an error after some seconds, thawed again. */
 int cgroup_freeze(struct cgroup *cg, bool freeze, struct err **err);
@@ -179,9 +189,9 @@ bool cgroup_exists(const struct cgroup *cg);
 /* ---- what a container's mounts of type cgroup are made from ---- */
 
 struct cgroup_hierarchy {
-        const char *name;    /* its directory under /sys/fs/cgroup: "memory", "cpu,cpuacct", "unified"; "" for full v2 */
-        const char *mount;   /* where the host has it */
-        const char *path;    /* the container's group, absolute: what to bind */
+        const char *name;  /* its directory under /sys/fs/cgroup: "memory", "cpu,cpuacct", "unified"; "" for full v2 */
+        const char *mount; /* where the host has it */
+        const char *path;  /* the container's group, absolute: what to bind */
         const char *options; /* of mount(2): "cpu,cpuacct", "none,name=systemd"; NULL for v2 */
         bool v2;
 };
@@ -193,9 +203,11 @@ bool cgroup_is_unified(const struct cgroup *cg);
 
 /* ---- accounting ---- */
 
-/* runc's `events --stats` object ("cpu", "memory", "pids", "blkio", "hugetlb", ...). What a host does not account is left out. */
+/* runc's `events --stats` object ("cpu", "memory", "pids", "blkio", "hugetlb", ...). What a host does not account is
+ * left out. */
 int cgroup_stats(struct cgroup *cg, json_t **ret, struct err **err);
-/* A descriptor that becomes readable (POLLIN; POLLPRI too on v2) when the container ran out of memory, and the count so far. */
+/* A descriptor that becomes readable (POLLIN; POLLPRI too on v2) when the container ran out of memory, and the count
+ * so far. */
 int cgroup_oom_watch(struct cgroup *cg, int *ret_fd, struct err **err);
 /* Drains @fd; the number of out-of-memory events since the group exists. */
 int cgroup_oom_read(struct cgroup *cg, int fd, u64 *ret_count, struct err **err);

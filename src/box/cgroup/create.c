@@ -28,13 +28,15 @@ static int set_group(struct hierarchy *h, const char *base, const char *below, s
         if (r < 0)
                 return r;
         if (!*h->group)
-                return err_set(err, ERR_USAGE, EINVAL, "cgroupsPath '%s' is the root of all cgroups, not a container's", below);
+                return err_set(err, ERR_USAGE, EINVAL, "cgroupsPath '%s' is the root of all cgroups, not a container's",
+                        below);
         return asprintf((char **)&h->face.path, "%s%s", h->face.mount, h->group) < 0 ? no_memory(err) : 0;
 }
 
-/* An absolute cgroupsPath is below the hierarchy's mount, a relative one (and a name made from the id) below the caller's own group, as
- * runc has it: so whatever limits the caller limits its containers. On full v2 the caller's group holds processes, so by
- * the kernel's "no internal processes" rule nothing useful can be below it: its parent is taken. */
+/* An absolute cgroupsPath is below the hierarchy's mount, a relative one (and a name made from the id) below the
+ * caller's own group, as runc has it: so whatever limits the caller limits its containers. On full v2 the caller's
+ * group holds processes, so by the kernel's "no internal processes" rule nothing useful can be below it: its parent is
+ * taken. */
 static int place(struct hierarchy *h, const struct cgroup_spec *spec, struct err **err)
 {
         const char *path = spec->path && *spec->path ? spec->path : spec->id;
@@ -72,14 +74,16 @@ static int inherit_cpuset(int parent, int dir, struct err **err)
         return 0;
 }
 
-/* Lets the groups below @dir use the controllers @wanted that @dir itself has. Those that cannot be are missed only when a
- * limit needs them, so that is where the error is. Writing what is on already would cost a grace period for nothing. */
+/* Lets the groups below @dir use the controllers @wanted that @dir itself has. Those that cannot be are missed only
+ * when a limit needs them, so that is where the error is. Writing what is on already would cost a grace period for
+ * nothing. */
 static void enable_controllers(int dir, u32 wanted)
 {
         _cleanup_free_ char *there = NULL, *on = NULL;
         char *pos, *word;
 
-        if (cgroup_read(dir, "cgroup.controllers", &there, NULL) < 0 || cgroup_read(dir, "cgroup.subtree_control", &on, NULL) < 0)
+        if (cgroup_read(dir, "cgroup.controllers", &there, NULL) < 0 ||
+                cgroup_read(dir, "cgroup.subtree_control", &on, NULL) < 0)
                 return;
         for (pos = on; (word = strsep(&pos, " "));)
                 wanted &= ~(u32)BIT(controller_find(word, strlen(word)));
@@ -156,8 +160,8 @@ static int make_level(struct hierarchy *h, int *dir, const char *name, u32 wante
         return 0;
 }
 
-/* A group that was there before must not be somebody else's: removing the container kills what is in it. Nor may it be frozen, for
- * the container would never come to life in it, and nobody would see why. */
+/* A group that was there before must not be somebody else's: removing the container kills what is in it. Nor may it be
+ * frozen, for the container would never come to life in it, and nobody would see why. */
 static int check_unused(const struct hierarchy *h, int dir, size_t expected, struct err **err)
 {
         const char *const freezer = h->face.v2 ? "cgroup.freeze" : "freezer.state";
@@ -173,7 +177,8 @@ static int check_unused(const struct hierarchy *h, int dir, size_t expected, str
                 return r;
         if (list.n > expected)
                 return err_set(err, ERR_BUSY, EBUSY, "container's cgroup is not empty: %zu process(es) found", list.n);
-        if (cgroup_has(dir, freezer) && cgroup_read(dir, freezer, &state, NULL) >= 0 && strcmp(state, h->face.v2 ? "0" : "THAWED") != 0)
+        if (cgroup_has(dir, freezer) && cgroup_read(dir, freezer, &state, NULL) >= 0 &&
+                strcmp(state, h->face.v2 ? "0" : "THAWED") != 0)
                 return err_set(err, ERR_BUSY, EBUSY, "container's cgroup unexpectedly frozen");
         return 0;
 }
@@ -270,8 +275,8 @@ static int make_all(struct cgroup *cg, const struct cgroup_spec *spec, const cha
 
 /* ---- delegation ---- */
 
-/* v2: the container's root may manage what is below its group, not its own limits (spec, "Cgroup ownership"; which files is the
- * kernel's to say). */
+/* v2: the container's root may manage what is below its group, not its own limits (spec, "Cgroup ownership"; which
+ * files is the kernel's to say). */
 static int delegate(const struct hierarchy *h, uid_t owner, struct err **err)
 {
         _cleanup_free_ char *files = NULL;
@@ -293,7 +298,8 @@ static int delegate(const struct hierarchy *h, uid_t owner, struct err **err)
 
 /* ---- create ---- */
 
-/* systemd makes the group where it manages (v2, or name=systemd and some of v1's); in the others it is made at the same path. */
+/* systemd makes the group where it manages (v2, or name=systemd and some of v1's); in the others it is made at the
+ * same path. */
 static int create_systemd(struct cgroup *cg, const struct cgroup_spec *spec, struct err **err)
 {
         _cleanup_free_ char *unit = NULL, *slice = NULL, *group = NULL;
@@ -353,14 +359,17 @@ json_t *cgroup_save(const struct cgroup *cg)
         for (size_t i = 0; list && i < cg->n; i++) {
                 const struct hierarchy *h = &cg->hierarchy[i];
 
-                if (json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s*, s:i, s:b, s:b, s:i}", "name", h->face.name, "mount", h->face.mount,
-                            "group", h->group, "options", h->face.options, "controllers", (int)h->controllers, "v2", h->face.v2, "full",
-                            h->full, "made", (int)h->n_made)) < 0) {
+                if (json_array_append_new(list,
+                            json_pack("{s:s, s:s, s:s, s:s*, s:i, s:b, s:b, s:i}", "name", h->face.name, "mount",
+                                    h->face.mount, "group", h->group, "options", h->face.options, "controllers",
+                                    (int)h->controllers, "v2", h->face.v2, "full", h->full, "made", (int)h->n_made)) <
+                        0) {
                         json_decref(list);
                         list = NULL;
                 }
         }
-        state = list ? json_pack("{s:o, s:s*, s:b}", "hierarchies", list, "unit", cg->unit, "userUnit", cg->user_unit) : NULL;
+        state = list ? json_pack("{s:o, s:s*, s:b}", "hierarchies", list, "unit", cg->unit, "userUnit", cg->user_unit)
+                     : NULL;
         return state;
 }
 
@@ -418,7 +427,8 @@ int cgroup_load(const json_t *state, struct cgroup **ret, struct err **err)
         if (r >= 0)
                 r = oci_read_bool(state, "userUnit", &cg->user_unit, err);
         if (r >= 0 && json_array_size(list) > HIERARCHIES_MAX)
-                r = err_set(err, ERR_BAD_STATE, EINVAL, "the container's state has more than %d cgroup hierarchies", HIERARCHIES_MAX);
+                r = err_set(err, ERR_BAD_STATE, EINVAL, "the container's state has more than %d cgroup hierarchies",
+                        HIERARCHIES_MAX);
         for (size_t i = 0; r >= 0 && i < json_array_size(list); i++)
                 r = load_hierarchy(json_array_get(list, i), &cg->hierarchy[cg->n++], err);
         if (r >= 0)

@@ -1,7 +1,8 @@
-/* Access to devices on version 2: a program of the kernel's eBPF machine, attached to the group, is asked about each access.
+/* Access to devices on version 2: a program of the kernel's eBPF machine, attached to the group, is asked about each
+ * access.
  *
- * The program gives each access the answer of the last rule about it, read, write and mknod apart. It walks the rules from the
- * last to the first and keeps what is still undecided in r4:
+ * The program gives each access the answer of the last rule about it, read, write and mknod apart. It walks the rules
+ * from the last to the first and keeps what is still undecided in r4:
  *
  *         r4 = access asked for (bits 16..18), r2 = device type, r5 = major, r6 = minor
  *         rule: not about this device (type, major, minor)? on to the next rule
@@ -19,9 +20,13 @@
 
 #include "box/cgroup/internal.h"
 
-#define RULE_ALL(t, maj, min, bits) { .allow = true, .type = (t), .major = (maj), .minor = (min), .access = (bits) }
+#define RULE_ALL(t, maj, min, bits)                                                          \
+        {                                                                                    \
+                .allow = true, .type = (t), .major = (maj), .minor = (min), .access = (bits) \
+        }
 
-/* The spec's list, and what a terminal needs: /dev/console is made for whoever asks for one, ptmx and pts are the container's own. */
+/* The spec's list, and what a terminal needs: /dev/console is made for whoever asks for one, ptmx and pts are the
+ * container's own. */
 const struct cgroup_device_rule cgroup_default_devices[] = {
         RULE_ALL(CGROUP_DEVICE_CHAR, CGROUP_DEVICE_ANY, CGROUP_DEVICE_ANY, CGROUP_DEVICE_MKNOD),
         RULE_ALL(CGROUP_DEVICE_BLOCK, CGROUP_DEVICE_ANY, CGROUP_DEVICE_ANY, CGROUP_DEVICE_MKNOD),
@@ -48,7 +53,8 @@ struct program {
 
 static void add(struct program *p, u8 code, u8 dst, u8 src, s16 off, s32 imm)
 {
-        p->insn[p->n++] = (struct bpf_insn){ .code = code, .dst_reg = dst & 15u, .src_reg = src & 15u, .off = off, .imm = imm };
+        p->insn[p->n++] =
+                (struct bpf_insn){ .code = code, .dst_reg = dst & 15u, .src_reg = src & 15u, .off = off, .imm = imm };
 }
 
 static void load(struct program *p, u8 dst, u8 src, size_t offset)
@@ -65,7 +71,8 @@ static void give(struct program *p, s32 verdict)
 /* The access bits of the context are BPF_DEVCG_ACC_*: mknod 1, read 2, write 4. */
 static s32 access_bits(unsigned access)
 {
-        return (access & CGROUP_DEVICE_MKNOD ? BPF_DEVCG_ACC_MKNOD : 0) | (access & CGROUP_DEVICE_READ ? BPF_DEVCG_ACC_READ : 0) |
+        return (access & CGROUP_DEVICE_MKNOD ? BPF_DEVCG_ACC_MKNOD : 0) |
+               (access & CGROUP_DEVICE_READ ? BPF_DEVCG_ACC_READ : 0) |
                (access & CGROUP_DEVICE_WRITE ? BPF_DEVCG_ACC_WRITE : 0);
 }
 
@@ -79,7 +86,8 @@ static void add_rule(struct program *p, const struct cgroup_device_rule *rule)
                 u8 reg;
                 s64 value;
         } tests[] = {
-                { rule->type != CGROUP_DEVICE_ALL, BPF_REG_2, rule->type == CGROUP_DEVICE_BLOCK ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR },
+                { rule->type != CGROUP_DEVICE_ALL, BPF_REG_2,
+                        rule->type == CGROUP_DEVICE_BLOCK ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR },
                 { rule->type != CGROUP_DEVICE_ALL && rule->major != CGROUP_DEVICE_ANY, BPF_REG_5, rule->major },
                 { rule->type != CGROUP_DEVICE_ALL && rule->minor != CGROUP_DEVICE_ANY, BPF_REG_6, rule->minor },
         };
@@ -116,7 +124,8 @@ static bool add_rules(struct program *p, const struct cgroup_device_rule *rules,
 
 static int make_program(const struct cgroup_device_rule *rules, size_t n, struct program *p)
 {
-        *p = (struct program){ .insn = calloc((n + cgroup_n_default_devices) * INSNS_PER_RULE + 16, sizeof(p->insn[0])) };
+        *p = (struct program){ .insn = calloc(
+                                       (n + cgroup_n_default_devices) * INSNS_PER_RULE + 16, sizeof(p->insn[0])) };
         if (!p->insn)
                 return -ENOMEM;
         load(p, BPF_REG_2, BPF_REG_1, offsetof(struct bpf_cgroup_dev_ctx, access_type));
@@ -125,7 +134,8 @@ static int make_program(const struct cgroup_device_rule *rules, size_t n, struct
         add(p, BPF_ALU | BPF_RSH | BPF_K, BPF_REG_4, 0, 0, 16);
         load(p, BPF_REG_5, BPF_REG_1, offsetof(struct bpf_cgroup_dev_ctx, major));
         load(p, BPF_REG_6, BPF_REG_1, offsetof(struct bpf_cgroup_dev_ctx, minor));
-        /* No verifier takes unreachable code, so what follows a rule about everything is left out. That rule decides all. */
+        /* No verifier takes unreachable code, so what follows a rule about everything is left out. That rule decides
+         * all. */
         if (add_rules(p, cgroup_default_devices, cgroup_n_default_devices))
                 (void)add_rules(p, rules, n);
         give(p, 0);

@@ -38,7 +38,8 @@ static struct hierarchy *v2_of(const struct cgroup *cg)
 
 struct hierarchy *cgroup_main(const struct cgroup *cg)
 {
-        static const enum controller preferred[] = { CONTROLLER_FREEZER, CONTROLLER_PIDS, CONTROLLER_DEVICES, CONTROLLER_MEMORY };
+        static const enum controller preferred[] = { CONTROLLER_FREEZER, CONTROLLER_PIDS, CONTROLLER_DEVICES,
+                CONTROLLER_MEMORY };
         struct hierarchy *h = v2_of(cg);
 
         for (size_t i = 0; !h && i < ARRAY_SIZE(preferred); i++)
@@ -186,7 +187,14 @@ static const char *const limit_names[] = {
 #define CGROUP_LIMIT(id, section, key, smallest, largest, zero) section "." key,
 #include "box/cgroup/limits.def"
 #undef CGROUP_LIMIT
-        "cpu.cpus", "cpu.mems", "blockIO throttling", "blockIO.weightDevice", "hugepageLimits", "network.priorities", "rdma", "unified",
+        "cpu.cpus",
+        "cpu.mems",
+        "blockIO throttling",
+        "blockIO.weightDevice",
+        "hugepageLimits",
+        "network.priorities",
+        "rdma",
+        "unified",
 };
 
 /* What @res asks for, as the bits of hierarchy_ops.apply. */
@@ -202,21 +210,25 @@ static u64 asked_for(const struct cgroup_resources *res)
         asked |= res->n_net_priorities ? BIT(DONE_NET_PRIORITIES) : 0;
         asked |= res->n_rdma ? BIT(DONE_RDMA) : 0;
         asked |= res->n_unified ? BIT(DONE_UNIFIED) : 0;
-        /* The spec calls these deprecated, or they say how, not what; and nothing is missing where the OOM killer cannot be off. */
-        asked &= ~(BIT(CGROUP_MEMORY_HIERARCHY) | BIT(CGROUP_MEMORY_CHECK) | BIT(CGROUP_MEMORY_KERNEL) | BIT(CGROUP_MEMORY_KERNEL_TCP));
+        /* The spec calls these deprecated, or they say how, not what; and nothing is missing where the OOM killer
+         * cannot be off. */
+        asked &= ~(BIT(CGROUP_MEMORY_HIERARCHY) | BIT(CGROUP_MEMORY_CHECK) | BIT(CGROUP_MEMORY_KERNEL) |
+                   BIT(CGROUP_MEMORY_KERNEL_TCP));
         if (!res->value[CGROUP_MEMORY_NO_OOM_KILLER])
                 asked &= ~BIT(CGROUP_MEMORY_NO_OOM_KILLER);
         return asked;
 }
 
-/* Whether the kernel lets nobody here decide about devices: outside of the first user namespace or without being root. */
+/* Whether the kernel lets nobody here decide about devices: outside of the first user namespace or without being root.
+ * */
 static bool is_unprivileged(void)
 {
         _cleanup_free_ char *map = NULL;
         unsigned inside, outside, count;
 
         return geteuid() != 0 || cgroup_read(AT_FDCWD, "/proc/self/uid_map", &map, NULL) < 0 ||
-               sscanf(map, "%u %u %u", &inside, &outside, &count) != 3 || inside != 0 || outside != 0 || count != UINT32_MAX;
+               sscanf(map, "%u %u %u", &inside, &outside, &count) != 3 || inside != 0 || outside != 0 ||
+               count != UINT32_MAX;
 }
 
 int cgroup_set_devices(struct cgroup *cg, const struct cgroup_device_rule *rules, size_t n, struct err **err)
@@ -268,7 +280,8 @@ int cgroup_apply(struct cgroup *cg, const struct cgroup_resources *res, struct e
         missing = asked_for(res) & ~done;
         if (r < 0 || !missing)
                 return r;
-        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "this host has no cgroup controller, or we may not use it, for %s",
+        return err_set(err, ERR_UNSUPPORTED, ENOTSUP,
+                "this host has no cgroup controller, or we may not use it, for %s",
                 limit_names[__builtin_ctzll(missing)]);
 }
 

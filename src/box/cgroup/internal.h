@@ -6,7 +6,8 @@
 
 /* ---- small files (files.c) ---- */
 
-/* Writes @value to @file below @dir, which must exist. -errno; *err names neither directory nor intent: callers wrap. */
+/* Writes @value to @file below @dir, which must exist. -errno; *err names neither directory nor intent: callers wrap.
+ * */
 int cgroup_write(int dir, const char *file, const char *value, struct err **err);
 int cgroup_write_number(int dir, const char *file, s64 value, struct err **err);
 /* The text of @file without the last newline, at most a megabyte. Free with free(). */
@@ -37,9 +38,11 @@ struct hierarchy;
 
 /* What differs between the versions. All get a hierarchy whose dir is open. */
 struct hierarchy_ops {
-        /* Sets what @res says and this hierarchy's controllers can; marks it in @done (a bit for each CGROUP_LIMIT, and DONE_*). */
+        /* Sets what @res says and this hierarchy's controllers can; marks it in @done (a bit for each CGROUP_LIMIT,
+         * and DONE_*). */
         int (*apply)(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err);
-        /* These rules (and then the default ones) decide about devices from now on; what none of them allows is denied. */
+        /* These rules (and then the default ones) decide about devices from now on; what none of them allows is
+         * denied. */
         int (*devices)(const struct hierarchy *h, const struct cgroup_device_rule *rules, size_t n, struct err **err);
         /* Starts to freeze or thaw and waits. */
         int (*freeze)(const struct hierarchy *h, bool freeze, struct err **err);
@@ -54,7 +57,16 @@ struct hierarchy_ops {
 extern const struct hierarchy_ops hierarchy_v1_ops, hierarchy_v2_ops;
 
 /* Bits of *done behind the limits. */
-enum { DONE_CPUS = CGROUP_LIMIT_COUNT, DONE_MEMS, DONE_IO_RATES, DONE_IO_WEIGHTS, DONE_HUGE, DONE_NET_PRIORITIES, DONE_RDMA, DONE_UNIFIED };
+enum {
+        DONE_CPUS = CGROUP_LIMIT_COUNT,
+        DONE_MEMS,
+        DONE_IO_RATES,
+        DONE_IO_WEIGHTS,
+        DONE_HUGE,
+        DONE_NET_PRIORITIES,
+        DONE_RDMA,
+        DONE_UNIFIED
+};
 
 /* One hierarchy of the host, and the container's group in it. */
 struct hierarchy {
@@ -78,7 +90,7 @@ static inline bool hierarchy_has(const struct hierarchy *h, enum controller cont
 struct cgroup {
         struct hierarchy hierarchy[HIERARCHIES_MAX];
         size_t n;
-        char *unit; /* systemd driver: "NAME.scope" */
+        char *unit;     /* systemd driver: "NAME.scope" */
         bool user_unit; /* of the user's systemd */
 };
 
@@ -120,7 +132,8 @@ int cgroup_remove_below(int dir, struct err **err);
 
 #define DEVICE_RULES_MAX 1024
 
-/* The spec's default devices, which are always allowed (config-linux.md, "Default Devices"); they follow the container's rules. */
+/* The spec's default devices, which are always allowed (config-linux.md, "Default Devices"); they follow the
+ * container's rules. */
 extern const struct cgroup_device_rule cgroup_default_devices[];
 extern const size_t cgroup_n_default_devices;
 /* Loads and attaches an eBPF program to the v2 group at @dir, in place of what was attached there. */
@@ -130,9 +143,12 @@ int cgroup_devices_bpf(int dir, const struct cgroup_device_rule *rules, size_t n
 
 /* The unit and the slice it goes into, from SLICE:PREFIX:NAME. */
 int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char **ret_slice, struct err **err);
-/* Returns when systemd has put spec->pid into the unit's group, whose path below the hierarchies' roots is *ret_group. */
-int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, const char *slice, bool unified, char **ret_group, struct err **err);
-int cgroup_systemd_update(const char *unit, bool user, bool unified, const struct cgroup_resources *res, struct err **err);
+/* Returns when systemd has put spec->pid into the unit's group, whose path below the hierarchies' roots is *ret_group.
+ * */
+int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, const char *slice, bool unified,
+        char **ret_group, struct err **err);
+int cgroup_systemd_update(
+        const char *unit, bool user, bool unified, const struct cgroup_resources *res, struct err **err);
 int cgroup_systemd_stop(const char *unit, bool user, struct err **err);
 
 /* cpu.shares of v1 as cpu.weight of v2. */

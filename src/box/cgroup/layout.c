@@ -52,7 +52,8 @@ static void unescape(char *text)
         char *out = text;
 
         for (; *text; text++) {
-                if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && isdigit((unsigned char)text[2]) && isdigit((unsigned char)text[3])) {
+                if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && isdigit((unsigned char)text[2]) &&
+                        isdigit((unsigned char)text[3])) {
                         *out++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
                         text += 3;
                 } else {
@@ -101,8 +102,9 @@ int cgroup_path_clean(const char *path, char **ret, struct err **err)
 
 static bool is_separate_option(const char *option)
 {
-        static const char *const generic[] = { "rw", "ro", "noprefix", "clone_children", "xattr", "cpuset_v2_mode", "favordynmods", "nsdelegate",
-                "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting", "pids_localevents", NULL };
+        static const char *const generic[] = { "rw", "ro", "noprefix", "clone_children", "xattr", "cpuset_v2_mode",
+                "favordynmods", "nsdelegate", "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting",
+                "pids_localevents", NULL };
 
         for (size_t i = 0; generic[i]; i++)
                 if (strcmp(generic[i], option) == 0)
@@ -110,7 +112,8 @@ static bool is_separate_option(const char *option)
         return strncmp(option, "release_agent=", 14) != 0;
 }
 
-/* What a v1 mount is, from its super block options "rw,cpu,cpuacct" or "rw,name=systemd": fills controllers and options. */
+/* What a v1 mount is, from its super block options "rw,cpu,cpuacct" or "rw,name=systemd": fills controllers and
+ * options. */
 static int read_options(struct hierarchy *h, char *options, struct err **err)
 {
         char text[512] = "", *word;
@@ -128,7 +131,9 @@ static int read_options(struct hierarchy *h, char *options, struct err **err)
                 snprintf(text + len, sizeof(text) - len, "%s%s", len ? "," : "", word);
         }
         h->face.options = NULL;
-        return asprintf((char **)&h->face.options, "%s%s", named && !h->controllers ? "none," : "", text) < 0 ? no_memory(err) : 0;
+        return asprintf((char **)&h->face.options, "%s%s", named && !h->controllers ? "none," : "", text) < 0
+                       ? no_memory(err)
+                       : 0;
 }
 
 static int set_text(const char **ret, const char *text, struct err **err)
@@ -163,9 +168,12 @@ void hierarchy_clear(struct hierarchy *h)
         free(h->group);
 }
 
-static int add_hierarchy(struct cgroup *layout, bool v2, const char *root, const char *mount, char *options, struct err **err)
+static int add_hierarchy(
+        struct cgroup *layout, bool v2, const char *root, const char *mount, char *options, struct err **err)
 {
-        struct hierarchy h = { .ops = v2 ? &hierarchy_v2_ops : &hierarchy_v1_ops, .face.v2 = v2, .dir = -1, .enter = -1 };
+        struct hierarchy h = {
+                .ops = v2 ? &hierarchy_v2_ops : &hierarchy_v1_ops, .face.v2 = v2, .dir = -1, .enter = -1
+        };
         int r = v2 ? 0 : read_options(&h, options, err);
 
         if (r >= 0)
@@ -206,8 +214,8 @@ static int read_mount(struct cgroup *layout, char *line, struct err **err)
         return add_hierarchy(layout, strcmp(type, "cgroup2") == 0, word[3], word[4], tail, err);
 }
 
-/* The caller's group at @path of the hierarchy, as seen from the mount. A mount in a container may show only a part of the hierarchy;
- * outside of that part there is nothing better than its root. */
+/* The caller's group at @path of the hierarchy, as seen from the mount. A mount in a container may show only a part of
+ * the hierarchy; outside of that part there is nothing better than its root. */
 static int set_own(struct hierarchy *h, const char *path, struct err **err)
 {
         const size_t n = strlen(h->root);
@@ -249,7 +257,8 @@ static int read_own(struct cgroup *layout, char *line, struct err **err)
         return 0;
 }
 
-static int for_each_line(struct cgroup *layout, const char *text, int (*fn)(struct cgroup *, char *, struct err **), struct err **err)
+static int for_each_line(
+        struct cgroup *layout, const char *text, int (*fn)(struct cgroup *, char *, struct err **), struct err **err)
 {
         _cleanup_free_ char *copy = strdup(text);
         char *pos = copy, *line;

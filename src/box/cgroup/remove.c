@@ -1,8 +1,8 @@
 /* Processes of a container, and removing its groups for good.
  *
- * Whoever has a writable cgroup mount can nest groups as deep as the kernel allows, fork while being killed and hide in a part
- * that is frozen. So: no descriptor is held for each level, whatever is frozen is thawed after the signal, and killing
- * and removing repeat until all groups are gone or time is up. */
+ * Whoever has a writable cgroup mount can nest groups as deep as the kernel allows, fork while being killed and hide
+ * in a part that is frozen. So: no descriptor is held for each level, whatever is frozen is thawed after the signal,
+ * and killing and removing repeat until all groups are gone or time is up. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -142,7 +142,8 @@ static int signal_group(int dir, int signal, size_t *ret_n, struct err **err)
         return r;
 }
 
-/* Without cgroup.kill (Linux 5.14): frozen processes do not fork, so a signal to all of a frozen group is one to all for good. */
+/* Without cgroup.kill (Linux 5.14): frozen processes do not fork, so a signal to all of a frozen group is one to all
+ * for good. */
 static int kill_frozen(struct hierarchy *h, struct err **err)
 {
         const bool freezes = h->face.v2 ? cgroup_has(h->dir, "cgroup.freeze") : hierarchy_has(h, CONTROLLER_FREEZER);

@@ -18,7 +18,8 @@ static const struct limit {
         s64 smallest, largest;
         enum zero zero;
 } limits[] = {
-#define CGROUP_LIMIT(id, section, key, smallest, largest, zero) [CGROUP_##id] = { section, key, smallest, largest, zero },
+#define CGROUP_LIMIT(id, section, key, smallest, largest, zero) \
+        [CGROUP_##id] = { section, key, smallest, largest, zero },
 #include "box/cgroup/limits.def"
 #undef CGROUP_LIMIT
 };
@@ -88,7 +89,8 @@ static int read_set(const json_t *section, const char *key, char **ret, struct e
         if (r < 0 || !text || !*text)
                 return r;
         if (strspn(text, "0123456789-, ") != strlen(text) || strlen(text) > 4000)
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' is '%.40s', which is no list of numbers such as 0-3,7", key, text);
+                return err_set(err, ERR_USAGE, EINVAL, "'%s' is '%.40s', which is no list of numbers such as 0-3,7",
+                        key, text);
         return copy_text(text, ret, err);
 }
 
@@ -115,7 +117,7 @@ static int read_device(const json_t *json, struct cgroup_device_rule *rule, stru
                 type = "a";
         if (strlen(type) != 1 || !strchr("abcu", *type))
                 return err_set(err, ERR_USAGE, EINVAL, "'type' is '%s', not a, b or c", type);
-        rule->type = *type == 'u' ? CGROUP_DEVICE_CHAR : (enum cgroup_device_type)*type;
+        rule->type = *type == 'u' ? CGROUP_DEVICE_CHAR : (enum cgroup_device_type) * type;
         for (const char *c = *access ? access : "rwm"; *c; c++) {
                 const char *at = strchr("rwm", *c);
 
@@ -251,7 +253,8 @@ static int read_huge(const json_t *json, struct cgroup_resources *res, struct er
                 if (r >= 0)
                         r = oci_read_u64(item, "limit", &out->limit, err);
                 if (r >= 0 && (!size || !is_file_word(size)))
-                        r = err_set(err, ERR_USAGE, EINVAL, "'pageSize' is '%.40s', not a size such as 2MB", size ? size : "");
+                        r = err_set(err, ERR_USAGE, EINVAL, "'pageSize' is '%.40s', not a size such as 2MB",
+                                size ? size : "");
                 if (r >= 0)
                         r = copy_text(size, &out->page_size, err);
                 if (r < 0)
@@ -268,7 +271,8 @@ static int read_net_priorities(const json_t *json, struct cgroup_resources *res,
         if (r >= 0)
                 r = oci_read_array(section, "priorities", &list, err);
         if (r >= 0)
-                r = make_list(list, json_array_size(list), sizeof(res->net_priority[0]), (void **)&res->net_priority, err);
+                r = make_list(
+                        list, json_array_size(list), sizeof(res->net_priority[0]), (void **)&res->net_priority, err);
         for (size_t i = 0; r >= 0 && i < json_array_size(list); i++) {
                 const json_t *item = json_array_get(list, i);
                 struct cgroup_net_priority *out = &res->net_priority[res->n_net_priorities++];
@@ -298,7 +302,8 @@ static int read_rdma(const json_t *json, struct cgroup_resources *res, struct er
                 r = make_list(section, json_object_size(section), sizeof(res->rdma[0]), (void **)&res->rdma, err);
         if (r < 0)
                 return r;
-        json_object_foreach((json_t *)section, device, item) {
+        json_object_foreach((json_t *)section, device, item)
+        {
                 struct cgroup_rdma_limit *out = &res->rdma[res->n_rdma++];
 
                 out->handles = out->objects = -1;
@@ -327,7 +332,8 @@ static int read_unified(const json_t *json, struct cgroup_resources *res, struct
                 r = make_list(section, json_object_size(section), sizeof(res->unified[0]), (void **)&res->unified, err);
         if (r < 0)
                 return r;
-        json_object_foreach((json_t *)section, file, value) {
+        json_object_foreach((json_t *)section, file, value)
+        {
                 struct cgroup_unified *out = &res->unified[res->n_unified++];
                 const char *text = json_string_value(value);
 

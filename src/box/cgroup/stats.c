@@ -1,5 +1,5 @@
-/* The object's shape (names, nesting, units) is that of runc's types/events.go, which Docker, cAdvisor and the like read. A file that this kernel
- * does not have is a member that is not there. */
+/* The object's shape (names, nesting, units) is that of runc's types/events.go, which Docker, cAdvisor and the like
+ * read. A file that this kernel does not have is a member that is not there. */
 #include "box/cgroup/stats.h"
 
 #include <dirent.h>
@@ -106,10 +106,13 @@ static void put_pressure(json_t *object, int dir, const char *file)
                 unsigned long long total;
                 char kind[8];
 
-                if (sscanf(line, "%7s avg10=%lf avg60=%lf avg300=%lf total=%llu", kind, &avg10, &avg60, &avg300, &total) != 5)
+                if (sscanf(line, "%7s avg10=%lf avg60=%lf avg300=%lf total=%llu", kind, &avg10, &avg60, &avg300,
+                            &total) != 5)
                         continue;
                 psi = psi ? psi : json_object();
-                json_object_set_new(psi, kind, json_pack("{s:f, s:f, s:f, s:I}", "avg10", avg10, "avg60", avg60, "avg300", avg300, "total", (json_int_t)total));
+                json_object_set_new(psi, kind,
+                        json_pack("{s:f, s:f, s:f, s:I}", "avg10", avg10, "avg60", avg60, "avg300", avg300, "total",
+                                (json_int_t)total));
         }
         if (psi)
                 json_object_set_new(object, "psi", psi);
@@ -155,7 +158,8 @@ static void v1_memory_entry(int dir, json_t *memory, const char *name, const cha
 {
         static const struct {
                 const char *key, *suffix;
-        } files[] = { { "limit", "limit_in_bytes" }, { "usage", "usage_in_bytes" }, { "max", "max_usage_in_bytes" }, { "failcnt", "failcnt" } };
+        } files[] = { { "limit", "limit_in_bytes" }, { "usage", "usage_in_bytes" }, { "max", "max_usage_in_bytes" },
+                { "failcnt", "failcnt" } };
         json_t *entry = json_object();
 
         for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
@@ -206,7 +210,8 @@ static json_t *io_entries(const char *text)
                         if (sscanf(line, "%u:%u %llu", &major, &minor, &value) != 3)
                                 continue;
                 }
-                json_array_append_new(list, json_pack("{s:I, s:I, s:s, s:I}", "major", (json_int_t)major, "minor", (json_int_t)minor, "op", op, "value", (json_int_t)value));
+                json_array_append_new(list, json_pack("{s:I, s:I, s:s, s:I}", "major", (json_int_t)major, "minor",
+                                                    (json_int_t)minor, "op", op, "value", (json_int_t)value));
         }
         return list;
 }
@@ -217,7 +222,8 @@ static void v1_blkio(int dir, json_t *stats)
         static const struct {
                 const char *key, *bfq, *throttle;
         } files[] = {
-                { "ioServiceBytesRecursive", "blkio.bfq.io_service_bytes_recursive", "blkio.throttle.io_service_bytes_recursive" },
+                { "ioServiceBytesRecursive", "blkio.bfq.io_service_bytes_recursive",
+                        "blkio.throttle.io_service_bytes_recursive" },
                 { "ioServicedRecursive", "blkio.bfq.io_serviced_recursive", "blkio.throttle.io_serviced_recursive" },
                 { "ioQueueRecursive", "blkio.bfq.io_queued_recursive", NULL },
                 { "ioServiceTimeRecursive", "blkio.bfq.io_service_time_recursive", NULL },
@@ -309,7 +315,8 @@ static void v1_cpuset(int dir, json_t *stats)
                 { "memory_pressure", "cpuset.memory_pressure" },
                 { "sched_load_balance", "cpuset.sched_load_balance" },
         };
-        _cleanup_free_ char *cpus = text_of(dir, "cpuset.cpus"), *mems = text_of(dir, "cpuset.mems"), *level = text_of(dir, "cpuset.sched_relax_domain_level");
+        _cleanup_free_ char *cpus = text_of(dir, "cpuset.cpus"), *mems = text_of(dir, "cpuset.mems"),
+                            *level = text_of(dir, "cpuset.sched_relax_domain_level");
         json_t *cpuset = sub(stats, "cpuset");
 
         json_object_set_new(cpuset, "cpus", set_of(cpus));
@@ -334,8 +341,13 @@ static void read_parts(const struct hierarchy *h, json_t *stats, const struct pa
 int cgroup_v1_stats(const struct hierarchy *h, json_t *stats, struct err **err)
 {
         static const struct part parts[] = {
-                { CONTROLLER_CPUACCT, v1_cpuacct }, { CONTROLLER_CPU, v1_cpu },         { CONTROLLER_CPUSET, v1_cpuset }, { CONTROLLER_MEMORY, v1_memory },
-                { CONTROLLER_PIDS, put_pids },      { CONTROLLER_HUGETLB, v1_hugetlb }, { CONTROLLER_BLKIO, v1_blkio },
+                { CONTROLLER_CPUACCT, v1_cpuacct },
+                { CONTROLLER_CPU, v1_cpu },
+                { CONTROLLER_CPUSET, v1_cpuset },
+                { CONTROLLER_MEMORY, v1_memory },
+                { CONTROLLER_PIDS, put_pids },
+                { CONTROLLER_HUGETLB, v1_hugetlb },
+                { CONTROLLER_BLKIO, v1_blkio },
         };
 
         read_parts(h, stats, parts, ARRAY_SIZE(parts));
@@ -388,9 +400,12 @@ static void v2_io(int dir, json_t *stats)
         static const struct {
                 const char *key, *list, *op;
         } fields[] = {
-                { "rbytes", "ioServiceBytesRecursive", "Read" },     { "wbytes", "ioServiceBytesRecursive", "Write" },
-                { "dbytes", "ioServiceBytesRecursive", "Discard" },  { "rios", "ioServicedRecursive", "Read" },
-                { "wios", "ioServicedRecursive", "Write" },          { "dios", "ioServicedRecursive", "Discard" },
+                { "rbytes", "ioServiceBytesRecursive", "Read" },
+                { "wbytes", "ioServiceBytesRecursive", "Write" },
+                { "dbytes", "ioServiceBytesRecursive", "Discard" },
+                { "rios", "ioServicedRecursive", "Read" },
+                { "wios", "ioServicedRecursive", "Write" },
+                { "dios", "ioServicedRecursive", "Discard" },
         };
         _cleanup_free_ char *stat = text_of(dir, "io.stat");
         json_t *blkio = sub(stats, "blkio");
@@ -411,8 +426,9 @@ static void v2_io(int dir, json_t *stats)
                                 if (!json_object_get(blkio, fields[i].list))
                                         json_object_set_new(blkio, fields[i].list, json_array());
                                 json_array_append_new(json_object_get(blkio, fields[i].list),
-                                        json_pack("{s:I, s:I, s:s, s:I}", "major", (json_int_t)major, "minor", (json_int_t)minor, "op", fields[i].op,
-                                                "value", (json_int_t)strtoll(word + len + 1, NULL, 10)));
+                                        json_pack("{s:I, s:I, s:s, s:I}", "major", (json_int_t)major, "minor",
+                                                (json_int_t)minor, "op", fields[i].op, "value",
+                                                (json_int_t)strtoll(word + len + 1, NULL, 10)));
                         }
         }
         put_pressure(blkio, dir, "io.pressure");
@@ -426,7 +442,10 @@ static void v2_hugetlb(int dir, json_t *stats)
 int cgroup_v2_stats(const struct hierarchy *h, json_t *stats, struct err **err)
 {
         static const struct part parts[] = {
-                { CONTROLLER_MEMORY, v2_memory }, { CONTROLLER_PIDS, put_pids }, { CONTROLLER_IO, v2_io }, { CONTROLLER_HUGETLB, v2_hugetlb },
+                { CONTROLLER_MEMORY, v2_memory },
+                { CONTROLLER_PIDS, put_pids },
+                { CONTROLLER_IO, v2_io },
+                { CONTROLLER_HUGETLB, v2_hugetlb },
         };
 
         /* CPU time is accounted for every group, the controller is for limits. */

@@ -1,9 +1,11 @@
 /* The systemd driver: a transient scope that systemd makes and keeps, asked for through busctl (docs/adr/0030).
  *
- *         busctl call org.freedesktop.systemd1 ... StartTransientUnit "ssa(sv)a(sa(sv))" UNIT fail N NAME TYPE VALUE ... 0
+ *         busctl call org.freedesktop.systemd1 ... StartTransientUnit "ssa(sv)a(sa(sv))" UNIT fail N NAME TYPE VALUE
+ *         ... 0
  *
  * The scope gets the limits as properties too, because systemd writes what it believes whenever it reloads; values that
- * systemd has no property for are written to the group's files, as without systemd. Interface: org.freedesktop.systemd1(5). */
+ * systemd has no property for are written to the group's files, as without systemd. Interface:
+ * org.freedesktop.systemd1(5). */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +54,9 @@ int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char *
         prefix = *path ? strsep(&pos, ":") : "strata";
         name = *path ? strsep(&pos, ":") : (char *)spec->id;
         if (!prefix || !name || pos)
-                return err_set(err, ERR_USAGE, EINVAL, "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"%s\" instead", path);
+                return err_set(err, ERR_USAGE, EINVAL,
+                        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"%s\" instead",
+                        path);
         if (!slice || !*slice)
                 slice = spec->rootless ? "user.slice" : "system.slice";
         r = *prefix ? asprintf(ret_unit, "%s-%s.scope", prefix, name) : asprintf(ret_unit, "%s.scope", name);
@@ -60,8 +64,10 @@ int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char *
                 *ret_unit = NULL;
                 return err_sys(err, ENOMEM, "naming a scope");
         }
-        if (!is_unit_word(*ret_unit) || !is_unit_word(slice) || strlen(slice) <= 6 || strcmp(slice + strlen(slice) - 6, ".slice") != 0)
-                return err_set(err, ERR_USAGE, EINVAL, "cgroupsPath '%s' does not name a slice and a scope of systemd", path);
+        if (!is_unit_word(*ret_unit) || !is_unit_word(slice) || strlen(slice) <= 6 ||
+                strcmp(slice + strlen(slice) - 6, ".slice") != 0)
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "cgroupsPath '%s' does not name a slice and a scope of systemd", path);
         *ret_slice = strdup(slice);
         return *ret_slice ? 0 : err_sys(err, ENOMEM, "naming a scope");
 }
@@ -128,8 +134,8 @@ static void read_complaint(int fd, char *text, size_t size)
 /* Waits for busctl; the words of what it calls follow those that are always the same. */
 static int run_busctl(bool user, struct words *call, struct err **err)
 {
-        char *argv[WORDS_MAX + 8] = { "busctl", user ? "--user" : "--system", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
-                "org.freedesktop.systemd1.Manager" };
+        char *argv[WORDS_MAX + 8] = { "busctl", user ? "--user" : "--system", "call", "org.freedesktop.systemd1",
+                "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager" };
         posix_spawn_file_actions_t actions;
         char complaint[300] = "";
         int pipe_fds[2], status = 0, r;
@@ -195,10 +201,12 @@ static void add_u64(struct properties *p, const char *name, u64 value)
         add_property(p, name, "t", "%llu", (unsigned long long)value);
 }
 
-/* CPU time for each second, in whole percents, rounded up (systemd rounds down and would then limit below the files). */
+/* CPU time for each second, in whole percents, rounded up (systemd rounds down and would then limit below the files).
+ * */
 static void add_cpu_quota(struct properties *p, const struct cgroup_resources *res)
 {
-        const s64 quota = given(res, CGROUP_CPU_QUOTA), period = given(res, CGROUP_CPU_PERIOD) ? given(res, CGROUP_CPU_PERIOD) : 100000;
+        const s64 quota = given(res, CGROUP_CPU_QUOTA),
+                  period = given(res, CGROUP_CPU_PERIOD) ? given(res, CGROUP_CPU_PERIOD) : 100000;
         u64 per_second;
 
         if (given(res, CGROUP_CPU_PERIOD))
@@ -225,7 +233,8 @@ static void add_limits(struct properties *p, const struct cgroup_resources *res,
                 add_u64(p, "MemorySwapMax", or_infinity(swap < 0 ? swap : swap - memory));
         if (given(res, CGROUP_CPU_SHARES))
                 add_u64(p, unified ? "CPUWeight" : "CPUShares",
-                        (u64)(unified ? cgroup_weight_of_shares(given(res, CGROUP_CPU_SHARES)) : given(res, CGROUP_CPU_SHARES)));
+                        (u64)(unified ? cgroup_weight_of_shares(given(res, CGROUP_CPU_SHARES))
+                                      : given(res, CGROUP_CPU_SHARES)));
         add_cpu_quota(p, res);
         if (given(res, CGROUP_PIDS))
                 add_u64(p, "TasksMax", or_infinity(given(res, CGROUP_PIDS)));
@@ -235,8 +244,14 @@ static void add_limits(struct properties *p, const struct cgroup_resources *res,
 static const struct {
         const char *file, *property;
 } unified_properties[] = {
-        { "cpu.weight", "CPUWeight" },    { "memory.high", "MemoryHigh" }, { "memory.low", "MemoryLow" },          { "memory.max", "MemoryMax" },
-        { "memory.min", "MemoryMin" },    { "pids.max", "TasksMax" },      { "memory.swap.max", "MemorySwapMax" }, { "io.weight", "IOWeight" },
+        { "cpu.weight", "CPUWeight" },
+        { "memory.high", "MemoryHigh" },
+        { "memory.low", "MemoryLow" },
+        { "memory.max", "MemoryMax" },
+        { "memory.min", "MemoryMin" },
+        { "pids.max", "TasksMax" },
+        { "memory.swap.max", "MemorySwapMax" },
+        { "io.weight", "IOWeight" },
 };
 
 static void add_unified(struct properties *p, const struct cgroup_resources *res)
@@ -258,7 +273,14 @@ static void add_unified(struct properties *p, const struct cgroup_resources *res
 static const struct {
         const char *prefix, *type;
 } literals[] = {
-        { "uint64 ", "t" }, { "uint32 ", "u" }, { "uint16 ", "q" }, { "int64 ", "x" }, { "int32 ", "i" }, { "int16 ", "n" }, { "byte ", "y" }, { "boolean ", "b" },
+        { "uint64 ", "t" },
+        { "uint32 ", "u" },
+        { "uint16 ", "q" },
+        { "int64 ", "x" },
+        { "int32 ", "i" },
+        { "int16 ", "n" },
+        { "byte ", "y" },
+        { "boolean ", "b" },
 };
 
 static int add_annotation(struct properties *p, const char *name, const char *value, struct err **err)
@@ -266,8 +288,11 @@ static int add_annotation(struct properties *p, const char *name, const char *va
         const size_t len = strlen(value), name_len = strlen(name);
         char property[128];
 
-        if (!isalpha((unsigned char)*name) || strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != name_len || name_len > 100)
-                return err_set(err, ERR_USAGE, EINVAL, "annotation '" ANNOTATION_PREFIX "%.60s' does not name a property", name);
+        if (!isalpha((unsigned char)*name) ||
+                strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != name_len ||
+                name_len > 100)
+                return err_set(err, ERR_USAGE, EINVAL,
+                        "annotation '" ANNOTATION_PREFIX "%.60s' does not name a property", name);
         if (strcmp(value, "true") == 0 || strcmp(value, "false") == 0) {
                 add_property(p, name, "b", "%s", value);
                 return 0;
@@ -297,7 +322,8 @@ static int add_annotation(struct properties *p, const char *name, const char *va
                 add_property(p, name, "i", "%s", value);
                 return 0;
         }
-        return err_set(err, ERR_USAGE, EINVAL, "annotation '" ANNOTATION_PREFIX "%s': '%.60s' is no value that we can hand to systemd", name, value);
+        return err_set(err, ERR_USAGE, EINVAL,
+                "annotation '" ANNOTATION_PREFIX "%s': '%.60s' is no value that we can hand to systemd", name, value);
 }
 
 /* @json: the spec's annotations, or the pairs of a state file: an object of texts. */
@@ -307,7 +333,8 @@ static int add_annotations(struct properties *p, const json_t *json, struct err 
         json_t *value;
         int r = 0;
 
-        json_object_foreach((json_t *)json, key, value) {
+        json_object_foreach((json_t *)json, key, value)
+        {
                 if (strncmp(key, ANNOTATION_PREFIX, strlen(ANNOTATION_PREFIX)) != 0 || !json_is_string(value))
                         continue;
                 r = add_annotation(p, key + strlen(ANNOTATION_PREFIX), json_string_value(value), err);
@@ -372,14 +399,16 @@ static int start_unit(const struct cgroup_spec *spec, const char *unit, const st
         return r;
 }
 
-int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, const char *slice, bool unified, char **ret_group, struct err **err)
+int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, const char *slice, bool unified,
+        char **ret_group, struct err **err)
 {
         static const char *const accounting[] = { "CPUAccounting", "MemoryAccounting", "TasksAccounting" };
         struct properties p = { .n = 0 };
         int r;
 
         if (access("/run/systemd/system", F_OK) < 0)
-                return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "systemd not running on this host, cannot use systemd cgroups manager");
+                return err_set(err, ERR_UNSUPPORTED, ENOTSUP,
+                        "systemd not running on this host, cannot use systemd cgroups manager");
         if (spec->pid <= 0)
                 return err_set(err, ERR_INTERNAL, EINVAL, "a scope needs a process");
         add_property(&p, "Description", "s", "strata container %s", spec->id);
@@ -410,7 +439,8 @@ int cgroup_systemd_start(const struct cgroup_spec *spec, const char *unit, const
         return r;
 }
 
-int cgroup_systemd_update(const char *unit, bool user, bool unified, const struct cgroup_resources *res, struct err **err)
+int cgroup_systemd_update(
+        const char *unit, bool user, bool unified, const struct cgroup_resources *res, struct err **err)
 {
         struct properties p = { .n = 0 };
         struct words call = { .n = 0 };

@@ -1,4 +1,5 @@
-/* Version 1: each controller has files of its own and takes values as the OCI spec has them, for the spec was made for it. */
+/* Version 1: each controller has files of its own and takes values as the OCI spec has them, for the spec was made for
+ * it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -40,9 +41,9 @@ static void add_order(struct orders *orders, const char *file, u64 done, const c
         va_end(ap);
 }
 
-/* Files whose values are the spec's numbers. A burst must not exceed the quota, a realtime runtime not its period, memory+swap not be
- * below memory: which of two must be written first depends on what is set now, so orders that are refused are tried again after others
- * were taken. */
+/* Files whose values are the spec's numbers. A burst must not exceed the quota, a realtime runtime not its period,
+ * memory+swap not be below memory: which of two must be written first depends on what is set now, so orders that are
+ * refused are tried again after others were taken. */
 static const struct plain {
         enum controller controller;
         enum cgroup_limit limit;
@@ -66,7 +67,8 @@ static const struct plain {
         { CONTROLLER_NET_CLS, CGROUP_NET_CLASS, "net_cls.classid" },
 };
 
-/* Kernels that no longer account these separately refuse or lack the files; the spec calls the limits "not recommended". */
+/* Kernels that no longer account these separately refuse or lack the files; the spec calls the limits "not
+ * recommended". */
 static bool may_be_missing(u64 done)
 {
         return done & (BIT(CGROUP_MEMORY_KERNEL) | BIT(CGROUP_MEMORY_KERNEL_TCP) | BIT(CGROUP_MEMORY_HIERARCHY));
@@ -126,8 +128,8 @@ static int check_usage(const struct hierarchy *h, const struct cgroup_resources 
                 return 0;
         r = cgroup_read_number(h->dir, "memory.usage_in_bytes", &usage, err);
         if (r >= 0 && usage > (u64)limit)
-                return err_set(err, ERR_BUSY, EBUSY, "unable to set memory limit to %lld (current usage: %llu)", (long long)limit,
-                        (unsigned long long)usage);
+                return err_set(err, ERR_BUSY, EBUSY, "unable to set memory limit to %lld (current usage: %llu)",
+                        (long long)limit, (unsigned long long)usage);
         return r;
 }
 
@@ -145,9 +147,11 @@ static int apply_plain(const struct hierarchy *h, const struct cgroup_resources 
                         value = swap_of(res, &given);
                 if (!given || !hierarchy_has(h, plain->controller))
                         continue;
-                /* Unlimited swap on a kernel that accounts none is what there is already. Memory and swap together cannot be 0: that means
-                 * no swap, which v1 cannot say without a limit of memory, or nothing at all (runc). */
-                if (plain->limit == CGROUP_MEMORY_SWAP && (value == 0 || (value == -1 && !cgroup_has(h->dir, plain->file)))) {
+                /* Unlimited swap on a kernel that accounts none is what there is already. Memory and swap together
+                 * cannot be 0: that means no swap, which v1 cannot say without a limit of memory, or nothing at all
+                 * (runc). */
+                if (plain->limit == CGROUP_MEMORY_SWAP &&
+                        (value == 0 || (value == -1 && !cgroup_has(h->dir, plain->file)))) {
                         *done |= BIT(plain->limit);
                         continue;
                 }
@@ -175,7 +179,8 @@ static int apply_pids(const struct hierarchy *h, const struct cgroup_resources *
         *done |= BIT(CGROUP_PIDS);
         if (!cgroup_resources_has(res, CGROUP_PIDS))
                 return 0;
-        return res->value[CGROUP_PIDS] < 0 ? cgroup_write(h->dir, "pids.max", "max", err) : cgroup_write_number(h->dir, "pids.max", res->value[CGROUP_PIDS], err);
+        return res->value[CGROUP_PIDS] < 0 ? cgroup_write(h->dir, "pids.max", "max", err)
+                                           : cgroup_write_number(h->dir, "pids.max", res->value[CGROUP_PIDS], err);
 }
 
 /* The weight of CFQ (up to Linux 4.20) or of BFQ. */
@@ -196,7 +201,8 @@ static int apply_blkio(const struct hierarchy *h, const struct cgroup_resources 
 
         *done |= BIT(CGROUP_IO_WEIGHT) | BIT(CGROUP_IO_LEAF_WEIGHT) | BIT(DONE_IO_RATES) | BIT(DONE_IO_WEIGHTS);
         if (cgroup_resources_has(res, CGROUP_IO_WEIGHT))
-                r = cgroup_write_number(h->dir, weight_file(h, "blkio.weight", "blkio.bfq.weight"), res->value[CGROUP_IO_WEIGHT], err);
+                r = cgroup_write_number(
+                        h->dir, weight_file(h, "blkio.weight", "blkio.bfq.weight"), res->value[CGROUP_IO_WEIGHT], err);
         if (r >= 0 && cgroup_resources_has(res, CGROUP_IO_LEAF_WEIGHT))
                 r = cgroup_write_number(h->dir, "blkio.leaf_weight", res->value[CGROUP_IO_LEAF_WEIGHT], err);
         for (size_t i = 0; r >= 0 && i < res->n_io_weights; i++) {
@@ -205,7 +211,8 @@ static int apply_blkio(const struct hierarchy *h, const struct cgroup_resources 
 
                 snprintf(text, sizeof(text), "%u:%u %u", w->major, w->minor, w->weight);
                 if (w->weight)
-                        r = cgroup_write(h->dir, weight_file(h, "blkio.weight_device", "blkio.bfq.weight_device"), text, err);
+                        r = cgroup_write(
+                                h->dir, weight_file(h, "blkio.weight_device", "blkio.bfq.weight_device"), text, err);
                 snprintf(text, sizeof(text), "%u:%u %u", w->major, w->minor, w->leaf_weight);
                 if (r >= 0 && w->leaf_weight)
                         r = cgroup_write(h->dir, "blkio.leaf_weight_device", text, err);
@@ -261,14 +268,17 @@ static int write_rule(const struct hierarchy *h, const struct cgroup_device_rule
                 snprintf(major, sizeof(major), "%lld", (long long)rule->major);
         if (rule->minor != CGROUP_DEVICE_ANY)
                 snprintf(minor, sizeof(minor), "%lld", (long long)rule->minor);
-        snprintf(text, sizeof(text), "%c %s:%s %s%s%s", (char)rule->type, major, minor, rule->access & CGROUP_DEVICE_READ ? "r" : "",
-                rule->access & CGROUP_DEVICE_WRITE ? "w" : "", rule->access & CGROUP_DEVICE_MKNOD ? "m" : "");
+        snprintf(text, sizeof(text), "%c %s:%s %s%s%s", (char)rule->type, major, minor,
+                rule->access & CGROUP_DEVICE_READ ? "r" : "", rule->access & CGROUP_DEVICE_WRITE ? "w" : "",
+                rule->access & CGROUP_DEVICE_MKNOD ? "m" : "");
         /* "a" alone is the order to change the default; with numbers it would be refused. */
-        return cgroup_write(h->dir, rule->allow ? "devices.allow" : "devices.deny", rule->type == CGROUP_DEVICE_ALL ? "a" : text, err);
+        return cgroup_write(h->dir, rule->allow ? "devices.allow" : "devices.deny",
+                rule->type == CGROUP_DEVICE_ALL ? "a" : text, err);
 }
 
-/* Takes back everything that is allowed. Once a group has others below it the kernel no longer takes the one order that says so: then
- * what is on its list is denied line by line, which works as long as it is a list and not "everything". */
+/* Takes back everything that is allowed. Once a group has others below it the kernel no longer takes the one order
+ * that says so: then what is on its list is denied line by line, which works as long as it is a list and not
+ * "everything". */
 static int deny_all(const struct hierarchy *h, struct err **err)
 {
         _cleanup_free_ char *list = NULL;
@@ -278,15 +288,16 @@ static int deny_all(const struct hierarchy *h, struct err **err)
                 return r < 0 ? err_sys(err, -r, "writing 'a' to 'devices.deny'") : 0;
         r = cgroup_read(h->dir, "devices.list", &list, err);
         if (r >= 0 && list[0] == 'a')
-                return err_set(err, ERR_BUSY, EBUSY, "every device is allowed, and that cannot change while there are groups below");
+                return err_set(err, ERR_BUSY, EBUSY,
+                        "every device is allowed, and that cannot change while there are groups below");
         for (char *pos = list, *line; r >= 0 && (line = cgroup_next_line(&pos));)
                 r = cgroup_write(h->dir, "devices.deny", line, err);
         return r;
 }
 
-/* The kernel's list starts as the parent's and each order changes it. A list of rules replaces it as a whole, and what no rule allows
- * is denied, so it starts from nothing. While it is rebuilt the container may be running (update): it then lacks devices for a moment, as under
- * the other runtimes. */
+/* The kernel's list starts as the parent's and each order changes it. A list of rules replaces it as a whole, and what
+ * no rule allows is denied, so it starts from nothing. While it is rebuilt the container may be running (update): it
+ * then lacks devices for a moment, as under the other runtimes. */
 static int v1_devices(const struct hierarchy *h, const struct cgroup_device_rule *rules, size_t n, struct err **err)
 {
         int r = deny_all(h, err);
@@ -302,10 +313,15 @@ static int v1_apply(const struct hierarchy *h, const struct cgroup_resources *re
 {
         static const struct {
                 enum controller controller;
-                int (*apply)(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err);
+                int (*apply)(
+                        const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err);
         } others[] = {
-                { CONTROLLER_CPUSET, apply_cpuset },   { CONTROLLER_PIDS, apply_pids },         { CONTROLLER_BLKIO, apply_blkio },
-                { CONTROLLER_HUGETLB, apply_hugetlb }, { CONTROLLER_NET_PRIO, apply_net_prio }, { CONTROLLER_RDMA, cgroup_apply_rdma },
+                { CONTROLLER_CPUSET, apply_cpuset },
+                { CONTROLLER_PIDS, apply_pids },
+                { CONTROLLER_BLKIO, apply_blkio },
+                { CONTROLLER_HUGETLB, apply_hugetlb },
+                { CONTROLLER_NET_PRIO, apply_net_prio },
+                { CONTROLLER_RDMA, cgroup_apply_rdma },
         };
         int r = apply_plain(h, res, done, err);
 
@@ -365,7 +381,8 @@ static int v1_is_frozen(const struct hierarchy *h, bool *ret, struct err **err)
 /* cgroup-v1/memory.rst, "OOM Control": an eventfd is told by way of cgroup.event_control. */
 static int v1_oom_watch(const struct hierarchy *h, int *ret_fd, struct err **err)
 {
-        _cleanup_close_ int control = openat(h->dir, "memory.oom_control", O_RDONLY | O_CLOEXEC), fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        _cleanup_close_ int control = openat(h->dir, "memory.oom_control", O_RDONLY | O_CLOEXEC),
+                            fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         char text[40];
         int r;
 

@@ -1,5 +1,5 @@
-/* Version 2: one tree, other files, other units than the OCI spec's, which was made for version 1. Conversions are those that runc and crun
- * agreed on. */
+/* Version 2: one tree, other files, other units than the OCI spec's, which was made for version 1. Conversions are
+ * those that runc and crun agreed on. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -16,8 +16,8 @@
 
 /* ---- conversions ---- */
 
-/* Shares 2..262144 with default 1024 to weight 1..10000 with default 100: 10^((l^2 + 125 l) / 612 - 7 / 34), l = log2(shares), which meets
- * all three (runc 1.4 and crun do the same). */
+/* Shares 2..262144 with default 1024 to weight 1..10000 with default 100: 10^((l^2 + 125 l) / 612 - 7 / 34), l =
+ * log2(shares), which meets all three (runc 1.4 and crun do the same). */
 s64 cgroup_weight_of_shares(s64 shares)
 {
         double l;
@@ -73,12 +73,15 @@ static int apply_cpu(const struct hierarchy *h, const struct cgroup_resources *r
         bool burst_pending = burst;
         int r = 0;
 
-        *done |= BIT(CGROUP_CPU_SHARES) | BIT(CGROUP_CPU_QUOTA) | BIT(CGROUP_CPU_PERIOD) | BIT(CGROUP_CPU_BURST) | BIT(CGROUP_CPU_IDLE);
+        *done |= BIT(CGROUP_CPU_SHARES) | BIT(CGROUP_CPU_QUOTA) | BIT(CGROUP_CPU_PERIOD) | BIT(CGROUP_CPU_BURST) |
+                 BIT(CGROUP_CPU_IDLE);
         /* An idle group has no weight to set: the kernel refuses. */
         if (cgroup_resources_has(res, CGROUP_CPU_IDLE))
                 r = cgroup_write_number(h->dir, "cpu.idle", res->value[CGROUP_CPU_IDLE], err);
-        if (r >= 0 && cgroup_resources_has(res, CGROUP_CPU_SHARES) && !(cgroup_resources_has(res, CGROUP_CPU_IDLE) && res->value[CGROUP_CPU_IDLE]))
-                r = cgroup_write_number(h->dir, "cpu.weight", cgroup_weight_of_shares(res->value[CGROUP_CPU_SHARES]), err);
+        if (r >= 0 && cgroup_resources_has(res, CGROUP_CPU_SHARES) &&
+                !(cgroup_resources_has(res, CGROUP_CPU_IDLE) && res->value[CGROUP_CPU_IDLE]))
+                r = cgroup_write_number(
+                        h->dir, "cpu.weight", cgroup_weight_of_shares(res->value[CGROUP_CPU_SHARES]), err);
         /* The burst may not exceed the quota: whether it goes first depends on which way they move. */
         if (r >= 0 && burst)
                 burst_pending = cgroup_write_number(h->dir, "cpu.max.burst", res->value[CGROUP_CPU_BURST], NULL) < 0;
@@ -123,8 +126,8 @@ static int swap_alone(const struct hierarchy *h, const struct cgroup_resources *
                 return 0;
         }
         if ((u64)swap < memory)
-                return err_set(err, ERR_USAGE, EINVAL, "memory+swap limit (%lld) is below the memory limit (%llu)", (long long)swap,
-                        (unsigned long long)memory);
+                return err_set(err, ERR_USAGE, EINVAL, "memory+swap limit (%lld) is below the memory limit (%llu)",
+                        (long long)swap, (unsigned long long)memory);
         *ret = swap - (s64)memory;
         return 0;
 }
@@ -153,7 +156,8 @@ static int check_usage(const struct hierarchy *h, const struct cgroup_resources 
                 return 0;
         r = cgroup_read_number(h->dir, "memory.current", &usage, err);
         if (r >= 0 && usage > (u64)limit)
-                return err_set(err, ERR_BUSY, EBUSY, "rejecting memory limit %lld < usage %llu", (long long)limit, (unsigned long long)usage);
+                return err_set(err, ERR_BUSY, EBUSY, "rejecting memory limit %lld < usage %llu", (long long)limit,
+                        (unsigned long long)usage);
         return r;
 }
 
@@ -182,7 +186,10 @@ static int apply_pids(const struct hierarchy *h, const struct cgroup_resources *
 static int apply_io(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err)
 {
         static const char *const keys[] = {
-                [CGROUP_IO_READ_BPS] = "rbps", [CGROUP_IO_WRITE_BPS] = "wbps", [CGROUP_IO_READ_IOPS] = "riops", [CGROUP_IO_WRITE_IOPS] = "wiops",
+                [CGROUP_IO_READ_BPS] = "rbps",
+                [CGROUP_IO_WRITE_BPS] = "wbps",
+                [CGROUP_IO_READ_IOPS] = "riops",
+                [CGROUP_IO_WRITE_IOPS] = "wiops",
         };
         const bool bfq = cgroup_has(h->dir, "io.bfq.weight");
         char text[96];
@@ -192,19 +199,22 @@ static int apply_io(const struct hierarchy *h, const struct cgroup_resources *re
         if (cgroup_resources_has(res, CGROUP_IO_WEIGHT)) {
                 const s64 weight = res->value[CGROUP_IO_WEIGHT];
 
-                r = bfq ? cgroup_write_number(h->dir, "io.bfq.weight", weight, err) : cgroup_write_number(h->dir, "io.weight", io_weight_of(weight), err);
+                r = bfq ? cgroup_write_number(h->dir, "io.bfq.weight", weight, err)
+                        : cgroup_write_number(h->dir, "io.weight", io_weight_of(weight), err);
         }
         for (size_t i = 0; r >= 0 && i < res->n_io_weights; i++) {
                 const struct cgroup_io_weight *w = &res->io_weight[i];
 
-                snprintf(text, sizeof(text), "%u:%u %lld", w->major, w->minor, (long long)(bfq ? w->weight : io_weight_of(w->weight)));
+                snprintf(text, sizeof(text), "%u:%u %lld", w->major, w->minor,
+                        (long long)(bfq ? w->weight : io_weight_of(w->weight)));
                 if (w->weight)
                         r = cgroup_write(h->dir, bfq ? "io.bfq.weight" : "io.weight", text, err);
         }
         for (size_t i = 0; r >= 0 && i < res->n_io_rates; i++) {
                 const struct cgroup_io_rate *rate = &res->io_rate[i];
 
-                snprintf(text, sizeof(text), "%u:%u %s=%llu", rate->major, rate->minor, keys[rate->limit], (unsigned long long)rate->rate);
+                snprintf(text, sizeof(text), "%u:%u %s=%llu", rate->major, rate->minor, keys[rate->limit],
+                        (unsigned long long)rate->rate);
                 r = cgroup_write(h->dir, "io.max", text, err);
         }
         return r;
@@ -239,7 +249,8 @@ int cgroup_apply_rdma(const struct hierarchy *h, const struct cgroup_resources *
                 int n = snprintf(text, sizeof(text), "%s", limit->device);
 
                 if (limit->handles >= 0)
-                        n += snprintf(text + n, sizeof(text) - (size_t)n, " hca_handle=%lld", (long long)limit->handles);
+                        n += snprintf(
+                                text + n, sizeof(text) - (size_t)n, " hca_handle=%lld", (long long)limit->handles);
                 if (limit->objects >= 0)
                         snprintf(text + n, sizeof(text) - (size_t)n, " hca_object=%lld", (long long)limit->objects);
                 r = cgroup_write(h->dir, "rdma.max", text, err);
@@ -262,12 +273,15 @@ static int apply_unified(const struct hierarchy *h, const struct cgroup_resource
                 int r;
 
                 if (u->file[len] == 0)
-                        return err_set(err, ERR_USAGE, EINVAL, "unified: the specified key has not the form CONTROLLER.VALUE `%s`", u->file);
+                        return err_set(err, ERR_USAGE, EINVAL,
+                                "unified: the specified key has not the form CONTROLLER.VALUE `%s`", u->file);
                 if (c == CONTROLLER_COUNT && !cgroup_has(h->dir, u->file))
-                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "unified resource '%s' can't be set: the requested cgroup controller `%.*s` is not available",
+                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP,
+                                "unified resource '%s' can't be set: the requested cgroup controller `%.*s` is not available",
                                 u->file, (int)len, u->file);
                 if (c != CONTROLLER_COUNT && !hierarchy_has(h, c))
-                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "%sunified resource '%s' can't be set: controller \"%.*s\" not available",
+                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP,
+                                "%sunified resource '%s' can't be set: controller \"%.*s\" not available",
                                 h->full ? "" : "invalid configuration: ", u->file, (int)len, u->file);
                 r = cgroup_write(h->dir, u->file, u->value, err);
                 if (r < 0)
@@ -281,10 +295,16 @@ static int v2_apply(const struct hierarchy *h, const struct cgroup_resources *re
 {
         static const struct {
                 enum controller controller;
-                int (*apply)(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err);
+                int (*apply)(
+                        const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err);
         } parts[] = {
-                { CONTROLLER_CPU, apply_cpu }, { CONTROLLER_CPUSET, apply_cpuset },   { CONTROLLER_MEMORY, apply_memory },    { CONTROLLER_PIDS, apply_pids },
-                { CONTROLLER_IO, apply_io },   { CONTROLLER_HUGETLB, apply_hugetlb }, { CONTROLLER_RDMA, cgroup_apply_rdma },
+                { CONTROLLER_CPU, apply_cpu },
+                { CONTROLLER_CPUSET, apply_cpuset },
+                { CONTROLLER_MEMORY, apply_memory },
+                { CONTROLLER_PIDS, apply_pids },
+                { CONTROLLER_IO, apply_io },
+                { CONTROLLER_HUGETLB, apply_hugetlb },
+                { CONTROLLER_RDMA, cgroup_apply_rdma },
         };
         int r = 0;
 
@@ -314,7 +334,8 @@ static int v2_freeze(const struct hierarchy *h, bool freeze, struct err **err)
 {
         const u64 deadline = clock_now_ns() + FREEZE_TIMEOUT_MS * 1000000ULL;
         _cleanup_close_ int events = openat(h->dir, "cgroup.events", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        int r = events < 0 ? err_sys(err, errno, "opening 'cgroup.events'") : cgroup_write(h->dir, "cgroup.freeze", freeze ? "1" : "0", err);
+        int r = events < 0 ? err_sys(err, errno, "opening 'cgroup.events'")
+                           : cgroup_write(h->dir, "cgroup.freeze", freeze ? "1" : "0", err);
 
         while (r >= 0) {
                 struct pollfd ready = { .fd = events, .events = POLLPRI };
@@ -328,7 +349,8 @@ static int v2_freeze(const struct hierarchy *h, bool freeze, struct err **err)
                         return 0;
                 if (now >= deadline) {
                         (void)cgroup_write(h->dir, "cgroup.freeze", "0", NULL);
-                        return err_set(err, ERR_BUSY, ETIMEDOUT, "its processes do not become %s", freeze ? "frozen" : "thawed");
+                        return err_set(err, ERR_BUSY, ETIMEDOUT, "its processes do not become %s",
+                                freeze ? "frozen" : "thawed");
                 }
                 (void)poll(&ready, 1, (int)((deadline - now) / 1000000) + 1);
         }

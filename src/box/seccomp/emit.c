@@ -1,12 +1,12 @@
 /* Classic BPF, made back to front.
  *
- * BPF jumps go forward only. Emitting the last instruction first means that whatever an instruction goes on to exists already, so
- * its offset is final at once, and code that is the same from some point on exists once: asking for an instruction that is
- * there already, with the same continuation, gives the one that is there. Positions count from the end of the program;
- * an instruction at p falls through to p - 1, a jump from p to t has the offset p - t - 1.
+ * BPF jumps go forward only. Emitting the last instruction first means that whatever an instruction goes on to exists
+ * already, so its offset is final at once, and code that is the same from some point on exists once: asking for an
+ * instruction that is there already, with the same continuation, gives the one that is there. Positions count from the
+ * end of the program; an instruction at p falls through to p - 1, a jump from p to t has the offset p - t - 1.
  *
- * Conditional jumps reach 255 instructions. A target that is further away gets a relay: a copy, if it is a return, or an
- * unconditional jump (32-bit offset). */
+ * Conditional jumps reach 255 instructions. A target that is further away gets a relay: a copy, if it is a return, or
+ * an unconditional jump (32-bit offset). */
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <string.h>
@@ -43,8 +43,8 @@ static u32 bucket_of(u16 op, u32 k, bpf_pos yes, bpf_pos no)
         return (hash ^ hash >> 15) % 1024;
 }
 
-/* The instruction with these contents and, for what is no branch, @yes == @no as its successor; made if it is not there.
- * The successor of what is neither branch nor return must be the last one made. */
+/* The instruction with these contents and, for what is no branch, @yes == @no as its successor; made if it is not
+ * there. The successor of what is neither branch nor return must be the last one made. */
 static bpf_pos emit(struct bpf_code *code, u16 op, u32 k, bpf_pos yes, bpf_pos no)
 {
         const bpf_pos at = code->n;
@@ -70,7 +70,8 @@ static bpf_pos emit(struct bpf_code *code, u16 op, u32 k, bpf_pos yes, bpf_pos n
 static s32 find(const struct bpf_code *code, u16 op, u32 k, bpf_pos yes, bpf_pos no)
 {
         for (s32 i = code->bucket[bucket_of(op, k, yes, no)]; i >= 0 && code->n - (u32)i < REACH; i = code->next[i])
-                if (code->insn[i].code == op && (op == ALWAYS || code->insn[i].k == k) && code->target[i][0] == yes && code->target[i][1] == no)
+                if (code->insn[i].code == op && (op == ALWAYS || code->insn[i].k == k) && code->target[i][0] == yes &&
+                        code->target[i][1] == no)
                         return i;
         return -1;
 }
@@ -102,7 +103,8 @@ static bpf_pos last(struct bpf_code *code, bpf_pos then)
 {
         if (then == code->n - 1)
                 return then;
-        return code->insn[then].code == RETURN ? emit(code, RETURN, code->insn[then].k, 0, 0) : emit(code, ALWAYS, 0, then, then);
+        return code->insn[then].code == RETURN ? emit(code, RETURN, code->insn[then].k, 0, 0)
+                                               : emit(code, ALWAYS, 0, then, then);
 }
 
 static bpf_pos straight(struct bpf_code *code, u16 op, u32 k, bpf_pos then)
@@ -137,7 +139,8 @@ bpf_pos bpf_jump(struct bpf_code *code, u16 op, u32 k, bpf_pos yes, bpf_pos no)
 /* ---- threading ---- */
 
 /* Whether the comparison of the word at @offset at @at is decided by the facts. */
-static bool decided(const struct bpf_code *code, bpf_pos at, u32 offset, const struct bpf_fact *facts, size_t n_facts, bpf_pos *ret)
+static bool decided(
+        const struct bpf_code *code, bpf_pos at, u32 offset, const struct bpf_fact *facts, size_t n_facts, bpf_pos *ret)
 {
         const struct sock_filter *insn = &code->insn[at];
 
@@ -160,7 +163,8 @@ static bool starts_fresh(const struct bpf_code *code, bpf_pos at)
         return code->insn[at].code == LOAD || code->insn[at].code == RETURN;
 }
 
-bpf_pos bpf_thread(const struct bpf_code *code, bpf_pos target, u32 loaded, const struct bpf_fact *facts, size_t n_facts)
+bpf_pos bpf_thread(
+        const struct bpf_code *code, bpf_pos target, u32 loaded, const struct bpf_fact *facts, size_t n_facts)
 {
         bpf_pos at = target, next;
 
@@ -172,7 +176,8 @@ bpf_pos bpf_thread(const struct bpf_code *code, bpf_pos target, u32 loaded, cons
                 if (code->insn[at].code != LOAD)
                         return at;
                 const u32 offset = code->insn[at].k;
-                if (decided(code, code->target[at][0], offset, facts, n_facts, &next) && (offset == loaded || starts_fresh(code, next))) {
+                if (decided(code, code->target[at][0], offset, facts, n_facts, &next) &&
+                        (offset == loaded || starts_fresh(code, next))) {
                         at = next;
                         continue;
                 }

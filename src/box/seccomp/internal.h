@@ -1,4 +1,5 @@
-/* Between the parts of seccomp: a profile is what linux.seccomp means, by ABI and system call number; a program is BPF. */
+/* Between the parts of seccomp: a profile is what linux.seccomp means, by ABI and system call number; a program is
+ * BPF. */
 #pragma once
 
 #include <jansson.h>
@@ -64,7 +65,7 @@ struct seccomp_profile {
         u32 default_action;
         bool has_abi[SECCOMP_ABI_COUNT];
         u32 flags;
-        bool notifies; /* some rule's action is SECCOMP_RET_USER_NOTIF */
+        bool notifies;                                 /* some rule's action is SECCOMP_RET_USER_NOTIF */
         const char *listener_path, *listener_metadata; /* borrowed from the JSON */
 
         struct seccomp_rule *rule;
@@ -83,8 +84,8 @@ static inline void seccomp_profile_freep(struct seccomp_profile **profile)
         seccomp_profile_free(*profile);
 }
 /* Equal verdicts decide equally for every argument (not the other way round). */
-bool seccomp_verdict_equal(const struct seccomp_profile *profile, const struct seccomp_verdict *a,
-                           const struct seccomp_verdict *b);
+bool seccomp_verdict_equal(
+        const struct seccomp_profile *profile, const struct seccomp_verdict *a, const struct seccomp_verdict *b);
 
 /* Names of the spec: for parsing and for `features`. NULL ends each. */
 extern const char *const seccomp_action_names[];
@@ -94,15 +95,15 @@ extern const char *const seccomp_flag_names[];
 
 /* ---- program (tree.c on emit.c) ---- */
 
-/* Where an instruction is, counted from the end of the program: jumps go forward only, so code is made back to front and a
- * jump's targets always exist before it. */
+/* Where an instruction is, counted from the end of the program: jumps go forward only, so code is made back to front
+ * and a jump's targets always exist before it. */
 typedef u32 bpf_pos;
 
 struct bpf_code {
         struct sock_filter insn[BPF_MAXINSNS]; /* insn[pos]: last instruction first; jumps' offsets are final */
         bpf_pos target[BPF_MAXINSNS][2];       /* of conditional jumps: true, false */
         u32 n;
-        bool overflow; /* more than BPF_MAXINSNS: everything since is void */
+        bool overflow;                        /* more than BPF_MAXINSNS: everything since is void */
         s32 bucket[1024], next[BPF_MAXINSNS]; /* instructions by content */
 };
 
@@ -121,9 +122,11 @@ struct bpf_fact {
 /* Where a jump to @target may go right away, given the @facts and that the accumulator holds the word at @loaded
  * (BPF_NOTHING: unknown). */
 #define BPF_NOTHING UINT32_MAX
-bpf_pos bpf_thread(const struct bpf_code *code, bpf_pos target, u32 loaded, const struct bpf_fact *facts, size_t n_facts);
+bpf_pos bpf_thread(
+        const struct bpf_code *code, bpf_pos target, u32 loaded, const struct bpf_fact *facts, size_t n_facts);
 
-/* 0, or -EINVAL for a program that the kernel must not see: a jump out of it, an end without return, an unknown instruction. */
+/* 0, or -EINVAL for a program that the kernel must not see: a jump out of it, an end without return, an unknown
+ * instruction. */
 int bpf_check(const struct sock_filter *insn, size_t n);
 
 /* The whole program. Its entry is the last thing emitted. */

@@ -1,14 +1,18 @@
 /* What linux.seccomp means, by ABI and system call.
  *
- * The spec leaves open what happens when several entries name one call. We do what the runtimes with libseccomp do, so that a
- * profile gives the same verdicts everywhere:
+ * The spec leaves open what happens when several entries name one call. We do what the runtimes with libseccomp do, so
+ * that a profile gives the same verdicts everywhere:
  *
  *     - an entry whose action is the default action says nothing and is skipped;
- *     - an entry without conditions beats every entry with conditions, whatever their order; the first such entry counts;
- *     - conditions of one entry are and-ed, unless two of them are about the same argument: then each is an entry of its own;
- *     - among entries with conditions we take the first that matches. (libseccomp sorts them by argument; it matters only
+ *     - an entry without conditions beats every entry with conditions, whatever their order; the first such entry
+ *     counts;
+ *     - conditions of one entry are and-ed, unless two of them are about the same argument: then each is an entry of
+ *     its own;
+ *     - among entries with conditions we take the first that matches. (libseccomp sorts them by argument; it matters
+ *     only
  *       where entries overlap and contradict each other.)
- *     - calls newer than the newest that the profile names fail with ENOSYS where the default is to refuse, as runc does:
+ *     - calls newer than the newest that the profile names fail with ENOSYS where the default is to refuse, as runc
+ *     does:
  *       the profile's author cannot have meant them, and C libraries fall back on ENOSYS only;
  *     - i386 and x32 compare 32 bits of an argument;
  *     - i386's calls that have two ways in, directly and through socketcall(2) or ipc(2), get the verdict on both. */
@@ -28,34 +32,79 @@
 /* ---- names ---- */
 
 const char *const seccomp_action_names[] = {
-        "SCMP_ACT_ALLOW",  "SCMP_ACT_ERRNO", "SCMP_ACT_KILL",  "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
-        "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP", NULL,
+        "SCMP_ACT_ALLOW",
+        "SCMP_ACT_ERRNO",
+        "SCMP_ACT_KILL",
+        "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_KILL_THREAD",
+        "SCMP_ACT_LOG",
+        "SCMP_ACT_NOTIFY",
+        "SCMP_ACT_TRACE",
+        "SCMP_ACT_TRAP",
+        NULL,
 };
 static const u32 action_values[] = {
-        SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG,
-        SECCOMP_RET_USER_NOTIF, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
+        SECCOMP_RET_ALLOW,
+        SECCOMP_RET_ERRNO,
+        SECCOMP_RET_KILL_THREAD,
+        SECCOMP_RET_KILL_PROCESS,
+        SECCOMP_RET_KILL_THREAD,
+        SECCOMP_RET_LOG,
+        SECCOMP_RET_USER_NOTIF,
+        SECCOMP_RET_TRACE,
+        SECCOMP_RET_TRAP,
 };
 
 const char *const seccomp_operator_names[] = {
-        [SECCOMP_OP_NE] = "SCMP_CMP_NE", [SECCOMP_OP_LT] = "SCMP_CMP_LT", [SECCOMP_OP_LE] = "SCMP_CMP_LE", [SECCOMP_OP_EQ] = "SCMP_CMP_EQ",
-        [SECCOMP_OP_GE] = "SCMP_CMP_GE", [SECCOMP_OP_GT] = "SCMP_CMP_GT", [SECCOMP_OP_MASKED_EQ] = "SCMP_CMP_MASKED_EQ", [SECCOMP_OP_COUNT] = NULL,
+        [SECCOMP_OP_NE] = "SCMP_CMP_NE",
+        [SECCOMP_OP_LT] = "SCMP_CMP_LT",
+        [SECCOMP_OP_LE] = "SCMP_CMP_LE",
+        [SECCOMP_OP_EQ] = "SCMP_CMP_EQ",
+        [SECCOMP_OP_GE] = "SCMP_CMP_GE",
+        [SECCOMP_OP_GT] = "SCMP_CMP_GT",
+        [SECCOMP_OP_MASKED_EQ] = "SCMP_CMP_MASKED_EQ",
+        [SECCOMP_OP_COUNT] = NULL,
 };
 
-/* The first SECCOMP_ABI_COUNT are ours, in that order. A kernel for x86-64 never shows a filter any of the others: they are
- * accepted and have no effect. */
+/* The first SECCOMP_ABI_COUNT are ours, in that order. A kernel for x86-64 never shows a filter any of the others:
+ * they are accepted and have no effect. */
 const char *const seccomp_arch_names[] = {
-        "SCMP_ARCH_X86_64",   "SCMP_ARCH_X86",       "SCMP_ARCH_X32",      "SCMP_ARCH_AARCH64",     "SCMP_ARCH_ARM",
-        "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K",   "SCMP_ARCH_MIPS",     "SCMP_ARCH_MIPS64",      "SCMP_ARCH_MIPS64N32",
-        "SCMP_ARCH_MIPSEL",   "SCMP_ARCH_MIPSEL64",  "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PARISC",   "SCMP_ARCH_PARISC64",
-        "SCMP_ARCH_PPC",      "SCMP_ARCH_PPC64",     "SCMP_ARCH_PPC64LE",  "SCMP_ARCH_RISCV64",     "SCMP_ARCH_S390",
-        "SCMP_ARCH_S390X",    "SCMP_ARCH_SH",        "SCMP_ARCH_SHEB",     NULL,
+        "SCMP_ARCH_X86_64",
+        "SCMP_ARCH_X86",
+        "SCMP_ARCH_X32",
+        "SCMP_ARCH_AARCH64",
+        "SCMP_ARCH_ARM",
+        "SCMP_ARCH_LOONGARCH64",
+        "SCMP_ARCH_M68K",
+        "SCMP_ARCH_MIPS",
+        "SCMP_ARCH_MIPS64",
+        "SCMP_ARCH_MIPS64N32",
+        "SCMP_ARCH_MIPSEL",
+        "SCMP_ARCH_MIPSEL64",
+        "SCMP_ARCH_MIPSEL64N32",
+        "SCMP_ARCH_PARISC",
+        "SCMP_ARCH_PARISC64",
+        "SCMP_ARCH_PPC",
+        "SCMP_ARCH_PPC64",
+        "SCMP_ARCH_PPC64LE",
+        "SCMP_ARCH_RISCV64",
+        "SCMP_ARCH_S390",
+        "SCMP_ARCH_S390X",
+        "SCMP_ARCH_SH",
+        "SCMP_ARCH_SHEB",
+        NULL,
 };
 
 const char *const seccomp_flag_names[] = {
-        "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", NULL,
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+        NULL,
 };
 /* TSYNC: the container's process is loaded while it has one thread, so there is nothing to synchronise. */
-static const u32 flag_values[] = { 0, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV };
+static const u32 flag_values[] = { 0, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_LOG,
+        SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV };
 
 static int name_index(const char *const *names, const char *name)
 {
@@ -167,8 +216,8 @@ static int add_to_call(struct builder *b, enum seccomp_abi abi, int nr, u16 inde
         return 0;
 }
 
-/* The same decision for a call made through socketcall(2) or ipc(2): their first argument says which call is meant, the others
- * cannot be what the rule's author had in mind, but are compared all the same, as libseccomp does. */
+/* The same decision for a call made through socketcall(2) or ipc(2): their first argument says which call is meant,
+ * the others cannot be what the rule's author had in mind, but are compared all the same, as libseccomp does. */
 static int add_multiplexed(struct builder *b, const struct seccomp_syscall *call, u16 index, struct err **err)
 {
         struct seccomp_rule rule = b->profile->rule[index];
@@ -229,7 +278,8 @@ static int add_abi_rules(struct builder *b, const struct seccomp_rule *rule, str
         return 0;
 }
 
-static int add_call(struct builder *b, const struct seccomp_syscall *call, const struct abi_rules *rules, struct err **err)
+static int add_call(
+        struct builder *b, const struct seccomp_syscall *call, const struct abi_rules *rules, struct err **err)
 {
         int r;
 
@@ -259,7 +309,8 @@ static int read_action(const json_t *json, const char *key, const char *errno_ke
                 return r;
         i = name ? name_index(seccomp_action_names, name) : -1;
         if (i < 0)
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' is '%s', which is no seccomp action", key, name ? name : "");
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "'%s' is '%s', which is no seccomp action", key, name ? name : "");
         action = action_values[i];
         r = oci_read_int(json, errno_key, 0, UINT16_MAX, &data, err);
         if (r < 0)
@@ -293,7 +344,8 @@ static int read_condition(const json_t *json, struct seccomp_condition *ret, str
                 return err_set(err, ERR_USAGE, EINVAL, "'index' is missing");
         op = op_name ? name_index(seccomp_operator_names, op_name) : -1;
         if (op < 0)
-                return err_set(err, ERR_USAGE, EINVAL, "'op' is '%s', which is no seccomp operator", op_name ? op_name : "");
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "'op' is '%s', which is no seccomp operator", op_name ? op_name : "");
         *ret = (struct seccomp_condition){ .arg = (u8)index, .op = (u8)op, .value = value, .mask = ~0ULL };
         if (op == SECCOMP_OP_MASKED_EQ) {
                 ret->mask = value;
@@ -313,7 +365,8 @@ static int read_conditions(const json_t *json, struct seccomp_rule *rule, bool *
         if (r < 0)
                 return r;
         if (json_array_size(args) > ARRAY_SIZE(rule->condition))
-                return err_set(err, ERR_USAGE, EINVAL, "'args' has more than %zu conditions", ARRAY_SIZE(rule->condition));
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "'args' has more than %zu conditions", ARRAY_SIZE(rule->condition));
         *ret_each = false;
         for (size_t i = 0; i < json_array_size(args); i++) {
                 struct seccomp_condition *condition = &rule->condition[i];
@@ -328,7 +381,8 @@ static int read_conditions(const json_t *json, struct seccomp_rule *rule, bool *
         return 0;
 }
 
-static int add_names(struct builder *b, const json_t *names, const struct seccomp_rule *rule, bool ignored, struct err **err)
+static int add_names(
+        struct builder *b, const json_t *names, const struct seccomp_rule *rule, bool ignored, struct err **err)
 {
         struct abi_rules rules = { 0 };
         int r = 0;
@@ -342,7 +396,8 @@ static int add_names(struct builder *b, const json_t *names, const struct seccom
                 if (!name)
                         return err_set(err, ERR_USAGE, EINVAL, "names[%zu] must be a text", i);
                 if (!call && b->strict)
-                        return err_set(err, ERR_USAGE, EINVAL, "names[%zu] is '%.60s', which is no system call known here", i, name);
+                        return err_set(err, ERR_USAGE, EINVAL,
+                                "names[%zu] is '%.60s', which is no system call known here", i, name);
                 if (!call)
                         continue;
                 for (enum seccomp_abi abi = 0; abi < SECCOMP_ABI_COUNT; abi++)
@@ -353,7 +408,8 @@ static int add_names(struct builder *b, const json_t *names, const struct seccom
         return r;
 }
 
-/* A process that must ask its agent for leave to write cannot hand over the descriptor that the agent needs to answer. */
+/* A process that must ask its agent for leave to write cannot hand over the descriptor that the agent needs to answer.
+ * */
 static bool names_write(const json_t *names)
 {
         for (size_t i = 0; i < json_array_size(names); i++) {
@@ -390,7 +446,9 @@ static int read_entry(struct builder *b, const json_t *json, struct err **err)
         if (!each)
                 return add_names(b, names, &rule, ignored, err);
         for (size_t i = 0; i < rule.n_conditions && r >= 0; i++) {
-                const struct seccomp_rule one = { .action = rule.action, .n_conditions = 1, .condition = { rule.condition[i] } };
+                const struct seccomp_rule one = {
+                        .action = rule.action, .n_conditions = 1, .condition = { rule.condition[i] }
+                };
 
                 r = add_names(b, names, &one, ignored, err);
         }
@@ -411,7 +469,8 @@ static int read_architectures(struct seccomp_profile *profile, const json_t *jso
                 const int arch = name ? name_index(seccomp_arch_names, name) : -1;
 
                 if (arch < 0)
-                        return err_set(err, ERR_USAGE, EINVAL, "architectures[%zu] is '%s', which is no seccomp architecture", i, name ? name : "");
+                        return err_set(err, ERR_USAGE, EINVAL,
+                                "architectures[%zu] is '%s', which is no seccomp architecture", i, name ? name : "");
                 if (arch < SECCOMP_ABI_COUNT)
                         profile->has_abi[arch] = true;
         }
@@ -458,8 +517,8 @@ static int read_listener(struct seccomp_profile *profile, const json_t *json, st
 
 /* ---- chains to verdicts ---- */
 
-/* Refusing calls that nobody knows with an errno other than ENOSYS breaks the fallbacks of C libraries. Allowing, logging and
- * tracing do not refuse. */
+/* Refusing calls that nobody knows with an errno other than ENOSYS breaks the fallbacks of C libraries. Allowing,
+ * logging and tracing do not refuse. */
 static u32 newer_action(u32 default_action)
 {
         switch (default_action & SECCOMP_RET_ACTION_FULL) {
@@ -563,13 +622,14 @@ static bool rule_equal(const struct seccomp_rule *a, const struct seccomp_rule *
         return true;
 }
 
-bool seccomp_verdict_equal(const struct seccomp_profile *profile, const struct seccomp_verdict *a,
-                           const struct seccomp_verdict *b)
+bool seccomp_verdict_equal(
+        const struct seccomp_profile *profile, const struct seccomp_verdict *a, const struct seccomp_verdict *b)
 {
         if (a->action != b->action || a->n_rules != b->n_rules)
                 return false;
         for (size_t i = 0; i < a->n_rules; i++)
-                if (!rule_equal(&profile->rule[profile->list[a->first_rule + i]], &profile->rule[profile->list[b->first_rule + i]]))
+                if (!rule_equal(&profile->rule[profile->list[a->first_rule + i]],
+                            &profile->rule[profile->list[b->first_rule + i]]))
                         return false;
         return true;
 }

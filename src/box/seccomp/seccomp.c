@@ -23,7 +23,8 @@ static int copy_text(const char *text, char **ret, struct err **err)
         return *ret ? 0 : err_sys(err, ENOMEM, "reading the seccomp profile");
 }
 
-static int filter_from(const struct seccomp_profile *profile, const struct bpf_code *code, struct seccomp_filter **ret, struct err **err)
+static int filter_from(const struct seccomp_profile *profile, const struct bpf_code *code, struct seccomp_filter **ret,
+        struct err **err)
 {
         _cleanup_(seccomp_filter_freep) struct seccomp_filter *filter = calloc(1, sizeof(*filter));
         int r;
@@ -57,7 +58,8 @@ int seccomp_filter_compile(const json_t *json, bool strict, struct seccomp_filte
         int r;
 
         /* Neither an action nor rules: the caller has a seccomp object and means nothing by it (runc). */
-        if (!json || json_is_null(json) || (!oci_member(json, "defaultAction") && json_array_size(oci_member(json, "syscalls")) == 0)) {
+        if (!json || json_is_null(json) ||
+                (!oci_member(json, "defaultAction") && json_array_size(oci_member(json, "syscalls")) == 0)) {
                 *ret = NULL;
                 return 0;
         }
@@ -101,8 +103,8 @@ int seccomp_filter_load(const struct seccomp_filter *filter, int *ret_listener)
 /* The spec's containerProcessState. Its ociVersion is that of this structure in the spec, which agents compare with. */
 static char *process_state(const struct seccomp_filter *filter, pid_t pid, const json_t *state)
 {
-        json_t *json = json_pack("{s:s, s:[s], s:i, s:s*, s:O}", "ociVersion", "0.2.0", "fds", "seccompFd", "pid", (int)pid, "metadata",
-                filter->listener_metadata, "state", state);
+        json_t *json = json_pack("{s:s, s:[s], s:i, s:s*, s:O}", "ociVersion", "0.2.0", "fds", "seccompFd", "pid",
+                (int)pid, "metadata", filter->listener_metadata, "state", state);
         char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 
         json_decref(json);
@@ -125,7 +127,9 @@ static int send_with_fd(int sock, const char *text, int fd)
                 if (done == 0) { /* the descriptor goes with the first byte */
                         message.msg_control = &control;
                         message.msg_controllen = sizeof(control);
-                        control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+                        control.header = (struct cmsghdr){
+                                .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS
+                        };
                         memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
                 }
                 n = sendmsg(sock, &message, MSG_NOSIGNAL);
@@ -138,7 +142,8 @@ static int send_with_fd(int sock, const char *text, int fd)
         return 0;
 }
 
-int seccomp_filter_send_listener(const struct seccomp_filter *filter, int listener, pid_t pid, const json_t *state, struct err **err)
+int seccomp_filter_send_listener(
+        const struct seccomp_filter *filter, int listener, pid_t pid, const json_t *state, struct err **err)
 {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         _cleanup_free_ char *text = NULL;
@@ -148,7 +153,8 @@ int seccomp_filter_send_listener(const struct seccomp_filter *filter, int listen
         if (!filter->listener_path)
                 return err_set(err, ERR_INTERNAL, EINVAL, "the seccomp profile has no listenerPath");
         if (strlen(filter->listener_path) >= sizeof(address.sun_path))
-                return err_set(err, ERR_USAGE, ENAMETOOLONG, "listenerPath '%s' is longer than a socket's name may be", filter->listener_path);
+                return err_set(err, ERR_USAGE, ENAMETOOLONG, "listenerPath '%s' is longer than a socket's name may be",
+                        filter->listener_path);
         memcpy(address.sun_path, filter->listener_path, strlen(filter->listener_path) + 1);
         text = process_state(filter, pid, state);
         if (!text)
@@ -182,18 +188,21 @@ static bool flag_supported(const char *name)
                 { "SECCOMP_FILTER_FLAG_TSYNC", SECCOMP_FILTER_FLAG_TSYNC },
                 { "SECCOMP_FILTER_FLAG_SPEC_ALLOW", SECCOMP_FILTER_FLAG_SPEC_ALLOW },
                 { "SECCOMP_FILTER_FLAG_LOG", SECCOMP_FILTER_FLAG_LOG },
-                { "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV },
+                { "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+                        SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(probes); i++)
                 if (strcmp(probes[i].name, name) == 0)
-                        return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, probes[i].flags, NULL) < 0 && errno == EFAULT;
+                        return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, probes[i].flags, NULL) < 0 &&
+                               errno == EFAULT;
         return false;
 }
 
 json_t *seccomp_features(void)
 {
-        return json_pack("{s:b, s:o, s:o, s:o, s:o, s:o}", "enabled", 1, "actions", name_list(seccomp_action_names, NULL), "operators",
-                name_list(seccomp_operator_names, NULL), "archs", name_list(seccomp_arch_names, NULL), "knownFlags",
-                name_list(seccomp_flag_names, NULL), "supportedFlags", name_list(seccomp_flag_names, flag_supported));
+        return json_pack("{s:b, s:o, s:o, s:o, s:o, s:o}", "enabled", 1, "actions",
+                name_list(seccomp_action_names, NULL), "operators", name_list(seccomp_operator_names, NULL), "archs",
+                name_list(seccomp_arch_names, NULL), "knownFlags", name_list(seccomp_flag_names, NULL),
+                "supportedFlags", name_list(seccomp_flag_names, flag_supported));
 }

@@ -7,7 +7,7 @@
 enum { NONE = -1, SOCKETCALL = 102, IPC = 117 }; /* i386's numbers of the multiplexers */
 
 static const struct seccomp_syscall syscalls[] = {
-#define SYSCALL(name, x86_64, i386, x32) { #name, { x86_64, i386, x32 }, 0, 0 },
+#define SYSCALL(name, x86_64, i386, x32)                        { #name, { x86_64, i386, x32 }, 0, 0 },
 #define MULTIPLEXED(name, x86_64, i386, x32, multiplexer, call) { #name, { x86_64, i386, x32 }, multiplexer, call },
 #include "box/seccomp/syscalls.def"
 #undef SYSCALL

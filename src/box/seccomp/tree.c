@@ -7,11 +7,13 @@
  *         ...
  *         ret ALLOW                            a leaf is a return, or the conditions of one call
  *
- * The default profile of podman has about 400 allowed calls in some 60 ranges, so a call takes 5 to 7 comparisons, where a list
- * would take 400. A range's weight is how often its calls are made; each node splits the weight as evenly as it can,
- * which puts a range of weight w about log2(total/w) comparisons deep (Mehlhorn, "Nearly optimal binary search trees", 1975).
+ * The default profile of podman has about 400 allowed calls in some 60 ranges, so a call takes 5 to 7 comparisons,
+ * where a list would take 400. A range's weight is how often its calls are made; each node splits the weight as evenly
+ * as it can, which puts a range of weight w about log2(total/w) comparisons deep (Mehlhorn, "Nearly optimal binary
+ * search trees", 1975).
  *
- * x32 calls have x86-64's architecture and bit 30 set in the number: they are ranges behind those of x86-64 in the same tree. */
+ * x32 calls have x86-64's architecture and bit 30 set in the number: they are ranges behind those of x86-64 in the
+ * same tree. */
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
@@ -54,9 +56,10 @@ static u32 word_hi(u8 arg)
         return word_lo(arg) + 4;
 }
 
-/* One 32-bit word, which is in the accumulator, compared: both ways out are shortened by what the comparison itself tells, and
- * by what is @known already (or NULL). */
-static bpf_pos word_test(struct bpf_code *code, u32 word, u16 op, u32 k, const struct bpf_fact *known, bpf_pos yes, bpf_pos no)
+/* One 32-bit word, which is in the accumulator, compared: both ways out are shortened by what the comparison itself
+ * tells, and by what is @known already (or NULL). */
+static bpf_pos word_test(
+        struct bpf_code *code, u32 word, u16 op, u32 k, const struct bpf_fact *known, bpf_pos yes, bpf_pos no)
 {
         struct bpf_fact if_yes[2], if_no[2];
         size_t n = 0;
@@ -75,7 +78,8 @@ static bpf_pos word_test(struct bpf_code *code, u32 word, u16 op, u32 k, const s
 }
 
 /* @wide: all 64 bits of the argument count. */
-static bpf_pos argument_equal(struct bpf_code *code, const struct seccomp_condition *c, bool wide, bpf_pos yes, bpf_pos no)
+static bpf_pos argument_equal(
+        struct bpf_code *code, const struct seccomp_condition *c, bool wide, bpf_pos yes, bpf_pos no)
 {
         const struct bpf_fact hi_equal = { .offset = word_hi(c->arg), .value = (u32)(c->value >> 32), .equal = true };
         bpf_pos at = word_test(code, word_lo(c->arg), BPF_JEQ, (u32)c->value, wide ? &hi_equal : NULL, yes, no);
@@ -87,7 +91,8 @@ static bpf_pos argument_equal(struct bpf_code *code, const struct seccomp_condit
 }
 
 /* @op: BPF_JGT or BPF_JGE. */
-static bpf_pos argument_above(struct bpf_code *code, const struct seccomp_condition *c, u16 op, bool wide, bpf_pos yes, bpf_pos no)
+static bpf_pos argument_above(
+        struct bpf_code *code, const struct seccomp_condition *c, u16 op, bool wide, bpf_pos yes, bpf_pos no)
 {
         const struct bpf_fact hi_equal = { .offset = word_hi(c->arg), .value = (u32)(c->value >> 32), .equal = true };
         bpf_pos at = word_test(code, word_lo(c->arg), op, (u32)c->value, wide ? &hi_equal : NULL, yes, no);
@@ -96,10 +101,12 @@ static bpf_pos argument_above(struct bpf_code *code, const struct seccomp_condit
         if (!wide)
                 return at;
         at = word_test(code, hi_equal.offset, BPF_JEQ, hi_equal.value, NULL, at, no);
-        return bpf_load(code, hi_equal.offset, word_test(code, hi_equal.offset, BPF_JGT, hi_equal.value, NULL, yes, at));
+        return bpf_load(
+                code, hi_equal.offset, word_test(code, hi_equal.offset, BPF_JGT, hi_equal.value, NULL, yes, at));
 }
 
-static bpf_pos argument_masked(struct bpf_code *code, const struct seccomp_condition *c, bool wide, bpf_pos yes, bpf_pos no)
+static bpf_pos argument_masked(
+        struct bpf_code *code, const struct seccomp_condition *c, bool wide, bpf_pos yes, bpf_pos no)
 {
         const u32 words[] = { word_lo(c->arg), word_hi(c->arg) };
 
@@ -112,7 +119,8 @@ static bpf_pos argument_masked(struct bpf_code *code, const struct seccomp_condi
         return yes;
 }
 
-static bpf_pos condition_code(struct bpf_code *code, const struct seccomp_condition *c, bool wide, bpf_pos yes, bpf_pos no)
+static bpf_pos condition_code(
+        struct bpf_code *code, const struct seccomp_condition *c, bool wide, bpf_pos yes, bpf_pos no)
 {
         switch ((enum seccomp_op)c->op) {
         case SECCOMP_OP_EQ:
@@ -154,7 +162,8 @@ static bpf_pos leaf_code(const struct tree *tree, const struct range *range)
 
 /* ---- ranges ---- */
 
-static void add_range(struct tree *tree, enum seccomp_abi abi, u32 first_nr, const struct seccomp_verdict *verdict, u64 weight)
+static void add_range(
+        struct tree *tree, enum seccomp_abi abi, u32 first_nr, const struct seccomp_verdict *verdict, u64 weight)
 {
         const struct range *before = tree->n ? &tree->range[tree->n - 1] : NULL;
 
@@ -241,6 +250,8 @@ int seccomp_program_build(const struct seccomp_profile *profile, struct bpf_code
         entry = bpf_jump(code, BPF_JEQ, AUDIT_ARCH_X86_64, tree_of_x86_64(tree), other);
         entry = bpf_load(code, WORD_ARCH, entry);
         if (code->overflow)
-                return err_set(err, ERR_TOO_LARGE, E2BIG, "the seccomp profile needs more than the kernel's %d BPF instructions", BPF_MAXINSNS);
-        return entry == code->n - 1 ? 0 : err_set(err, ERR_INTERNAL, EINVAL, "the BPF program does not end at its entry");
+                return err_set(err, ERR_TOO_LARGE, E2BIG,
+                        "the seccomp profile needs more than the kernel's %d BPF instructions", BPF_MAXINSNS);
+        return entry == code->n - 1 ? 0
+                                    : err_set(err, ERR_INTERNAL, EINVAL, "the BPF program does not end at its entry");
 }

@@ -130,6 +130,8 @@ static int check_sysctl(const struct spec *spec, const struct spec_pair *pair, s
                 return bad(err, "linux.sysctl: '%s' is not a name", pair->key);
         if (strcmp(path, "kernel/hostname") == 0)
                 return bad(err, "linux.sysctl: '%s' is not allowed as it conflicts with hostname", pair->key);
+        if (strcmp(path, "kernel/domainname") == 0 && spec->domainname)
+                return bad(err, "linux.sysctl: '%s' is not allowed as it conflicts with domainname", pair->key);
         for (size_t i = 0; i < ARRAY_SIZE(namespaced_sysctls); i++) {
                 const char *name = namespaced_sysctls[i].name;
                 const size_t length = strlen(name);
@@ -221,6 +223,18 @@ static int check_hooks(const struct spec *spec, struct err **err)
         return 0;
 }
 
+/* sched_setattr(2): what the kernel would refuse with a bare EINVAL. */
+static int check_scheduler(const struct spec_scheduler *s, struct err **err)
+{
+        if (s->policy != SCHED_DEADLINE)
+                return 0;
+        if (!s->runtime || !s->deadline)
+                return bad(err, "process.scheduler: SCHED_DEADLINE needs a runtime and a deadline");
+        if (s->runtime > s->deadline || (s->period && s->deadline > s->period))
+                return bad(err, "process.scheduler: SCHED_DEADLINE needs runtime <= deadline <= period");
+        return 0;
+}
+
 int spec_check_process(const struct spec *spec, const struct spec_process *p, struct err **err)
 {
         u64 seen = 0;
@@ -239,6 +253,8 @@ int spec_check_process(const struct spec *spec, const struct spec_process *p, st
                 return bad(err, "process.oomScoreAdj: %d is out of range -1000 to 1000", *p->oom_score_adj);
         if (p->io_priority && (p->io_priority->priority < 0 || p->io_priority->priority > 7))
                 return bad(err, "process.ioPriority.priority: %d is out of range 0 to 7", p->io_priority->priority);
+        if (p->scheduler && check_scheduler(p->scheduler, err) < 0)
+                return -EINVAL;
         if (p->user.umask && *p->user.umask > 0777)
                 return bad(err, "process.user.umask: 0%o is out of range", *p->user.umask);
         return 0;
