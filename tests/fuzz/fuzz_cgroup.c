@@ -1,4 +1,5 @@
-/* linux.resources, a container's saved groups and the host's mountinfo: whatever the bytes are, an error or something consistent. */
+/* linux.resources, a container's saved groups and the host's mountinfo: whatever the bytes are, an error or something
+ * consistent. */
 #include <jansson.h>
 #include <string.h>
 
@@ -32,7 +33,8 @@ static void check_groups(const struct cgroup *cg)
 
                 require(face->mount[0] == '/');
                 if (face->path)
-                        require(strncmp(face->path, face->mount, n) == 0 && strlen(face->path) > n && !strstr(face->path + n, "/../"));
+                        require(strncmp(face->path, face->mount, n) == 0 && strlen(face->path) > n &&
+                                !strstr(face->path + n, "/../"));
         }
 }
 

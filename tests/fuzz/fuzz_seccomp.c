@@ -1,4 +1,5 @@
-/* Seccomp profiles: whatever the JSON is, what comes out is an error or a program that the kernel's own checks would pass. */
+/* Seccomp profiles: whatever the JSON is, what comes out is an error or a program that the kernel's own checks would
+ * pass. */
 #include <jansson.h>
 
 #include "box/seccomp/internal.h"

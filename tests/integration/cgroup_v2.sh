@@ -3,7 +3,7 @@
 # cgroups of version 2 alone, which not every host has: the cgroup tests and strata-oci in a machine of our own.
 . "$(dirname "$0")/lib.sh"
 needs_vmm
-for program in tests/unit/test_cgroup strata-oci; do
+for program in tests/unit/test_cgroup_host strata-oci; do
         [ -x "$BUILD/$program" ] || skip_all "$program is not built"
 done
 assets kernel busybox
@@ -13,9 +13,9 @@ tree=$TMPDIR/tree
 # --- what the guest gets beside busybox -----------------------------------------------------------------------------
 
 mkdir -p "$tree"/{tests,bundle/rootfs/{bin,proc,sys,dev}}
-cp "$BUILD/tests/unit/test_cgroup" "$BUILD/strata-oci" "$tree/tests"
+cp "$BUILD/tests/unit/test_cgroup_host" "$BUILD/strata-oci" "$tree/tests"
 # The programs' libraries, at their own paths.
-ldd "$tree/tests/test_cgroup" "$tree/tests/strata-oci" 2>/dev/null | grep -o '/[^ ]*' | grep '\.so' | sort -u | while read -r library; do
+ldd "$tree/tests/test_cgroup_host" "$tree/tests/strata-oci" 2>/dev/null | grep -o '/[^ ]*' | grep '\.so' | sort -u | while read -r library; do
         mkdir -p "$tree$(dirname "$library")"
         cp -L "$library" "$tree$library"
 done
@@ -44,7 +44,7 @@ cat >"$tree/run.sh" <<'END'
 mount -t tmpfs tmpfs /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo "v2: controllers $(cat /sys/fs/cgroup/cgroup.controllers)"
-CMOCKA_MESSAGE_OUTPUT=TAP /tests/test_cgroup
+CMOCKA_MESSAGE_OUTPUT=TAP /tests/test_cgroup_host
 echo "v2: unit tests ended with $?"
 oci="/tests/strata-oci --root /tmp/oci"
 cd /bundle

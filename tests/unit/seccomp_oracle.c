@@ -108,8 +108,13 @@ static struct scmp_arg_cmp condition_of(const json_t *json)
                 const char *name;
                 enum scmp_compare op;
         } ops[] = {
-                { "SCMP_CMP_NE", SCMP_CMP_NE }, { "SCMP_CMP_LT", SCMP_CMP_LT }, { "SCMP_CMP_LE", SCMP_CMP_LE }, { "SCMP_CMP_EQ", SCMP_CMP_EQ },
-                { "SCMP_CMP_GE", SCMP_CMP_GE }, { "SCMP_CMP_GT", SCMP_CMP_GT }, { "SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ },
+                { "SCMP_CMP_NE", SCMP_CMP_NE },
+                { "SCMP_CMP_LT", SCMP_CMP_LT },
+                { "SCMP_CMP_LE", SCMP_CMP_LE },
+                { "SCMP_CMP_EQ", SCMP_CMP_EQ },
+                { "SCMP_CMP_GE", SCMP_CMP_GE },
+                { "SCMP_CMP_GT", SCMP_CMP_GT },
+                { "SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ },
         };
         struct scmp_arg_cmp out = {
                 .arg = (unsigned)json_integer_value(json_object_get(json, "index")),
@@ -150,7 +155,8 @@ static bool holds(const struct scmp_arg_cmp *c, u64 arg, bool wide)
 }
 
 /* Whether the conditions [from, to) hold; those on argument 0 count only if @first. */
-static enum outcome all_hold(const struct scmp_arg_cmp *c, unsigned from, unsigned to, const struct seccomp_data *data, bool first)
+static enum outcome all_hold(
+        const struct scmp_arg_cmp *c, unsigned from, unsigned to, const struct seccomp_data *data, bool first)
 {
         const bool wide = data->arch == AUDIT_ARCH_X86_64 && !((u32)data->nr & SECCOMP_X32_BIT);
         enum outcome outcome = first ? MATCH_WITHOUT_CONDITIONS : MATCH;
@@ -170,7 +176,9 @@ static enum outcome all_hold(const struct scmp_arg_cmp *c, unsigned from, unsign
 static enum outcome entry_matches(const json_t *entry, const struct seccomp_data *data)
 {
         const json_t *names = json_object_get(entry, "names"), *args = json_object_get(entry, "args");
-        const enum seccomp_abi abi = data->arch == AUDIT_ARCH_I386 ? SECCOMP_ABI_I386 : (u32)data->nr & SECCOMP_X32_BIT ? SECCOMP_ABI_X32 : SECCOMP_ABI_X86_64;
+        const enum seccomp_abi abi = data->arch == AUDIT_ARCH_I386     ? SECCOMP_ABI_I386
+                                     : (u32)data->nr & SECCOMP_X32_BIT ? SECCOMP_ABI_X32
+                                                                       : SECCOMP_ABI_X86_64;
         const u32 nr = abi == SECCOMP_ABI_X32 ? (u32)data->nr & ~SECCOMP_X32_BIT : (u32)data->nr;
         const unsigned n = (unsigned)json_array_size(args);
         struct scmp_arg_cmp condition[6];
@@ -185,7 +193,8 @@ static enum outcome entry_matches(const json_t *entry, const struct seccomp_data
         for (size_t i = 0; i < json_array_size(names); i++) {
                 const struct seccomp_syscall *call = seccomp_syscall_find(json_string_value(json_array_get(names, i)));
                 const bool direct = call && call->nr[abi] >= 0 && (u32)call->nr[abi] == nr;
-                const bool multiplexed = call && abi == SECCOMP_ABI_I386 && call->multiplexer && (u32)call->multiplexer == nr &&
+                const bool multiplexed = call && abi == SECCOMP_ABI_I386 && call->multiplexer &&
+                                         (u32)call->multiplexer == nr &&
                                          (u32)data->args[0] == (u32)call->multiplexed_call;
 
                 if (!direct && !multiplexed)

@@ -14,6 +14,6 @@ u32 bpf_verdict(const struct sock_filter *insn, size_t n, const struct seccomp_d
 /* What the rules at the top of src/box/seccomp/profile.c say about a call, straight from the profile. */
 u32 profile_verdict(const json_t *profile, const struct seccomp_data *data);
 
-/* The program that libseccomp exports for an OCI profile, fed as the runtimes that link it do. NULL when it refuses the profile.
- * Free with free(). */
+/* The program that libseccomp exports for an OCI profile, fed as the runtimes that link it do. NULL when it refuses
+ * the profile. Free with free(). */
 struct sock_filter *libseccomp_program(const json_t *profile, size_t *ret_n);

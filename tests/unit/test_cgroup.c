@@ -1,43 +1,22 @@
-/* cgroups: resources as the spec has them, hosts of every kind from their mountinfo, orders to the kernel on a tree of plain files, and, where the
- * test may, all of it on this host's own hierarchies. */
+/* cgroups: resources as the spec has them, hosts of every kind from their mountinfo, and orders to the kernel on a
+ * tree of plain files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <linux/sched.h>
-#include <poll.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
 #include "base/cleanup.h"
 #include "box/cgroup/internal.h"
+#include "cgroup_resources.h"
 
-#define _cleanup_json_      _cleanup_(json_decrefp)
-#define _cleanup_err_       _cleanup_(err_freep)
-#define _cleanup_resources_ _cleanup_(cgroup_resources_freep)
-#define _cleanup_cgroup_    _cleanup_(cgroup_freep)
-
-static struct cgroup_resources *resources(const char *text)
-{
-        _cleanup_json_ json_t *json = json_loads(text, 0, NULL);
-        _cleanup_err_ struct err *err = NULL;
-        struct cgroup_resources *res = NULL;
-
-        if (!json)
-                fail_msg("no JSON: %s", text);
-        if (cgroup_resources_parse(json, &res, &err) < 0)
-                fail_msg("%s", err_message(err));
-        return res;
-}
+#define _cleanup_json_ _cleanup_(json_decrefp)
 
 /* ---- resources ---- */
 
@@ -83,15 +62,20 @@ static void bad_resources_are_refused_with_their_place(void **state)
                 { "{\"cpu\": {\"shares\": -1}}", "linux.resources: cpu: 'shares' must be a whole number from 0" },
                 { "{\"cpu\": {\"cpus\": \"../x\"}}", "linux.resources: 'cpus' is '../x'" },
                 { "{\"memory\": {\"limit\": -2}}", "linux.resources: memory: 'limit' must be a whole number from -1" },
-                { "{\"memory\": {\"swappiness\": 101}}", "linux.resources: memory: 'swappiness' must be a whole number from 0 to 100" },
+                { "{\"memory\": {\"swappiness\": 101}}",
+                        "linux.resources: memory: 'swappiness' must be a whole number from 0 to 100" },
                 { "{\"devices\": [{\"type\": \"x\"}]}", "linux.resources: devices[0]: 'type' is 'x'" },
                 { "{\"devices\": [{\"access\": \"rwx\"}]}", "linux.resources: devices[0]: 'access' is 'rwx'" },
-                { "{\"blockIO\": {\"throttleReadBpsDevice\": [{\"major\": 8, \"rate\": 1}]}}", "linux.resources: throttleReadBpsDevice[0]: 'minor' is missing" },
-                { "{\"hugepageLimits\": [{\"pageSize\": \"../../x\", \"limit\": 1}]}", "linux.resources: hugepageLimits[0]: 'pageSize' is" },
-                { "{\"unified\": {\"../memory.max\": \"1\"}}", "linux.resources: unified: '../memory.max': must be a file name without any slashes" },
+                { "{\"blockIO\": {\"throttleReadBpsDevice\": [{\"major\": 8, \"rate\": 1}]}}",
+                        "linux.resources: throttleReadBpsDevice[0]: 'minor' is missing" },
+                { "{\"hugepageLimits\": [{\"pageSize\": \"../../x\", \"limit\": 1}]}",
+                        "linux.resources: hugepageLimits[0]: 'pageSize' is" },
+                { "{\"unified\": {\"../memory.max\": \"1\"}}",
+                        "linux.resources: unified: '../memory.max': must be a file name without any slashes" },
                 { "{\"unified\": {\"a/b\": \"1\"}}", "linux.resources: unified: 'a/b': must be a file name" },
                 { "{\"unified\": {\"memory.max\": 1}}", "linux.resources: unified: 'memory.max': must be a text" },
-                { "{\"network\": {\"priorities\": [{\"name\": \"a b\", \"priority\": 1}]}}", "linux.resources: network: priorities[0]: 'name' is no network interface" },
+                { "{\"network\": {\"priorities\": [{\"name\": \"a b\", \"priority\": 1}]}}",
+                        "linux.resources: network: priorities[0]: 'name' is no network interface" },
                 { "{\"rdma\": {\"x\\ny\": {}}}", "linux.resources: rdma: " },
         };
 
@@ -101,7 +85,8 @@ static void bad_resources_are_refused_with_their_place(void **state)
                 struct cgroup_resources *res = NULL;
 
                 assert_non_null(json);
-                if (cgroup_resources_parse(json, &res, &err) >= 0 || strncmp(err_message(err), rows[i].message, strlen(rows[i].message)) != 0)
+                if (cgroup_resources_parse(json, &res, &err) >= 0 ||
+                        strncmp(err_message(err), rows[i].message, strlen(rows[i].message)) != 0)
                         fail_msg("%s gave: %s", rows[i].json, err_message(err));
                 assert_null(res);
         }
@@ -121,14 +106,15 @@ static struct cgroup *layout(const char *mountinfo, const char *self)
 
 static void layout_of_a_hybrid_host_is_understood(void **state)
 {
-        _cleanup_cgroup_ struct cgroup *cg = layout("25 1 0:22 / / rw - ext4 /dev/vda rw\n"
-                                                    "30 25 0:26 / /sys/fs/cgroup ro shared:9 - tmpfs tmpfs ro,mode=755\n"
-                                                    "31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate\n"
-                                                    "32 30 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
-                                                    "33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
-                                                    "34 30 0:29 / /mnt/again rw - cgroup cgroup rw,cpu,cpuacct\n"
-                                                    "35 30 0:30 / /sys/fs/cgroup/my\\040memory rw - cgroup cgroup rw,memory\n",
-                "5:memory:/user.slice\n4:cpu,cpuacct:/a/b\n1:name=systemd:/init.scope\n0::/init.scope\n");
+        _cleanup_cgroup_ struct cgroup *cg =
+                layout("25 1 0:22 / / rw - ext4 /dev/vda rw\n"
+                       "30 25 0:26 / /sys/fs/cgroup ro shared:9 - tmpfs tmpfs ro,mode=755\n"
+                       "31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate\n"
+                       "32 30 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
+                       "33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+                       "34 30 0:29 / /mnt/again rw - cgroup cgroup rw,cpu,cpuacct\n"
+                       "35 30 0:30 / /sys/fs/cgroup/my\\040memory rw - cgroup cgroup rw,memory\n",
+                        "5:memory:/user.slice\n4:cpu,cpuacct:/a/b\n1:name=systemd:/init.scope\n0::/init.scope\n");
 
         assert_int_equal(cg->n, 4);
         assert_false(cgroup_is_unified(cg));
@@ -138,14 +124,16 @@ static void layout_of_a_hybrid_host_is_understood(void **state)
         assert_string_equal(cg->hierarchy[2].face.name, "cpu,cpuacct");
         assert_string_equal(cg->hierarchy[2].face.options, "cpu,cpuacct");
         assert_string_equal(cg->hierarchy[2].own, "/a/b");
-        assert_true(hierarchy_has(&cg->hierarchy[2], CONTROLLER_CPU) && hierarchy_has(&cg->hierarchy[2], CONTROLLER_CPUACCT));
+        assert_true(hierarchy_has(&cg->hierarchy[2], CONTROLLER_CPU) &&
+                    hierarchy_has(&cg->hierarchy[2], CONTROLLER_CPUACCT));
         assert_string_equal(cg->hierarchy[3].face.mount, "/sys/fs/cgroup/my memory");
         assert_string_equal(cg->hierarchy[3].own, "/user.slice");
 }
 
 static void layout_of_a_unified_host_is_understood(void **state)
 {
-        _cleanup_cgroup_ struct cgroup *cg = layout("31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/user.slice/session-1.scope\n");
+        _cleanup_cgroup_ struct cgroup *cg =
+                layout("31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/user.slice/session-1.scope\n");
 
         assert_true(cgroup_is_unified(cg));
         assert_string_equal(cgroup_hierarchy(cg, 0)->name, "");
@@ -156,8 +144,10 @@ static void layout_of_a_unified_host_is_understood(void **state)
 /* Inside a container the mount shows a part of the hierarchy, and /proc/self/cgroup may speak of the whole. */
 static void own_group_is_seen_from_the_mount(void **state)
 {
-        _cleanup_cgroup_ struct cgroup *inside = layout("1 1 0:1 /docker/x /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n", "3:pids:/docker/x/sub\n");
-        _cleanup_cgroup_ struct cgroup *outside = layout("1 1 0:1 /docker/x /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n", "3:pids:/docker/xy\n");
+        _cleanup_cgroup_ struct cgroup *inside =
+                layout("1 1 0:1 /docker/x /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n", "3:pids:/docker/x/sub\n");
+        _cleanup_cgroup_ struct cgroup *outside =
+                layout("1 1 0:1 /docker/x /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n", "3:pids:/docker/xy\n");
 
         assert_string_equal(inside->hierarchy[0].own, "/sub");
         assert_string_equal(outside->hierarchy[0].own, "");
@@ -168,7 +158,9 @@ static void hosts_without_cgroups_are_told_so(void **state)
         _cleanup_err_ struct err *err = NULL;
         struct cgroup *cg = NULL;
 
-        assert_int_equal(cgroup_layout_parse("1 1 0:1 / / rw - ext4 /dev/vda rw\nrubbish\n - cgroup\n1 - cgroup x y\n", "", &cg, &err), -ENOENT);
+        assert_int_equal(cgroup_layout_parse("1 1 0:1 / / rw - ext4 /dev/vda rw\nrubbish\n - cgroup\n1 - cgroup x y\n",
+                                 "", &cg, &err),
+                -ENOENT);
         assert_int_equal(err_get_id(err), ERR_UNSUPPORTED);
 }
 
@@ -176,7 +168,8 @@ static void paths_cannot_leave_their_root(void **state)
 {
         static const struct {
                 const char *path, *clean;
-        } rows[] = { { "a", "/a" }, { "/a//b/./c/", "/a/b/c" }, { "../../x", "/x" }, { "/a/b/../../../c", "/c" }, { "..", "" }, { "/", "" }, { "...", "/..." } };
+        } rows[] = { { "a", "/a" }, { "/a//b/./c/", "/a/b/c" }, { "../../x", "/x" }, { "/a/b/../../../c", "/c" },
+                { "..", "" }, { "/", "" }, { "...", "/..." } };
 
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
                 _cleanup_free_ char *clean = NULL;
@@ -229,11 +222,13 @@ static void tree_mkdir(const struct tree *tree, const char *path)
 }
 
 /* A hierarchy; @files of @group are there with their contents ("NAME=CONTENT"), as the kernel would make them. */
-static void tree_add(struct tree *tree, const char *name, const char *type_options, const char *group, const char *const *files)
+static void tree_add(
+        struct tree *tree, const char *name, const char *type_options, const char *group, const char *const *files)
 {
         char *more = NULL, path[256], full[512];
 
-        assert_true(asprintf(&more, "%s1 1 0:1 / %s/%s rw - %s\n", tree->mountinfo ? tree->mountinfo : "", tree->dir, name, type_options) > 0);
+        assert_true(asprintf(&more, "%s1 1 0:1 / %s/%s rw - %s\n", tree->mountinfo ? tree->mountinfo : "", tree->dir,
+                            name, type_options) > 0);
         free(tree->mountinfo);
         tree->mountinfo = more;
         tree_mkdir(tree, name);
@@ -270,10 +265,13 @@ static int tree_create(const struct tree *tree, const struct cgroup_spec *spec, 
 
 static void add_v1(struct tree *tree)
 {
-        static const char *const cpu[] = { "tasks", "cgroup.procs", "cpu.shares=1024", "cpu.cfs_quota_us=-1", "cpu.cfs_period_us=100000", "cpu.cfs_burst_us=0", NULL };
-        static const char *const memory[] = { "tasks", "cgroup.procs", "memory.limit_in_bytes=9223372036854771712", "memory.memsw.limit_in_bytes=9223372036854771712",
-                "memory.soft_limit_in_bytes=9223372036854771712", "memory.swappiness=60", "memory.oom_control=oom_kill_disable 0\nunder_oom 0\noom_kill 3", NULL };
-        static const char *const rest[] = { "tasks", "cgroup.procs", "pids.max=max", "blkio.throttle.read_bps_device", "blkio.bfq.weight=100", NULL };
+        static const char *const cpu[] = { "tasks", "cgroup.procs", "cpu.shares=1024", "cpu.cfs_quota_us=-1",
+                "cpu.cfs_period_us=100000", "cpu.cfs_burst_us=0", NULL };
+        static const char *const memory[] = { "tasks", "cgroup.procs", "memory.limit_in_bytes=9223372036854771712",
+                "memory.memsw.limit_in_bytes=9223372036854771712", "memory.soft_limit_in_bytes=9223372036854771712",
+                "memory.swappiness=60", "memory.oom_control=oom_kill_disable 0\nunder_oom 0\noom_kill 3", NULL };
+        static const char *const rest[] = { "tasks", "cgroup.procs", "pids.max=max", "blkio.throttle.read_bps_device",
+                "blkio.bfq.weight=100", NULL };
 
         tree_add(tree, "cpu", "cgroup cgroup rw,cpu", "ct", cpu);
         tree_add(tree, "memory", "cgroup cgroup rw,memory", "ct", memory);
@@ -314,9 +312,11 @@ static void v1_files_get_the_spec_s_numbers(void **state)
 
 static void v2_files_get_converted_numbers(void **state)
 {
-        static const char *const files[] = { "cgroup.procs", "cgroup.controllers=cpu memory pids io hugetlb", "cpu.weight=100", "cpu.max=max 100000", "cpu.max.burst=0", "memory.max=max",
-                "memory.low=0", "memory.swap.max=max", "memory.high=max", "memory.events=low 0\noom 2\noom_kill 4", "memory.current=4096", "pids.max=max", "io.weight=default 100", "io.max",
-                "hugetlb.2MB.max=max", "cgroup.freeze=0", "cgroup.events=populated 0\nfrozen 1", NULL };
+        static const char *const files[] = { "cgroup.procs", "cgroup.controllers=cpu memory pids io hugetlb",
+                "cpu.weight=100", "cpu.max=max 100000", "cpu.max.burst=0", "memory.max=max", "memory.low=0",
+                "memory.swap.max=max", "memory.high=max", "memory.events=low 0\noom 2\noom_kill 4",
+                "memory.current=4096", "pids.max=max", "io.weight=default 100", "io.max", "hugetlb.2MB.max=max",
+                "cgroup.freeze=0", "cgroup.events=populated 0\nfrozen 1", NULL };
         static const struct {
                 const char *resources, *file, *content;
         } rows[] = {
@@ -338,7 +338,8 @@ static void v2_files_get_converted_numbers(void **state)
                 { "{\"pids\": {\"limit\": 100}}", "pids.max", "100" },
                 { "{\"blockIO\": {\"weight\": 10}}", "io.weight", "1" },
                 { "{\"blockIO\": {\"weight\": 1000}}", "io.weight", "10000" },
-                { "{\"blockIO\": {\"throttleWriteIOPSDevice\": [{\"major\": 8, \"minor\": 0, \"rate\": 9}]}}", "io.max", "8:0 wiops=9" },
+                { "{\"blockIO\": {\"throttleWriteIOPSDevice\": [{\"major\": 8, \"minor\": 0, \"rate\": 9}]}}", "io.max",
+                        "8:0 wiops=9" },
                 { "{\"hugepageLimits\": [{\"pageSize\": \"2MB\", \"limit\": 2097152}]}", "hugetlb.2MB.max", "2097152" },
                 { "{\"memory\": {\"limit\": 12}, \"unified\": {\"memory.max\": \"34\"}}", "memory.max", "34" },
                 { "{\"unified\": {\"memory.high\": \"99\"}}", "memory.high", "99" },
@@ -372,14 +373,17 @@ static void v2_files_get_converted_numbers(void **state)
 
 static void limits_that_make_no_sense_on_v2_are_refused(void **state)
 {
-        static const char *const files[] = { "cgroup.procs", "cgroup.controllers=memory", "memory.max=max", "memory.swap.max=max", "memory.current=4096", NULL };
+        static const char *const files[] = { "cgroup.procs", "cgroup.controllers=memory", "memory.max=max",
+                "memory.swap.max=max", "memory.current=4096", NULL };
         static const struct {
                 const char *resources, *message;
         } rows[] = {
-                { "{\"memory\": {\"limit\": 2000, \"swap\": 1000}}", "memory+swap limit (1000) is below the memory limit (2000)" },
+                { "{\"memory\": {\"limit\": 2000, \"swap\": 1000}}",
+                        "memory+swap limit (1000) is below the memory limit (2000)" },
                 { "{\"memory\": {\"swappiness\": 10}}", "for memory.swappiness" },
                 { "{\"memory\": {\"disableOOMKiller\": true}}", "for memory.disableOOMKiller" },
-                { "{\"memory\": {\"limit\": 1000, \"checkBeforeUpdate\": true}}", "rejecting memory limit 1000 < usage 4096" },
+                { "{\"memory\": {\"limit\": 1000, \"checkBeforeUpdate\": true}}",
+                        "rejecting memory limit 1000 < usage 4096" },
                 { "{\"cpu\": {\"shares\": 10}}", "for cpu.shares" },
                 { "{\"unified\": {\"cpu.weight\": \"1\"}}", "controller \"cpu\" not available" },
                 { "{\"unified\": {\"whatever\": \"1\"}}", "has not the form CONTROLLER.VALUE `whatever`" },
@@ -407,7 +411,8 @@ static void limits_without_a_controller_are_refused(void **state)
 {
         struct tree *tree = *state;
         _cleanup_cgroup_ struct cgroup *cg = NULL;
-        _cleanup_resources_ struct cgroup_resources *res = resources("{\"hugepageLimits\": [{\"pageSize\": \"2MB\", \"limit\": 0}]}");
+        _cleanup_resources_ struct cgroup_resources *res =
+                resources("{\"hugepageLimits\": [{\"pageSize\": \"2MB\", \"limit\": 0}]}");
         _cleanup_err_ struct err *err = NULL;
 
         add_v1(tree);
@@ -491,323 +496,9 @@ static void root_of_all_groups_is_nobodys(void **state)
                 _cleanup_err_ struct err *err = NULL;
                 struct cgroup *cg = NULL;
 
-                assert_int_equal(tree_create(tree, &(struct cgroup_spec){ .id = "x", .path = paths[i] }, &cg, &err), -EINVAL);
+                assert_int_equal(
+                        tree_create(tree, &(struct cgroup_spec){ .id = "x", .path = paths[i] }, &cg, &err), -EINVAL);
         }
-}
-
-/* ---- this host ---- */
-
-static char *host_name(void)
-{
-        static char name[40];
-
-        snprintf(name, sizeof(name), "strata-test-%d", (int)getpid());
-        return name;
-}
-
-/* Whether this process may make groups here; the test is skipped otherwise. */
-static struct cgroup *host_create(const struct cgroup_resources *res)
-{
-        _cleanup_err_ struct err *err = NULL;
-        struct cgroup *cg = NULL;
-
-        if (geteuid() != 0 || cgroup_create(&(struct cgroup_spec){ .id = host_name(), .resources = res }, &cg, &err) < 0) {
-                print_message("# no cgroups for this test: %s\n", geteuid() ? "not root" : err_message(err));
-                skip();
-        }
-        return cg;
-}
-
-/* A child in the groups; it runs @run. */
-static pid_t host_spawn(struct cgroup *cg, int (*run)(void))
-{
-        struct clone_args args = { .exit_signal = SIGCHLD };
-        pid_t pid;
-
-        if (cgroup_clone_fd(cg) >= 0) {
-                args.flags = CLONE_INTO_CGROUP;
-                args.cgroup = (u64)cgroup_clone_fd(cg);
-        }
-        pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-        assert_true(pid >= 0);
-        if (pid == 0)
-                _exit(cgroup_enter(cg, args.flags) < 0 ? 99 : run());
-        return pid;
-}
-
-static int status_of(pid_t pid)
-{
-        int status;
-
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        return status;
-}
-
-static int sleep_long(void)
-{
-        sleep(60);
-        return 0;
-}
-
-/* Each of its generations leaves one process behind. */
-static int fork_and_sleep(void)
-{
-        for (int i = 0; i < 5; i++)
-                if (fork() == 0)
-                        return sleep_long();
-        return sleep_long();
-}
-
-static size_t count_pids(struct cgroup *cg)
-{
-        _cleanup_free_ pid_t *pids = NULL;
-        size_t n = 0;
-
-        assert_int_equal(cgroup_pids(cg, &pids, &n, NULL), 0);
-        return n;
-}
-
-static void wait_for_pids(struct cgroup *cg, size_t n)
-{
-        for (int i = 0; i < 2000 && count_pids(cg) != n; i++)
-                usleep(1000);
-        assert_int_equal(count_pids(cg), n);
-}
-
-static int in_its_groups(void)
-{
-        _cleanup_free_ char *text = NULL;
-        unsigned lines = 0, ours = 0;
-
-        if (cgroup_read(AT_FDCWD, "/proc/self/cgroup", &text, NULL) < 0)
-                return 1;
-        for (char *pos = text, *line; (line = cgroup_next_line(&pos)); lines++) {
-                const char *slash = strrchr(line, '/');
-
-                ours += slash && strncmp(slash + 1, "strata-test-", 12) == 0;
-        }
-        return lines == 0 || lines != ours;
-}
-
-static void processes_enter_every_hierarchy(void **state)
-{
-        _cleanup_cgroup_ struct cgroup *cg = host_create(NULL);
-        const pid_t pid = host_spawn(cg, in_its_groups);
-
-        assert_int_equal(status_of(pid), 0);
-        assert_true(cgroup_exists(cg));
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-        assert_false(cgroup_exists(cg));
-        assert_int_equal(cgroup_remove(cg, NULL), 0); /* gone already is fine */
-}
-
-static void frozen_processes_are_listed_and_killed(void **state)
-{
-        _cleanup_cgroup_ struct cgroup *cg = host_create(NULL), *other = NULL;
-        const pid_t pid = host_spawn(cg, fork_and_sleep);
-        _cleanup_json_ json_t *saved = cgroup_save(cg), *stats = NULL;
-        bool frozen = false;
-
-        wait_for_pids(cg, 6);
-        /* What follows is done by another invocation. */
-        assert_int_equal(cgroup_load(saved, &other, NULL), 0);
-        assert_int_equal(cgroup_freeze(other, true, NULL), 0);
-        assert_int_equal(cgroup_is_frozen(other, &frozen, NULL), 0);
-        assert_true(frozen);
-        assert_int_equal(cgroup_stats(other, &stats, NULL), 0);
-        assert_non_null(json_object_get(json_object_get(stats, "cpu"), "usage"));
-        assert_int_equal(cgroup_kill(other, SIGKILL, NULL), 0);
-        assert_int_equal(WTERMSIG(status_of(pid)), SIGKILL);
-        wait_for_pids(cg, 0);
-        assert_int_equal(cgroup_remove(other, NULL), 0);
-        assert_false(cgroup_exists(cg));
-}
-
-static int fork_for_ever(void)
-{
-        for (;;) {
-                const pid_t pid = fork();
-
-                if (pid > 0) /* the parent ends: whoever lists processes is always late */
-                        return 0;
-        }
-}
-
-static void removal_ends_what_forks_all_the_time(void **state)
-{
-        _cleanup_resources_ struct cgroup_resources *res = resources("{\"pids\": {\"limit\": 20}}");
-        _cleanup_cgroup_ struct cgroup *cg = host_create(res);
-        _cleanup_err_ struct err *err = NULL;
-
-        assert_int_equal(cgroup_apply(cg, res, NULL), 0);
-        status_of(host_spawn(cg, fork_for_ever));
-        if (cgroup_remove(cg, &err) < 0)
-                fail_msg("%s", err_message(err));
-        assert_false(cgroup_exists(cg));
-}
-
-/* A container that may write to its cgroup mount nests groups, deeper than descriptors would last, and lives in one of them. */
-static void removal_finds_deeply_nested_groups(void **state)
-{
-        _cleanup_cgroup_ struct cgroup *cg = host_create(NULL);
-        const pid_t pid = host_spawn(cg, sleep_long);
-        const struct hierarchy *h = cgroup_main(cg);
-        int at = dup(h->dir);
-
-        for (int depth = 0; depth < 150; depth++) {
-                const int above = at;
-
-                assert_int_equal(mkdirat(above, "side", 0755), 0);
-                assert_int_equal(mkdirat(above, "n", 0755), 0);
-                at = openat(above, "n", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-                assert_true(at >= 0);
-                close(above);
-        }
-        assert_int_equal(cgroup_write_number(at, "cgroup.procs", pid, NULL), 0);
-        close(at);
-        assert_int_equal(count_pids(cg), 1);
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-        assert_false(cgroup_exists(cg));
-        assert_int_equal(WTERMSIG(status_of(pid)), SIGKILL);
-}
-
-static void groups_with_strangers_are_refused_and_left_alone(void **state)
-{
-        _cleanup_cgroup_ struct cgroup *cg = host_create(NULL);
-        const pid_t pid = host_spawn(cg, sleep_long);
-        _cleanup_err_ struct err *err = NULL;
-        struct cgroup *second = NULL;
-
-        wait_for_pids(cg, 1);
-        assert_int_equal(cgroup_create(&(struct cgroup_spec){ .id = host_name() }, &second, &err), -EBUSY);
-        assert_int_equal(kill(pid, 0), 0);
-        assert_int_equal(count_pids(cg), 1);
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-        status_of(pid);
-}
-
-static void frozen_groups_are_refused_and_left_alone(void **state)
-{
-        _cleanup_cgroup_ struct cgroup *cg = host_create(NULL), *second = NULL;
-        _cleanup_err_ struct err *err = NULL;
-
-        assert_int_equal(cgroup_freeze(cg, true, NULL), 0);
-        assert_int_equal(cgroup_create(&(struct cgroup_spec){ .id = host_name() }, &second, &err), -EBUSY);
-        assert_non_null(strstr(err_message(err), "unexpectedly frozen"));
-        assert_true(cgroup_exists(cg));
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-}
-
-static void made_parents_go_with_the_group(void **state)
-{
-        char path[80], above[4200];
-        struct cgroup *cg = NULL;
-
-        cgroup_free(host_create(NULL));
-        snprintf(path, sizeof(path), "/%s/a/b", host_name());
-        /* host_create's groups are there, unused. */
-        assert_int_equal(cgroup_create(&(struct cgroup_spec){ .id = "x", .path = path }, &cg, NULL), 0);
-        snprintf(above, sizeof(above), "%s", cgroup_main(cg)->face.path);
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-        cgroup_free(cg);
-        *strrchr(above, '/') = 0;
-        assert_int_equal(access(above, F_OK), -1);
-        cg = host_create(NULL);
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-        cgroup_free(cg);
-}
-
-static int open_devices(void)
-{
-        int null = open("/dev/null", O_RDWR), zero = open("/dev/zero", O_RDONLY), kmsg = open("/dev/kmsg", O_RDONLY);
-
-        return null < 0 ? 1 : zero < 0 ? 2 : kmsg >= 0 ? 3 : errno != EPERM ? 4 : 0;
-}
-
-static int open_kmsg_for_reading_only(void)
-{
-        return open("/dev/kmsg", O_RDONLY | O_NONBLOCK) < 0 ? 1 : open("/dev/kmsg", O_RDWR) >= 0 || errno != EPERM ? 2 : 0;
-}
-
-static void devices_are_denied_by_default(void **state)
-{
-        _cleanup_resources_ struct cgroup_resources *res = resources("{\"devices\": [{\"allow\": false, \"access\": \"rwm\"}, {\"allow\": true, \"type\": \"c\", \"major\": 1, \"minor\": 11, \"access\": \"r\"}]}");
-        _cleanup_cgroup_ struct cgroup *cg = host_create(NULL);
-
-        assert_int_equal(status_of(host_spawn(cg, open_devices)), 0);
-        assert_int_equal(cgroup_apply(cg, res, NULL), 0);
-        assert_int_equal(status_of(host_spawn(cg, open_kmsg_for_reading_only)), 0);
-        /* An update of a container that has made groups of its own. */
-        if (cgroup_with(cg, CONTROLLER_DEVICES)) {
-                assert_int_equal(mkdirat(cgroup_with(cg, CONTROLLER_DEVICES)->dir, "below", 0755), 0);
-                assert_int_equal(cgroup_set_devices(cg, NULL, 0, NULL), 0);
-                assert_int_equal(status_of(host_spawn(cg, open_devices)), 0);
-        }
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-}
-
-/* The same through a BPF program, wherever there is a v2 hierarchy, also a nearly empty one beside v1. */
-static void bpf_program_decides_about_devices(void **state)
-{
-        _cleanup_resources_ struct cgroup_resources *all = resources("{\"devices\": [{\"allow\": true}]}");
-        _cleanup_resources_ struct cgroup_resources *some = resources("{\"devices\": [{\"allow\": true, \"type\": \"c\", \"major\": 1, \"access\": \"rw\"}, {\"allow\": false, \"type\": \"c\", \"major\": 1, \"minor\": 11, \"access\": \"w\"}]}");
-        _cleanup_cgroup_ struct cgroup *cg = host_create(all);
-        const struct hierarchy *h = cgroup_main(cg);
-        _cleanup_err_ struct err *err = NULL;
-
-        assert_int_equal(cgroup_apply(cg, all, NULL), 0);
-        if (!h->face.v2) {
-                cgroup_remove(cg, NULL);
-                print_message("# no cgroup2 mount\n");
-                skip();
-        }
-        if (cgroup_devices_bpf(h->dir, NULL, 0, &err) < 0)
-                fail_msg("%s", err_message(err));
-        assert_int_equal(status_of(host_spawn(cg, open_devices)), 0);
-        /* Replaces the first one; the last rule about an access counts, read and write apart. */
-        assert_int_equal(cgroup_devices_bpf(h->dir, some->device, some->n_devices, NULL), 0);
-        assert_int_equal(status_of(host_spawn(cg, open_kmsg_for_reading_only)), 0);
-        assert_int_equal(cgroup_devices_bpf(h->dir, all->device, all->n_devices, NULL), 0);
-        assert_int_equal(WEXITSTATUS(status_of(host_spawn(cg, open_devices))), 3);
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
-}
-
-static int use_memory(void)
-{
-        char *p = mmap(NULL, 64 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-        memset(p, 1, 64 << 20);
-        return 0;
-}
-
-static void memory_limit_kills_and_is_reported(void **state)
-{
-        _cleanup_resources_ struct cgroup_resources *res = resources("{\"memory\": {\"limit\": 8388608, \"swap\": 8388608}}");
-        _cleanup_resources_ struct cgroup_resources *more = resources("{\"memory\": {\"limit\": 134217728, \"swap\": 134217728}}");
-        _cleanup_cgroup_ struct cgroup *cg = host_create(res);
-        struct pollfd ready = { .events = POLLIN };
-        u64 count = 0;
-
-        if (!cgroup_with(cg, CONTROLLER_MEMORY)) {
-                cgroup_remove(cg, NULL);
-                print_message("# no memory controller\n");
-                skip();
-        }
-        assert_int_equal(cgroup_apply(cg, res, NULL), 0);
-        assert_int_equal(cgroup_oom_watch(cg, &ready.fd, NULL), 0);
-        assert_int_equal(cgroup_oom_read(cg, ready.fd, &count, NULL), 0);
-        assert_int_equal(count, 0);
-        assert_int_equal(WTERMSIG(status_of(host_spawn(cg, use_memory))), SIGKILL);
-        assert_int_equal(poll(&ready, 1, 5000), 1);
-        assert_int_equal(cgroup_oom_read(cg, ready.fd, &count, NULL), 0);
-        assert_int_equal(count, 1);
-        close(ready.fd);
-        /* Both limits raised, in whatever order the kernel wants them: the same process now fits. */
-        assert_int_equal(cgroup_apply(cg, more, NULL), 0);
-        assert_int_equal(status_of(host_spawn(cg, use_memory)), 0);
-        assert_int_equal(cgroup_apply(cg, res, NULL), 0);
-        assert_int_equal(WTERMSIG(status_of(host_spawn(cg, use_memory))), SIGKILL);
-        assert_int_equal(cgroup_remove(cg, NULL), 0);
 }
 
 int main(void)
@@ -828,16 +519,6 @@ int main(void)
                 cmocka_unit_test(damaged_states_are_not_loaded),
                 cmocka_unit_test_setup_teardown(failed_creation_leaves_nothing, tree_setup, tree_teardown),
                 cmocka_unit_test_setup_teardown(root_of_all_groups_is_nobodys, tree_setup, tree_teardown),
-                cmocka_unit_test(processes_enter_every_hierarchy),
-                cmocka_unit_test(frozen_processes_are_listed_and_killed),
-                cmocka_unit_test(removal_ends_what_forks_all_the_time),
-                cmocka_unit_test(removal_finds_deeply_nested_groups),
-                cmocka_unit_test(groups_with_strangers_are_refused_and_left_alone),
-                cmocka_unit_test(frozen_groups_are_refused_and_left_alone),
-                cmocka_unit_test(made_parents_go_with_the_group),
-                cmocka_unit_test(devices_are_denied_by_default),
-                cmocka_unit_test(bpf_program_decides_about_devices),
-                cmocka_unit_test(memory_limit_kills_and_is_reported),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* Seccomp profiles: our programs give the verdicts that libseccomp's give, for every architecture; what is ours alone (ENOSYS for newer
- * calls, errors, the listener) does what its comment says; and the kernel takes it. */
+/* Seccomp profiles: our programs give the verdicts that libseccomp's give, for every architecture; what is ours alone
+ * (ENOSYS for newer calls, errors, the listener) does what its comment says; and the kernel takes it. */
 #include <errno.h>
 #include <linux/audit.h>
 #include <seccomp.h>
@@ -66,18 +66,21 @@ static void table_of_names_agrees_with_libseccomp(void **state)
                 enum seccomp_abi abi;
                 u32 token;
                 u32 base;
-        } abis[] = { { SECCOMP_ABI_X86_64, SCMP_ARCH_X86_64, 0 }, { SECCOMP_ABI_I386, SCMP_ARCH_X86, 0 }, { SECCOMP_ABI_X32, SCMP_ARCH_X32, X32 } };
+        } abis[] = { { SECCOMP_ABI_X86_64, SCMP_ARCH_X86_64, 0 }, { SECCOMP_ABI_I386, SCMP_ARCH_X86, 0 },
+                { SECCOMP_ABI_X32, SCMP_ARCH_X32, X32 } };
         unsigned compared = 0;
 
         for (size_t a = 0; a < ARRAY_SIZE(abis); a++)
                 for (u32 nr = 0; nr <= SECCOMP_NR_MAX; nr++) {
-                        _cleanup_free_ char *name = seccomp_syscall_resolve_num_arch(abis[a].token, (int)(abis[a].base + nr));
+                        _cleanup_free_ char *name =
+                                seccomp_syscall_resolve_num_arch(abis[a].token, (int)(abis[a].base + nr));
                         const struct seccomp_syscall *call = name ? seccomp_syscall_find(name) : NULL;
 
                         if (!name)
                                 continue;
                         if (!call || call->nr[abis[a].abi] != (s16)nr)
-                                fail_msg("%s is %u in libseccomp, %d here", name, nr, call ? call->nr[abis[a].abi] : -1);
+                                fail_msg(
+                                        "%s is %u in libseccomp, %d here", name, nr, call ? call->nr[abis[a].abi] : -1);
                         compared++;
                 }
         assert_true(compared > 1000);
@@ -100,8 +103,8 @@ static u64 roll(struct dice *dice, u64 sides)
 /* Values that meet at the edges of 32-bit halves. */
 static u64 some_value(struct dice *dice)
 {
-        static const u64 edges[] = { 0, 1, 2, 5, 40, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x100000005, 0x500000000, 0x5ffffffff,
-                0x7fffffffffffffff };
+        static const u64 edges[] = { 0, 1, 2, 5, 40, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x100000005,
+                0x500000000, 0x5ffffffff, 0x7fffffffffffffff };
 
         switch (roll(dice, 4)) {
         case 0:
@@ -114,30 +117,60 @@ static u64 some_value(struct dice *dice)
 }
 
 static const char *const names[] = {
-        "read", "write", "open", "openat", "close", "clone", "clone3", "socket", "socketcall", "ipc", "shmget", "semop", "recv", "accept",
-        "personality", "ioctl", "stat64", "mmap2", "io_setup", "futex", "ptrace", "execveat", "set_mempolicy_home_node", "umount", "exit",
-        "no_such_call", "fcntl64", "setsockopt", "sendmsg", "arch_prctl",
+        "read",
+        "write",
+        "open",
+        "openat",
+        "close",
+        "clone",
+        "clone3",
+        "socket",
+        "socketcall",
+        "ipc",
+        "shmget",
+        "semop",
+        "recv",
+        "accept",
+        "personality",
+        "ioctl",
+        "stat64",
+        "mmap2",
+        "io_setup",
+        "futex",
+        "ptrace",
+        "execveat",
+        "set_mempolicy_home_node",
+        "umount",
+        "exit",
+        "no_such_call",
+        "fcntl64",
+        "setsockopt",
+        "sendmsg",
+        "arch_prctl",
 };
 
 static const char *const refusals[] = { "SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP", "SCMP_ACT_TRACE" };
 
 static json_t *some_condition(struct dice *dice)
 {
-        static const char *const ops[] = { "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ" };
+        static const char *const ops[] = { "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE",
+                "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ" };
 
-        return json_pack("{s:i, s:I, s:I, s:s}", "index", (int)roll(dice, 6), "value", (json_int_t)some_value(dice), "valueTwo",
-                (json_int_t)some_value(dice), "op", ops[roll(dice, ARRAY_SIZE(ops))]);
+        return json_pack("{s:i, s:I, s:I, s:s}", "index", (int)roll(dice, 6), "value", (json_int_t)some_value(dice),
+                "valueTwo", (json_int_t)some_value(dice), "op", ops[roll(dice, ARRAY_SIZE(ops))]);
 }
 
-/* @conditional: the calls from which this entry chooses. Conditional entries of one call have one action in the whole profile: where
- * entries contradict each other libseccomp's order is not ours. */
+/* @conditional: the calls from which this entry chooses. Conditional entries of one call have one action in the whole
+ * profile: where entries contradict each other libseccomp's order is not ours. */
 static json_t *some_entry(struct dice *dice, const char *const *actions)
 {
-        const size_t first = roll(dice, ARRAY_SIZE(names)), n = 1 + roll(dice, 4), conditions = roll(dice, 3) ? 1 + roll(dice, 3) : 0;
+        const size_t first = roll(dice, ARRAY_SIZE(names)), n = 1 + roll(dice, 4),
+                     conditions = roll(dice, 3) ? 1 + roll(dice, 3) : 0;
         json_t *entry = json_pack("{s:[]}", "names"), *args = json_array();
 
         for (size_t i = 0; i < (conditions ? 1 : n); i++)
-                json_array_append_new(json_object_get(entry, "names"), json_string(names[(first + i) % ARRAY_SIZE(names)]));
+                json_array_append_new(
+                        json_object_get(entry, "names"), json_string(names[(first + i) % ARRAY_SIZE(names)]));
         json_object_set_new(entry, "action", json_string(conditions ? actions[first] : "SCMP_ACT_LOG"));
         for (size_t i = 0; i < conditions; i++)
                 json_array_append_new(args, some_condition(dice));
@@ -148,14 +181,17 @@ static json_t *some_entry(struct dice *dice, const char *const *actions)
 static json_t *some_profile(struct dice *dice)
 {
         const char *actions[ARRAY_SIZE(names)];
-        json_t *profile = json_pack("{s:s, s:[], s:[]}", "defaultAction", roll(dice, 2) ? "SCMP_ACT_ALLOW" : refusals[roll(dice, 4)], "architectures",
-                "syscalls");
+        json_t *profile = json_pack("{s:s, s:[], s:[]}", "defaultAction",
+                roll(dice, 2) ? "SCMP_ACT_ALLOW" : refusals[roll(dice, 4)], "architectures", "syscalls");
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 actions[i] = roll(dice, 2) ? "SCMP_ACT_ALLOW" : refusals[roll(dice, 4)];
-        /* Both ways in must agree, too: what a multiplexed call gets, its multiplexer's own entries must not contradict. */
+        /* Both ways in must agree, too: what a multiplexed call gets, its multiplexer's own entries must not
+         * contradict. */
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-                if (seccomp_syscall_find(names[i]) && (seccomp_syscall_find(names[i])->multiplexer || strcmp(names[i], "ipc") == 0 || strcmp(names[i], "socketcall") == 0))
+                if (seccomp_syscall_find(names[i]) &&
+                        (seccomp_syscall_find(names[i])->multiplexer || strcmp(names[i], "ipc") == 0 ||
+                                strcmp(names[i], "socketcall") == 0))
                         actions[i] = actions[0];
         if (roll(dice, 2))
                 json_array_append_new(json_object_get(profile, "architectures"), json_string("SCMP_ARCH_X86"));
@@ -168,7 +204,9 @@ static json_t *some_profile(struct dice *dice)
 
 static enum seccomp_abi abi_of(const struct seccomp_data *data)
 {
-        return data->arch == AUDIT_ARCH_I386 ? SECCOMP_ABI_I386 : (u32)data->nr & X32 ? SECCOMP_ABI_X32 : SECCOMP_ABI_X86_64;
+        return data->arch == AUDIT_ARCH_I386 ? SECCOMP_ABI_I386
+               : (u32)data->nr & X32         ? SECCOMP_ABI_X32
+                                             : SECCOMP_ABI_X86_64;
 }
 
 /* Whether @data is a call newer than the profile, of an ABI that it filters: our verdict is ENOSYS there. */
@@ -180,14 +218,16 @@ static bool is_newer(const json_t *profile, const struct seccomp_data *data)
         size_t i, j;
         json_t *entry, *name;
 
-        if (strcmp(action, "SCMP_ACT_ALLOW") == 0 || strcmp(action, "SCMP_ACT_TRACE") == 0 || strcmp(action, "SCMP_ACT_LOG") == 0)
+        if (strcmp(action, "SCMP_ACT_ALLOW") == 0 || strcmp(action, "SCMP_ACT_TRACE") == 0 ||
+                strcmp(action, "SCMP_ACT_LOG") == 0)
                 return false;
         json_array_foreach(json_object_get(profile, "syscalls"), i, entry)
-                json_array_foreach(json_object_get(entry, "names"), j, name) {
-                        const struct seccomp_syscall *call = seccomp_syscall_find(json_string_value(name));
+                json_array_foreach(json_object_get(entry, "names"), j, name)
+        {
+                const struct seccomp_syscall *call = seccomp_syscall_find(json_string_value(name));
 
-                        largest = MAX(largest, call ? call->nr[abi] : -1);
-                }
+                largest = MAX(largest, call ? call->nr[abi] : -1);
+        }
         return largest > 0 && ((u32)data->nr & ~X32) > (u32)largest;
 }
 
@@ -200,8 +240,8 @@ struct programs {
         unsigned compared, theirs_differs;
 };
 
-/* Ours must say what the profile says. libseccomp is a witness, not the judge: where 64-bit comparisons of several entries meet, the
- * trees of 2.5 are wrong now and then; callers look at how often. */
+/* Ours must say what the profile says. libseccomp is a witness, not the judge: where 64-bit comparisons of several
+ * entries meet, the trees of 2.5 are wrong now and then; callers look at how often. */
 static void compare(struct programs *p, const struct seccomp_data *data)
 {
         const u32 ours = bpf_verdict(p->ours->insn, p->ours->n_insns, data, NULL);
@@ -215,8 +255,10 @@ static void compare(struct programs *p, const struct seccomp_data *data)
                 _cleanup_free_ char *text = json_dumps(p->profile, JSON_COMPACT);
 
                 print_message("%s\n", text);
-                fail_msg("seed %llu, arch %#x nr %d args %#llx %#llx %#llx %#llx %#llx %#llx: ours %#x, by definition %#x, libseccomp's %#x", (unsigned long long)p->seed,
-                        data->arch, data->nr, data->args[0], data->args[1], data->args[2], data->args[3], data->args[4], data->args[5], ours, wanted, theirs);
+                fail_msg(
+                        "seed %llu, arch %#x nr %d args %#llx %#llx %#llx %#llx %#llx %#llx: ours %#x, by definition %#x, libseccomp's %#x",
+                        (unsigned long long)p->seed, data->arch, data->nr, data->args[0], data->args[1], data->args[2],
+                        data->args[3], data->args[4], data->args[5], ours, wanted, theirs);
         }
         p->compared++;
         p->theirs_differs += theirs != ours;
@@ -287,21 +329,28 @@ static void random_profiles_get_libseccomps_verdicts(void **state)
                 compared += p.compared;
                 differs += p.theirs_differs;
         }
-        print_message("# %u profiles, %u refused by libseccomp; %u calls, libseccomp differs from the definition on %u\n", n, refused, compared, differs);
+        print_message(
+                "# %u profiles, %u refused by libseccomp; %u calls, libseccomp differs from the definition on %u\n", n,
+                refused, compared, differs);
         assert_true(refused < n / 4);
         assert_true(differs < compared / 1000);
 }
 
-/* podman's file names capabilities and architectures; what is left for an unprivileged container on x86-64 is an OCI profile. */
+/* podman's file names capabilities and architectures; what is left for an unprivileged container on x86-64 is an OCI
+ * profile. */
 static json_t *podman_profile(void)
 {
         _cleanup_json_ json_t *file = json_load_file(PODMAN_PROFILE, 0, NULL);
-        json_t *profile = file ? json_pack("{s:O, s:O?, s:[s,s,s], s:[]}", "defaultAction", json_object_get(file, "defaultAction"), "defaultErrnoRet",
-                json_object_get(file, "defaultErrnoRet"), "architectures", "SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "syscalls") : NULL;
+        json_t *profile = file ? json_pack("{s:O, s:O?, s:[s,s,s], s:[]}", "defaultAction",
+                                         json_object_get(file, "defaultAction"), "defaultErrnoRet",
+                                         json_object_get(file, "defaultErrnoRet"), "architectures", "SCMP_ARCH_X86_64",
+                                         "SCMP_ARCH_X86", "SCMP_ARCH_X32", "syscalls")
+                               : NULL;
         json_t *entry;
         size_t i;
 
-        json_array_foreach(json_object_get(file, "syscalls"), i, entry) {
+        json_array_foreach(json_object_get(file, "syscalls"), i, entry)
+        {
                 const json_t *includes = json_object_get(entry, "includes");
 
                 if (json_object_get(includes, "caps") || json_object_get(includes, "arches"))
@@ -378,18 +427,21 @@ static void conditions_on_one_argument_are_alternatives(void **state)
         for (size_t i = 0; i < ARRAY_SIZE(allowed); i++)
                 assert_int_equal(ask(filter, AUDIT_ARCH_X86_64, SYS_personality, allowed[i], 0), SECCOMP_RET_ALLOW);
         for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
-                assert_int_equal(ask(filter, AUDIT_ARCH_X86_64, SYS_personality, refused[i], 0), SECCOMP_RET_ERRNO | EPERM);
+                assert_int_equal(
+                        ask(filter, AUDIT_ARCH_X86_64, SYS_personality, refused[i], 0), SECCOMP_RET_ERRNO | EPERM);
 }
 
 /* The high half is loaded and compared once for all of them: the alternatives share code. */
 static void alternatives_share_their_code(void **state)
 {
-        _cleanup_json_ json_t *profile = parse("{\"defaultAction\": \"SCMP_ACT_ERRNO\", \"syscalls\": [{\"names\": [\"ioctl\"], \"action\": \"SCMP_ACT_ALLOW\", \"args\": []}]}");
+        _cleanup_json_ json_t *profile = parse(
+                "{\"defaultAction\": \"SCMP_ACT_ERRNO\", \"syscalls\": [{\"names\": [\"ioctl\"], \"action\": \"SCMP_ACT_ALLOW\", \"args\": []}]}");
         json_t *args = json_object_get(json_array_get(json_object_get(profile, "syscalls"), 0), "args");
         unsigned n[2];
 
         for (int i = 0; i < 6; i++) {
-                json_array_append_new(args, json_pack("{s:i, s:i, s:s}", "index", 1, "value", 100 + 3 * i, "op", "SCMP_CMP_EQ"));
+                json_array_append_new(
+                        args, json_pack("{s:i, s:i, s:s}", "index", 1, "value", 100 + 3 * i, "op", "SCMP_CMP_EQ"));
                 if (i < 2)
                         continue;
                 _cleanup_(seccomp_filter_freep) struct seccomp_filter *filter = compile(profile);
@@ -420,16 +472,25 @@ static void bad_profiles_are_refused_with_their_place(void **state)
         static const struct {
                 const char *profile, *message;
         } rows[] = {
-                { "{\"syscalls\": [{\"names\": [\"read\"], \"action\": \"SCMP_ACT_ALLOW\"}]}", "linux.seccomp: 'defaultAction' is '', which is no" },
+                { "{\"syscalls\": [{\"names\": [\"read\"], \"action\": \"SCMP_ACT_ALLOW\"}]}",
+                        "linux.seccomp: 'defaultAction' is '', which is no" },
                 { "{\"defaultAction\": \"SCMP_ACT_MAYBE\"}", "linux.seccomp: 'defaultAction' is 'SCMP_ACT_MAYBE'" },
-                { "{\"defaultAction\": \"SCMP_ACT_NOTIFY\"}", "linux.seccomp: SCMP_ACT_NOTIFY cannot be used as default action" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"defaultErrnoRet\": 1}", "linux.seccomp: 'defaultErrnoRet' makes no sense with SCMP_ACT_ALLOW" },
-                { "{\"defaultAction\": \"SCMP_ACT_ERRNO\", \"defaultErrnoRet\": 65536}", "linux.seccomp: 'defaultErrnoRet' must be a whole number" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"architectures\": [\"SCMP_ARCH_Z80\"]}", "linux.seccomp: architectures[0] is 'SCMP_ARCH_Z80'" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"architectures\": \"SCMP_ARCH_X86\"}", "linux.seccomp: 'architectures' must be a list" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"flags\": [\"FAST\"]}", "linux.seccomp: seccomp flag 'FAST' is not known" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [], \"action\": \"SCMP_ACT_LOG\"}]}", "linux.seccomp: syscalls[0]: 'names' is missing" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [1], \"action\": \"SCMP_ACT_LOG\"}]}", "linux.seccomp: syscalls[0]: names[0] must be a text" },
+                { "{\"defaultAction\": \"SCMP_ACT_NOTIFY\"}",
+                        "linux.seccomp: SCMP_ACT_NOTIFY cannot be used as default action" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"defaultErrnoRet\": 1}",
+                        "linux.seccomp: 'defaultErrnoRet' makes no sense with SCMP_ACT_ALLOW" },
+                { "{\"defaultAction\": \"SCMP_ACT_ERRNO\", \"defaultErrnoRet\": 65536}",
+                        "linux.seccomp: 'defaultErrnoRet' must be a whole number" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"architectures\": [\"SCMP_ARCH_Z80\"]}",
+                        "linux.seccomp: architectures[0] is 'SCMP_ARCH_Z80'" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"architectures\": \"SCMP_ARCH_X86\"}",
+                        "linux.seccomp: 'architectures' must be a list" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"flags\": [\"FAST\"]}",
+                        "linux.seccomp: seccomp flag 'FAST' is not known" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [], \"action\": \"SCMP_ACT_LOG\"}]}",
+                        "linux.seccomp: syscalls[0]: 'names' is missing" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [1], \"action\": \"SCMP_ACT_LOG\"}]}",
+                        "linux.seccomp: syscalls[0]: names[0] must be a text" },
                 { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"read\"], \"action\": \"SCMP_ACT_LOG\", \"args\": [{\"index\": 6, \"value\": 0, \"op\": \"SCMP_CMP_EQ\"}]}]}",
                         "linux.seccomp: syscalls[0]: args[0]: 'index' must be a whole number from 0 to 5" },
                 { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"read\"], \"action\": \"SCMP_ACT_LOG\", \"args\": [{\"index\": 0, \"value\": -1, \"op\": \"SCMP_CMP_EQ\"}]}]}",
@@ -438,8 +499,10 @@ static void bad_profiles_are_refused_with_their_place(void **state)
                         "linux.seccomp: syscalls[0]: args[0]: 'op' is '=='" },
                 { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"write\"], \"action\": \"SCMP_ACT_NOTIFY\"}], \"listenerPath\": \"/s\"}",
                         "linux.seccomp: syscalls[0]: SCMP_ACT_NOTIFY cannot be used for the write syscall" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"read\"], \"action\": \"SCMP_ACT_NOTIFY\"}]}", "linux.seccomp: SCMP_ACT_NOTIFY needs a 'listenerPath'" },
-                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"listenerMetadata\": \"x\"}", "linux.seccomp: 'listenerMetadata' needs a 'listenerPath'" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"read\"], \"action\": \"SCMP_ACT_NOTIFY\"}]}",
+                        "linux.seccomp: SCMP_ACT_NOTIFY needs a 'listenerPath'" },
+                { "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"listenerMetadata\": \"x\"}",
+                        "linux.seccomp: 'listenerMetadata' needs a 'listenerPath'" },
                 { "[]", "linux.seccomp: 'defaultAction' is ''" },
                 { "7", "linux.seccomp: 'defaultAction' is ''" },
         };
@@ -455,7 +518,8 @@ static void bad_profiles_are_refused_with_their_place(void **state)
                         continue;
                 }
                 if (r >= 0 || strncmp(err_message(err), rows[i].message, strlen(rows[i].message)) != 0)
-                        fail_msg("%s\n gave %s\n, not %s", rows[i].profile, r < 0 ? err_message(err) : "a filter", rows[i].message);
+                        fail_msg("%s\n gave %s\n, not %s", rows[i].profile, r < 0 ? err_message(err) : "a filter",
+                                rows[i].message);
                 assert_null(filter);
         }
 }
@@ -473,7 +537,8 @@ static void no_profile_is_no_filter(void **state)
 
 static void unknown_calls_are_skipped_unless_that_is_forbidden(void **state)
 {
-        _cleanup_json_ json_t *json = parse("{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"read\", \"no_such_call\"], \"action\": \"SCMP_ACT_LOG\"}]}");
+        _cleanup_json_ json_t *json = parse(
+                "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"read\", \"no_such_call\"], \"action\": \"SCMP_ACT_LOG\"}]}");
         _cleanup_(seccomp_filter_freep) struct seccomp_filter *filter = compile(json);
         _cleanup_(err_freep) struct err *err = NULL;
         struct seccomp_filter *none = NULL;
@@ -492,8 +557,9 @@ static void profile_too_large_for_the_kernel_is_refused(void **state)
 
         for (int i = 0; i < 3000; i++)
                 json_array_append_new(json_object_get(profile, "syscalls"),
-                        json_pack("{s:[s], s:s, s:i, s:[{s:i, s:i, s:s}]}", "names", names[i % 10], "action", "SCMP_ACT_ERRNO", "errnoRet", i % 7 + 1, "args",
-                                "index", i % 6, "value", 1000 + i, "op", "SCMP_CMP_EQ"));
+                        json_pack("{s:[s], s:s, s:i, s:[{s:i, s:i, s:s}]}", "names", names[i % 10], "action",
+                                "SCMP_ACT_ERRNO", "errnoRet", i % 7 + 1, "args", "index", i % 6, "value", 1000 + i,
+                                "op", "SCMP_CMP_EQ"));
         assert_int_equal(seccomp_filter_compile(profile, false, &filter, &err), -E2BIG);
         assert_int_equal(err_get_id(err), ERR_TOO_LARGE);
         assert_null(filter);
@@ -502,7 +568,8 @@ static void profile_too_large_for_the_kernel_is_refused(void **state)
 /* Jumps further than a conditional one reaches. */
 static void large_programs_keep_their_verdicts(void **state)
 {
-        _cleanup_json_ json_t *profile = json_pack("{s:s, s:[s, s], s:[]}", "defaultAction", "SCMP_ACT_ALLOW", "architectures", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "syscalls");
+        _cleanup_json_ json_t *profile = json_pack("{s:s, s:[s, s], s:[]}", "defaultAction", "SCMP_ACT_ALLOW",
+                "architectures", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "syscalls");
         struct programs p = { .profile = profile };
         _cleanup_free_ struct sock_filter *theirs = NULL;
         _cleanup_(seccomp_filter_freep) struct seccomp_filter *ours = NULL;
@@ -510,8 +577,12 @@ static void large_programs_keep_their_verdicts(void **state)
 
         for (int i = 0; i < 120; i++)
                 json_array_append_new(json_object_get(profile, "syscalls"),
-                        json_pack("{s:[s], s:s, s:i, s:[{s:i, s:i, s:s}]}", "names", names[i % (int)ARRAY_SIZE(names)], "action", "SCMP_ACT_ERRNO", "errnoRet",
-                                i % (int)ARRAY_SIZE(names) < 20 && i % (int)ARRAY_SIZE(names) > 6 ? 1 : 1 + i % (int)ARRAY_SIZE(names), "args", "index", i % 5 + 1, "value", i % 9, "op", "SCMP_CMP_EQ"));
+                        json_pack("{s:[s], s:s, s:i, s:[{s:i, s:i, s:s}]}", "names", names[i % (int)ARRAY_SIZE(names)],
+                                "action", "SCMP_ACT_ERRNO", "errnoRet",
+                                i % (int)ARRAY_SIZE(names) < 20 && i % (int)ARRAY_SIZE(names) > 6
+                                        ? 1
+                                        : 1 + i % (int)ARRAY_SIZE(names),
+                                "args", "index", i % 5 + 1, "value", i % 9, "op", "SCMP_CMP_EQ"));
         ours = compile(profile);
         theirs = libseccomp_program(profile, &p.n_theirs);
         assert_non_null(theirs);
@@ -592,7 +663,8 @@ static int load_twice(const struct seccomp_filter *filter)
 {
         int listener = -1;
 
-        return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_filter_load(filter, &listener) < 0 || listener < 0 || seccomp_filter_load(filter, &listener) != -EBUSY;
+        return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_filter_load(filter, &listener) < 0 ||
+               listener < 0 || seccomp_filter_load(filter, &listener) != -EBUSY;
 }
 
 /* Receives one message with a descriptor. */
@@ -603,7 +675,9 @@ static int receive(int sock, char *text, size_t size)
                 char space[CMSG_SPACE(sizeof(int))];
         } control;
         struct iovec iov = { .iov_base = text, .iov_len = size - 1 };
-        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+        struct msghdr message = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+        };
         const ssize_t n = recvmsg(sock, &message, MSG_CMSG_CLOEXEC);
         int fd;
 
@@ -626,8 +700,8 @@ static void listener_goes_to_the_agent_with_the_containers_state(void **state)
         assert_non_null(mkdtemp(dir));
         assert_true(asprintf(&path, "%s/agent", dir) > 0);
         snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-        profile = json_pack("{s:s, s:s, s:s, s:[{s:[s], s:s}]}", "defaultAction", "SCMP_ACT_ALLOW", "listenerPath", path, "listenerMetadata", "m", "syscalls", "names",
-                "mkdir", "action", "SCMP_ACT_NOTIFY");
+        profile = json_pack("{s:s, s:s, s:s, s:[{s:[s], s:s}]}", "defaultAction", "SCMP_ACT_ALLOW", "listenerPath",
+                path, "listenerMetadata", "m", "syscalls", "names", "mkdir", "action", "SCMP_ACT_NOTIFY");
         filter = compile(profile);
         assert_string_equal(filter->listener_metadata, "m");
         assert_int_equal(in_child(load_twice, filter), 0);
@@ -661,7 +735,8 @@ static void features_name_what_profiles_may_use(void **state)
         assert_int_equal(json_array_size(json_object_get(features, "actions")), 9);
         assert_int_equal(json_array_size(json_object_get(features, "operators")), 7);
         assert_true(json_array_size(json_object_get(features, "archs")) > 10);
-        assert_true(json_array_size(json_object_get(features, "supportedFlags")) <= json_array_size(json_object_get(features, "knownFlags")));
+        assert_true(json_array_size(json_object_get(features, "supportedFlags")) <=
+                    json_array_size(json_object_get(features, "knownFlags")));
 }
 
 int main(void)

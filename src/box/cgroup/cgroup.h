@@ -140,9 +140,9 @@ struct cgroup_spec {
         bool rootless; /* no groups are fine when none can be made and no limit was asked for */
         bool delegate; /* v2: give the group to owner (spec: "Cgroup ownership") */
         uid_t owner;   /* host uid of the container's process.user.uid */
-        const struct cgroup_resources
-                *resources;        /* NULL: none; the devices of the spec's default list are always allowed */
-        const json_t *annotations; /* org.systemd.property.*, run.oci.systemd.*; NULL: none */
+        /* NULL: none. The devices of the spec's default list are always allowed. */
+        const struct cgroup_resources *resources;
+        const json_t *annotations; /* org.systemd.property.*; NULL: none */
         pid_t pid;                 /* systemd: a process that already exists and goes into the scope; 0: none */
 };
 
