@@ -320,6 +320,19 @@ static bool ends_program(const struct decoded *d)
                d->insn.mnemonic == ZYDIS_MNEMONIC_ENTER || d->insn.mnemonic == ZYDIS_MNEMONIC_CALL;
 }
 
+static unsigned add_bytes(struct machine_case *c, unsigned at, const u8 *bytes, unsigned n)
+{
+        memcpy(c->code + at, bytes, n);
+        return n;
+}
+
+/* Leaves OF undefined, and different depending on where the register is kept. */
+static bool leaves_of(const struct decoded *d)
+{
+        return (d->insn.mnemonic == ZYDIS_MNEMONIC_ROL || d->insn.mnemonic == ZYDIS_MNEMONIC_ROR) &&
+               d->ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && d->insn.raw.imm[0].size;
+}
+
 /* Appends one instruction at @at; returns its length. */
 static unsigned add_instruction(struct builder *b, unsigned at)
 {
@@ -335,12 +348,8 @@ static unsigned add_instruction(struct builder *b, unsigned at)
         aim_branch(b, at, &d);
         if (at == 0)
                 b->c->insn = d.insn;
-        return n;
-}
-
-static unsigned add_bytes(struct machine_case *c, unsigned at, const u8 *bytes, unsigned n)
-{
-        memcpy(c->code + at, bytes, n);
+        if (leaves_of(&d))
+                n += add_bytes(b->c, at + n, (const u8[]){ 0x85, 0xc0 }, 2); /* test eax, eax */
         return n;
 }
 

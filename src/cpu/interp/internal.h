@@ -151,7 +151,7 @@ struct interp {
         u64 host_rsp;          /* translated code: the C stack to return to */
         struct translate_cpu *translate; /* translate/runtime.h; NULL: the engine is the interpreter */
         struct trial *trial;   /* translate/check.h; NULL: what is executed is meant */
-        u32 irq_distance, irq_wait; /* check mode: blocks between external interrupts, and still to run before the next */
+        u32 irq_distance, irq_wait, irq_left; /* check mode, see interrupts_wait in run.c */
         bool failed;           /* vcpu->error says why: the outer loop returns EXIT_FAILED */
         u32 code_generation;   /* another number when decoded code was dropped as a whole, and the thunks with it */
 

@@ -41,7 +41,7 @@ static inline __attribute__((always_inline)) void *fast_ptr(struct interp *in, c
 struct mem_rmw {
         u64 gpa[2];      /* first page's part, second page's part */
         unsigned size, first; /* bytes in all, bytes in the first page */
-        u8 buffer[16];
+        u8 buffer[16] __attribute__((aligned(16))); /* CMPXCHG16B works there too */
         bool direct;     /* the pointer given out is guest RAM itself */
         bool bus_locked;
 };
