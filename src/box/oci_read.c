@@ -17,7 +17,7 @@ int oci_read_int(const json_t *object, const char *key, s64 smallest, s64 larges
         if (!value)
                 return 0;
         if (!json_is_integer(value) || json_integer_value(value) < smallest || json_integer_value(value) > largest)
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' must be a whole number from %lld to %lld", key,
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a whole number from %lld to %lld", key,
                         (long long)smallest, (long long)largest);
         *ret = json_integer_value(value);
         return 0;
@@ -37,7 +37,7 @@ int oci_read_u64(const json_t *object, const char *key, u64 *ret, struct err **e
                 *ret = (u64)json_real_value(value);
                 return 0;
         }
-        return err_set(err, ERR_USAGE, EINVAL, "'%s' must be a whole number that is not negative", key);
+        return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a whole number that is not negative", key);
 }
 
 int oci_read_bool(const json_t *object, const char *key, bool *ret, struct err **err)
@@ -47,7 +47,7 @@ int oci_read_bool(const json_t *object, const char *key, bool *ret, struct err *
         if (!value)
                 return 0;
         if (!json_is_boolean(value))
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' must be true or false", key);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be true or false", key);
         *ret = json_is_true(value);
         return 0;
 }
@@ -59,7 +59,7 @@ int oci_read_string(const json_t *object, const char *key, const char **ret, str
         if (!value)
                 return 0;
         if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' must be a text", key);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a text", key);
         *ret = json_string_value(value);
         return 0;
 }
@@ -71,7 +71,7 @@ int oci_read_array(const json_t *object, const char *key, const json_t **ret, st
         if (!value)
                 return 0;
         if (!json_is_array(value))
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' must be a list", key);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a list", key);
         *ret = value;
         return 0;
 }
@@ -83,7 +83,7 @@ int oci_read_object(const json_t *object, const char *key, const json_t **ret, s
         if (!value)
                 return 0;
         if (!json_is_object(value))
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' must be an object", key);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be an object", key);
         *ret = value;
         return 0;
 }

@@ -28,8 +28,8 @@ static int set_group(struct hierarchy *h, const char *base, const char *below, s
         if (r < 0)
                 return r;
         if (!*h->group)
-                return err_set(err, ERR_USAGE, EINVAL, "cgroupsPath '%s' is the root of all cgroups, not a container's",
-                        below);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                        "cgroupsPath '%s' is the root of all cgroups, not a container's", below);
         return asprintf((char **)&h->face.path, "%s%s", h->face.mount, h->group) < 0 ? no_memory(err) : 0;
 }
 

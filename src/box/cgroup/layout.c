@@ -80,7 +80,7 @@ int cgroup_path_clean(const char *path, char **ret, struct err **err)
                         bad |= iscntrl((unsigned char)*c);
                 if (bad) {
                         free(out);
-                        return err_set(err, ERR_USAGE, EINVAL, "'%.60s' cannot be a path of cgroups", path);
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%.60s' cannot be a path of cgroups", path);
                 }
                 if (!*word || strcmp(word, ".") == 0)
                         continue;

@@ -89,8 +89,8 @@ static int read_set(const json_t *section, const char *key, char **ret, struct e
         if (r < 0 || !text || !*text)
                 return r;
         if (strspn(text, "0123456789-, ") != strlen(text) || strlen(text) > 4000)
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' is '%.40s', which is no list of numbers such as 0-3,7",
-                        key, text);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                        "'%s' is '%.40s', which is no list of numbers such as 0-3,7", key, text);
         return copy_text(text, ret, err);
 }
 
@@ -116,7 +116,7 @@ static int read_device(const json_t *json, struct cgroup_device_rule *rule, stru
         if (!*type)
                 type = "a";
         if (strlen(type) != 1 || !strchr("abcu", *type))
-                return err_set(err, ERR_USAGE, EINVAL, "'type' is '%s', not a, b or c", type);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'type' is '%s', not a, b or c", type);
         rule->type = *type == 'u' ? CGROUP_DEVICE_CHAR : (enum cgroup_device_type) * type;
         for (const char *c = *access ? access : "rwm"; *c; c++) {
                 const char *at = strchr("rwm", *c);
@@ -124,7 +124,7 @@ static int read_device(const json_t *json, struct cgroup_device_rule *rule, stru
                 if (*c == 'a') /* stands for nothing, and is written now and then ("rwa") */
                         continue;
                 if (!at)
-                        return err_set(err, ERR_USAGE, EINVAL, "'access' is '%s', not made of r, w and m", access);
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "'access' is '%s', not made of r, w and m", access);
                 rule->access |= 1u << (at - "rwm");
         }
         return 0;
@@ -156,7 +156,7 @@ static int read_number(const json_t *json, const char *key, s64 largest, u32 *re
         int r = oci_read_int(json, key, 0, largest, &value, err);
 
         if (r >= 0 && value < 0)
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' is missing", key);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' is missing", key);
         if (r >= 0)
                 *ret = (u32)value;
         return r;
@@ -253,7 +253,7 @@ static int read_huge(const json_t *json, struct cgroup_resources *res, struct er
                 if (r >= 0)
                         r = oci_read_u64(item, "limit", &out->limit, err);
                 if (r >= 0 && (!size || !is_file_word(size)))
-                        r = err_set(err, ERR_USAGE, EINVAL, "'pageSize' is '%.40s', not a size such as 2MB",
+                        r = err_set(err, ERR_BAD_CONFIG, EINVAL, "'pageSize' is '%.40s', not a size such as 2MB",
                                 size ? size : "");
                 if (r >= 0)
                         r = copy_text(size, &out->page_size, err);
@@ -282,7 +282,7 @@ static int read_net_priorities(const json_t *json, struct cgroup_resources *res,
                 if (r >= 0)
                         r = read_number(item, "priority", UINT32_MAX, &out->priority, err);
                 if (r >= 0 && (!name || !is_file_word(name)))
-                        r = err_set(err, ERR_USAGE, EINVAL, "'name' is no network interface");
+                        r = err_set(err, ERR_BAD_CONFIG, EINVAL, "'name' is no network interface");
                 if (r >= 0)
                         r = copy_text(name, &out->name, err);
                 if (r < 0)
@@ -308,7 +308,7 @@ static int read_rdma(const json_t *json, struct cgroup_resources *res, struct er
 
                 out->handles = out->objects = -1;
                 if (!is_file_word(device))
-                        r = err_set(err, ERR_USAGE, EINVAL, "not the name of a device");
+                        r = err_set(err, ERR_BAD_CONFIG, EINVAL, "not the name of a device");
                 if (r >= 0)
                         r = oci_read_int(item, "hcaHandles", 0, UINT32_MAX, &out->handles, err);
                 if (r >= 0)
@@ -338,9 +338,9 @@ static int read_unified(const json_t *json, struct cgroup_resources *res, struct
                 const char *text = json_string_value(value);
 
                 if (!is_file_word(file))
-                        r = err_set(err, ERR_USAGE, EINVAL, "must be a file name without any slashes");
+                        r = err_set(err, ERR_BAD_CONFIG, EINVAL, "must be a file name without any slashes");
                 else if (!text || strlen(text) != json_string_length(value))
-                        r = err_set(err, ERR_USAGE, EINVAL, "must be a text");
+                        r = err_set(err, ERR_BAD_CONFIG, EINVAL, "must be a text");
                 if (r >= 0)
                         r = copy_text(file, &out->file, err);
                 if (r >= 0)
@@ -389,7 +389,7 @@ int cgroup_resources_parse(const json_t *json, struct cgroup_resources **ret, st
         if (!res)
                 return no_memory(err);
         if (json && !json_is_null(json) && !json_is_object(json))
-                r = err_set(err, ERR_USAGE, EINVAL, "must be an object");
+                r = err_set(err, ERR_BAD_CONFIG, EINVAL, "must be an object");
         if (r >= 0)
                 r = read_all(json, res, err);
         if (r < 0)

@@ -54,7 +54,7 @@ int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char *
         prefix = *path ? strsep(&pos, ":") : "strata";
         name = *path ? strsep(&pos, ":") : (char *)spec->id;
         if (!prefix || !name || pos)
-                return err_set(err, ERR_USAGE, EINVAL,
+                return err_set(err, ERR_BAD_CONFIG, EINVAL,
                         "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"%s\" instead",
                         path);
         if (!slice || !*slice)
@@ -66,8 +66,8 @@ int cgroup_systemd_names(const struct cgroup_spec *spec, char **ret_unit, char *
         }
         if (!is_unit_word(*ret_unit) || !is_unit_word(slice) || strlen(slice) <= 6 ||
                 strcmp(slice + strlen(slice) - 6, ".slice") != 0)
-                return err_set(
-                        err, ERR_USAGE, EINVAL, "cgroupsPath '%s' does not name a slice and a scope of systemd", path);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL,
+                        "cgroupsPath '%s' does not name a slice and a scope of systemd", path);
         *ret_slice = strdup(slice);
         return *ret_slice ? 0 : err_sys(err, ENOMEM, "naming a scope");
 }
@@ -291,7 +291,7 @@ static int add_annotation(struct properties *p, const char *name, const char *va
         if (!isalpha((unsigned char)*name) ||
                 strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != name_len ||
                 name_len > 100)
-                return err_set(err, ERR_USAGE, EINVAL,
+                return err_set(err, ERR_BAD_CONFIG, EINVAL,
                         "annotation '" ANNOTATION_PREFIX "%.60s' does not name a property", name);
         if (strcmp(value, "true") == 0 || strcmp(value, "false") == 0) {
                 add_property(p, name, "b", "%s", value);
@@ -322,7 +322,7 @@ static int add_annotation(struct properties *p, const char *name, const char *va
                 add_property(p, name, "i", "%s", value);
                 return 0;
         }
-        return err_set(err, ERR_USAGE, EINVAL,
+        return err_set(err, ERR_BAD_CONFIG, EINVAL,
                 "annotation '" ANNOTATION_PREFIX "%s': '%.60s' is no value that we can hand to systemd", name, value);
 }
 

@@ -126,7 +126,7 @@ static int swap_alone(const struct hierarchy *h, const struct cgroup_resources *
                 return 0;
         }
         if ((u64)swap < memory)
-                return err_set(err, ERR_USAGE, EINVAL, "memory+swap limit (%lld) is below the memory limit (%llu)",
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "memory+swap limit (%lld) is below the memory limit (%llu)",
                         (long long)swap, (unsigned long long)memory);
         *ret = swap - (s64)memory;
         return 0;
@@ -273,7 +273,7 @@ static int apply_unified(const struct hierarchy *h, const struct cgroup_resource
                 int r;
 
                 if (u->file[len] == 0)
-                        return err_set(err, ERR_USAGE, EINVAL,
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
                                 "unified: the specified key has not the form CONTROLLER.VALUE `%s`", u->file);
                 if (c == CONTROLLER_COUNT && !cgroup_has(h->dir, u->file))
                         return err_set(err, ERR_UNSUPPORTED, ENOTSUP,

@@ -310,7 +310,7 @@ static int read_action(const json_t *json, const char *key, const char *errno_ke
         i = name ? name_index(seccomp_action_names, name) : -1;
         if (i < 0)
                 return err_set(
-                        err, ERR_USAGE, EINVAL, "'%s' is '%s', which is no seccomp action", key, name ? name : "");
+                        err, ERR_BAD_CONFIG, EINVAL, "'%s' is '%s', which is no seccomp action", key, name ? name : "");
         action = action_values[i];
         r = oci_read_int(json, errno_key, 0, UINT16_MAX, &data, err);
         if (r < 0)
@@ -319,7 +319,7 @@ static int read_action(const json_t *json, const char *key, const char *errno_ke
         if (action == SECCOMP_RET_ERRNO || action == SECCOMP_RET_TRACE)
                 action |= (u32)data;
         else if (oci_member(json, errno_key))
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' makes no sense with %s", errno_key, name);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' makes no sense with %s", errno_key, name);
         *ret = action;
         return 0;
 }
@@ -341,11 +341,11 @@ static int read_condition(const json_t *json, struct seccomp_condition *ret, str
         if (r < 0)
                 return r;
         if (index < 0)
-                return err_set(err, ERR_USAGE, EINVAL, "'index' is missing");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'index' is missing");
         op = op_name ? name_index(seccomp_operator_names, op_name) : -1;
         if (op < 0)
-                return err_set(
-                        err, ERR_USAGE, EINVAL, "'op' is '%s', which is no seccomp operator", op_name ? op_name : "");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'op' is '%s', which is no seccomp operator",
+                        op_name ? op_name : "");
         *ret = (struct seccomp_condition){ .arg = (u8)index, .op = (u8)op, .value = value, .mask = ~0ULL };
         if (op == SECCOMP_OP_MASKED_EQ) {
                 ret->mask = value;
@@ -365,8 +365,8 @@ static int read_conditions(const json_t *json, struct seccomp_rule *rule, bool *
         if (r < 0)
                 return r;
         if (json_array_size(args) > ARRAY_SIZE(rule->condition))
-                return err_set(
-                        err, ERR_USAGE, EINVAL, "'args' has more than %zu conditions", ARRAY_SIZE(rule->condition));
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'args' has more than %zu conditions",
+                        ARRAY_SIZE(rule->condition));
         *ret_each = false;
         for (size_t i = 0; i < json_array_size(args); i++) {
                 struct seccomp_condition *condition = &rule->condition[i];
@@ -394,9 +394,9 @@ static int add_names(
                 const struct seccomp_syscall *call = name ? seccomp_syscall_find(name) : NULL;
 
                 if (!name)
-                        return err_set(err, ERR_USAGE, EINVAL, "names[%zu] must be a text", i);
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "names[%zu] must be a text", i);
                 if (!call && b->strict)
-                        return err_set(err, ERR_USAGE, EINVAL,
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
                                 "names[%zu] is '%.60s', which is no system call known here", i, name);
                 if (!call)
                         continue;
@@ -436,10 +436,11 @@ static int read_entry(struct builder *b, const json_t *json, struct err **err)
         if (r < 0)
                 return r;
         if (json_array_size(names) == 0)
-                return err_set(err, ERR_USAGE, EINVAL, "'names' is missing or empty");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'names' is missing or empty");
         if (rule.action == SECCOMP_RET_USER_NOTIF) {
                 if (names_write(names))
-                        return err_set(err, ERR_USAGE, EINVAL, "SCMP_ACT_NOTIFY cannot be used for the write syscall");
+                        return err_set(
+                                err, ERR_BAD_CONFIG, EINVAL, "SCMP_ACT_NOTIFY cannot be used for the write syscall");
                 b->profile->notifies = true;
         }
         ignored = rule.action == b->profile->default_action;
@@ -469,7 +470,7 @@ static int read_architectures(struct seccomp_profile *profile, const json_t *jso
                 const int arch = name ? name_index(seccomp_arch_names, name) : -1;
 
                 if (arch < 0)
-                        return err_set(err, ERR_USAGE, EINVAL,
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
                                 "architectures[%zu] is '%s', which is no seccomp architecture", i, name ? name : "");
                 if (arch < SECCOMP_ABI_COUNT)
                         profile->has_abi[arch] = true;
@@ -493,7 +494,7 @@ static int read_flags(struct seccomp_profile *profile, const json_t *json, struc
                 const int flag = name ? name_index(seccomp_flag_names, name) : -1;
 
                 if (flag < 0)
-                        return err_set(err, ERR_USAGE, EINVAL, "seccomp flag '%s' is not known", name ? name : "");
+                        return err_set(err, ERR_BAD_CONFIG, EINVAL, "seccomp flag '%s' is not known", name ? name : "");
                 profile->flags |= flag_values[flag];
         }
         return 0;
@@ -509,9 +510,9 @@ static int read_listener(struct seccomp_profile *profile, const json_t *json, st
         if (r < 0)
                 return r;
         if (profile->listener_metadata && !profile->listener_path)
-                return err_set(err, ERR_USAGE, EINVAL, "'listenerMetadata' needs a 'listenerPath'");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'listenerMetadata' needs a 'listenerPath'");
         if (profile->notifies && !profile->listener_path)
-                return err_set(err, ERR_USAGE, EINVAL, "SCMP_ACT_NOTIFY needs a 'listenerPath'");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "SCMP_ACT_NOTIFY needs a 'listenerPath'");
         return 0;
 }
 
@@ -577,7 +578,7 @@ int seccomp_profile_parse(const json_t *json, bool strict, struct seccomp_profil
                 b->largest[abi] = -1;
         r = read_action(json, "defaultAction", "defaultErrnoRet", &b->profile->default_action, err);
         if (r >= 0 && b->profile->default_action == SECCOMP_RET_USER_NOTIF)
-                return err_set(err, ERR_USAGE, EINVAL, "SCMP_ACT_NOTIFY cannot be used as default action");
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "SCMP_ACT_NOTIFY cannot be used as default action");
         if (r >= 0)
                 r = read_architectures(b->profile, json, err);
         if (r >= 0)

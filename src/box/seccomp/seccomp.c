@@ -153,8 +153,8 @@ int seccomp_filter_send_listener(
         if (!filter->listener_path)
                 return err_set(err, ERR_INTERNAL, EINVAL, "the seccomp profile has no listenerPath");
         if (strlen(filter->listener_path) >= sizeof(address.sun_path))
-                return err_set(err, ERR_USAGE, ENAMETOOLONG, "listenerPath '%s' is longer than a socket's name may be",
-                        filter->listener_path);
+                return err_set(err, ERR_BAD_CONFIG, ENAMETOOLONG,
+                        "listenerPath '%s' is longer than a socket's name may be", filter->listener_path);
         memcpy(address.sun_path, filter->listener_path, strlen(filter->listener_path) + 1);
         text = process_state(filter, pid, state);
         if (!text)
