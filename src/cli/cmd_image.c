@@ -9,11 +9,26 @@
 
 #include "image_cli.h"
 
-#define OPTION_ROOT { "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" }
-#define OPTION_QUIET { "quiet", 'q', NULL, &quiet, false, "no progress" }
-#define OPTION_CREDS { "creds", 0, "USER:PASSWORD", &creds, false, "instead of those in docker's config.json" }
-#define OPTION_PLAIN_HTTP { "plain-http", 0, NULL, &plain_http, false, "allow http:// (loopback needs no permission)" }
-#define OPTION_INSECURE { "insecure", 0, NULL, &insecure, false, "do not verify the registry's certificate" }
+#define OPTION_ROOT                                                                                               \
+        {                                                                                                         \
+                "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" \
+        }
+#define OPTION_QUIET                                             \
+        {                                                        \
+                "quiet", 'q', NULL, &quiet, false, "no progress" \
+        }
+#define OPTION_CREDS                                                                                   \
+        {                                                                                              \
+                "creds", 0, "USER:PASSWORD", &creds, false, "instead of those in docker's config.json" \
+        }
+#define OPTION_PLAIN_HTTP                                                                                 \
+        {                                                                                                 \
+                "plain-http", 0, NULL, &plain_http, false, "allow http:// (loopback needs no permission)" \
+        }
+#define OPTION_INSECURE                                                                           \
+        {                                                                                         \
+                "insecure", 0, NULL, &insecure, false, "do not verify the registry's certificate" \
+        }
 
 static int parse_jobs(const char *text, unsigned *ret, struct err **err)
 {
@@ -31,12 +46,19 @@ static int pull(int argc, char **argv, struct err **err)
         const char *root = NULL, *creds = NULL, *platform = NULL, *jobs = NULL;
         bool quiet = false, plain_http = false, insecure = false, missing = false;
         const struct image_option options[] = {
-                { "platform", 0, "OS/ARCH[/VARIANT]", &platform, false, "of an image made for several (default: this host's)" },
+                { "platform", 0, "OS/ARCH[/VARIANT]", &platform, false,
+                        "of an image made for several (default: this host's)" },
                 { "missing", 0, NULL, &missing, false, "do not ask the registry when the image is there" },
                 { "jobs", 'j', "N", &jobs, false, "layers at a time (default 4)" },
-                OPTION_QUIET, OPTION_CREDS, OPTION_PLAIN_HTTP, OPTION_INSECURE, OPTION_ROOT, { 0 },
+                OPTION_QUIET,
+                OPTION_CREDS,
+                OPTION_PLAIN_HTTP,
+                OPTION_INSECURE,
+                OPTION_ROOT,
+                { 0 },
         };
-        const struct image_usage usage = { "strata image pull", "[OPTION...] NAME", "Fetch an image from its registry and unpack it.", options, 1, 1 };
+        const struct image_usage usage = { "strata image pull", "[OPTION...] NAME",
+                "Fetch an image from its registry and unpack it.", options, 1, 1 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         _cleanup_(image_freep) struct image *image = NULL;
@@ -70,9 +92,15 @@ static int push(int argc, char **argv, struct err **err)
         bool quiet = false, plain_http = false, insecure = false;
         const struct image_option options[] = {
                 { "jobs", 'j', "N", &jobs, false, "layers at a time (default 4)" },
-                OPTION_QUIET, OPTION_CREDS, OPTION_PLAIN_HTTP, OPTION_INSECURE, OPTION_ROOT, { 0 },
+                OPTION_QUIET,
+                OPTION_CREDS,
+                OPTION_PLAIN_HTTP,
+                OPTION_INSECURE,
+                OPTION_ROOT,
+                { 0 },
         };
-        const struct image_usage usage = { "strata image push", "[OPTION...] NAME [DESTINATION]", "Send an image to a registry.", options, 1, 2 };
+        const struct image_usage usage = { "strata image push", "[OPTION...] NAME [DESTINATION]",
+                "Send an image to a registry.", options, 1, 2 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         _cleanup_free_ char *digest = NULL;
@@ -105,7 +133,8 @@ static int tag(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         const struct image_option options[] = { OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image tag", "[OPTION...] IMAGE NAME", "Give an image one more name.", options, 2, 2 };
+        const struct image_usage usage = { "strata image tag", "[OPTION...] IMAGE NAME", "Give an image one more name.",
+                options, 2, 2 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         int r = image_options_parse(&usage, argc, argv, err);
 
@@ -124,9 +153,11 @@ static int rm(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool force = false;
-        const struct image_option options[] = { { "force", 'f', NULL, &force, false, "all names of an image given by its id" }, OPTION_ROOT, { 0 } };
+        const struct image_option options[] = {
+                { "force", 'f', NULL, &force, false, "all names of an image given by its id" }, OPTION_ROOT, { 0 }
+        };
         const struct image_usage usage = { "strata image rm", "[OPTION...] IMAGE...",
-                                           "Take names away from images, and remove the images that have none left.", options, 1, -1 };
+                "Take names away from images, and remove the images that have none left.", options, 1, -1 };
         const struct image_removal removal = { print_removal, NULL };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         int r = image_options_parse(&usage, argc, argv, err);
@@ -143,8 +174,11 @@ static int prune(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool all = false;
-        const struct image_option options[] = { { "all", 'a', NULL, &all, false, "also images with a name, if no instance uses them" }, OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image prune", "[OPTION...]", "Remove images without a name and everything unused.", options, 0, 0 };
+        const struct image_option options[] = { { "all", 'a', NULL, &all, false,
+                                                        "also images with a name, if no instance uses them" },
+                OPTION_ROOT, { 0 } };
+        const struct image_usage usage = { "strata image prune", "[OPTION...]",
+                "Remove images without a name and everything unused.", options, 0, 0 };
         const struct image_removal removal = { print_removal, NULL };
         struct image_prune_options chosen = { .removal = &removal };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
@@ -187,7 +221,8 @@ static int open_output(const char *path, int *ret, struct err **err)
                 return err_sys(err, errno, "opening '%s'", path);
         if (isatty(fd)) {
                 close(fd);
-                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "an archive is not written to a terminal"), "use --output FILE");
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "an archive is not written to a terminal"),
+                        "use --output FILE");
         }
         *ret = fd;
         return 0;
@@ -198,10 +233,13 @@ static int save(int argc, char **argv, struct err **err)
         const char *root = NULL, *output = NULL, *format = NULL;
         const struct image_option options[] = {
                 { "output", 'o', "FILE", &output, false, "instead of standard output" },
-                { "format", 0, "FORMAT", &format, false, "docker-archive (the default; OCI tools read it too) or oci-archive" },
-                OPTION_ROOT, { 0 },
+                { "format", 0, "FORMAT", &format, false,
+                        "docker-archive (the default; OCI tools read it too) or oci-archive" },
+                OPTION_ROOT,
+                { 0 },
         };
-        const struct image_usage usage = { "strata image save", "[OPTION...] IMAGE...", "Write images to an archive.", options, 1, -1 };
+        const struct image_usage usage = { "strata image save", "[OPTION...] IMAGE...", "Write images to an archive.",
+                options, 1, -1 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         enum image_archive_format chosen = IMAGE_ARCHIVE_DOCKER;
         _cleanup_close_ int fd = -1;
@@ -212,7 +250,8 @@ static int save(int argc, char **argv, struct err **err)
         if (format && strcmp(format, "oci-archive") == 0)
                 chosen = IMAGE_ARCHIVE_OCI;
         else if (format && strcmp(format, "docker-archive") != 0)
-                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a format", format), "there is: docker-archive, oci-archive");
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a format", format),
+                        "there is: docker-archive, oci-archive");
         r = image_cli_open(root, &store, err);
         /* Before anything is overwritten. */
         for (int i = optind; r == 0 && i < argc; i++) {
@@ -235,8 +274,10 @@ static int load(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *input = NULL;
         bool quiet = false;
-        const struct image_option options[] = { { "input", 'i', "FILE", &input, false, "instead of standard input" }, OPTION_QUIET, OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image load", "[OPTION...]", "Read images from a docker or OCI archive.", options, 0, 0 };
+        const struct image_option options[] = { { "input", 'i', "FILE", &input, false, "instead of standard input" },
+                OPTION_QUIET, OPTION_ROOT, { 0 } };
+        const struct image_usage usage = { "strata image load", "[OPTION...]",
+                "Read images from a docker or OCI archive.", options, 0, 0 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         _cleanup_close_ int fd = -1;
@@ -258,12 +299,14 @@ static int import(int argc, char **argv, struct err **err)
         const char *root = NULL, *message = NULL;
         _cleanup_(image_words_clear) struct image_words changes = { 0 };
         const struct image_option options[] = {
-                { "change", 'c', "INSTRUCTION", &changes, true, "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ... as in a Dockerfile" },
+                { "change", 'c', "INSTRUCTION", &changes, true,
+                        "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ... as in a Dockerfile" },
                 { "message", 'm', "TEXT", &message, false, "a comment in the image's history" },
-                OPTION_ROOT, { 0 },
+                OPTION_ROOT,
+                { 0 },
         };
         const struct image_usage usage = { "strata image import", "[OPTION...] FILE|- [NAME]",
-                                           "Make an image of a root file system's archive (tar, also gzip or zstd).", options, 1, 2 };
+                "Make an image of a root file system's archive (tar, also gzip or zstd).", options, 1, 2 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_freep) struct image *image = NULL;
         struct image_import_options import_options = { 0 };
@@ -296,9 +339,11 @@ static int check(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool quick = false;
-        const struct image_option options[] = { { "quick", 0, NULL, &quick, false, "do not read the layers' blobs" }, OPTION_ROOT, { 0 } };
+        const struct image_option options[] = { { "quick", 0, NULL, &quick, false, "do not read the layers' blobs" },
+                OPTION_ROOT, { 0 } };
         const struct image_usage usage = { "strata image check", "[OPTION...]",
-                                           "Say what is damaged or half-made in the store. The status is 0 when it is whole, else 1.", options, 0, 0 };
+                "Say what is damaged or half-made in the store. The status is 0 when it is whole, else 1.", options, 0,
+                0 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         int r = image_options_parse(&usage, argc, argv, err);
 
@@ -346,10 +391,12 @@ static int login(int argc, char **argv, struct err **err)
                 { "username", 'u', "NAME", &user, false, "who" },
                 { "password", 'p', "PASSWORD", &password, false, "others on this machine can see it; better is:" },
                 { "password-stdin", 0, NULL, &from_stdin, false, "read it from standard input (the default)" },
-                OPTION_PLAIN_HTTP, OPTION_INSECURE, { 0 },
+                OPTION_PLAIN_HTTP,
+                OPTION_INSECURE,
+                { 0 },
         };
         const struct image_usage usage = { "strata image login", "[OPTION...] -u NAME [REGISTRY]",
-                                           "Check credentials with a registry and keep them in docker's config.json.", options, 0, 1 };
+                "Check credentials with a registry and keep them in docker's config.json.", options, 0, 1 };
         struct image_pull_options pull_options = { 0 };
         char typed[512];
         int r = image_options_parse(&usage, argc, argv, err);
@@ -375,7 +422,8 @@ static int login(int argc, char **argv, struct err **err)
 static int logout(int argc, char **argv, struct err **err)
 {
         const struct image_option options[] = { { 0 } };
-        const struct image_usage usage = { "strata image logout", "[REGISTRY]", "Forget a registry's credentials.", options, 0, 1 };
+        const struct image_usage usage = { "strata image logout", "[REGISTRY]", "Forget a registry's credentials.",
+                options, 0, 1 };
         int r = image_options_parse(&usage, argc, argv, err);
 
         return r != 0 ? MIN(r, 0) : image_logout(argv[optind], err);

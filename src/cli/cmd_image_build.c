@@ -17,21 +17,24 @@ int image_build_command(int argc, char **argv, struct err **err)
         _cleanup_(image_words_clear) struct image_words names = { 0 }, args = { 0 }, labels = { 0 }, secrets = { 0 };
         const struct image_option options[] = {
                 { "tag", 't', "NAME", &names, true, "of the new image; several are possible" },
-                { "file", 'f', "FILE", &build.dockerfile, false, "the Dockerfile (default: Dockerfile in the context; -: standard input)" },
+                { "file", 'f', "FILE", &build.dockerfile, false,
+                        "the Dockerfile (default: Dockerfile in the context; -: standard input)" },
                 { "build-arg", 0, "NAME[=VALUE]", &args, true, "a value for an ARG" },
                 { "label", 0, "NAME=VALUE", &labels, true, "one more label" },
                 { "secret", 0, "id=ID,src=FILE", &secrets, true, "for RUN --mount=type=secret" },
                 { "target", 0, "STAGE", &build.target, false, "stop at this stage" },
                 { "no-cache", 0, NULL, &build.no_cache, false, "do everything again" },
                 { "pull", 0, NULL, &build.pull, false, "ask registries for newer base images" },
-                { "runtime", 0, "PROGRAM", &build.runtime, false, "for RUN (default: strata-oci beside strata, else crun or runc)" },
+                { "runtime", 0, "PROGRAM", &build.runtime, false,
+                        "for RUN (default: strata-oci beside strata, else crun or runc)" },
                 { "quiet", 'q', NULL, &quiet, false, "no steps and no progress" },
                 { "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" },
                 { 0 },
         };
         const struct image_usage usage = { "strata image build", "[OPTION...] [CONTEXT]",
-                                           "Build an image from a Dockerfile. Equal steps are done once; with SOURCE_DATE_EPOCH\n"
-                                           "in the environment equal inputs give equal digests.", options, 0, 1 };
+                "Build an image from a Dockerfile. Equal steps are done once; with SOURCE_DATE_EPOCH\n"
+                "in the environment equal inputs give equal digests.",
+                options, 0, 1 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         _cleanup_(image_freep) struct image *image = NULL;

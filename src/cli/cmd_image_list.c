@@ -8,10 +8,16 @@
 #include "image_cli.h"
 
 #define ID_DIGITS 12
-#define NONE "<none>"
+#define NONE      "<none>"
 
-#define OPTION_ROOT { "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" }
-#define OPTION_FORMAT { "format", 0, "FORMAT", &format, false, "table (the default) or json" }
+#define OPTION_ROOT                                                                                               \
+        {                                                                                                         \
+                "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" \
+        }
+#define OPTION_FORMAT                                                                \
+        {                                                                            \
+                "format", 0, "FORMAT", &format, false, "table (the default) or json" \
+        }
 
 static int print_json(const json_t *json, struct err **err)
 {
@@ -95,10 +101,11 @@ static int ls_image(void *opaque, const struct image_summary *image)
                 names = json_array();
                 for (size_t i = 0; image->names[i]; i++)
                         json_array_append_new(names, json_string(image->names[i]));
-                return json_array_append_new(ls->json, json_pack("{s:s, s:s, s:o, s:s, s:s, s:s, s:I, s:I, s:I}", "id", image->id, "digest",
-                                                                 image->digest, "names", names, "created", image->created, "os", image->os,
-                                                                 "architecture", image->architecture, "size", (json_int_t)image->size, "layers",
-                                                                 (json_int_t)image->layers, "instances", (json_int_t)image->instances));
+                return json_array_append_new(ls->json,
+                        json_pack("{s:s, s:s, s:o, s:s, s:s, s:s, s:I, s:I, s:I}", "id", image->id, "digest",
+                                image->digest, "names", names, "created", image->created, "os", image->os,
+                                "architecture", image->architecture, "size", (json_int_t)image->size, "layers",
+                                (json_int_t)image->layers, "instances", (json_int_t)image->instances));
         }
         if (!image->names[0])
                 return ls_line(ls, image, NULL);
@@ -118,9 +125,11 @@ int image_ls_command(int argc, char **argv, struct err **err)
                 { "quiet", 'q', NULL, &ls.quiet, false, "ids only" },
                 { "no-trunc", 0, NULL, &ls.no_trunc, false, "whole ids" },
                 { "digests", 0, NULL, &ls.digests, false, "the manifests' digests too" },
-                OPTION_ROOT, { 0 },
+                OPTION_ROOT,
+                { 0 },
         };
-        const struct image_usage usage = { "strata image ls", "[OPTION...]", "List images. SIZE is what a registry would send.", options, 0, 0 };
+        const struct image_usage usage = { "strata image ls", "[OPTION...]",
+                "List images. SIZE is what a registry would send.", options, 0, 0 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         bool json;
         int r = image_options_parse(&usage, argc, argv, err);
@@ -133,7 +142,8 @@ int image_ls_command(int argc, char **argv, struct err **err)
         if (r < 0)
                 return r;
         ls.json = json ? json_array() : NULL;
-        ls.table = ls.digests ? new_table(digest_columns, ARRAY_SIZE(digest_columns)) : new_table(columns, ARRAY_SIZE(columns));
+        ls.table = ls.digests ? new_table(digest_columns, ARRAY_SIZE(digest_columns))
+                              : new_table(columns, ARRAY_SIZE(columns));
         r = image_list(store, ls_image, &ls, err);
         if (r == 0 && ls.json)
                 r = print_json(ls.json, err);
@@ -166,8 +176,9 @@ static int inspect_image(struct image_store *store, const char *name, json_t *li
         config = json_loadb(text, len, 0, NULL);
         text = image_manifest_json(image, &len);
         manifest = json_loadb(text, len, 0, NULL);
-        if (json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "id", image_id(image), "digest", image_digest(image), "name",
-                                                  image_name(image), "config", config, "manifest", manifest, "layers", layers)) < 0)
+        if (json_array_append_new(list,
+                    json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "id", image_id(image), "digest", image_digest(image),
+                            "name", image_name(image), "config", config, "manifest", manifest, "layers", layers)) < 0)
                 return err_sys(err, ENOMEM, "inspecting an image");
         return 0;
 }
@@ -177,7 +188,7 @@ int image_inspect_command(int argc, char **argv, struct err **err)
         const char *root = NULL;
         const struct image_option options[] = { OPTION_ROOT, { 0 } };
         const struct image_usage usage = { "strata image inspect", "[OPTION...] IMAGE...",
-                                           "Print configuration, manifest and the directories of the layers, lowest first.", options, 1, -1 };
+                "Print configuration, manifest and the directories of the layers, lowest first.", options, 1, -1 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         json_t *list;
         int r = image_options_parse(&usage, argc, argv, err);
@@ -201,9 +212,9 @@ int image_inspect_command(int argc, char **argv, struct err **err)
 /* Newest first, as docker: collected, then printed from the end. */
 static int collect_entry(void *opaque, const struct image_history_entry *entry)
 {
-        return json_array_insert_new(opaque, 0, json_pack("{s:s, s:s, s:s, s:b, s:I}", "created", entry->created, "created_by", entry->created_by,
-                                                          "comment", entry->comment, "empty_layer", entry->empty_layer, "size",
-                                                          (json_int_t)entry->size));
+        return json_array_insert_new(opaque, 0,
+                json_pack("{s:s, s:s, s:s, s:b, s:I}", "created", entry->created, "created_by", entry->created_by,
+                        "comment", entry->comment, "empty_layer", entry->empty_layer, "size", (json_int_t)entry->size));
 }
 
 static int history_table(const json_t *list, struct err **err)
@@ -216,7 +227,7 @@ static int history_table(const json_t *list, struct err **err)
                 const struct image_age age = image_age_text(json_string_value(json_object_get(entry, "created")));
                 const struct image_size size = image_size_text((u64)json_integer_value(json_object_get(entry, "size")));
                 const char *cells[] = { age.text, size.text, json_string_value(json_object_get(entry, "comment")),
-                                        json_string_value(json_object_get(entry, "created_by")) };
+                        json_string_value(json_object_get(entry, "created_by")) };
 
                 if (add_line(table, cells, ARRAY_SIZE(cells)) < 0) {
                         scols_unref_table(table);
@@ -230,7 +241,8 @@ int image_history_command(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *format = NULL;
         const struct image_option options[] = { OPTION_FORMAT, OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image history", "[OPTION...] IMAGE", "Say how an image was made, newest step first.", options, 1, 1 };
+        const struct image_usage usage = { "strata image history", "[OPTION...] IMAGE",
+                "Say how an image was made, newest step first.", options, 1, 1 };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_freep) struct image *image = NULL;
         json_t *list;

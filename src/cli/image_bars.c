@@ -9,10 +9,10 @@
 #include "base/clock.h"
 #include "image_cli.h"
 
-#define REDRAW_NS (NSEC_PER_SEC / 10)
+#define REDRAW_NS       (NSEC_PER_SEC / 10)
 #define DEFAULT_COLUMNS 80
-#define BAR_MIN 10
-#define ID_DIGITS 12
+#define BAR_MIN         10
+#define ID_DIGITS       12
 
 struct bar {
         char id[ID_DIGITS + 1];
@@ -39,17 +39,18 @@ static unsigned columns(void)
 static void draw_bar(const struct bar *bar, unsigned width)
 {
         static const char *const states[] = { [IMAGE_PROGRESS_WAITING] = "waiting for another process",
-                                              [IMAGE_PROGRESS_TRANSFER] = "",
-                                              [IMAGE_PROGRESS_UNPACK] = "unpacking",
-                                              [IMAGE_PROGRESS_DONE] = "done",
-                                              [IMAGE_PROGRESS_EXISTS] = "already there" };
+                [IMAGE_PROGRESS_TRANSFER] = "",
+                [IMAGE_PROGRESS_UNPACK] = "unpacking",
+                [IMAGE_PROGRESS_DONE] = "done",
+                [IMAGE_PROGRESS_EXISTS] = "already there" };
         const struct image_size done = image_size_text(bar->done), total = image_size_text(bar->total);
-        const bool moving = bar->total > 0 && (bar->state == IMAGE_PROGRESS_TRANSFER || bar->state == IMAGE_PROGRESS_UNPACK);
+        const bool moving =
+                bar->total > 0 && (bar->state == IMAGE_PROGRESS_TRANSFER || bar->state == IMAGE_PROGRESS_UNPACK);
         char right[80];
         unsigned room, filled;
 
-        snprintf(right, sizeof(right), "%s%s%s %s", bar->total ? done.text : "", bar->total ? " / " : "", bar->total ? total.text : "",
-                 states[bar->state]);
+        snprintf(right, sizeof(right), "%s%s%s %s", bar->total ? done.text : "", bar->total ? " / " : "",
+                bar->total ? total.text : "", states[bar->state]);
         room = width > ID_DIGITS + strlen(right) + 5 ? width - ID_DIGITS - (unsigned)strlen(right) - 5 : 0;
         fprintf(stderr, "\r\033[K%s ", bar->id);
         if (moving && room >= BAR_MIN) {

@@ -17,7 +17,7 @@ static void print_help(const struct image_usage *usage)
                 char left[64];
 
                 snprintf(left, sizeof(left), "%c%c%s--%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                         o->letter ? ", " : "  ", o->name, o->value ? " " : "", o->value ? o->value : "");
+                        o->letter ? ", " : "  ", o->name, o->value ? " " : "", o->value ? o->value : "");
                 printf("  %-28s %s\n", left, o->help);
         }
         printf("  %-28s %s\n", "-h, --help", "print this");
@@ -56,7 +56,8 @@ int image_options_parse(const struct image_usage *usage, int argc, char **argv, 
                 const struct image_option *o = &usage->options[n];
                 const size_t len = strlen(letters);
 
-                longs[n] = (struct option){ o->name, o->value ? required_argument : no_argument, NULL, OPTION_BASE + n };
+                longs[n] =
+                        (struct option){ o->name, o->value ? required_argument : no_argument, NULL, OPTION_BASE + n };
                 if (o->letter)
                         snprintf(letters + len, sizeof(letters) - len, "%c%s", o->letter, o->value ? ":" : "");
         }
@@ -70,7 +71,8 @@ int image_options_parse(const struct image_usage *usage, int argc, char **argv, 
                 if (option == '?' || option == ':')
                         return cli_option_error(argc, argv, option, usage->command, err);
                 for (int i = 0; i < n; i++)
-                        if (option == OPTION_BASE + i || (usage->options[i].letter && option == usage->options[i].letter)) {
+                        if (option == OPTION_BASE + i ||
+                                (usage->options[i].letter && option == usage->options[i].letter)) {
                                 r = take(&usage->options[i], optarg, err);
                                 if (r < 0)
                                         return r;
@@ -78,7 +80,8 @@ int image_options_parse(const struct image_usage *usage, int argc, char **argv, 
         }
         words = argc - optind;
         if (words < usage->min || (usage->max >= 0 && words > usage->max)) {
-                r = err_set(err, ERR_USAGE, EINVAL, "%s: too %s arguments", usage->command, words < usage->min ? "few" : "many");
+                r = err_set(err, ERR_USAGE, EINVAL, "%s: too %s arguments", usage->command,
+                        words < usage->min ? "few" : "many");
                 return err_hint(err, r, "usage: %s %s", usage->command, usage->arguments);
         }
         return 0;
@@ -87,7 +90,8 @@ int image_options_parse(const struct image_usage *usage, int argc, char **argv, 
 int image_format_parse(const char *format, bool *ret_json, struct err **err)
 {
         if (format && strcmp(format, "table") != 0 && strcmp(format, "json") != 0)
-                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a format", format), "there is: table, json");
+                return err_hint(
+                        err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a format", format), "there is: table, json");
         *ret_json = format && strcmp(format, "json") == 0;
         return 0;
 }
@@ -111,8 +115,11 @@ struct image_size image_size_text(u64 bytes)
                 value /= 1000;
                 unit++;
         }
-        snprintf(size.text, sizeof(size.text), value < 10 && unit > 0 ? "%.2f %s" : value < 100 && unit > 0 ? "%.1f %s" : "%.0f %s",
-                 value, units[unit]);
+        snprintf(size.text, sizeof(size.text),
+                value < 10 && unit > 0    ? "%.2f %s"
+                : value < 100 && unit > 0 ? "%.1f %s"
+                                          : "%.0f %s",
+                value, units[unit]);
         return size;
 }
 
@@ -122,7 +129,7 @@ struct image_age image_age_text(const char *created)
                 long seconds;
                 const char *unit;
         } units[] = { { 31536000, "year" }, { 2592000, "month" }, { 604800, "week" }, { 86400, "day" },
-                      { 3600, "hour" },     { 60, "minute" },     { 1, "second" } };
+                { 3600, "hour" }, { 60, "minute" }, { 1, "second" } };
         struct image_age age = { "" };
         struct tm tm = { 0 };
         long seconds;

@@ -9,9 +9,9 @@
 
 struct image_option {
         const char *name;
-        char letter;        /* 0: none */
-        const char *value;  /* what to call it in the help; NULL: a flag */
-        void *target;       /* bool * for a flag, const char ** for a value, struct image_words * when it may be given often */
+        char letter;       /* 0: none */
+        const char *value; /* what to call it in the help; NULL: a flag */
+        void *target; /* bool * for a flag, const char ** for a value, struct image_words * when it may be given often */
         bool many;
         const char *help;
 };

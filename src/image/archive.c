@@ -45,8 +45,8 @@ const char *layer_media_type(const struct ingest_result *result)
 }
 
 int layer_add_file(struct lease *lease, int fd, int dirfd, const char *name, const struct digest *expected,
-                   const struct digest *diff_id, const struct image_progress *progress, struct descriptor *ret,
-                   struct digest *ret_diff_id, struct err **err)
+        const struct digest *diff_id, const struct image_progress *progress, struct descriptor *ret,
+        struct digest *ret_diff_id, struct err **err)
 {
         const struct ingest_options options = { .diff_id = diff_id, .unpack = true };
         _cleanup_(ingest_freep) struct ingest *in = NULL;
@@ -98,7 +98,8 @@ struct loading {
 /* Old docker archives have links among them. */
 static int open_part(struct loading *l, const char *path, int *ret, struct err **err)
 {
-        struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV };
+        struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV };
         _cleanup_close_ int fd = (int)syscall(SYS_openat2, l->dir, path, &how, sizeof(how));
         struct stat st;
 
@@ -122,7 +123,7 @@ static int read_part(struct loading *l, const char *path, char **ret, size_t *re
 
 /* The file moves into the store; when another layer is the same file, or it is a link, a copy does. */
 static int add_layer(struct loading *l, const char *path, const struct digest *expected, const struct digest *diff_id,
-                     struct descriptor *ret, struct err **err)
+        struct descriptor *ret, struct err **err)
 {
         const struct lease_name name = lease_new_name(l->lease);
         _cleanup_close_ int fd = -1;
@@ -144,7 +145,8 @@ static int add_layer(struct loading *l, const char *path, const struct digest *e
         fd_path = io_fd_path(fd);
         if (linkat(AT_FDCWD, fd_path.text, l->lease->tmp_fd, name.text, AT_SYMLINK_FOLLOW) < 0)
                 return err_sys(err, errno, "reading '%s' of the archive", path);
-        return layer_add_file(l->lease, fd, l->lease->tmp_fd, name.text, expected, diff_id, l->progress, ret, NULL, err);
+        return layer_add_file(
+                l->lease, fd, l->lease->tmp_fd, name.text, expected, diff_id, l->progress, ret, NULL, err);
 }
 
 static int name_image(struct loading *l, const struct digest *manifest, const char *name, struct err **err)
@@ -181,8 +183,9 @@ static int load_docker_image(struct loading *l, const json_t *entry, struct err 
         if (r < 0)
                 return r;
         if (json_array_size(layers) != config.n_diff_ids)
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "manifest.json has %zu layers and the image's configuration %zu",
-                               json_array_size(layers), config.n_diff_ids);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG,
+                        "manifest.json has %zu layers and the image's configuration %zu", json_array_size(layers),
+                        config.n_diff_ids);
         descriptors = calloc(config.n_diff_ids + 1, sizeof(*descriptors));
         if (!descriptors)
                 return err_sys(err, ENOMEM, "loading an image");
@@ -197,7 +200,8 @@ static int load_docker_image(struct loading *l, const json_t *entry, struct err 
                 return r;
         descriptor.size = len;
         manifest = manifest_format(MEDIA_OCI_MANIFEST, &descriptor, descriptors, config.n_diff_ids);
-        r = manifest ? blob_put(l->lease, manifest, strlen(manifest), &digest, err) : err_sys(err, ENOMEM, "loading an image");
+        r = manifest ? blob_put(l->lease, manifest, strlen(manifest), &digest, err)
+                     : err_sys(err, ENOMEM, "loading an image");
         if (r == 0 && json_array_size(tags) == 0)
                 r = name_image(l, &digest, NULL, err);
         for (size_t i = 0; r == 0 && i < json_array_size(tags); i++)
@@ -248,7 +252,8 @@ static int take_blob(struct loading *l, const struct digest *digest, char **ret,
         if (r < 0)
                 return r;
         if (!digest_equal(&found, digest))
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "blob %s of the archive has the digest %s", digest->text, found.text);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "blob %s of the archive has the digest %s", digest->text,
+                        found.text);
         r = blob_put(l->lease, text, len, NULL, err);
         if (r < 0)
                 return r;
@@ -272,12 +277,14 @@ static int load_oci_manifest(struct loading *l, const char *text, size_t len, st
         if (r < 0)
                 return r;
         if (manifest.n_layers != config.n_diff_ids)
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "the image's manifest has %zu layers and its configuration %zu",
-                               manifest.n_layers, config.n_diff_ids);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG,
+                        "the image's manifest has %zu layers and its configuration %zu", manifest.n_layers,
+                        config.n_diff_ids);
         for (size_t i = 0; r == 0 && i < manifest.n_layers; i++) {
                 struct descriptor layer = manifest.layers[i];
 
-                r = add_layer(l, blob_file(&layer.digest).text, &manifest.layers[i].digest, &config.diff_ids[i], &layer, err);
+                r = add_layer(
+                        l, blob_file(&layer.digest).text, &manifest.layers[i].digest, &config.diff_ids[i], &layer, err);
         }
         return r;
 }
@@ -360,7 +367,7 @@ int plain_source_next(void *opaque, const u8 **ret_data, size_t *ret_len, struct
 }
 
 int image_load(struct image_store *store, int fd, const struct image_progress *progress,
-               void (*loaded)(void *opaque, const char *name), void *opaque, struct err **err)
+        void (*loaded)(void *opaque, const char *name), void *opaque, struct err **err)
 {
         struct loading l = { .dir = -1, .progress = progress, .loaded = loaded, .opaque = opaque };
         _cleanup_(lease_closep) struct lease *lease = NULL;
@@ -385,8 +392,9 @@ int image_load(struct image_store *store, int fd, const struct image_progress *p
         else if (faccessat(dir, "manifest.json", F_OK, 0) == 0)
                 r = load_docker(&l, err);
         else
-                r = err_hint(err, err_set(err, ERR_BAD_IMAGE, EBADMSG, "the archive has neither index.json nor manifest.json"),
-                             "`strata image import` takes archives of a root file system");
+                r = err_hint(err,
+                        err_set(err, ERR_BAD_IMAGE, EBADMSG, "the archive has neither index.json nor manifest.json"),
+                        "`strata image import` takes archives of a root file system");
         if (r == 0 && l.images == 0)
                 r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "there is no image in the archive");
         return r;
@@ -453,14 +461,15 @@ static int save_image(struct saving *s, const char *name, struct err **err)
         named = strncmp(image->name, DIGEST_PREFIX, sizeof(DIGEST_PREFIX) - 1) != 0;
         if (named && !strchr(image->name, '@'))
                 json_array_append_new(tags, json_string(image->name));
-        json_array_append_new(s->manifest, json_pack("{s:s, s:o, s:o}", "Config", blob_file(&image->id).text, "RepoTags", tags,
-                                                     "Layers", layers));
+        json_array_append_new(s->manifest,
+                json_pack("{s:s, s:o, s:o}", "Config", blob_file(&image->id).text, "RepoTags", tags, "Layers", layers));
         d.digest = image->digest;
         d.size = image->manifest_len;
         strcpy(d.media_type, image->manifest.media_type);
         entry = descriptor_to_json(&d);
         if (named)
-                json_object_set_new(entry, "annotations", json_pack("{s:s}", "org.opencontainers.image.ref.name", image->name));
+                json_object_set_new(
+                        entry, "annotations", json_pack("{s:s}", "org.opencontainers.image.ref.name", image->name));
         return json_array_append_new(s->index, entry) < 0 ? err_sys(err, ENOMEM, "saving an image") : 0;
 }
 
@@ -468,11 +477,12 @@ static int save_json(struct saving *s, const char *path, const json_t *json, str
 {
         _cleanup_free_ char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 
-        return text ? tar_write_file(&s->sink, path, text, strlen(text), 0, err) : err_sys(err, ENOMEM, "saving an image");
+        return text ? tar_write_file(&s->sink, path, text, strlen(text), 0, err)
+                    : err_sys(err, ENOMEM, "saving an image");
 }
 
-int image_save(struct image_store *store, const char *const *names, enum image_archive_format format, int fd,
-               struct err **err)
+int image_save(
+        struct image_store *store, const char *const *names, enum image_archive_format format, int fd, struct err **err)
 {
         static const char layout[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
         _cleanup_json_ json_t *written = json_object(), *index = json_array(), *manifest = json_array(), *file = NULL;

@@ -22,5 +22,5 @@ int plain_source_next(void *opaque, const u8 **ret_data, size_t *ret_len, struct
 
 /* Unpacks a layer from the file @fd, which is @name in @dirfd, and moves that into the store. @expected and @diff_id may be NULL. */
 int layer_add_file(struct lease *lease, int fd, int dirfd, const char *name, const struct digest *expected,
-                   const struct digest *diff_id, const struct image_progress *progress, struct descriptor *ret,
-                   struct digest *ret_diff_id, struct err **err);
+        const struct digest *diff_id, const struct image_progress *progress, struct descriptor *ret,
+        struct digest *ret_diff_id, struct err **err);

@@ -42,7 +42,7 @@ int blob_open(struct image_store *store, const struct digest *digest, int *ret_f
 }
 
 int blob_read(struct image_store *store, const struct digest *digest, bool verify, char **ret, size_t *ret_len,
-              struct err **err)
+        struct err **err)
 {
         _cleanup_close_ int fd = -1;
         _cleanup_free_ char *text = NULL;

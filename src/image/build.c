@@ -13,8 +13,8 @@
 
 #include "change.h"
 
-#define DIR_KEYS "buildcache/keys"
-#define STAGES_MAX 200U
+#define DIR_KEYS    "buildcache/keys"
+#define STAGES_MAX  200U
 #define ONBUILD_MAX 200U
 
 static void _printf_(2, 3) say(const struct build *build, const char *fmt, ...)
@@ -142,13 +142,14 @@ static int take_given_args(struct build *build, struct err **err)
 
 /* --- the cache ---------------------------------------------------------------------------------------------------------------------------- */
 
-static int cache_key(struct stage *stage, const char *instruction, const struct digest *content, const json_t *env, struct digest *ret,
-                     struct err **err)
+static int cache_key(struct stage *stage, const char *instruction, const struct digest *content, const json_t *env,
+        struct digest *ret, struct err **err)
 {
         const json_t *config = stage_config(stage);
-        _cleanup_json_ json_t *json = json_pack("{s:O, s:s, s:s, s:s, s:s}", "layers", json_object_get(json_object_get(stage->image.config, "rootfs"), "diff_ids"),
-                                                "instruction", instruction, "content", content ? content->text : "", "user", json_text(config, "User"),
-                                                "workdir", json_text(config, "WorkingDir"));
+        _cleanup_json_ json_t *json = json_pack("{s:O, s:s, s:s, s:s, s:s}", "layers",
+                json_object_get(json_object_get(stage->image.config, "rootfs"), "diff_ids"), "instruction", instruction,
+                "content", content ? content->text : "", "user", json_text(config, "User"), "workdir",
+                json_text(config, "WorkingDir"));
         const char *epoch = getenv("SOURCE_DATE_EPOCH");
         _cleanup_free_ char *text = NULL;
 
@@ -174,8 +175,9 @@ static int cache_use(struct stage *stage, const struct digest *key, struct err *
 
         snprintf(path, sizeof(path), DIR_KEYS "/%s", digest_hex(key));
         if (build->options->no_cache || io_read_file(build->store->fd, path, 64 * KIB, &text, &len, NULL) < 0 ||
-            json_read(text, len, path, &json, NULL) < 0 || descriptor_parse(json_object_get(json, "layer"), &layer, NULL) < 0 ||
-            digest_parse(json_text(json, "diff_id"), &diff_id, NULL) < 0)
+                json_read(text, len, path, &json, NULL) < 0 ||
+                descriptor_parse(json_object_get(json, "layer"), &layer, NULL) < 0 ||
+                digest_parse(json_text(json, "diff_id"), &diff_id, NULL) < 0)
                 return 0;
         r = lease_hold(build->lease, &layer.digest, err);
         if (r == 0)
@@ -188,19 +190,24 @@ static int cache_use(struct stage *stage, const struct digest *key, struct err *
         return r < 0 ? r : 1;
 }
 
-static int cache_store(struct stage *stage, const struct digest *key, const struct descriptor *layer, const struct digest *diff_id, struct err **err)
+static int cache_store(struct stage *stage, const struct digest *key, const struct descriptor *layer,
+        const struct digest *diff_id, struct err **err)
 {
         struct build *build = stage->build;
-        _cleanup_json_ json_t *json = json_pack("{s:o, s:s}", "layer", descriptor_to_json(layer), "diff_id", diff_id->text);
+        _cleanup_json_ json_t *json =
+                json_pack("{s:o, s:s}", "layer", descriptor_to_json(layer), "diff_id", diff_id->text);
         _cleanup_free_ char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
         _cleanup_close_ int dir = -1;
-        int r = text ? io_make_dir(build->store->fd, "buildcache", 0700, err) : err_sys(err, ENOMEM, "building an image");
+        int r = text ? io_make_dir(build->store->fd, "buildcache", 0700, err)
+                     : err_sys(err, ENOMEM, "building an image");
 
         if (r == 0)
                 r = io_make_dir(build->store->fd, DIR_KEYS, 0700, err);
         if (r == 0)
                 r = io_open_dir(build->store->fd, DIR_KEYS, &dir, err);
-        return r < 0 ? r : io_replace_file(build->lease->tmp_fd, lease_new_name(build->lease).text, dir, digest_hex(key), text, strlen(text), err);
+        return r < 0 ? r
+                     : io_replace_file(build->lease->tmp_fd, lease_new_name(build->lease).text, dir, digest_hex(key),
+                               text, strlen(text), err);
 }
 
 /* --- instructions that make layers ---------------------------------------------------------------------------------------------------------- */
@@ -252,10 +259,12 @@ static json_t *run_env(struct stage *stage)
         const json_t *own = json_object_get(stage_config(stage), "Env");
         const char *name;
 
-        json_object_foreach(stage->args, name, value) {
+        json_object_foreach(stage->args, name, value)
+        {
                 _cleanup_free_ char *pair = NULL;
 
-                if (env_value(own, name, strlen(name)) || asprintf(&pair, "%s=%s", name, json_string_value(value)) < 0) {
+                if (env_value(own, name, strlen(name)) ||
+                        asprintf(&pair, "%s=%s", name, json_string_value(value)) < 0) {
                         pair = NULL;
                         continue;
                 }
@@ -270,7 +279,8 @@ static int do_run(struct stage *stage, const struct docker_instruction *i, struc
 {
         _cleanup_(build_root_close) struct build_root root = BUILD_ROOT_EMPTY;
         _cleanup_json_ json_t *command = build_run_command(stage, i), *env = run_env(stage);
-        _cleanup_free_ char *line = NULL, *flags = json_dumps(i->flags, JSON_COMPACT), *command_text = command ? json_dumps(command, JSON_COMPACT) : NULL;
+        _cleanup_free_ char *line = NULL, *flags = json_dumps(i->flags, JSON_COMPACT),
+                            *command_text = command ? json_dumps(command, JSON_COMPACT) : NULL;
         struct digest key;
         int r;
 
@@ -369,7 +379,9 @@ static int do_instruction(struct stage *stage, const struct docker_instruction *
                 layer = true;
                 r = do_copy(stage, i, err);
         } else if (strcmp(i->keyword, "MAINTAINER") == 0) {
-                r = json_object_set_new(stage->image.config, "author", json_string(i->text)) < 0 ? err_sys(err, ENOMEM, "MAINTAINER") : 0;
+                r = json_object_set_new(stage->image.config, "author", json_string(i->text)) < 0
+                            ? err_sys(err, ENOMEM, "MAINTAINER")
+                            : 0;
         } else {
                 r = do_change(stage, i, err);
                 if (r == 0 && strcmp(i->keyword, "WORKDIR") == 0) {
@@ -415,7 +427,8 @@ static int get_base(struct build *build, const char *name, struct image **ret, s
         return image_get(build->store, name, &pull, ret, err);
 }
 
-int build_find_source(struct build *build, const struct stage *stage, const char *name, json_t **ret_config, struct err **err)
+int build_find_source(
+        struct build *build, const struct stage *stage, const char *name, json_t **ret_config, struct err **err)
 {
         struct stage *source = find_stage(build, name, stage_index(build, stage));
         _cleanup_(image_freep) struct image *image = NULL;
@@ -481,7 +494,8 @@ static int begin_stage(struct stage *stage, struct err **err)
                 if (!stage->image.layers || !stage->image.config)
                         return err_sys(err, ENOMEM, "building an image");
                 if (parent->image.n_layers > 0)
-                        memcpy(stage->image.layers, parent->image.layers, parent->image.n_layers * sizeof(*stage->image.layers));
+                        memcpy(stage->image.layers, parent->image.layers,
+                                parent->image.n_layers * sizeof(*stage->image.layers));
                 stage->image.n_layers = parent->image.n_layers;
         } else if (strcmp(base, "scratch") == 0) {
                 r = new_image_init(&stage->image, build->lease, NULL, err);
@@ -490,7 +504,8 @@ static int begin_stage(struct stage *stage, struct err **err)
                 if (r == 0)
                         r = new_image_init(&stage->image, build->lease, image, err);
         }
-        say(build, "[%zu/%zu] FROM %s%s%s", ++build->step, build->n_steps, base, stage->source->name[0] ? " AS " : "", stage->source->name);
+        say(build, "[%zu/%zu] FROM %s%s%s", ++build->step, build->n_steps, base, stage->source->name[0] ? " AS " : "",
+                stage->source->name);
         return r < 0 ? r : do_onbuild(stage, err);
 }
 
@@ -600,7 +615,8 @@ static void build_clear(struct build *build)
         lease_close(build->lease);
 }
 
-int image_build(struct image_store *store, const struct image_build_options *options, struct image **ret, struct err **err)
+int image_build(
+        struct image_store *store, const struct image_build_options *options, struct image **ret, struct err **err)
 {
         _cleanup_(build_clear) struct build build = { .store = store, .options = options, .context = -1 };
         struct stage *target = NULL;
@@ -614,7 +630,8 @@ int image_build(struct image_store *store, const struct image_build_options *opt
                 r = prepare_stages(&build, err);
         if (r < 0)
                 return r;
-        target = options->target ? find_stage(&build, options->target, build.file.n_stages) : &build.stages[build.file.n_stages];
+        target = options->target ? find_stage(&build, options->target, build.file.n_stages)
+                                 : &build.stages[build.file.n_stages];
         if (!target)
                 return err_set(err, ERR_NOT_FOUND, ENOENT, "the Dockerfile has no stage '%s'", options->target);
         r = build_stage(target, err);

@@ -35,7 +35,10 @@ struct build_root {
         int upper; /* -1 when read-only */
 };
 
-#define BUILD_ROOT_EMPTY { .mount = -1, .upper = -1 }
+#define BUILD_ROOT_EMPTY                 \
+        {                                \
+                .mount = -1, .upper = -1 \
+        }
 
 /* @config is a configuration file: its diff ids are mounted. */
 int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err);
@@ -44,7 +47,8 @@ void build_root_close(struct build_root *root);
 int build_root_commit(struct build_root *root, struct descriptor *ret, struct digest *ret_diff_id, struct err **err);
 
 /* What --from names: a stage that is done, or an image. The caller's reference. */
-int build_find_source(struct build *build, const struct stage *stage, const char *name, json_t **ret_config, struct err **err);
+int build_find_source(
+        struct build *build, const struct stage *stage, const char *name, json_t **ret_config, struct err **err);
 
 /* "user[:group]" by the passwd and group files of the root. */
 struct build_user {
@@ -57,8 +61,8 @@ int build_user_find(int root, const char *text, struct build_user *ret, struct e
 
 /* COPY and ADD. @key is what goes into the cache's key: digests of all that is copied. */
 struct build_copy;
-int build_copy_prepare(struct stage *stage, const struct docker_instruction *instruction, const char *text, struct build_copy **ret,
-                       struct digest *ret_key, struct err **err);
+int build_copy_prepare(struct stage *stage, const struct docker_instruction *instruction, const char *text,
+        struct build_copy **ret, struct digest *ret_key, struct err **err);
 int build_copy_run(struct build_copy *copy, struct build_root *root, struct err **err);
 struct build_copy *build_copy_free(struct build_copy *copy);
 static inline void build_copy_freep(struct build_copy **copy)
@@ -67,7 +71,7 @@ static inline void build_copy_freep(struct build_copy **copy)
 }
 
 /* RUN: @env are the process's variables. */
-int build_run(struct stage *stage, const struct docker_instruction *instruction, const json_t *command, const json_t *env,
-              struct build_root *root, struct err **err);
+int build_run(struct stage *stage, const struct docker_instruction *instruction, const json_t *command,
+        const json_t *env, struct build_root *root, struct err **err);
 /* The command of a RUN: a JSON list, a heredoc, or a line for the shell. */
 json_t *build_run_command(const struct stage *stage, const struct docker_instruction *instruction);

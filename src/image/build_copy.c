@@ -18,7 +18,7 @@
 #include "unpack.h"
 #include "walk.h"
 
-#define SOURCES_MAX 10000U
+#define SOURCES_MAX  10000U
 #define DOWNLOAD_MAX (4 * GIB)
 
 struct source {
@@ -53,7 +53,8 @@ static int add_source(struct build_copy *c, const char *path, struct source **re
         struct source *grown = c->n < SOURCES_MAX ? reallocarray(c->sources, c->n + 1, sizeof(*grown)) : NULL;
 
         if (!grown)
-                return c->n < SOURCES_MAX ? err_sys(err, ENOMEM, "copying") : err_set(err, ERR_TOO_LARGE, EFBIG, "more than %u sources", SOURCES_MAX);
+                return c->n < SOURCES_MAX ? err_sys(err, ENOMEM, "copying")
+                                          : err_set(err, ERR_TOO_LARGE, EFBIG, "more than %u sources", SOURCES_MAX);
         c->sources = grown;
         grown[c->n] = (struct source){ .path = strdup(path), .file = -1 };
         *ret = &grown[c->n];
@@ -109,7 +110,8 @@ static int find_sources(struct build_copy *c, const char *word, struct err **err
         }
         fd = open_source(c->root, path, O_PATH);
         if (fd < 0 || (path[0] && !dockerignore_has_exceptions(c->ignore) && dockerignore_matches(c->ignore, path))) {
-                r = err_set(err, ERR_NOT_FOUND, ENOENT, "'%s' is not there%s", word, fd >= 0 ? " for builds: .dockerignore leaves it out" : "");
+                r = err_set(err, ERR_NOT_FOUND, ENOENT, "'%s' is not there%s", word,
+                        fd >= 0 ? " for builds: .dockerignore leaves it out" : "");
                 closep(&fd);
                 return r;
         }
@@ -122,7 +124,10 @@ static int find_sources(struct build_copy *c, const char *word, struct err **err
 
 static int receive_file(void *opaque, long status, const void *data, size_t len, struct err **err)
 {
-        struct { int fd; u64 bytes; } *file = opaque;
+        struct {
+                int fd;
+                u64 bytes;
+        } *file = opaque;
         const int r = io_write_all(file->fd, data, len);
 
         file->bytes += len;
@@ -137,7 +142,11 @@ static int download(struct build_copy *c, const char *url, struct err **err)
         const struct http_client_options options = { 0 };
         _cleanup_(http_client_freep) struct http_client *client = NULL;
         struct lease *lease = c->stage->build->lease;
-        struct { int fd; u64 bytes; } file = { .fd = openat(lease->tmp_fd, lease_new_name(lease).text, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) };
+        struct {
+                int fd;
+                u64 bytes;
+        } file = { .fd = openat(
+                           lease->tmp_fd, lease_new_name(lease).text, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) };
         const struct http_request request = { .url = url, .follow = true, .receive = receive_file, .opaque = &file };
         const char *slash = strrchr(url, '/'), *name = slash ? slash + 1 : url;
         char base[NAME_MAX + 1];
@@ -220,7 +229,8 @@ static int hash_entry(void *opaque, int fd, const char *path, const struct stat 
         if (dockerignore_matches(c->ignore, path))
                 return S_ISDIR(st->st_mode) && !dockerignore_has_exceptions(c->ignore);
         hasher_update(&c->hash, path, strlen(path) + 1);
-        snprintf(text, sizeof(text), "%o %u %u", st->st_mode, c->keep_owners ? st->st_uid : 0, c->keep_owners ? st->st_gid : 0);
+        snprintf(text, sizeof(text), "%o %u %u", st->st_mode, c->keep_owners ? st->st_uid : 0,
+                c->keep_owners ? st->st_gid : 0);
         hasher_update(&c->hash, text, strlen(text) + 1);
         if (S_ISLNK(st->st_mode)) {
                 n = readlinkat(fd, "", text, PATH_MAX);
@@ -247,11 +257,12 @@ static int hash_source(struct build_copy *c, const struct source *s, struct err 
         fd = open_source(c->root, s->path, O_PATH);
         if (fd < 0 || fstat(fd, &st) < 0)
                 return err_sys(err, fd < 0 ? -fd : errno, "'%s'", s->path);
-        return S_ISDIR(st.st_mode) ? walk_tree(c->root, s->path, hash_entry, c, err) : hash_entry(c, fd, s->path, &st, err);
+        return S_ISDIR(st.st_mode) ? walk_tree(c->root, s->path, hash_entry, c, err)
+                                   : hash_entry(c, fd, s->path, &st, err);
 }
 
-int build_copy_prepare(struct stage *stage, const struct docker_instruction *instruction, const char *text, struct build_copy **ret,
-                       struct digest *ret_key, struct err **err)
+int build_copy_prepare(struct stage *stage, const struct docker_instruction *instruction, const char *text,
+        struct build_copy **ret, struct digest *ret_key, struct err **err)
 {
         _cleanup_(build_copy_freep) struct build_copy *c = calloc(1, sizeof(*c));
         _cleanup_json_ json_t *words = text[0] == '[' ? json_loads(text, 0, NULL) : NULL, *config = NULL;
@@ -292,7 +303,8 @@ int build_copy_prepare(struct stage *stage, const struct docker_instruction *ins
         for (size_t i = 0; r == 0 && i + 1 < n; i++) {
                 const char *word = json_string_value(json_array_get(words, i));
 
-                r = word ? take_source(c, word, err) : err_set(err, ERR_USAGE, EINVAL, "%s takes texts", instruction->keyword);
+                r = word ? take_source(c, word, err)
+                         : err_set(err, ERR_USAGE, EINVAL, "%s takes texts", instruction->keyword);
         }
         if (r == 0 && json_is_string(json_array_get(words, n - 1)))
                 c->destination = strdup(json_string_value(json_array_get(words, n - 1)));
@@ -334,7 +346,8 @@ struct copying {
         size_t strip;       /* of a visited path: the source's own */
 };
 
-static int set_attributes(struct copying *k, int parent, const char *name, const struct stat *st, bool existed, struct err **err)
+static int set_attributes(
+        struct copying *k, int parent, const char *name, const struct stat *st, bool existed, struct err **err)
 {
         struct build_copy *c = k->copy;
         const u32 uid = c->keep_owners ? st->st_uid : c->owner.uid, gid = c->keep_owners ? st->st_gid : c->owner.gid;
@@ -382,7 +395,8 @@ static int copy_one(struct copying *k, int fd, const char *path, const struct st
         if (there && S_ISDIR(st->st_mode)) { /* "/lib" may be a link to a directory */
                 int existing;
 
-                if (S_ISDIR(old.st_mode) || (S_ISLNK(old.st_mode) && tree_dir(&k->tree, path, false, &existing, NULL) == 0))
+                if (S_ISDIR(old.st_mode) ||
+                        (S_ISLNK(old.st_mode) && tree_dir(&k->tree, path, false, &existing, NULL) == 0))
                         return 0;
         }
         if (there && S_ISDIR(old.st_mode))
@@ -400,7 +414,8 @@ static int copy_one(struct copying *k, int fd, const char *path, const struct st
                 r = n < 0 || symlinkat(link, parent, name) < 0 ? err_sys(err, errno, "copying link '%s'", path) : 0;
         } else if (S_ISREG(st->st_mode)) {
                 content = open(io_fd_path(fd).text, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-                r = content < 0 ? err_sys(err, errno, "opening '%s'", path) : copy_content(c, content, parent, name, err);
+                r = content < 0 ? err_sys(err, errno, "opening '%s'", path)
+                                : copy_content(c, content, parent, name, err);
         } else {
                 return 0; /* sockets, pipes, devices: docker leaves them out, too */
         }
@@ -425,7 +440,8 @@ static int copy_entry(void *opaque, int fd, const char *path, const struct stat 
 /* A local archive is unpacked: 1 when it was one. */
 static int add_archive(struct copying *k, const struct source *s, struct err **err)
 {
-        const struct unpack_options options = { .squash_owners = k->copy->stage->build->store->squash_owners, .plain = true };
+        const struct unpack_options options = { .squash_owners = k->copy->stage->build->store->squash_owners,
+                .plain = true };
         int dir = -1;
 
         for (int pass = 0; pass < 2; pass++) {
@@ -456,7 +472,8 @@ static int add_archive(struct copying *k, const struct source *s, struct err **e
                 if (r < 0)
                         return r;
                 dir = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-                r = dir < 0 ? err_sys(err, errno, "opening '%s'", k->target) : unpack_layer(dir, tar, &options, &result, err);
+                r = dir < 0 ? err_sys(err, errno, "opening '%s'", k->target)
+                            : unpack_layer(dir, tar, &options, &result, err);
                 closep(&dir);
                 json_decref(result.implied);
                 return r < 0 ? r : 1;
@@ -495,7 +512,8 @@ static int copy_source(struct copying *k, const struct source *s, bool into_dir,
                 if (r != 0)
                         return MIN(r, 0);
         }
-        snprintf(target, sizeof(target), "%s%s%s", k->target, into_dir && k->target[0] ? "/" : "", into_dir ? base : "");
+        snprintf(
+                target, sizeof(target), "%s%s%s", k->target, into_dir && k->target[0] ? "/" : "", into_dir ? base : "");
         if (s->content) {
                 memory = memfd_create("heredoc", MFD_CLOEXEC);
                 if (memory < 0 || io_write_all(memory, s->content, strlen(s->content)) < 0)
@@ -528,8 +546,8 @@ int build_copy_run(struct build_copy *c, struct build_root *root, struct err **e
                 return r;
         tree_init(&k.tree, root->mount);
         k.target = target;
-        into_dir = len == 0 || c->destination[len - 1] == '/' || strcmp(c->destination, ".") == 0 || c->n > 1 || !target[0] ||
-                   tree_dir(&k.tree, target, false, &dir, NULL) == 0;
+        into_dir = len == 0 || c->destination[len - 1] == '/' || strcmp(c->destination, ".") == 0 || c->n > 1 ||
+                   !target[0] || tree_dir(&k.tree, target, false, &dir, NULL) == 0;
         if (into_dir || (c->n > 0 && c->sources[0].is_dir)) {
                 const struct stat st = { .st_mode = S_IFDIR | 0755, .st_mtim.tv_sec = make_time() };
                 struct build_copy plain = *c;

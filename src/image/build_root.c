@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include "build.h"
+#include "implied.h"
 #include "layer_writer.h"
 #include "overlay.h"
 
@@ -18,7 +19,8 @@ static void free_paths(char ***paths)
 }
 
 /* The layers' directories, topmost first, and an empty one below them: a FROM scratch has nothing else. */
-static int layer_paths(struct build *build, const json_t *config, const char *empty, char ***ret, size_t *ret_n, struct err **err)
+static int layer_paths(
+        struct build *build, const json_t *config, const char *empty, char ***ret, size_t *ret_n, struct err **err)
 {
         const json_t *ids = json_object_get(json_object_get(config, "rootfs"), "diff_ids");
         const size_t n = json_array_size(ids);
@@ -27,7 +29,8 @@ static int layer_paths(struct build *build, const json_t *config, const char *em
         for (size_t i = 0; paths && i < n; i++) {
                 const char *id = json_string_value(json_array_get(ids, n - 1 - i));
 
-                if (asprintf(&paths[i], "%s/" DIR_LAYERS "/%s/diff", build->store->root, id + sizeof(DIGEST_PREFIX) - 1) < 0)
+                if (asprintf(&paths[i], "%s/" DIR_LAYERS "/%s/diff", build->store->root,
+                            id + sizeof(DIGEST_PREFIX) - 1) < 0)
                         return err_sys(err, ENOMEM, "mounting a stage");
         }
         if (!paths || !(paths[n] = strdup(empty)))
@@ -43,15 +46,30 @@ static int root_attributes(struct build *build, const char *top, int upper, stru
 {
         struct stat st;
 
-        if (stat(top, &st) < 0 || (!build->store->squash_owners && fchown(upper, st.st_uid, st.st_gid) < 0) || fchmod(upper, st.st_mode & 07777) < 0)
+        if (stat(top, &st) < 0 || (!build->store->squash_owners && fchown(upper, st.st_uid, st.st_gid) < 0) ||
+                fchmod(upper, st.st_mode & 07777) < 0)
                 return err_sys(err, errno, "preparing a stage's root");
         return 0;
+}
+
+static int repair(struct build *build, const json_t *config, int upper, struct err **err)
+{
+        const json_t *ids = json_object_get(json_object_get(config, "rootfs"), "diff_ids");
+        const size_t n = json_array_size(ids);
+        _cleanup_free_ struct digest *diff_ids = calloc(n + 1, sizeof(*diff_ids));
+        int r = diff_ids ? 0 : err_sys(err, ENOMEM, "preparing a stage's root");
+
+        for (size_t i = 0; r == 0 && i < n; i++)
+                r = digest_parse(json_string_value(json_array_get(ids, i)), &diff_ids[i], err);
+        return r < 0 ? r : implied_repair(build->store, diff_ids, n, upper, err);
 }
 
 int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err)
 {
         static const char *const parts[] = { "upper", "work", "target", "empty" };
-        _cleanup_(build_root_close) struct build_root root = { .build = build, .dir = lease_new_name(build->lease), .mount = -1, .upper = -1 };
+        _cleanup_(build_root_close) struct build_root root = {
+                .build = build, .dir = lease_new_name(build->lease), .mount = -1, .upper = -1
+        };
         struct overlay overlay = { .user_xattr = build->store->user_xattr, .is_volatile = true };
         _cleanup_(free_paths) char **lower = NULL;
         _cleanup_close_ int dir = -1;
@@ -62,7 +80,8 @@ int build_root_open(struct build *build, const json_t *config, bool writable, st
                 r = io_open_dir(build->lease->tmp_fd, root.dir.text, &dir, err);
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++) {
                 r = io_make_dir(dir, parts[i], 0755, err);
-                if (snprintf(path[i], PATH_MAX, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name, root.dir.text, parts[i]) >= PATH_MAX)
+                if (snprintf(path[i], PATH_MAX, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name,
+                            root.dir.text, parts[i]) >= PATH_MAX)
                         return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "the store's path is too long");
         }
         if (r == 0)
@@ -71,6 +90,8 @@ int build_root_open(struct build *build, const json_t *config, bool writable, st
                 r = io_open_dir(dir, "upper", &root.upper, err);
         if (r == 0 && writable)
                 r = root_attributes(build, lower[0], root.upper, err);
+        if (r == 0 && writable)
+                r = repair(build, config, root.upper, err);
         if (r < 0)
                 return r;
         overlay.lower = (const char *const *)lower;
@@ -101,7 +122,8 @@ int build_root_commit(struct build_root *root, struct descriptor *ret, struct di
         /* Everything has to be in the upper directory, and nothing may be done to it any more. */
         closep(&root->mount);
         root->mount = -1;
-        return layer_from_upper(root->build->lease, root->upper, reproducible ? make_time() : -1, ret, ret_diff_id, err);
+        return layer_from_upper(
+                root->build->lease, root->upper, reproducible ? make_time() : -1, ret, ret_diff_id, err);
 }
 
 /* --- users ------------------------------------------------------------------------------------------------------------------------ */
@@ -110,7 +132,8 @@ int build_root_commit(struct build_root *root, struct descriptor *ret, struct di
 
 static char *read_in_root(int root, const char *path)
 {
-        struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+        struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
         _cleanup_close_ int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
         char *text = NULL;
 

@@ -19,14 +19,14 @@
 #include "change.h"
 #include "walk.h"
 
-#define DIR_CACHE "buildcache"
-#define SECRET_MAX (500 * KIB)
+#define DIR_CACHE    "buildcache"
+#define SECRET_MAX   (500 * KIB)
 #define MS_REC_SLAVE (16384UL | 524288UL) /* MS_REC | MS_SLAVE: sys/mount.h and linux/mount.h exclude one another */
 
 /* What docker gives to a container that asks for nothing. */
-static const char *const capabilities[] = { "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-                                            "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
-                                            "CAP_AUDIT_WRITE" };
+static const char *const capabilities[] = { "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD",
+        "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
+        "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE" };
 
 static const struct {
         const char *target, *type, *source, *options;
@@ -96,7 +96,8 @@ json_t *build_run_command(const struct stage *stage, const struct docker_instruc
 
 /* --- mounts ------------------------------------------------------------------------------------------------------------------------------ */
 
-static int add_mount(struct run *run, const char *target, const char *type, const char *source, const char *options, struct err **err)
+static int add_mount(struct run *run, const char *target, const char *type, const char *source, const char *options,
+        struct err **err)
 {
         _cleanup_free_ char *copy = strdup(options);
         json_t *list = json_array();
@@ -105,7 +106,8 @@ static int add_mount(struct run *run, const char *target, const char *type, cons
         while (copy && (word = strsep(&rest, ",")))
                 if (*word)
                         json_array_append_new(list, json_string(word));
-        if (json_array_append_new(run->mounts, json_pack("{s:s, s:s, s:s, s:o}", "destination", target, "type", type, "source", source, "options", list)) < 0)
+        if (json_array_append_new(run->mounts, json_pack("{s:s, s:s, s:s, s:o}", "destination", target, "type", type,
+                                                       "source", source, "options", list)) < 0)
                 return err_sys(err, ENOMEM, "preparing a container");
         return 0;
 }
@@ -122,9 +124,10 @@ static int parse_mount(const char *text, struct mount_spec *ret, struct err **er
         const struct {
                 const char *key;
                 const char **value;
-        } keys[] = { { "type", &m.type },     { "target", &m.target }, { "dst", &m.target },   { "destination", &m.target }, { "source", &m.source }, { "src", &m.source },
-                     { "from", &m.from },     { "id", &m.id },         { "mode", &m.mode },    { "size", &m.size },          { "sharing", &m.sharing },
-                     { "uid", &m.uid },       { "gid", &m.gid } };
+        } keys[] = { { "type", &m.type }, { "target", &m.target }, { "dst", &m.target }, { "destination", &m.target },
+                { "source", &m.source }, { "src", &m.source }, { "from", &m.from }, { "id", &m.id },
+                { "mode", &m.mode }, { "size", &m.size }, { "sharing", &m.sharing }, { "uid", &m.uid },
+                { "gid", &m.gid } };
         char *rest = m.text, *word;
 
         while (m.text && (word = strsep(&rest, ","))) {
@@ -189,7 +192,8 @@ static void source_path(const struct run *run, size_t i, char ret[PATH_MAX])
 {
         const struct build *build = run->stage->build;
 
-        snprintf(ret, PATH_MAX, "%s/" DIR_TMP "/%s/%s/from-%zu", build->store->root, build->lease->name, run->name.text, i);
+        snprintf(ret, PATH_MAX, "%s/" DIR_TMP "/%s/%s/from-%zu", build->store->root, build->lease->name, run->name.text,
+                i);
 }
 
 /* A directory of the last of the sources, which is not attached anywhere yet: @resolved is its path from there. It has no
@@ -206,8 +210,10 @@ static int add_source_mount(struct run *run, int fd, const char *resolved, const
         while (*resolved == '/')
                 resolved++;
         again = walk_open(run->sources[i].mount, resolved, O_PATH | O_DIRECTORY);
-        if (again < 0 || fstat(fd, &wanted) < 0 || fstat(again, &found) < 0 || wanted.st_ino != found.st_ino || wanted.st_dev != found.st_dev)
-                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "--mount: the source for '%s' cannot be resolved", target);
+        if (again < 0 || fstat(fd, &wanted) < 0 || fstat(again, &found) < 0 || wanted.st_ino != found.st_ino ||
+                wanted.st_dev != found.st_dev)
+                return err_set(
+                        err, ERR_UNSUPPORTED, EOPNOTSUPP, "--mount: the source for '%s' cannot be resolved", target);
         snprintf(name, sizeof(name), "from-%zu", i);
         r = io_make_dir(run->dir, name, 0700, err);
         if (r < 0)
@@ -309,13 +315,18 @@ static int mount_secret(struct run *run, const struct mount_spec *m, struct err 
         if (r < 0)
                 return r;
         if (!value)
-                return m->required ? err_hint(err, err_set(err, ERR_NOT_FOUND, ENOENT, "the build needs the secret '%s'", id), "--secret id=%s,src=FILE", id) : 0;
+                return m->required ? err_hint(err,
+                                             err_set(err, ERR_NOT_FOUND, ENOENT, "the build needs the secret '%s'", id),
+                                             "--secret id=%s,src=FILE", id)
+                                   : 0;
         snprintf(name, sizeof(name), "secret-%zu", json_array_size(run->mounts));
         fd = openat(run->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd < 0 || io_write_all(fd, value, strlen(value)) < 0 || fchmod(fd, m->mode ? (mode_t)strtoul(m->mode, NULL, 8) & 0777 : 0400) < 0)
+        if (fd < 0 || io_write_all(fd, value, strlen(value)) < 0 ||
+                fchmod(fd, m->mode ? (mode_t)strtoul(m->mode, NULL, 8) & 0777 : 0400) < 0)
                 return err_sys(err, errno, "secret '%s'", id);
         if (asprintf(&target, "%s%s", m->target ? m->target : "/run/secrets/", m->target ? "" : id) < 0 ||
-            asprintf(&source, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name, run->name.text, name) < 0)
+                asprintf(&source, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name, run->name.text,
+                        name) < 0)
                 return err_sys(err, ENOMEM, "secret '%s'", id);
         return add_mount(run, target, "none", source, "bind,ro", err);
 }
@@ -360,7 +371,8 @@ static int add_mounts(struct run *run, struct err **err)
 
 /* --- the bundle ----------------------------------------------------------------------------------------------------------------------------- */
 
-static json_t *process_json(const json_t *command, const json_t *env, const char *cwd, const struct build_user *user, bool squash)
+static json_t *process_json(
+        const json_t *command, const json_t *env, const char *cwd, const struct build_user *user, bool squash)
 {
         json_t *caps = json_array(), *groups = json_array(), *variables = json_deep_copy(env);
         char home[sizeof(user->home) + 8];
@@ -378,13 +390,16 @@ static json_t *process_json(const json_t *command, const json_t *env, const char
         if (!has_home)
                 json_array_append_new(variables, json_string(home));
         if (!has_path)
-                json_array_append_new(variables, json_string("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
-        return json_pack("{s:b, s:{s:I, s:I, s:o}, s:O, s:o, s:s, s:{s:O, s:O, s:o}, s:b}", "terminal", 0, "user", "uid", (json_int_t)user->uid, "gid",
-                         (json_int_t)user->gid, "additionalGids", groups, "args", command, "env", variables, "cwd", cwd, "capabilities", "bounding", caps,
-                         "effective", caps, "permitted", caps, "noNewPrivileges", 0);
+                json_array_append_new(
+                        variables, json_string("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+        return json_pack("{s:b, s:{s:I, s:I, s:o}, s:O, s:o, s:s, s:{s:O, s:O, s:o}, s:b}", "terminal", 0, "user",
+                "uid", (json_int_t)user->uid, "gid", (json_int_t)user->gid, "additionalGids", groups, "args", command,
+                "env", variables, "cwd", cwd, "capabilities", "bounding", caps, "effective", caps, "permitted", caps,
+                "noNewPrivileges", 0);
 }
 
-static int write_bundle(struct run *run, const json_t *command, const json_t *env, struct build_root *root, struct err **err)
+static int write_bundle(
+        struct run *run, const json_t *command, const json_t *env, struct build_root *root, struct err **err)
 {
         const json_t *config = json_object_get(run->stage->image.config, "config");
         const char *cwd = json_text(config, "WorkingDir");
@@ -395,18 +410,22 @@ static int write_bundle(struct run *run, const json_t *command, const json_t *en
         int r = build_user_find(root->mount, json_text(config, "User"), &user, err);
 
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_mounts); i++)
-                r = add_mount(run, standard_mounts[i].target, standard_mounts[i].type, standard_mounts[i].source, standard_mounts[i].options, err);
+                r = add_mount(run, standard_mounts[i].target, standard_mounts[i].type, standard_mounts[i].source,
+                        standard_mounts[i].options, err);
         if (r == 0 && access("/etc/resolv.conf", R_OK) == 0)
                 r = add_mount(run, "/etc/resolv.conf", "none", "/etc/resolv.conf", "bind,ro", err);
         if (r == 0)
                 r = add_mounts(run, err);
         if (r < 0)
                 return r;
-        spec = json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:O, s:{s:[{s:s},{s:s},{s:s},{s:s}], s:[s,s,s,s,s,s,s], s:[s,s,s,s,s,s]}}", "ociVersion", "1.0.2", "process",
-                         process_json(command, env, cwd[0] ? cwd : "/", &user, squash), "root", "path", "rootfs", "readonly", 0, "hostname", "build", "mounts",
-                         run->mounts, "linux", "namespaces", "type", "pid", "type", "ipc", "type", "uts", "type", "mount", "maskedPaths", "/proc/acpi",
-                         "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware", "readonlyPaths",
-                         "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger");
+        spec = json_pack(
+                "{s:s, s:o, s:{s:s, s:b}, s:s, s:O, s:{s:[{s:s},{s:s},{s:s},{s:s}], s:[s,s,s,s,s,s,s], s:[s,s,s,s,s,s]}}",
+                "ociVersion", "1.0.2", "process", process_json(command, env, cwd[0] ? cwd : "/", &user, squash), "root",
+                "path", "rootfs", "readonly", 0, "hostname", "build", "mounts", run->mounts, "linux", "namespaces",
+                "type", "pid", "type", "ipc", "type", "uts", "type", "mount", "maskedPaths", "/proc/acpi",
+                "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug",
+                "/sys/firmware", "readonlyPaths", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+                "/proc/sysrq-trigger");
         text = spec ? json_dumps(spec, JSON_COMPACT) : NULL;
         if (!text)
                 return err_sys(err, ENOMEM, "preparing a container");
@@ -427,7 +446,8 @@ static int find_runtime(const char *given, char ret[PATH_MAX], struct err **err)
         }
         self[MAX(n, 0)] = '\0';
         slash = strrchr(self, '/');
-        if (slash && snprintf(ret, PATH_MAX, "%.*s/strata-oci", (int)(slash - self), self) < PATH_MAX && access(ret, X_OK) == 0)
+        if (slash && snprintf(ret, PATH_MAX, "%.*s/strata-oci", (int)(slash - self), self) < PATH_MAX &&
+                access(ret, X_OK) == 0)
                 return 0;
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
                 static const char *const dirs[] = { "/usr/local/bin", "/usr/bin", "/usr/sbin" };
@@ -438,19 +458,21 @@ static int find_runtime(const char *given, char ret[PATH_MAX], struct err **err)
                                 return 0;
                 }
         }
-        return err_hint(err, err_set(err, ERR_UNSUPPORTED, ENOENT, "there is no OCI runtime for RUN"), "strata-oci is expected beside strata");
+        return err_hint(err, err_set(err, ERR_UNSUPPORTED, ENOENT, "there is no OCI runtime for RUN"),
+                "strata-oci is expected beside strata");
 }
 
 /* In the child: only system calls from here. */
-static void become_runtime(const struct run *run, const struct build_root *root, const char *bundle, const char *rootfs, const char *runtime,
-                           const char *state, const char *id)
+static void become_runtime(const struct run *run, const struct build_root *root, const char *bundle, const char *rootfs,
+        const char *runtime, const char *state, const char *id)
 {
         char source[PATH_MAX];
-        char *argv[] = { (char *)runtime, (char *)"--root", (char *)state, (char *)"run", (char *)"--bundle", (char *)bundle, (char *)id, NULL };
+        char *argv[] = { (char *)runtime, (char *)"--root", (char *)state, (char *)"run", (char *)"--bundle",
+                (char *)bundle, (char *)id, NULL };
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (unshare(CLONE_NEWNS) < 0 || syscall(SYS_mount, NULL, "/", NULL, MS_REC_SLAVE, NULL) < 0 ||
-            syscall(SYS_move_mount, root->mount, "", AT_FDCWD, rootfs, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+                syscall(SYS_move_mount, root->mount, "", AT_FDCWD, rootfs, MOVE_MOUNT_F_EMPTY_PATH) < 0)
                 _exit(125);
         for (size_t i = 0; i < run->n_sources; i++) {
                 source_path(run, i, source);
@@ -471,7 +493,8 @@ static int run_container(struct run *run, struct build_root *root, struct err **
 
         if (r < 0)
                 return r;
-        snprintf(bundle, sizeof(bundle), "%s/" DIR_TMP "/%s/%s", build->store->root, build->lease->name, run->name.text);
+        snprintf(
+                bundle, sizeof(bundle), "%s/" DIR_TMP "/%s/%s", build->store->root, build->lease->name, run->name.text);
         snprintf(rootfs, sizeof(rootfs), "%s/rootfs", bundle);
         snprintf(state, sizeof(state), "%s/state", bundle);
         snprintf(id, sizeof(id), "build-%s-%s", build->lease->name, run->name.text);
@@ -496,10 +519,14 @@ static int run_container(struct run *run, struct build_root *root, struct err **
         return 0;
 }
 
-int build_run(struct stage *stage, const struct docker_instruction *instruction, const json_t *command, const json_t *env,
-              struct build_root *root, struct err **err)
+int build_run(struct stage *stage, const struct docker_instruction *instruction, const json_t *command,
+        const json_t *env, struct build_root *root, struct err **err)
 {
-        struct run run = { .stage = stage, .instruction = instruction, .mounts = json_array(), .dir = -1, .name = lease_new_name(stage->build->lease) };
+        struct run run = { .stage = stage,
+                .instruction = instruction,
+                .mounts = json_array(),
+                .dir = -1,
+                .name = lease_new_name(stage->build->lease) };
         int r = io_make_dir(stage->build->lease->tmp_fd, run.name.text, 0700, err);
 
         if (r == 0)

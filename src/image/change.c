@@ -71,7 +71,8 @@ json_t *change_command(const char *text, const json_t *shell)
 
 static int put(json_t *object, const char *key, json_t *value, struct err **err)
 {
-        return json_object_set_new(object, key, value) < 0 ? err_sys(err, ENOMEM, "changing an image's configuration") : 0;
+        return json_object_set_new(object, key, value) < 0 ? err_sys(err, ENOMEM, "changing an image's configuration")
+                                                           : 0;
 }
 
 static json_t *member(json_t *config, const char *key, json_t *(*make)(void))
@@ -108,7 +109,11 @@ static int change_workdir(json_t *config, const char *key, const char *text, str
 
         if (!word)
                 return bad(err, "WORKDIR", "a path is missing");
-        if (asprintf(&path, "%s%s%s", word[0] == '/' ? "" : old[0] ? old : "/", word[0] == '/' || (old[0] && old[strlen(old) - 1] == '/') || !old[0] ? "" : "/", word) < 0) {
+        if (asprintf(&path, "%s%s%s",
+                    word[0] == '/' ? ""
+                    : old[0]       ? old
+                                   : "/",
+                    word[0] == '/' || (old[0] && old[strlen(old) - 1] == '/') || !old[0] ? "" : "/", word) < 0) {
                 path = NULL;
                 return err_sys(err, ENOMEM, "WORKDIR");
         }
@@ -152,7 +157,8 @@ static int change_env(json_t *config, const char *key, const char *text, struct 
         for (size_t i = 0; r == 0 && i < json_array_size(words); i++) {
                 const char *word = json_string_value(json_array_get(words, i)), *equals = strchr(word, '=');
 
-                r = equals && equals != word ? set_env(env, word, (size_t)(equals - word), word, err) : bad(err, "ENV", "it takes NAME=VALUE");
+                r = equals && equals != word ? set_env(env, word, (size_t)(equals - word), word, err)
+                                             : bad(err, "ENV", "it takes NAME=VALUE");
         }
         return r;
 }
@@ -179,8 +185,9 @@ static bool port_valid(const char *text)
 {
         const size_t digits = strspn(text, "0123456789-");
 
-        return digits > 0 && digits <= 11 && (text[digits] == '\0' || strcmp(text + digits, "/tcp") == 0 ||
-                                             strcmp(text + digits, "/udp") == 0 || strcmp(text + digits, "/sctp") == 0);
+        return digits > 0 && digits <= 11 &&
+               (text[digits] == '\0' || strcmp(text + digits, "/tcp") == 0 || strcmp(text + digits, "/udp") == 0 ||
+                       strcmp(text + digits, "/sctp") == 0);
 }
 
 static int change_expose(json_t *config, const char *key, const char *text, struct err **err)
@@ -219,7 +226,8 @@ static int change_onbuild(json_t *config, const char *key, const char *text, str
 {
         json_t *list = member(config, key, json_array);
 
-        if (strncasecmp(text, "ONBUILD", 7) == 0 || strncasecmp(text, "FROM", 4) == 0 || strncasecmp(text, "MAINTAINER", 10) == 0)
+        if (strncasecmp(text, "ONBUILD", 7) == 0 || strncasecmp(text, "FROM", 4) == 0 ||
+                strncasecmp(text, "MAINTAINER", 10) == 0)
                 return bad(err, "ONBUILD", "this instruction cannot be put off");
         return json_array_append_new(list, json_string(text)) < 0 ? err_sys(err, ENOMEM, "ONBUILD") : 0;
 }
@@ -228,7 +236,8 @@ static int change_shell(json_t *config, const char *key, const char *text, struc
 {
         json_t *list = text[0] == '[' ? json_loads(text, 0, NULL) : NULL;
 
-        return json_array_size(list) > 0 ? put(config, key, list, err) : (json_decref(list), bad(err, "SHELL", "it takes a JSON list"));
+        return json_array_size(list) > 0 ? put(config, key, list, err)
+                                         : (json_decref(list), bad(err, "SHELL", "it takes a JSON list"));
 }
 
 /* "1h30m", "500ms", "2.5s" as nanoseconds. */
@@ -245,7 +254,8 @@ static int parse_duration(const char *text, json_int_t *ret)
                 const double value = strtod(text, &end);
                 size_t unit = 0, len = strspn(end, "abcdefghijklmnopqrstuvwxyz");
 
-                while (unit < ARRAY_SIZE(units) && !(strlen(units[unit].unit) == len && strncmp(units[unit].unit, end, len) == 0))
+                while (unit < ARRAY_SIZE(units) &&
+                        !(strlen(units[unit].unit) == len && strncmp(units[unit].unit, end, len) == 0))
                         unit++;
                 if (end == text || unit == ARRAY_SIZE(units) || !(value >= 0 && value < 1e6))
                         return -EINVAL;
@@ -262,7 +272,8 @@ static int healthcheck_option(json_t *check, const char *word, size_t len, struc
 {
         static const struct {
                 const char *option, *key;
-        } durations[] = { { "--interval=", "Interval" }, { "--timeout=", "Timeout" }, { "--start-period=", "StartPeriod" } };
+        } durations[] = { { "--interval=", "Interval" }, { "--timeout=", "Timeout" },
+                { "--start-period=", "StartPeriod" } };
         char value[64];
         json_int_t ns;
 

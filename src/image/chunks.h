@@ -5,7 +5,7 @@
 
 #include "base/err.h"
 
-#define CHUNK_SIZE (256U * 1024U)
+#define CHUNK_SIZE   (256U * 1024U)
 #define QUEUE_CHUNKS 8U
 
 struct chunk {

@@ -11,7 +11,7 @@
 #include "make.h"
 
 int image_instance_diff(struct image_store *store, const char *id, int (*fn)(void *opaque, char kind, const char *path),
-                        void *opaque, struct err **err)
+        void *opaque, struct err **err)
 {
         _cleanup_(image_freep) struct image *image = NULL;
         _cleanup_(instance_free_paths) char **lower = NULL;
@@ -27,7 +27,7 @@ int image_instance_diff(struct image_store *store, const char *id, int (*fn)(voi
 }
 
 int image_instance_commit(struct image_store *store, const char *id, const struct image_commit_options *options,
-                          struct image **ret, struct err **err)
+        struct image **ret, struct err **err)
 {
         static const struct image_commit_options none;
         _cleanup_(new_image_clear) struct new_image image = { 0 };

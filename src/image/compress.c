@@ -9,7 +9,7 @@
 
 #include "base/cleanup.h"
 
-#define GZIP_LEVEL 6
+#define GZIP_LEVEL  6
 #define GZIP_BUFFER (64U * 1024U)
 
 struct decompressor {

@@ -30,8 +30,8 @@ static void *new_list(struct config_file *file, size_t n, size_t size)
 }
 
 /* ["a", "b"] or null */
-static int read_strings(struct config_file *file, const json_t *object, const char *member, const char *const **ret,
-                        struct err **err)
+static int read_strings(
+        struct config_file *file, const json_t *object, const char *member, const char *const **ret, struct err **err)
 {
         const json_t *array = json_object_get(object, member);
         const char **list;
@@ -51,8 +51,8 @@ static int read_strings(struct config_file *file, const json_t *object, const ch
 }
 
 /* {"a": {}, "b": {}}: the keys matter */
-static int read_keys(struct config_file *file, const json_t *object, const char *member, const char *const **ret,
-                     struct err **err)
+static int read_keys(
+        struct config_file *file, const json_t *object, const char *member, const char *const **ret, struct err **err)
 {
         json_t *map = json_object_get(object, member), *value;
         const char **list, *key;
@@ -63,8 +63,7 @@ static int read_keys(struct config_file *file, const json_t *object, const char 
         list = new_list(file, json_object_size(map), sizeof(*list));
         if (!list)
                 return no_memory(err);
-        json_object_foreach(map, key, value)
-                list[n++] = key;
+        json_object_foreach(map, key, value) list[n++] = key;
         *ret = list;
         return 0;
 }
@@ -81,7 +80,8 @@ static int read_labels(struct config_file *file, const json_t *object, const str
         list = new_list(file, json_object_size(map), sizeof(*list));
         if (!list)
                 return no_memory(err);
-        json_object_foreach(map, key, value) {
+        json_object_foreach(map, key, value)
+        {
                 if (!json_is_string(value))
                         return wrong(err, "Labels");
                 list[n++] = (struct image_pair){ key, json_string_value(value) };
@@ -125,8 +125,8 @@ static int read_diff_ids(struct config_file *file, struct err **err)
         if (!file->diff_ids)
                 return no_memory(err);
         for (; file->n_diff_ids < json_array_size(ids); file->n_diff_ids++) {
-                r = digest_parse(json_string_value(json_array_get(ids, file->n_diff_ids)), &file->diff_ids[file->n_diff_ids],
-                                 err);
+                r = digest_parse(json_string_value(json_array_get(ids, file->n_diff_ids)),
+                        &file->diff_ids[file->n_diff_ids], err);
                 if (r < 0)
                         return err_wrap(err, r, "the image's configuration: rootfs.diff_ids");
         }
@@ -154,14 +154,14 @@ int config_file_parse(const char *text, size_t len, struct config_file *ret, str
         c->working_dir = json_text(config, "WorkingDir");
         c->stop_signal = json_text(config, "StopSignal");
         if ((r = read_strings(&file, config, "Env", &c->env, err)) < 0 ||
-            (r = read_strings(&file, config, "Entrypoint", &c->entrypoint, err)) < 0 ||
-            (r = read_strings(&file, config, "Cmd", &c->cmd, err)) < 0 ||
-            (r = read_strings(&file, config, "Shell", &c->shell, err)) < 0 ||
-            (r = read_strings(&file, config, "OnBuild", &c->onbuild, err)) < 0 ||
-            (r = read_keys(&file, config, "Volumes", &c->volumes, err)) < 0 ||
-            (r = read_keys(&file, config, "ExposedPorts", &c->exposed_ports, err)) < 0 ||
-            (r = read_labels(&file, config, &c->labels, err)) < 0 || (r = read_healthcheck(&file, config, err)) < 0 ||
-            (r = read_diff_ids(&file, err)) < 0)
+                (r = read_strings(&file, config, "Entrypoint", &c->entrypoint, err)) < 0 ||
+                (r = read_strings(&file, config, "Cmd", &c->cmd, err)) < 0 ||
+                (r = read_strings(&file, config, "Shell", &c->shell, err)) < 0 ||
+                (r = read_strings(&file, config, "OnBuild", &c->onbuild, err)) < 0 ||
+                (r = read_keys(&file, config, "Volumes", &c->volumes, err)) < 0 ||
+                (r = read_keys(&file, config, "ExposedPorts", &c->exposed_ports, err)) < 0 ||
+                (r = read_labels(&file, config, &c->labels, err)) < 0 ||
+                (r = read_healthcheck(&file, config, err)) < 0 || (r = read_diff_ids(&file, err)) < 0)
                 return r;
         *ret = file;
         file = (struct config_file){ 0 };

@@ -11,9 +11,9 @@
 
 #include "internal.h"
 
-#define CONFIG_MAX (4 * MIB)
+#define CONFIG_MAX        (4 * MIB)
 #define HELPER_ANSWER_MAX (256 * KIB)
-#define DOCKER_IO_KEY "https://index.docker.io/v1/"
+#define DOCKER_IO_KEY     "https://index.docker.io/v1/"
 
 extern char **environ;
 
@@ -106,10 +106,8 @@ static char *config_path(unsigned i)
 {
         const struct {
                 const char *variable, *file;
-        } places[] = { { "REGISTRY_AUTH_FILE", "" },
-                       { "XDG_RUNTIME_DIR", "/containers/auth.json" },
-                       { "DOCKER_CONFIG", "/config.json" },
-                       { "HOME", "/.docker/config.json" } };
+        } places[] = { { "REGISTRY_AUTH_FILE", "" }, { "XDG_RUNTIME_DIR", "/containers/auth.json" },
+                { "DOCKER_CONFIG", "/config.json" }, { "HOME", "/.docker/config.json" } };
         const char *dir;
         char *path;
 
@@ -282,7 +280,8 @@ int credentials_find(const char *registry, const char *given, struct credentials
                 if (helper)
                         r = ask_helper(helper, registry, &found, err);
                 if (r == 0 && auth && !is_known(&found) && take_auth(auth, &found) < 0)
-                        r = err_set(err, ERR_USAGE, EINVAL, "'%s': the credentials for %s are malformed", path, registry);
+                        r = err_set(
+                                err, ERR_USAGE, EINVAL, "'%s': the credentials for %s are malformed", path, registry);
         }
         if (r < 0)
                 credentials_clear(&found);
@@ -331,7 +330,8 @@ int credentials_store(const char *registry, const char *user, const char *passwo
         if (!path || !basic)
                 return err_sys(err, ENOMEM, "storing credentials");
         if (!path[0])
-                return err_set(err, ERR_USAGE, EINVAL, "there is no home directory to store credentials in: HOME is not set");
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "there is no home directory to store credentials in: HOME is not set");
         r = read_config(path, &json, err);
         if (r < 0)
                 return r;

@@ -28,7 +28,8 @@ static bool is_whiteout(const struct stat *st)
 static bool is_opaque(const struct walk *w, int fd)
 {
         char value[8];
-        const ssize_t n = getxattr(io_fd_path(fd).text, w->user_xattr ? "user.overlay.opaque" : "trusted.overlay.opaque", value, sizeof(value));
+        const ssize_t n = getxattr(io_fd_path(fd).text,
+                w->user_xattr ? "user.overlay.opaque" : "trusted.overlay.opaque", value, sizeof(value));
 
         return n == 1 && value[0] == 'y';
 }
@@ -51,11 +52,13 @@ static int read_xattrs(int fd, struct tar_entry *e, struct err **err)
 
         if (!list)
                 return err_sys(err, ENOMEM, "reading attributes");
-        for (const char *name = list; len > 0 && name < list + len && e->n_xattrs < TAR_XATTRS_MAX; name += strlen(name) + 1) {
+        for (const char *name = list; len > 0 && name < list + len && e->n_xattrs < TAR_XATTRS_MAX;
+                name += strlen(name) + 1) {
                 struct tar_xattr x = { 0 };
                 ssize_t n;
 
-                if (strncmp(name, "user.overlay.", 13) == 0 || (strncmp(name, "user.", 5) != 0 && strcmp(name, "security.capability") != 0))
+                if (strncmp(name, "user.overlay.", 13) == 0 ||
+                        (strncmp(name, "user.", 5) != 0 && strcmp(name, "security.capability") != 0))
                         continue;
                 x.value = malloc(XATTR_SIZE_MAX);
                 x.name = strdup(name);
@@ -119,8 +122,8 @@ static bool type_of_mode(mode_t mode, enum tar_type *ret)
         static const struct {
                 mode_t mode;
                 enum tar_type type;
-        } types[] = { { S_IFREG, TAR_FILE }, { S_IFDIR, TAR_DIR },          { S_IFLNK, TAR_SYMLINK },
-                      { S_IFCHR, TAR_CHAR }, { S_IFBLK, TAR_BLOCK_DEVICE }, { S_IFIFO, TAR_FIFO } };
+        } types[] = { { S_IFREG, TAR_FILE }, { S_IFDIR, TAR_DIR }, { S_IFLNK, TAR_SYMLINK }, { S_IFCHR, TAR_CHAR },
+                { S_IFBLK, TAR_BLOCK_DEVICE }, { S_IFIFO, TAR_FIFO } };
 
         for (size_t i = 0; i < ARRAY_SIZE(types); i++)
                 if (types[i].mode == (mode & S_IFMT)) {
@@ -145,7 +148,8 @@ static const char *first_link(struct archive_walk *a, const struct stat *st, con
         return first;
 }
 
-static int fill_entry(struct archive_walk *a, int fd, const struct stat *st, const char *path, struct tar_entry *e, struct err **err)
+static int fill_entry(
+        struct archive_walk *a, int fd, const struct stat *st, const char *path, struct tar_entry *e, struct err **err)
 {
         char target[PATH_MAX];
         const char *first = first_link(a, st, path);
@@ -210,7 +214,8 @@ int diff_write_layer(int upper_fd, bool user_xattr, s64 clamp_mtime, const struc
         _cleanup_free_ u8 *buf = malloc(CHUNK_SIZE);
         struct archive_walk a = { .sink = sink, .clamp_mtime = clamp_mtime, .links = links, .buf = buf };
         struct walk w = { user_xattr, &a };
-        int r = links && buf ? walk_tree(upper_fd, "", archive_entry, &w, err) : err_sys(err, ENOMEM, "writing a layer");
+        int r = links && buf ? walk_tree(upper_fd, "", archive_entry, &w, err)
+                             : err_sys(err, ENOMEM, "writing a layer");
 
         return r < 0 ? r : tar_write_end(sink, err);
 }
@@ -273,7 +278,7 @@ static int list_entry(void *opaque, int fd, const char *path, const struct stat 
 }
 
 int diff_list(int upper_fd, bool user_xattr, const char *const *lower, size_t n_lower,
-              int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err)
+        int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err)
 {
         struct list_walk l = { lower, n_lower, fn, opaque };
         struct walk w = { user_xattr, &l };

@@ -9,4 +9,4 @@ int diff_write_layer(int upper_fd, bool user_xattr, s64 clamp_mtime, const struc
 
 /* Each change as `docker diff` has it; @lower are the layers' directories, topmost first. */
 int diff_list(int upper_fd, bool user_xattr, const char *const *lower, size_t n_lower,
-              int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err);
+        int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err);

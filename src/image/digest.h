@@ -4,8 +4,8 @@
 #include "library.h"
 
 #define DIGEST_PREFIX "sha256:"
-#define DIGEST_HEX 64
-#define DIGEST_TEXT (sizeof(DIGEST_PREFIX) - 1 + DIGEST_HEX)
+#define DIGEST_HEX    64
+#define DIGEST_TEXT   (sizeof(DIGEST_PREFIX) - 1 + DIGEST_HEX)
 
 struct digest {
         char text[DIGEST_TEXT + 1];

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define KEYWORD_MAX 16
-#define HEREDOCS_MAX 16
+#define KEYWORD_MAX      16
+#define HEREDOCS_MAX     16
 #define EXPAND_DEPTH_MAX 20
 
 static int bad(struct err **err, unsigned line, const char *why)
@@ -26,9 +26,24 @@ static const struct {
         const char *keyword;
         bool heredocs;
 } keywords[] = {
-        { "ADD", true },         { "ARG", false },   { "CMD", false },        { "COPY", true },  { "ENTRYPOINT", false }, { "ENV", false },
-        { "EXPOSE", false },     { "FROM", false },  { "HEALTHCHECK", false }, { "LABEL", false }, { "MAINTAINER", false }, { "ONBUILD", false },
-        { "RUN", true },         { "SHELL", false }, { "STOPSIGNAL", false }, { "USER", false }, { "VOLUME", false },     { "WORKDIR", false },
+        { "ADD", true },
+        { "ARG", false },
+        { "CMD", false },
+        { "COPY", true },
+        { "ENTRYPOINT", false },
+        { "ENV", false },
+        { "EXPOSE", false },
+        { "FROM", false },
+        { "HEALTHCHECK", false },
+        { "LABEL", false },
+        { "MAINTAINER", false },
+        { "ONBUILD", false },
+        { "RUN", true },
+        { "SHELL", false },
+        { "STOPSIGNAL", false },
+        { "USER", false },
+        { "VOLUME", false },
+        { "WORKDIR", false },
 };
 
 void docker_instruction_clear(struct docker_instruction *i)
@@ -239,13 +254,16 @@ static int read_heredocs(struct lines *in, struct docker_instruction *i, struct 
 
                 if (quote ? *p == quote : (*p == '"' || *p == '\''))
                         quote = quote ? 0 : *p;
-                if (quote || p[0] != '<' || p[1] != '<' || p[2] == '<' || (p > i->text && (p[-1] == '<' || isalnum((unsigned char)p[-1]))))
+                if (quote || p[0] != '<' || p[1] != '<' || p[2] == '<' ||
+                        (p > i->text && (p[-1] == '<' || isalnum((unsigned char)p[-1]))))
                         continue;
                 strip = p[2] == '-';
                 name = p + 2 + strip;
                 quoted = *name == '"' || *name == '\'';
                 name += quoted;
-                for (len = 0; isalnum((unsigned char)name[len]) || name[len] == '_' || name[len] == '.' || name[len] == '-'; len++)
+                for (len = 0;
+                        isalnum((unsigned char)name[len]) || name[len] == '_' || name[len] == '.' || name[len] == '-';
+                        len++)
                         ;
                 if (len == 0 || (quoted && name[len] != name[-1]))
                         continue;
@@ -278,7 +296,8 @@ static int take_flags(struct docker_instruction *i, const char **text, struct er
         return 0;
 }
 
-static int parse_instruction(const char *line, unsigned number, struct lines *in, struct docker_instruction *ret, struct err **err)
+static int parse_instruction(
+        const char *line, unsigned number, struct lines *in, struct docker_instruction *ret, struct err **err)
 {
         struct docker_instruction i = { .line = number, .flags = json_array(), .original = strdup(line) };
         const size_t len = strcspn(line, " \t");
@@ -298,7 +317,8 @@ static int parse_instruction(const char *line, unsigned number, struct lines *in
                 }
         rest += blanks(rest, strlen(rest));
         if (!known)
-                r = err_set(err, ERR_USAGE, EINVAL, "Dockerfile line %u: unknown instruction '%.*s'", number, (int)MIN(len, 40U), line);
+                r = err_set(err, ERR_USAGE, EINVAL, "Dockerfile line %u: unknown instruction '%.*s'", number,
+                        (int)MIN(len, 40U), line);
         else if (!*rest)
                 r = err_set(err, ERR_USAGE, EINVAL, "Dockerfile line %u: %s needs an argument", number, keyword);
         /* HEALTHCHECK's options and those of an ONBUILD's instruction are for whoever carries it out. */
@@ -326,7 +346,8 @@ int dockerfile_parse_line(const char *line, struct docker_instruction *ret, stru
 /* FROM image [AS name] */
 static int add_stage(struct dockerfile *file, const struct docker_instruction *from, struct err **err)
 {
-        struct docker_stage *grown = reallocarray(file->stages, file->n_stages + 1, sizeof(*grown)), stage = { .line = from->line };
+        struct docker_stage *grown = reallocarray(file->stages, file->n_stages + 1, sizeof(*grown)),
+                            stage = { .line = from->line };
         char *copy = strdup(from->text), *rest = copy, *word, *words[4] = { NULL };
         const char *platform = docker_flag(from, "platform");
         size_t n = 0;
@@ -433,7 +454,8 @@ static void add_protected(struct text *out, const char *value, bool in_quotes)
 static int expand(struct expansion *x, const char *p, size_t len, bool in_quotes, unsigned depth, struct err **err);
 
 /* At '$': takes the variable, returns how many bytes of @p it was. */
-static ssize_t expand_variable(struct expansion *x, const char *p, size_t len, bool in_quotes, unsigned depth, struct err **err)
+static ssize_t expand_variable(
+        struct expansion *x, const char *p, size_t len, bool in_quotes, unsigned depth, struct err **err)
 {
         const bool braces = len > 1 && p[1] == '{';
         const char *name = p + 1 + braces, *value;
@@ -442,7 +464,8 @@ static ssize_t expand_variable(struct expansion *x, const char *p, size_t len, b
         char kind;
         int r = 0;
 
-        while (name + n < p + len && (isalnum((unsigned char)name[n]) || name[n] == '_') && !(n == 0 && isdigit((unsigned char)name[0])))
+        while (name + n < p + len && (isalnum((unsigned char)name[n]) || name[n] == '_') &&
+                !(n == 0 && isdigit((unsigned char)name[0])))
                 n++;
         if (n == 0) {
                 if (braces)
@@ -468,7 +491,8 @@ static ssize_t expand_variable(struct expansion *x, const char *p, size_t len, b
         }
         kind = end < len ? p[end] : '\0';
         if (kind != '-' && kind != '+')
-                return err_set(err, ERR_USAGE, EINVAL, "'%.40s': only ${name}, ${name:-word} and ${name:+word} are known", p);
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "'%.40s': only ${name}, ${name:-word} and ${name:+word} are known", p);
         word = ++end;
         for (; end < len; end++) {
                 if (p[end] == '{')
@@ -512,8 +536,8 @@ static int expand(struct expansion *x, const char *p, size_t len, bool in_quotes
         return 0;
 }
 
-int docker_expand(const char *text, const char *(*lookup)(void *opaque, const char *name, size_t len), void *opaque, char **ret,
-                  struct err **err)
+int docker_expand(const char *text, const char *(*lookup)(void *opaque, const char *name, size_t len), void *opaque,
+        char **ret, struct err **err)
 {
         struct expansion x = { lookup, opaque, { 0 } };
         int r = expand(&x, text, strlen(text), false, 0, err);

@@ -4,7 +4,7 @@
 
 #include "internal.h"
 
-#define DOCKERFILE_MAX (4 * MIB)
+#define DOCKERFILE_MAX              (4 * MIB)
 #define DOCKERFILE_INSTRUCTIONS_MAX 10000U
 
 struct docker_heredoc {
@@ -14,9 +14,9 @@ struct docker_heredoc {
 };
 
 struct docker_instruction {
-        char *keyword; /* in capitals */
-        json_t *flags; /* ["name=value", ...], without the dashes */
-        char *text;    /* what follows, lines joined; heredocs' markers still in it */
+        char *keyword;  /* in capitals */
+        json_t *flags;  /* ["name=value", ...], without the dashes */
+        char *text;     /* what follows, lines joined; heredocs' markers still in it */
         char *original; /* as written, for histories and errors */
         struct docker_heredoc *heredocs;
         size_t n_heredocs;
@@ -24,8 +24,8 @@ struct docker_instruction {
 };
 
 struct docker_stage {
-        char *base; /* as written, to be expanded */
-        char *name; /* "" without AS */
+        char *base;     /* as written, to be expanded */
+        char *name;     /* "" without AS */
         char *platform; /* --platform, "" without */
         struct docker_instruction *instructions;
         size_t n;
@@ -52,5 +52,5 @@ const char *docker_flag(const struct docker_instruction *instruction, const char
 
 /* $name, ${name}, ${name:-word}, ${name:+word}; not in single quotes, not behind a backslash. What is put in is protected from being split
  * or unquoted again (change_words). @lookup gives a variable's value or NULL. The caller's string. */
-int docker_expand(const char *text, const char *(*lookup)(void *opaque, const char *name, size_t len), void *opaque, char **ret,
-                  struct err **err);
+int docker_expand(const char *text, const char *(*lookup)(void *opaque, const char *name, size_t len), void *opaque,
+        char **ret, struct err **err);

@@ -6,15 +6,15 @@
 
 #include "base/cleanup.h"
 
-#define PATTERNS_MAX 10000U
+#define PATTERNS_MAX    10000U
 #define PATTERN_LEN_MAX 4096U
-#define STEPS_MAX 100000U /* of one match: patterns of many stars are slow */
+#define STEPS_MAX       100000U /* of one match: patterns of many stars are slow */
 
 struct dockerignore {
         struct pattern {
                 char *text;
                 bool exception; /* "!pattern" */
-        } *patterns;
+        } * patterns;
         size_t n;
         bool exceptions;
 };

@@ -32,7 +32,7 @@ static int mark_list(json_t *keep, const json_t *digests, struct err **err)
                 const char *text = json_string_value(json_array_get(digests, i));
 
                 if (text && digest_valid(text) &&
-                    json_object_set_new(keep, text + sizeof(DIGEST_PREFIX) - 1, json_true()) < 0)
+                        json_object_set_new(keep, text + sizeof(DIGEST_PREFIX) - 1, json_true()) < 0)
                         return err_sys(err, ENOMEM, "collecting garbage");
         }
         return 0;
@@ -122,7 +122,7 @@ struct removal_plan {
 };
 
 static int collect_name(void *opaque, const struct reference *name, const struct record_key *key,
-                        const struct descriptor *manifest, struct err **err)
+        const struct descriptor *manifest, struct err **err)
 {
         struct removal_plan *plan = opaque;
         struct reference *grown;
@@ -137,7 +137,8 @@ static int collect_name(void *opaque, const struct reference *name, const struct
         return 0;
 }
 
-static int untag(struct image_store *store, const struct reference *name, const struct image_removal *removal, struct err **err)
+static int untag(
+        struct image_store *store, const struct reference *name, const struct image_removal *removal, struct err **err)
 {
         char full[REFERENCE_TEXT_MAX];
         int r = name_remove(store, name, err);
@@ -173,15 +174,16 @@ static int check_unused(struct image_store *store, const struct record_key *key,
         if (r < 0)
                 return r;
         if (use.n > 0) {
-                r = err_set(err, ERR_BUSY, EBUSY, "the image is used by %u instance%s, '%s' is one", use.n, use.n > 1 ? "s" : "", use.id);
+                r = err_set(err, ERR_BUSY, EBUSY, "the image is used by %u instance%s, '%s' is one", use.n,
+                        use.n > 1 ? "s" : "", use.id);
                 return err_hint(err, r, "remove the instances first");
         }
         return 0;
 }
 
 /* Under the exclusive lock. */
-static int remove_locked(struct image_store *store, const char *name, bool force, const struct image_removal *removal,
-                         struct err **err)
+static int remove_locked(
+        struct image_store *store, const char *name, bool force, const struct image_removal *removal, struct err **err)
 {
         char full[REFERENCE_TEXT_MAX];
         struct removal_plan plan = { 0 };
@@ -216,8 +218,8 @@ static int remove_locked(struct image_store *store, const char *name, bool force
         return r;
 }
 
-int image_remove(struct image_store *store, const char *name, bool force, const struct image_removal *removal,
-                 struct err **err)
+int image_remove(
+        struct image_store *store, const char *name, bool force, const struct image_removal *removal, struct err **err)
 {
         _cleanup_(lease_closep) struct lease *lease = NULL;
         int lock = -1;
@@ -242,7 +244,7 @@ struct prune {
 };
 
 static int note_name(void *opaque, const struct reference *name, const struct record_key *key,
-                     const struct descriptor *manifest, struct err **err)
+        const struct descriptor *manifest, struct err **err)
 {
         struct prune *p = opaque;
 
@@ -252,7 +254,7 @@ static int note_name(void *opaque, const struct reference *name, const struct re
 }
 
 static int prune_name(void *opaque, const struct reference *name, const struct record_key *key,
-                      const struct descriptor *manifest, struct err **err)
+        const struct descriptor *manifest, struct err **err)
 {
         struct prune *p = opaque;
 

@@ -10,10 +10,10 @@
 #include "base/cleanup.h"
 
 #define CONNECT_TIMEOUT_S 20L
-#define STALL_S 60L /* without a byte */
-#define REDIRECTS_MAX 5L
-#define ERROR_BODY_MAX (64 * KIB)
-#define BUFFER_SIZE (256L * 1024L)
+#define STALL_S           60L /* without a byte */
+#define REDIRECTS_MAX     5L
+#define ERROR_BODY_MAX    (64 * KIB)
+#define BUFFER_SIZE       (256L * 1024L)
 
 struct http_client {
         const struct curl_library *curl;
@@ -77,7 +77,8 @@ static size_t collect(struct exchange *x, const void *data, size_t len, size_t m
         struct http_answer *answer = x->answer;
 
         if (len > max - MIN(max, answer->body_len)) {
-                x->status = err_set(&x->err, ERR_TOO_LARGE, EFBIG, "the registry's answer is longer than %zu bytes", max);
+                x->status =
+                        err_set(&x->err, ERR_TOO_LARGE, EFBIG, "the registry's answer is longer than %zu bytes", max);
                 return 0;
         }
         if (answer->body_len + len + 1 > x->body_cap) {
@@ -141,7 +142,8 @@ static size_t on_header(char *data, size_t size, size_t n, void *opaque)
         for (size_t i = 0; colon && i < ARRAY_SIZE(wanted); i++) {
                 const char *value = colon + 1, *end = data + len;
 
-                if ((size_t)(colon - data) != strlen(wanted[i].name) || strncasecmp(data, wanted[i].name, strlen(wanted[i].name)) != 0)
+                if ((size_t)(colon - data) != strlen(wanted[i].name) ||
+                        strncasecmp(data, wanted[i].name, strlen(wanted[i].name)) != 0)
                         continue;
                 /* Of several challenges the one for a token is ours. */
                 if (wanted[i].value == a->challenge && strncasecmp(a->challenge, "bearer", 6) == 0)
@@ -237,9 +239,9 @@ static void set_options(struct http_client *c, struct exchange *x, struct curl_s
 /* What may be better next time: the network, not the names or certificates. */
 static bool is_transient(CURLcode code)
 {
-        static const CURLcode codes[] = { CURLE_COULDNT_CONNECT, CURLE_OPERATION_TIMEDOUT, CURLE_SEND_ERROR, CURLE_RECV_ERROR,
-                                          CURLE_GOT_NOTHING,     CURLE_PARTIAL_FILE,       CURLE_HTTP2,      CURLE_HTTP2_STREAM,
-                                          CURLE_COULDNT_RESOLVE_HOST };
+        static const CURLcode codes[] = { CURLE_COULDNT_CONNECT, CURLE_OPERATION_TIMEDOUT, CURLE_SEND_ERROR,
+                CURLE_RECV_ERROR, CURLE_GOT_NOTHING, CURLE_PARTIAL_FILE, CURLE_HTTP2, CURLE_HTTP2_STREAM,
+                CURLE_COULDNT_RESOLVE_HOST };
 
         for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
                 if (codes[i] == code)
@@ -249,8 +251,8 @@ static bool is_transient(CURLcode code)
 
 static bool is_tls(CURLcode code)
 {
-        return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR || code == CURLE_SSL_CACERT_BADFILE ||
-               code == CURLE_SSL_ISSUER_ERROR;
+        return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CONNECT_ERROR ||
+               code == CURLE_SSL_CACERT_BADFILE || code == CURLE_SSL_ISSUER_ERROR;
 }
 
 int http_perform(struct http_client *c, const struct http_request *request, struct http_answer *ret, struct err **err)
@@ -279,8 +281,11 @@ int http_perform(struct http_client *c, const struct http_request *request, stru
         if (code != CURLE_OK) {
                 http_answer_clear(&answer);
                 r = err_set(err, ERR_IO, is_transient(code) ? EAGAIN : EIO, "%.500s: %s", request->url,
-                            c->error[0] ? c->error : c->curl->curl_easy_strerror(code));
-                return is_tls(code) ? err_hint(err, r, "--plain-http is for registries without TLS, --insecure for certificates of nobody") : r;
+                        c->error[0] ? c->error : c->curl->curl_easy_strerror(code));
+                return is_tls(code)
+                               ? err_hint(err, r,
+                                         "--plain-http is for registries without TLS, --insecure for certificates of nobody")
+                               : r;
         }
         *ret = answer;
         return 0;
@@ -297,8 +302,8 @@ char *http_resolve(const char *base, const char *reference)
         if (!url)
                 return NULL;
         if (curl->curl_url_set(url, CURLUPART_URL, base, 0) == CURLUE_OK &&
-            curl->curl_url_set(url, CURLUPART_URL, reference, 0) == CURLUE_OK &&
-            curl->curl_url_get(url, CURLUPART_URL, &text, 0) == CURLUE_OK)
+                curl->curl_url_set(url, CURLUPART_URL, reference, 0) == CURLUE_OK &&
+                curl->curl_url_get(url, CURLUPART_URL, &text, 0) == CURLUE_OK)
                 copy = strdup(text);
         curl->curl_free(text);
         curl->curl_url_cleanup(url);

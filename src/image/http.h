@@ -18,13 +18,13 @@ static inline void http_client_freep(struct http_client **client)
 }
 
 #define HTTP_HEADERS_MAX 8
-#define HTTP_BODY_MAX (8 * MIB)
+#define HTTP_BODY_MAX    (8 * MIB)
 
 struct http_request {
         const char *method; /* NULL: GET */
         const char *url;
         const char *headers[HTTP_HEADERS_MAX]; /* "Name: value"; ends with NULL */
-        bool follow; /* redirections; credentials stay with the first host */
+        bool follow;                           /* redirections; credentials stay with the first host */
         /* body: bytes, or a stretch of a file */
         const void *body;
         size_t body_len;
@@ -46,7 +46,8 @@ struct http_answer {
 
 /* 0 when there is an answer of whatever status. Failures of the network are ERR_IO with -EAGAIN when trying again may
  * help, and what @receive returned when that failed. */
-int http_perform(struct http_client *client, const struct http_request *request, struct http_answer *ret, struct err **err);
+int http_perform(
+        struct http_client *client, const struct http_request *request, struct http_answer *ret, struct err **err);
 void http_answer_clear(struct http_answer *answer);
 
 /* @base with the possibly relative @reference resolved against it. The caller's string. */

@@ -79,17 +79,17 @@ struct image_healthcheck {
 struct image_config {
         const char *os, *architecture, *variant;
         const char *created, *author;
-        const char *user;        /* "name", "uid", "name:group", ... as written */
+        const char *user; /* "name", "uid", "name:group", ... as written */
         const char *working_dir;
         const char *stop_signal; /* "SIGTERM", "15" */
         const char *const *env;
         const char *const *entrypoint;
         const char *const *cmd;
-        const char *const *shell;   /* of the Dockerfile's SHELL; empty: /bin/sh -c */
+        const char *const *shell; /* of the Dockerfile's SHELL; empty: /bin/sh -c */
         const char *const *onbuild;
-        const char *const *volumes; /* paths */
+        const char *const *volumes;       /* paths */
         const char *const *exposed_ports; /* "80/tcp" */
-        const struct image_pair *labels; /* ends with key NULL */
+        const struct image_pair *labels;  /* ends with key NULL */
         struct image_healthcheck healthcheck;
 };
 
@@ -134,7 +134,7 @@ struct image_pull_options {
 
 /* Finds or pulls by the policy. @options may be NULL. */
 int image_get(struct image_store *store, const char *name, const struct image_pull_options *options, struct image **ret,
-              struct err **err);
+        struct err **err);
 
 struct image_push_options {
         const char *destination; /* NULL: the image's own name */
@@ -146,11 +146,11 @@ struct image_push_options {
 
 /* On success @ret_digest (may be NULL) is the caller's string: the manifest's digest at the registry. */
 int image_push(struct image_store *store, const char *name, const struct image_push_options *options, char **ret_digest,
-               struct err **err);
+        struct err **err);
 
 /* Asks the registry (NULL: docker.io) whether @user and @password are right, and writes them to docker's config.json. */
 int image_login(const char *registry, const char *user, const char *password, const struct image_pull_options *options,
-                struct err **err);
+        struct err **err);
 int image_logout(const char *registry, struct err **err);
 
 /* --- names and lists -------------------------------------------------------------------------------------------------- */
@@ -161,18 +161,18 @@ int image_name_normalize(const char *name, char **ret, struct err **err);
 int image_tag(struct image_store *store, const char *source, const char *name, struct err **err);
 
 struct image_summary {
-        const char *id, *digest; /* "sha256:..." */
+        const char *id, *digest;  /* "sha256:..." */
         const char *const *names; /* ends with NULL; none: the image was untagged */
-        const char *created;     /* RFC 3339, from the configuration */
+        const char *created;      /* RFC 3339, from the configuration */
         const char *os, *architecture;
-        u64 size;                /* of its layers, compressed */
+        u64 size; /* of its layers, compressed */
         size_t layers;
         size_t instances;
 };
 
 /* Calls @fn for every image until it returns something other than 0; returns that. */
 int image_list(struct image_store *store, int (*fn)(void *opaque, const struct image_summary *image), void *opaque,
-               struct err **err);
+        struct err **err);
 
 struct image_history_entry {
         const char *created, *created_by, *comment;
@@ -181,7 +181,7 @@ struct image_history_entry {
 };
 /* Oldest first. */
 int image_history(struct image_store *store, const struct image *image,
-                  int (*fn)(void *opaque, const struct image_history_entry *entry), void *opaque, struct err **err);
+        int (*fn)(void *opaque, const struct image_history_entry *entry), void *opaque, struct err **err);
 
 /* Told of everything that goes away: "untagged" and a name, "deleted" and a digest. */
 struct image_removal {
@@ -191,8 +191,8 @@ struct image_removal {
 
 /* Takes away the name; and the image with everything that only it used, when that was its last name. By id: all its names,
  * when there are several only with @force. Fails with ERR_BUSY while instances use it. @removal may be NULL. */
-int image_remove(struct image_store *store, const char *name, bool force, const struct image_removal *removal,
-                 struct err **err);
+int image_remove(
+        struct image_store *store, const char *name, bool force, const struct image_removal *removal, struct err **err);
 
 struct image_prune_options {
         bool all; /* also images with a name that no instance uses */
@@ -204,7 +204,7 @@ int image_prune(struct image_store *store, const struct image_prune_options *opt
 /* Whether the store is whole: every blob has its digest, every image its parts, nothing half-made. Calls @problem for
  * each defect; returns their number. @deep reads and hashes every blob. */
 int image_check(struct image_store *store, bool deep, void (*problem)(void *opaque, const char *text), void *opaque,
-                struct err **err);
+        struct err **err);
 
 /* --- archives --------------------------------------------------------------------------------------------------------- */
 
@@ -212,19 +212,19 @@ enum image_archive_format { IMAGE_ARCHIVE_DOCKER, IMAGE_ARCHIVE_OCI };
 
 /* Writes a tar of the images to @fd. */
 int image_save(struct image_store *store, const char *const *names, enum image_archive_format format, int fd,
-               struct err **err);
+        struct err **err);
 /* Reads either format from @fd, which may be a pipe. @loaded is called for each image with its name or id; may be NULL. */
 int image_load(struct image_store *store, int fd, const struct image_progress *progress,
-               void (*loaded)(void *opaque, const char *name), void *opaque, struct err **err);
+        void (*loaded)(void *opaque, const char *name), void *opaque, struct err **err);
 
 struct image_import_options {
-        const char *name;    /* NULL: none */
+        const char *name; /* NULL: none */
         const char *comment;
         const char *const *changes; /* "CMD [\"/bin/sh\"]", "ENV a=b": lines of a Dockerfile; NULL: none */
 };
 /* Makes an image of one layer from the tar (plain, gzip or zstd) that @fd yields. */
 int image_import(struct image_store *store, int fd, const struct image_import_options *options, struct image **ret,
-                 struct err **err);
+        struct err **err);
 
 /* --- building --------------------------------------------------------------------------------------------------------- */
 
@@ -236,14 +236,15 @@ struct image_build_options {
         const char *const *labels;  /* "NAME=VALUE" */
         const char *const *secrets; /* "id=ID,src=FILE", "id=ID,env=NAME" */
         const char *target;         /* a stage; NULL: the last one */
-        const char *runtime;        /* a program with runc's command line; NULL: strata-oci beside us, else crun or runc */
-        bool no_cache, pull;        /* do everything again; ask for newer base images */
+        const char *runtime; /* a program with runc's command line; NULL: strata-oci beside us, else crun or runc */
+        bool no_cache, pull; /* do everything again; ask for newer base images */
         void (*log)(void *opaque, const char *line); /* each step */
         void *opaque;
         const struct image_progress *progress;
 };
 /* Builds the image of a Dockerfile. With SOURCE_DATE_EPOCH in the environment the same inputs give the same digests. */
-int image_build(struct image_store *store, const struct image_build_options *options, struct image **ret, struct err **err);
+int image_build(
+        struct image_store *store, const struct image_build_options *options, struct image **ret, struct err **err);
 
 /* --- instances: writable roots on an image ------------------------------------------------------------------------------ */
 
@@ -256,7 +257,8 @@ enum {
         IMAGE_MOUNT_VOLATILE = 1 << 1,  /* nothing of it needs to survive a power failure: never synced */
 };
 /* A detached mount of the instance's root (fsmount); the caller moves it where it wants, or closes it. */
-int image_instance_mount(struct image_store *store, const char *id, unsigned flags, int *ret_mount_fd, struct err **err);
+int image_instance_mount(
+        struct image_store *store, const char *id, unsigned flags, int *ret_mount_fd, struct err **err);
 /* The same, attached at a directory of the instance. The caller's string. For runtimes that want a path. */
 int image_instance_attach(struct image_store *store, const char *id, unsigned flags, char **ret_path, struct err **err);
 /* Detaches that; fine when it is not attached. */
@@ -266,11 +268,11 @@ int image_instance_remove(struct image_store *store, const char *id, struct err 
 /* The image it was created from. */
 int image_instance_image(struct image_store *store, const char *id, struct image **ret, struct err **err);
 int image_instance_list(struct image_store *store, int (*fn)(void *opaque, const char *id, const char *image_digest),
-                        void *opaque, struct err **err);
+        void *opaque, struct err **err);
 
 /* Calls @fn with 'A', 'C' or 'D' (added, changed, deleted) and a path, as `docker diff`. */
 int image_instance_diff(struct image_store *store, const char *id, int (*fn)(void *opaque, char kind, const char *path),
-                        void *opaque, struct err **err);
+        void *opaque, struct err **err);
 
 struct image_commit_options {
         const char *name; /* NULL: none */
@@ -280,4 +282,4 @@ struct image_commit_options {
 };
 /* The writable layer becomes a layer of a new image. */
 int image_instance_commit(struct image_store *store, const char *id, const struct image_commit_options *options,
-                          struct image **ret, struct err **err);
+        struct image **ret, struct err **err);

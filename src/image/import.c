@@ -24,7 +24,7 @@ static int ingest_stream(struct lease *lease, int fd, int out, struct ingest_res
 }
 
 int image_import(struct image_store *store, int fd, const struct image_import_options *options, struct image **ret,
-                 struct err **err)
+        struct err **err)
 {
         static const struct image_import_options none;
         _cleanup_(new_image_clear) struct new_image image = { 0 };

@@ -8,12 +8,13 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "implied.h"
 #include "instance.h"
 #include "overlay.h"
 
 #define INSTANCE_ID_MAX 128
-#define INSTANCE_FILE "image.json"
-#define DIR_EMPTY "empty" /* overlayfs wants two lower directories when there is no upper one */
+#define INSTANCE_FILE   "image.json"
+#define DIR_EMPTY       "empty" /* overlayfs wants two lower directories when there is no upper one */
 
 struct instance_path {
         char text[sizeof(DIR_INSTANCES) + 1 + INSTANCE_ID_MAX + 16];
@@ -79,8 +80,8 @@ int image_instance_image(struct image_store *store, const char *id, struct image
 }
 
 /* The root of an overlay looks like its upper directory: that has to look like the image's root. */
-static int copy_root_attributes(struct image_store *store, const struct image *image, int dirfd, const char *upper,
-                                struct err **err)
+static int copy_root_attributes(
+        struct image_store *store, const struct image *image, int dirfd, const char *upper, struct err **err)
 {
         const size_t n = image->config.n_diff_ids;
         _cleanup_free_ char *top = n > 0 ? image_layer_path(store, image, n - 1) : NULL;
@@ -91,7 +92,7 @@ static int copy_root_attributes(struct image_store *store, const struct image *i
         if (!top || stat(top, &st) < 0)
                 return err_sys(err, top ? errno : ENOMEM, "looking at the image's root");
         if ((!store->squash_owners && fchownat(dirfd, upper, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0) ||
-            fchmodat(dirfd, upper, st.st_mode & 07777, 0) < 0)
+                fchmodat(dirfd, upper, st.st_mode & 07777, 0) < 0)
                 return err_sys(err, errno, "preparing the writable layer");
         return 0;
 }
@@ -101,7 +102,7 @@ static int make_instance(struct lease *lease, const struct image *image, const c
         static const char *const parts[] = { "upper", "work", "rootfs" };
         _cleanup_json_ json_t *json = json_pack("{s:s, s:s}", "id", image->id.text, "manifest", image->digest.text);
         _cleanup_free_ char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-        _cleanup_close_ int fd = -1, file = -1;
+        _cleanup_close_ int fd = -1, file = -1, upper = -1;
         int r = text ? io_make_dir(lease->tmp_fd, dir, 0700, err) : err_sys(err, ENOMEM, "making an instance");
 
         if (r == 0)
@@ -114,7 +115,12 @@ static int make_instance(struct lease *lease, const struct image *image, const c
         r = file < 0 ? -errno : io_write_all(file, text, strlen(text));
         if (r < 0)
                 return err_sys(err, -r, "making an instance");
-        return copy_root_attributes(lease->store, image, fd, "upper", err);
+        r = copy_root_attributes(lease->store, image, fd, "upper", err);
+        if (r == 0)
+                r = io_open_dir(fd, "upper", &upper, err);
+        if (r < 0)
+                return r;
+        return implied_repair(lease->store, image->config.diff_ids, image->config.n_diff_ids, upper, err);
 }
 
 int image_instance_create(struct image_store *store, const struct image *image, const char *id, struct err **err)
@@ -154,8 +160,8 @@ void instance_free_paths(char ***strings)
         free(*strings);
 }
 
-int instance_lower_paths(struct image_store *store, const struct image *image, bool read_only, char ***ret, size_t *ret_n,
-                         struct err **err)
+int instance_lower_paths(struct image_store *store, const struct image *image, bool read_only, char ***ret,
+        size_t *ret_n, struct err **err)
 {
         const size_t layers = image->config.n_diff_ids;
         _cleanup_(instance_free_paths) char **paths = calloc(layers + 3, sizeof(*paths));
@@ -221,8 +227,8 @@ int image_instance_mount(struct image_store *store, const char *id, unsigned fla
         if (r < 0)
                 return err_wrap(err, r, "mounting instance '%s'", id);
         if (asprintf(&upper, "%s/%s", store->root, instance_path(id, "upper").text) < 0 ||
-            asprintf(&work, "%s/%s", store->root, instance_path(id, "work").text) < 0 ||
-            asprintf(&rootfs, "%s/%s", store->root, instance_path(id, "rootfs").text) < 0)
+                asprintf(&work, "%s/%s", store->root, instance_path(id, "work").text) < 0 ||
+                asprintf(&rootfs, "%s/%s", store->root, instance_path(id, "rootfs").text) < 0)
                 return err_sys(err, ENOMEM, "mounting instance '%s'", id);
         overlay.lower = (const char *const *)lower;
         overlay.upper = read_only ? NULL : upper;
@@ -276,7 +282,8 @@ int image_instance_remove(struct image_store *store, const char *id, struct err 
         if (r < 0)
                 return r;
         /* Gone for everybody at once; the files go with the lease. */
-        if (renameat(store->fd, instance_path(id, "").text, lease->tmp_fd, lease_new_name(lease).text) < 0 && errno != ENOENT)
+        if (renameat(store->fd, instance_path(id, "").text, lease->tmp_fd, lease_new_name(lease).text) < 0 &&
+                errno != ENOENT)
                 return err_sys(err, errno, "removing instance '%s'", id);
         return 0;
 }
@@ -298,8 +305,8 @@ static int list_instance(void *opaque, int dirfd, const char *file, struct err *
 }
 
 int instance_list(struct image_store *store,
-                  int (*fn)(void *opaque, const char *id, const struct record_key *key, struct err **err), void *opaque,
-                  struct err **err)
+        int (*fn)(void *opaque, const char *id, const struct record_key *key, struct err **err), void *opaque,
+        struct err **err)
 {
         struct instance_listing l = { store, fn, opaque };
 
@@ -319,7 +326,7 @@ static int list_public(void *opaque, const char *id, const struct record_key *ke
 }
 
 int image_instance_list(struct image_store *store, int (*fn)(void *opaque, const char *id, const char *image_digest),
-                        void *opaque, struct err **err)
+        void *opaque, struct err **err)
 {
         struct public_listing l = { fn, opaque };
 

@@ -10,15 +10,15 @@
 #include "reference.h"
 
 /* Names below the store's root */
-#define DIR_BLOBS "blobs/sha256"
-#define DIR_NAMES "names"
-#define DIR_IMAGES "images"
-#define DIR_LAYERS "layers"
-#define DIR_PARTIAL "partial"
-#define DIR_LEASES "leases"
-#define DIR_TMP "tmp"
+#define DIR_BLOBS     "blobs/sha256"
+#define DIR_NAMES     "names"
+#define DIR_IMAGES    "images"
+#define DIR_LAYERS    "layers"
+#define DIR_PARTIAL   "partial"
+#define DIR_LEASES    "leases"
+#define DIR_TMP       "tmp"
 #define DIR_INSTANCES "instances"
-#define DIR_UNSYNCED "unsynced" /* layers that may not have reached the disk yet */
+#define DIR_UNSYNCED  "unsynced" /* layers that may not have reached the disk yet */
 
 #define JSON_FILE_MAX (8 * MIB) /* manifests and configurations; docker takes 4 MiB */
 
@@ -29,8 +29,8 @@ struct image_store {
         bool squash_owners; /* there is one user only: whoever owns a file in a layer, it is ours */
 };
 
-static inline void progress_update(const struct image_progress *progress, const char *digest,
-                                   enum image_progress_state state, u64 done, u64 total)
+static inline void progress_update(
+        const struct image_progress *progress, const char *digest, enum image_progress_state state, u64 done, u64 total)
 {
         if (progress && progress->update)
                 progress->update(progress->opaque, digest, state, done, total);
@@ -77,7 +77,7 @@ bool blob_exists(struct image_store *store, const struct digest *digest, u64 *re
 int blob_open(struct image_store *store, const struct digest *digest, int *ret_fd, u64 *ret_size, struct err **err);
 /* A small blob. What is read to be run is believed: it was verified when it came in, and the store is its owner's. */
 int blob_read(struct image_store *store, const struct digest *digest, bool verify, char **ret, size_t *ret_len,
-              struct err **err);
+        struct err **err);
 /* Adds bytes, fine when they are there. @ret_digest may be NULL. */
 int blob_put(struct lease *lease, const void *data, size_t len, struct digest *ret_digest, struct err **err);
 /* Puts the complete, synced file @name of @dirfd into the store. */
@@ -85,18 +85,18 @@ int blob_publish(struct image_store *store, int dirfd, const char *name, const s
 
 /* --- manifest.c, config.c: JSON written by strangers ---------------------------------------------------------------- */
 
-#define MEDIA_TYPE_MAX 127
+#define MEDIA_TYPE_MAX      127
 #define MANIFEST_LAYERS_MAX 500 /* overlayfs takes no more (OVL_MAX_STACK) */
 #define INDEX_MANIFESTS_MAX 1000
 
-#define MEDIA_OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
-#define MEDIA_OCI_INDEX "application/vnd.oci.image.index.v1+json"
-#define MEDIA_OCI_CONFIG "application/vnd.oci.image.config.v1+json"
-#define MEDIA_OCI_LAYER "application/vnd.oci.image.layer.v1.tar"
+#define MEDIA_OCI_MANIFEST    "application/vnd.oci.image.manifest.v1+json"
+#define MEDIA_OCI_INDEX       "application/vnd.oci.image.index.v1+json"
+#define MEDIA_OCI_CONFIG      "application/vnd.oci.image.config.v1+json"
+#define MEDIA_OCI_LAYER       "application/vnd.oci.image.layer.v1.tar"
 #define MEDIA_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
-#define MEDIA_DOCKER_INDEX "application/vnd.docker.distribution.manifest.list.v2+json"
-#define MEDIA_DOCKER_CONFIG "application/vnd.docker.container.image.v1+json"
-#define MEDIA_DOCKER_LAYER "application/vnd.docker.image.rootfs.diff.tar"
+#define MEDIA_DOCKER_INDEX    "application/vnd.docker.distribution.manifest.list.v2+json"
+#define MEDIA_DOCKER_CONFIG   "application/vnd.docker.container.image.v1+json"
+#define MEDIA_DOCKER_LAYER    "application/vnd.docker.image.rootfs.diff.tar"
 
 struct descriptor {
         char media_type[MEDIA_TYPE_MAX + 1];
@@ -131,10 +131,11 @@ int manifest_parse(const char *text, size_t len, const char *media_type, struct 
 void manifest_clear(struct manifest *manifest);
 bool manifest_is_index(const char *text, size_t len, const char *media_type);
 /* Chooses from an index. */
-int index_choose(const char *text, size_t len, const struct platform *platform, struct descriptor *ret, struct err **err);
+int index_choose(
+        const char *text, size_t len, const struct platform *platform, struct descriptor *ret, struct err **err);
 /* A manifest as we write it; the caller's string (json_dumps). */
-char *manifest_format(const char *media_type, const struct descriptor *config, const struct descriptor *layers,
-                      size_t n_layers);
+char *manifest_format(
+        const char *media_type, const struct descriptor *config, const struct descriptor *layers, size_t n_layers);
 
 struct config_file {
         json_t *json; /* what the strings below point into */
@@ -162,9 +163,10 @@ struct image {
 /* Makes an image of a manifest whose blobs and layers are all in the store and held by @lease: the last step of
  * everything that adds one. @name may be NULL. */
 int image_publish(struct lease *lease, const struct digest *manifest, const struct reference *name, struct image **ret,
-                  struct err **err);
+        struct err **err);
 /* Reads and checks manifest and configuration. */
-int image_read(struct image_store *store, const struct digest *manifest, bool verify, struct image **ret, struct err **err);
+int image_read(
+        struct image_store *store, const struct digest *manifest, bool verify, struct image **ret, struct err **err);
 int image_set_name(struct image *image, const char *name, struct err **err);
 
 /* A record is the file that makes blobs and layers an image: {"manifest": descriptor, "layers": [diff ids], "blobs":
@@ -176,24 +178,24 @@ bool record_exists(struct image_store *store, const struct record_key *key);
 int record_read(struct image_store *store, const struct record_key *key, json_t **ret, struct err **err);
 int record_remove(struct image_store *store, const struct record_key *key, struct err **err);
 int record_list(struct image_store *store,
-                int (*fn)(void *opaque, const struct record_key *key, const json_t *record, struct err **err),
-                void *opaque, struct err **err);
+        int (*fn)(void *opaque, const struct record_key *key, const json_t *record, struct err **err), void *opaque,
+        struct err **err);
 /* What @name stands for. @full is the full name when it is a name, "" when it is an id. */
 int image_find_key(struct image_store *store, const char *name, struct record_key *ret, char full[REFERENCE_TEXT_MAX],
-                   struct err **err);
+        struct err **err);
 /* The image whose id begins with @hex, when there is exactly one. */
 int record_find(struct image_store *store, const char *hex, struct record_key *ret, struct err **err);
 
 /* --- names.c: names/REPOSITORY/TAG, '/' written as '+' ---------------------------------------------------------------- */
 
-int name_put(struct lease *lease, const struct reference *name, const struct descriptor *manifest, const struct digest *id,
-             struct err **err);
+int name_put(struct lease *lease, const struct reference *name, const struct descriptor *manifest,
+        const struct digest *id, struct err **err);
 int name_get(struct image_store *store, const struct reference *name, struct record_key *ret, struct err **err);
 int name_remove(struct image_store *store, const struct reference *name, struct err **err);
 int name_list(struct image_store *store,
-              int (*fn)(void *opaque, const struct reference *name, const struct record_key *key,
-                        const struct descriptor *manifest, struct err **err),
-              void *opaque, struct err **err);
+        int (*fn)(void *opaque, const struct reference *name, const struct record_key *key,
+                const struct descriptor *manifest, struct err **err),
+        void *opaque, struct err **err);
 /* Writes index.json anew, for other tools: nothing here reads it. */
 int index_write(struct lease *lease, struct err **err);
 
@@ -205,7 +207,7 @@ bool layer_exists(struct image_store *store, const struct digest *diff_id);
 void layers_sync(struct image_store *store);
 /* Unpacks a layer from its blob when it is missing. */
 int layer_ensure(struct lease *lease, const struct descriptor *blob, const struct digest *diff_id,
-                 const struct image_progress *progress, struct err **err);
+        const struct image_progress *progress, struct err **err);
 
 /* Bytes of a layer on their way in: written to a file, hashed, decompressed, hashed, unpacked, all at the same time. */
 struct ingest;
@@ -216,7 +218,8 @@ struct ingest_options {
         u64 already; /* the first bytes to come are in the file */
 };
 /* @out_fd gets the bytes as they come, -1: they are not to be kept. */
-int ingest_new(struct lease *lease, int out_fd, const struct ingest_options *options, struct ingest **ret, struct err **err);
+int ingest_new(
+        struct lease *lease, int out_fd, const struct ingest_options *options, struct ingest **ret, struct err **err);
 int ingest_write(struct ingest *ingest, const void *data, size_t len, struct err **err);
 struct ingest_result {
         struct digest digest; /* of the bytes that came in */
@@ -247,5 +250,5 @@ int config_change(json_t *file, const char *line, struct err **err);
 /* --- instance.c ------------------------------------------------------------------------------------------------------ */
 
 int instance_list(struct image_store *store,
-                  int (*fn)(void *opaque, const char *id, const struct record_key *key, struct err **err), void *opaque,
-                  struct err **err);
+        int (*fn)(void *opaque, const char *id, const struct record_key *key, struct err **err), void *opaque,
+        struct err **err);

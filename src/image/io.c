@@ -75,7 +75,8 @@ int io_read_stream(int fd, size_t max, char **ret, size_t *ret_len, struct err *
                         char *p;
 
                         if (grown <= cap)
-                                return err_set(err, ERR_TOO_LARGE, EFBIG, "more than the %zu bytes that are allowed", max);
+                                return err_set(
+                                        err, ERR_TOO_LARGE, EFBIG, "more than the %zu bytes that are allowed", max);
                         p = realloc(buf, grown);
                         if (!p)
                                 return err_sys(err, ENOMEM, "reading");
@@ -107,8 +108,8 @@ int io_read_file(int dirfd, const char *path, size_t max, char **ret, size_t *re
         return r < 0 ? err_wrap(err, r, "'%s'", path) : 0;
 }
 
-int io_replace_file(int tmp_dirfd, const char *tmp, int dirfd, const char *path, const void *data, size_t len,
-                    struct err **err)
+int io_replace_file(
+        int tmp_dirfd, const char *tmp, int dirfd, const char *path, const void *data, size_t len, struct err **err)
 {
         _cleanup_close_ int fd = openat(tmp_dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
         int r;
@@ -177,7 +178,7 @@ static void closedirp(DIR **dir)
 }
 
 int io_list_dir(int dirfd, const char *path, int (*fn)(void *opaque, int dirfd, const char *name, struct err **err),
-                void *opaque, struct err **err)
+        void *opaque, struct err **err)
 {
         _cleanup_close_ int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         _cleanup_(closedirp) DIR *dir = NULL;

@@ -19,8 +19,8 @@ int io_read_file(int dirfd, const char *path, size_t max, char **ret, size_t *re
 int io_read_stream(int fd, size_t max, char **ret, size_t *ret_len, struct err **err);
 
 /* The file @path has @data afterwards, or what it had before: written beside as @tmp (a name in @tmp_dirfd), synced, renamed. */
-int io_replace_file(int tmp_dirfd, const char *tmp, int dirfd, const char *path, const void *data, size_t len,
-                    struct err **err);
+int io_replace_file(
+        int tmp_dirfd, const char *tmp, int dirfd, const char *path, const void *data, size_t len, struct err **err);
 
 /* Makes a directory; fine when it is there. */
 int io_make_dir(int dirfd, const char *path, mode_t mode, struct err **err);
@@ -34,7 +34,7 @@ int io_remove_tree(int dirfd, const char *name, struct err **err);
 /* Calls @fn for each name in the directory @path but "." and "..". 0, what @fn returned other than 0, or -errno with
  * @err filled by whichever failed. A directory that is not there is empty. */
 int io_list_dir(int dirfd, const char *path, int (*fn)(void *opaque, int dirfd, const char *name, struct err **err),
-                void *opaque, struct err **err);
+        void *opaque, struct err **err);
 
 /* "/proc/self/fd/N" */
 struct io_fd_path {

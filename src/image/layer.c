@@ -20,9 +20,9 @@
 #include "internal.h"
 #include "unpack.h"
 
-#define BOOT_ID_LEN 36
-#define LAYER_FILE "layer.json"
-#define SYNCED_FILE "synced"
+#define BOOT_ID_LEN        36
+#define LAYER_FILE         "layer.json"
+#define SYNCED_FILE        "synced"
 #define SYNC_AFTER_SECONDS 60
 
 /* --- layers in the store --------------------------------------------------------------------------------------------- */
@@ -58,7 +58,7 @@ bool layer_exists(struct image_store *store, const struct digest *diff_id)
         if (faccessat(store->fd, layer_path(diff_id, SYNCED_FILE).text, F_OK, 0) == 0)
                 return true;
         if (io_read_file(store->fd, layer_path(diff_id, LAYER_FILE).text, JSON_FILE_MAX, &text, &len, NULL) < 0 ||
-            json_read(text, len, LAYER_FILE, &json, NULL) < 0)
+                json_read(text, len, LAYER_FILE, &json, NULL) < 0)
                 return false;
         read_boot_id(boot_id);
         return strcmp(json_text(json, "boot"), boot_id) == 0;
@@ -77,14 +77,15 @@ static int sync_layer(void *opaque, int dirfd, const char *name, struct err **er
         struct stat st;
 
         if (strlen(name) != DIGEST_HEX || fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-            time(NULL) - st.st_mtim.tv_sec < SYNC_AFTER_SECONDS)
+                time(NULL) - st.st_mtim.tv_sec < SYNC_AFTER_SECONDS)
                 return 0;
         snprintf(diff_id.text, sizeof(diff_id.text), DIGEST_PREFIX "%s", name);
         if (layer_exists(state->store, &diff_id)) {
                 if (!state->synced && syncfs(state->store->fd) < 0)
                         return 0;
                 state->synced = true;
-                fd = openat(state->store->fd, layer_path(&diff_id, SYNCED_FILE).text, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+                fd = openat(
+                        state->store->fd, layer_path(&diff_id, SYNCED_FILE).text, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         }
         unlinkat(dirfd, name, 0);
         return 0;
@@ -166,7 +167,7 @@ static int unpack_all(struct ingest *in, struct err **err)
 {
         const struct byte_source compressed = { next_compressed, in }, plain = { next_plain, in };
         const struct unpack_options options = { .user_xattr = in->lease->store->user_xattr,
-                                                .squash_owners = in->lease->store->squash_owners };
+                .squash_owners = in->lease->store->squash_owners };
         _cleanup_(tar_reader_freep) struct tar_reader *tar = NULL;
         int r = decompressor_new(&compressed, &in->decompressor, err);
 
@@ -209,7 +210,8 @@ static void *hasher_thread(void *opaque)
         return NULL;
 }
 
-int ingest_new(struct lease *lease, int out_fd, const struct ingest_options *options, struct ingest **ret, struct err **err)
+int ingest_new(
+        struct lease *lease, int out_fd, const struct ingest_options *options, struct ingest **ret, struct err **err)
 {
         _cleanup_(ingest_freep) struct ingest *in = calloc(1, sizeof(*in));
         char path[64];
@@ -263,7 +265,8 @@ static void flush_some(struct ingest *in)
 /* What of the chunk is not in the file yet. */
 static int write_out(struct ingest *in, const struct chunk *chunk)
 {
-        const u64 before = in->blob_hash.bytes, skip = in->options.already > before ? MIN(in->options.already - before, chunk->len) : 0;
+        const u64 before = in->blob_hash.bytes,
+                  skip = in->options.already > before ? MIN(in->options.already - before, chunk->len) : 0;
         int r = 0;
 
         if (in->out_fd < 0 || skip == chunk->len)
@@ -340,7 +343,7 @@ static int publish_layer(struct ingest *in, const struct digest *diff_id, struct
                 return r;
         read_boot_id(boot_id);
         json = json_pack("{s:s, s:I, s:I, s:O}", "boot", boot_id, "entries", (json_int_t)in->unpacked.entries, "bytes",
-                         (json_int_t)in->unpacked.bytes, "implied", in->unpacked.implied);
+                (json_int_t)in->unpacked.bytes, "implied", in->unpacked.implied);
         text = json ? json_dumps(json, JSON_COMPACT) : NULL;
         if (!text)
                 return err_sys(err, ENOMEM, "unpacking a layer");
@@ -359,9 +362,11 @@ static int publish_layer(struct ingest *in, const struct digest *diff_id, struct
         if ((errno == EEXIST || errno == ENOTEMPTY) && layer_exists(store, diff_id))
                 return 0; /* another process was faster */
         /* What is there did not survive a power failure whole. */
-        if (renameat(store->fd, layer_path(diff_id, "").text, in->lease->tmp_fd, lease_new_name(in->lease).text) < 0 && errno != ENOENT)
+        if (renameat(store->fd, layer_path(diff_id, "").text, in->lease->tmp_fd, lease_new_name(in->lease).text) < 0 &&
+                errno != ENOENT)
                 return err_sys(err, errno, "replacing layer %s", diff_id->text);
-        if (renameat(in->lease->tmp_fd, in->dir.text, store->fd, layer_path(diff_id, "").text) < 0 && !layer_exists(store, diff_id))
+        if (renameat(in->lease->tmp_fd, in->dir.text, store->fd, layer_path(diff_id, "").text) < 0 &&
+                !layer_exists(store, diff_id))
                 return err_sys(err, errno, "adding layer %s", diff_id->text);
         return 0;
 }
@@ -378,7 +383,8 @@ int ingest_finish(struct ingest *in, const struct digest *expected, struct inges
         result.size = in->blob_hash.bytes;
         hasher_finish(&in->blob_hash, &result.digest);
         if (expected && !digest_equal(expected, &result.digest))
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "the layer's digest is %s and not %s", result.digest.text, expected->text);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "the layer's digest is %s and not %s", result.digest.text,
+                        expected->text);
         if (in->unpack_status < 0) {
                 if (err && !*err)
                         *err = TAKE_PTR(in->unpack_err);
@@ -386,8 +392,9 @@ int ingest_finish(struct ingest *in, const struct digest *expected, struct inges
         }
         hasher_finish(&in->tar_hash, &result.diff_id);
         if (in->options.diff_id && !digest_equal(&in->wanted_diff_id, &result.diff_id))
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "layer %.19s: what is in it has the digest %s and not %s as the configuration says",
-                               result.digest.text, result.diff_id.text, in->wanted_diff_id.text);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG,
+                        "layer %.19s: what is in it has the digest %s and not %s as the configuration says",
+                        result.digest.text, result.diff_id.text, in->wanted_diff_id.text);
         result.gzip = in->kind == COMPRESSION_GZIP;
         result.zstd = in->kind == COMPRESSION_ZSTD;
         if (in->options.unpack) {
@@ -420,7 +427,7 @@ struct ingest *ingest_free(struct ingest *in)
 }
 
 int layer_ensure(struct lease *lease, const struct descriptor *blob, const struct digest *diff_id,
-                 const struct image_progress *progress, struct err **err)
+        const struct image_progress *progress, struct err **err)
 {
         const struct ingest_options options = { .diff_id = diff_id, .unpack = true };
         _cleanup_(ingest_freep) struct ingest *in = NULL;

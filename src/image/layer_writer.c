@@ -101,8 +101,8 @@ struct layer_writer *layer_writer_free(struct layer_writer *w)
         return NULL;
 }
 
-int layer_from_upper(struct lease *lease, int upper_fd, s64 clamp_mtime, struct descriptor *ret, struct digest *ret_diff_id,
-                     struct err **err)
+int layer_from_upper(struct lease *lease, int upper_fd, s64 clamp_mtime, struct descriptor *ret,
+        struct digest *ret_diff_id, struct err **err)
 {
         _cleanup_(layer_writer_freep) struct layer_writer *writer = NULL;
         int r = layer_writer_new(lease, &writer, err);

@@ -17,7 +17,7 @@ struct library {
         bool ready;
 };
 
-#define CURL_SYMBOL(name) { #name, offsetof(struct curl_library, name) },
+#define CURL_SYMBOL(name)   { #name, offsetof(struct curl_library, name) },
 #define CRYPTO_SYMBOL(name) { #name, offsetof(struct crypto_library, name) },
 
 static const struct symbol curl_symbols[] = { CURL_FUNCTIONS(CURL_SYMBOL) };
@@ -27,7 +27,8 @@ static const struct symbol crypto_symbols[] = { CRYPTO_FUNCTIONS(CRYPTO_SYMBOL) 
 static struct curl_library curl_table;
 static struct crypto_library crypto_table;
 static struct library curl_entry = { "libcurl.so.4", curl_symbols, ARRAY_SIZE(curl_symbols), &curl_table, false };
-static struct library crypto_entry = { "libcrypto.so.3", crypto_symbols, ARRAY_SIZE(crypto_symbols), &crypto_table, false };
+static struct library crypto_entry = { "libcrypto.so.3", crypto_symbols, ARRAY_SIZE(crypto_symbols), &crypto_table,
+        false };
 
 static int load(struct library *library, struct err **err)
 {
@@ -42,7 +43,8 @@ static int load(struct library *library, struct err **err)
                 void *symbol = dlsym(handle, library->symbols[i].name);
 
                 if (!symbol)
-                        return err_set(err, ERR_UNSUPPORTED, ENOSYS, "%s has no %s", library->file, library->symbols[i].name);
+                        return err_set(
+                                err, ERR_UNSUPPORTED, ENOSYS, "%s has no %s", library->file, library->symbols[i].name);
                 *(void **)((char *)library->table + library->symbols[i].offset) = symbol;
         }
         return 0;

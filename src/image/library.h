@@ -7,10 +7,11 @@
 
 #include "base/err.h"
 
-#define CURL_FUNCTIONS(F)                                                                                              \
-        F(curl_global_init) F(curl_easy_init) F(curl_easy_cleanup) F(curl_easy_reset) F(curl_easy_setopt)              \
-        F(curl_easy_perform) F(curl_easy_getinfo) F(curl_easy_strerror) F(curl_easy_escape) F(curl_free)               \
-        F(curl_slist_append) F(curl_slist_free_all) F(curl_url) F(curl_url_cleanup) F(curl_url_set) F(curl_url_get)
+#define CURL_FUNCTIONS(F)                                                                                        \
+        F(curl_global_init)                                                                                      \
+        F(curl_easy_init) F(curl_easy_cleanup) F(curl_easy_reset) F(curl_easy_setopt) F(curl_easy_perform)       \
+                F(curl_easy_getinfo) F(curl_easy_strerror) F(curl_easy_escape) F(curl_free) F(curl_slist_append) \
+                        F(curl_slist_free_all) F(curl_url) F(curl_url_cleanup) F(curl_url_set) F(curl_url_get)
 #define CRYPTO_FUNCTIONS(F) F(SHA256_Init) F(SHA256_Update) F(SHA256_Final)
 
 /* curl/curl.h hides curl_easy_setopt and others behind type-checking macros. */

@@ -61,7 +61,7 @@ struct image_listing {
 };
 
 static int gather_name(void *opaque, const struct reference *name, const struct record_key *key,
-                       const struct descriptor *manifest, struct err **err)
+        const struct descriptor *manifest, struct err **err)
 {
         json_t *names = opaque, *list = json_object_get(names, key->manifest.text);
         char full[REFERENCE_TEXT_MAX];
@@ -79,7 +79,9 @@ static int gather_instance(void *opaque, const char *id, const struct record_key
         json_t *counts = opaque;
         const json_int_t n = json_integer_value(json_object_get(counts, key->manifest.text));
 
-        return json_object_set_new(counts, key->manifest.text, json_integer(n + 1)) < 0 ? err_sys(err, ENOMEM, "listing images") : 0;
+        return json_object_set_new(counts, key->manifest.text, json_integer(n + 1)) < 0
+                       ? err_sys(err, ENOMEM, "listing images")
+                       : 0;
 }
 
 static int list_image(void *opaque, const struct record_key *key, const json_t *record, struct err **err)
@@ -107,7 +109,7 @@ static int list_image(void *opaque, const struct record_key *key, const json_t *
 }
 
 int image_list(struct image_store *store, int (*fn)(void *opaque, const struct image_summary *image), void *opaque,
-               struct err **err)
+        struct err **err)
 {
         _cleanup_json_ json_t *names = json_object(), *instances = json_object();
         struct image_listing l = { fn, opaque, names, instances };
@@ -119,7 +121,7 @@ int image_list(struct image_store *store, int (*fn)(void *opaque, const struct i
 }
 
 int image_history(struct image_store *store, const struct image *image,
-                  int (*fn)(void *opaque, const struct image_history_entry *entry), void *opaque, struct err **err)
+        int (*fn)(void *opaque, const struct image_history_entry *entry), void *opaque, struct err **err)
 {
         const json_t *history = json_object_get(image->config.json, "history");
         size_t layer = 0;
@@ -242,7 +244,7 @@ static int check_record(void *opaque, const struct record_key *key, const json_t
                         found(c, "image %s: layer blob %s is missing", key->id.text, layer->digest.text);
                 else if (size != layer->size)
                         found(c, "image %s: layer blob %s has %lu bytes and not %lu", key->id.text, layer->digest.text,
-                              (unsigned long)size, (unsigned long)layer->size);
+                                (unsigned long)size, (unsigned long)layer->size);
                 if (!layer_exists(c->store, &image->config.diff_ids[i]))
                         found(c, "image %s: layer %s is not unpacked", key->id.text, image->config.diff_ids[i].text);
         }
@@ -250,7 +252,7 @@ static int check_record(void *opaque, const struct record_key *key, const json_t
 }
 
 static int check_name(void *opaque, const struct reference *name, const struct record_key *key,
-                      const struct descriptor *manifest, struct err **err)
+        const struct descriptor *manifest, struct err **err)
 {
         struct check *c = opaque;
         char full[REFERENCE_TEXT_MAX];
@@ -283,7 +285,7 @@ static int check_temporary(void *opaque, int dirfd, const char *file, struct err
 }
 
 int image_check(struct image_store *store, bool deep, void (*problem)(void *opaque, const char *text), void *opaque,
-                struct err **err)
+        struct err **err)
 {
         struct check c = { .store = store, .deep = deep, .problem = problem, .opaque = opaque };
         _cleanup_close_ int lock = -1;

@@ -46,9 +46,9 @@ int new_image_init(struct new_image *image, struct lease *lease, const struct im
         *image = (struct new_image){ .lease = lease };
         if (r < 0)
                 return r;
-        image->config = base ? json_deep_copy(base->config.json) :
-                               json_pack("{s:s, s:s, s:{}, s:{s:s, s:[]}, s:[]}", "architecture", host.architecture, "os", host.os,
-                                         "config", "rootfs", "type", "layers", "diff_ids", "history");
+        image->config = base ? json_deep_copy(base->config.json)
+                             : json_pack("{s:s, s:s, s:{}, s:{s:s, s:[]}, s:[]}", "architecture", host.architecture,
+                                       "os", host.os, "config", "rootfs", "type", "layers", "diff_ids", "history");
         if (!image->config)
                 return no_memory(err);
         if (!json_is_array(json_object_get(image->config, "history")))
@@ -77,7 +77,8 @@ void new_image_clear(struct new_image *image)
         *image = (struct new_image){ 0 };
 }
 
-int new_image_add_layer(struct new_image *image, const struct descriptor *layer, const struct digest *diff_id, struct err **err)
+int new_image_add_layer(
+        struct new_image *image, const struct descriptor *layer, const struct digest *diff_id, struct err **err)
 {
         json_t *ids = json_object_get(json_object_get(image->config, "rootfs"), "diff_ids");
         struct descriptor *grown = reallocarray(image->layers, image->n_layers + 1, sizeof(*grown));
@@ -91,7 +92,8 @@ int new_image_add_layer(struct new_image *image, const struct descriptor *layer,
         return json_array_append_new(ids, json_string(diff_id->text)) < 0 ? no_memory(err) : 0;
 }
 
-int new_image_add_history(struct new_image *image, const char *created_by, const char *comment, bool empty_layer, struct err **err)
+int new_image_add_history(
+        struct new_image *image, const char *created_by, const char *comment, bool empty_layer, struct err **err)
 {
         json_t *entry = json_pack("{s:s}", "created", make_time_text(make_time()).text);
 

@@ -13,9 +13,11 @@ struct new_image {
 /* Of @base's configuration and layers, or of nothing. */
 int new_image_init(struct new_image *image, struct lease *lease, const struct image *base, struct err **err);
 void new_image_clear(struct new_image *image);
-int new_image_add_layer(struct new_image *image, const struct descriptor *layer, const struct digest *diff_id, struct err **err);
+int new_image_add_layer(
+        struct new_image *image, const struct descriptor *layer, const struct digest *diff_id, struct err **err);
 /* An entry of the history; texts may be NULL. */
-int new_image_add_history(struct new_image *image, const char *created_by, const char *comment, bool empty_layer, struct err **err);
+int new_image_add_history(
+        struct new_image *image, const char *created_by, const char *comment, bool empty_layer, struct err **err);
 /* Writes configuration and manifest, publishes them. @name may be NULL. */
 int new_image_publish(struct new_image *image, const char *name, struct image **ret, struct err **err);
 

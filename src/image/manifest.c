@@ -22,7 +22,8 @@ int json_read(const char *text, size_t len, const char *what, json_t **ret, stru
                 return err_set(err, ERR_TOO_LARGE, EFBIG, "%s is longer than %llu bytes", what, JSON_FILE_MAX);
         json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
         if (!json)
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "%s is not JSON: line %d: %s", what, error.line, error.text);
+                return err_set(
+                        err, ERR_BAD_IMAGE, EBADMSG, "%s is not JSON: line %d: %s", what, error.line, error.text);
         if (!json_is_object(json))
                 return err_set(err, ERR_BAD_IMAGE, EBADMSG, "%s is not a JSON object", what);
         *ret = TAKE_PTR(json);
@@ -60,7 +61,8 @@ int descriptor_parse(const json_t *json, struct descriptor *ret, struct err **er
 
 json_t *descriptor_to_json(const struct descriptor *d)
 {
-        return json_pack("{s:s, s:s, s:I}", "mediaType", d->media_type, "digest", d->digest.text, "size", (json_int_t)d->size);
+        return json_pack(
+                "{s:s, s:s, s:I}", "mediaType", d->media_type, "digest", d->digest.text, "size", (json_int_t)d->size);
 }
 
 void manifest_clear(struct manifest *manifest)
@@ -103,13 +105,14 @@ int manifest_parse(const char *text, size_t len, const char *media_type, struct 
         if (r < 0)
                 return err_wrap(err, r, "the manifest's config");
         if (m.config.size > JSON_FILE_MAX)
-                return err_set(err, ERR_TOO_LARGE, EFBIG, "the image's configuration has %" PRIu64 " bytes", m.config.size);
+                return err_set(
+                        err, ERR_TOO_LARGE, EFBIG, "the image's configuration has %" PRIu64 " bytes", m.config.size);
         layers = json_object_get(json, "layers");
         if (!json_is_array(layers))
                 return bad(err, "the manifest has no layers");
         if (json_array_size(layers) > MANIFEST_LAYERS_MAX)
                 return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the image has %zu layers; %d are possible",
-                               json_array_size(layers), MANIFEST_LAYERS_MAX);
+                        json_array_size(layers), MANIFEST_LAYERS_MAX);
         m.layers = calloc(json_array_size(layers) + 1, sizeof(*m.layers));
         if (!m.layers)
                 return err_sys(err, ENOMEM, "reading a manifest");
@@ -144,9 +147,15 @@ bool manifest_is_index(const char *text, size_t len, const char *media_type)
 static const struct {
         const char *machine, *architecture, *variant;
 } machines[] = {
-        { "x86_64", "amd64", "" },   { "aarch64", "arm64", "" },     { "armv7l", "arm", "v7" },
-        { "armv6l", "arm", "v6" },   { "i686", "386", "" },          { "i386", "386", "" },
-        { "riscv64", "riscv64", "" }, { "ppc64le", "ppc64le", "" }, { "s390x", "s390x", "" },
+        { "x86_64", "amd64", "" },
+        { "aarch64", "arm64", "" },
+        { "armv7l", "arm", "v7" },
+        { "armv6l", "arm", "v6" },
+        { "i686", "386", "" },
+        { "i386", "386", "" },
+        { "riscv64", "riscv64", "" },
+        { "ppc64le", "ppc64le", "" },
+        { "s390x", "s390x", "" },
 };
 
 static void host_platform(struct platform *ret)
@@ -190,7 +199,7 @@ static int platform_score(const json_t *platform, const struct platform *wanted)
         const char *variant = json_text(platform, "variant");
 
         if (strcmp(json_text(platform, "os"), wanted->os) != 0 ||
-            strcmp(json_text(platform, "architecture"), wanted->architecture) != 0)
+                strcmp(json_text(platform, "architecture"), wanted->architecture) != 0)
                 return 0;
         if (strcmp(variant, wanted->variant) == 0)
                 return 4;
@@ -201,7 +210,8 @@ static int platform_score(const json_t *platform, const struct platform *wanted)
         return wanted->variant[0] ? 0 : 1;
 }
 
-int index_choose(const char *text, size_t len, const struct platform *platform, struct descriptor *ret, struct err **err)
+int index_choose(
+        const char *text, size_t len, const struct platform *platform, struct descriptor *ret, struct err **err)
 {
         _cleanup_json_ json_t *json = NULL;
         const json_t *manifests, *best = NULL;
@@ -225,19 +235,20 @@ int index_choose(const char *text, size_t len, const struct platform *platform, 
                         best = entry;
                 }
                 if (p && strcmp(json_text(p, "os"), "unknown") != 0)
-                        snprintf(there + used, sizeof(there) - used, "%s%s/%s%s%s", used ? ", " : "", json_text(p, "os"),
-                                 json_text(p, "architecture"), json_text(p, "variant")[0] ? "/" : "", json_text(p, "variant"));
+                        snprintf(there + used, sizeof(there) - used, "%s%s/%s%s%s", used ? ", " : "",
+                                json_text(p, "os"), json_text(p, "architecture"), json_text(p, "variant")[0] ? "/" : "",
+                                json_text(p, "variant"));
         }
         if (!best) {
                 r = err_set(err, ERR_NOT_FOUND, ENOENT, "the image is not made for %s/%s%s%s", platform->os,
-                            platform->architecture, platform->variant[0] ? "/" : "", platform->variant);
+                        platform->architecture, platform->variant[0] ? "/" : "", platform->variant);
                 return err_hint(err, r, "there is: %s", there[0] ? there : "nothing");
         }
         return descriptor_parse(best, ret, err);
 }
 
-char *manifest_format(const char *media_type, const struct descriptor *config, const struct descriptor *layers,
-                      size_t n_layers)
+char *manifest_format(
+        const char *media_type, const struct descriptor *config, const struct descriptor *layers, size_t n_layers)
 {
         _cleanup_json_ json_t *json = NULL;
         json_t *list = json_array();
@@ -245,6 +256,6 @@ char *manifest_format(const char *media_type, const struct descriptor *config, c
         for (size_t i = 0; i < n_layers; i++)
                 json_array_append_new(list, descriptor_to_json(&layers[i]));
         json = json_pack("{s:i, s:s, s:o, s:o}", "schemaVersion", 2, "mediaType", media_type, "config",
-                         descriptor_to_json(config), "layers", list);
+                descriptor_to_json(config), "layers", list);
         return json ? json_dumps(json, JSON_COMPACT) : NULL;
 }

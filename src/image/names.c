@@ -27,13 +27,15 @@ static struct name_path name_path(const struct reference *name)
                 if (*p == '/')
                         *p = '+';
         if (name->digest[0])
-                snprintf(path.text + n, sizeof(path.text) - (size_t)n, "/@%s", name->digest + sizeof(DIGEST_PREFIX) - 1);
+                snprintf(
+                        path.text + n, sizeof(path.text) - (size_t)n, "/@%s", name->digest + sizeof(DIGEST_PREFIX) - 1);
         else
                 snprintf(path.text + n, sizeof(path.text) - (size_t)n, "/%s", name->tag);
         return path;
 }
 
-static int open_repository(struct image_store *store, const struct name_path *path, bool make, int *ret, struct err **err)
+static int open_repository(
+        struct image_store *store, const struct name_path *path, bool make, int *ret, struct err **err)
 {
         char dir[sizeof(path->text)];
         int r = 0;
@@ -45,8 +47,8 @@ static int open_repository(struct image_store *store, const struct name_path *pa
         return r < 0 ? r : io_open_dir(store->fd, dir, ret, err);
 }
 
-int name_put(struct lease *lease, const struct reference *name, const struct descriptor *manifest, const struct digest *id,
-             struct err **err)
+int name_put(struct lease *lease, const struct reference *name, const struct descriptor *manifest,
+        const struct digest *id, struct err **err)
 {
         const struct name_path path = name_path(name);
         _cleanup_json_ json_t *json = json_pack("{s:s, s:o}", "id", id->text, "manifest", descriptor_to_json(manifest));
@@ -62,8 +64,8 @@ int name_put(struct lease *lease, const struct reference *name, const struct des
 
                 r = open_repository(lease->store, &path, true, &dir, &try_err);
                 if (r == 0)
-                        r = io_replace_file(lease->tmp_fd, lease_new_name(lease).text, dir, path.text + path.dir_len + 1, text,
-                                            strlen(text), &try_err);
+                        r = io_replace_file(lease->tmp_fd, lease_new_name(lease).text, dir,
+                                path.text + path.dir_len + 1, text, strlen(text), &try_err);
                 if (r != -ENOENT || i == PUT_TRIES - 1) {
                         if (err && r < 0)
                                 *err = try_err;
@@ -77,7 +79,7 @@ int name_put(struct lease *lease, const struct reference *name, const struct des
 }
 
 static int read_entry(struct image_store *store, int dirfd, const char *file, struct record_key *ret_key,
-                      struct descriptor *ret_manifest, struct err **err)
+        struct descriptor *ret_manifest, struct err **err)
 {
         _cleanup_free_ char *text = NULL;
         _cleanup_json_ json_t *json = NULL;
@@ -129,8 +131,8 @@ int name_remove(struct image_store *store, const struct reference *name, struct 
 struct listing {
         struct image_store *store;
         struct reference name;
-        int (*fn)(void *opaque, const struct reference *name, const struct record_key *key, const struct descriptor *manifest,
-                  struct err **err);
+        int (*fn)(void *opaque, const struct reference *name, const struct record_key *key,
+                const struct descriptor *manifest, struct err **err);
         void *opaque;
 };
 
@@ -159,7 +161,8 @@ static int list_repository(void *opaque, int dirfd, const char *file, struct err
         struct listing *l = opaque;
         const char *plus = strchr(file, '+');
 
-        if (!plus || (size_t)(plus - file) >= sizeof(l->name.registry) || strlen(plus + 1) >= sizeof(l->name.repository))
+        if (!plus || (size_t)(plus - file) >= sizeof(l->name.registry) ||
+                strlen(plus + 1) >= sizeof(l->name.repository))
                 return 0;
         memcpy(l->name.registry, file, (size_t)(plus - file));
         l->name.registry[plus - file] = '\0';
@@ -170,9 +173,9 @@ static int list_repository(void *opaque, int dirfd, const char *file, struct err
 }
 
 int name_list(struct image_store *store,
-              int (*fn)(void *opaque, const struct reference *name, const struct record_key *key,
-                        const struct descriptor *manifest, struct err **err),
-              void *opaque, struct err **err)
+        int (*fn)(void *opaque, const struct reference *name, const struct record_key *key,
+                const struct descriptor *manifest, struct err **err),
+        void *opaque, struct err **err)
 {
         struct listing l = { .store = store, .fn = fn, .opaque = opaque };
 
@@ -182,7 +185,7 @@ int name_list(struct image_store *store,
 /* --- index.json ------------------------------------------------------------------------------------------------------ */
 
 static int add_to_index(void *opaque, const struct reference *name, const struct record_key *key,
-                        const struct descriptor *manifest, struct err **err)
+        const struct descriptor *manifest, struct err **err)
 {
         char full[REFERENCE_TEXT_MAX];
         json_t *entry = descriptor_to_json(manifest);
@@ -194,7 +197,8 @@ static int add_to_index(void *opaque, const struct reference *name, const struct
 
 int index_write(struct lease *lease, struct err **err)
 {
-        _cleanup_json_ json_t *json = json_pack("{s:i, s:s, s:[]}", "schemaVersion", 2, "mediaType", MEDIA_OCI_INDEX, "manifests");
+        _cleanup_json_ json_t *json =
+                json_pack("{s:i, s:s, s:[]}", "schemaVersion", 2, "mediaType", MEDIA_OCI_INDEX, "manifests");
         const struct lease_name name = lease_new_name(lease);
         _cleanup_free_ char *text = NULL;
         _cleanup_close_ int names = -1, fd = -1;

@@ -21,7 +21,7 @@
 #include "base/cleanup.h"
 #include "io.h"
 
-#define OPTION_MAX 255 /* of a string that fsconfig takes */
+#define OPTION_MAX      255 /* of a string that fsconfig takes */
 #define PAGE_OF_OPTIONS 4095
 
 extern char **environ;
@@ -91,7 +91,8 @@ static int add_option(char **options, const char *key, const char *value)
 {
         char *longer = NULL;
 
-        if (asprintf(&longer, "%s%s%s%s", *options ? *options : "", *options && key[0] != ':' ? "," : "", key, value) < 0)
+        if (asprintf(&longer, "%s%s%s%s", *options ? *options : "", *options && key[0] != ':' ? "," : "", key, value) <
+                0)
                 return -ENOMEM;
         free(*options);
         *options = longer;
@@ -106,7 +107,10 @@ static int make_options(const struct overlay *o, int *fds, char **ret)
 
         for (size_t i = 0; r == 0 && i < o->n_lower + (o->upper ? 2 : 0); i++) {
                 const char *const path = i < o->n_lower ? o->lower[i] : i == o->n_lower ? o->upper : o->work;
-                const char *const key = i == 0 ? "lowerdir=" : i < o->n_lower ? ":" : i == o->n_lower ? "upperdir=" : "workdir=";
+                const char *const key = i == 0            ? "lowerdir="
+                                        : i < o->n_lower  ? ":"
+                                        : i == o->n_lower ? "upperdir="
+                                                          : "workdir=";
 
                 if (fds) {
                         fds[i] = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -149,7 +153,8 @@ static int mount_old(const struct overlay *o, int *ret_fd)
         r = make_options(o, fds, &options);
         if (r == 0 && strlen(options) > PAGE_OF_OPTIONS)
                 r = -E2BIG;
-        if (r == 0 && syscall(SYS_mount, "overlay", o->fuse_target, "overlay", o->upper ? 0 : 1 /* MS_RDONLY */, options) < 0)
+        if (r == 0 &&
+                syscall(SYS_mount, "overlay", o->fuse_target, "overlay", o->upper ? 0 : 1 /* MS_RDONLY */, options) < 0)
                 r = -errno;
         for (size_t i = 0; i < n; i++)
                 closep(&fds[i]);
@@ -197,7 +202,8 @@ int overlay_mount(const struct overlay *o, int *ret_fd, struct err **err)
                 return 0;
         }
         if (r == -EPERM)
-                err_hint(&why, r, "as a user: run in a user namespace and install fuse-overlayfs where the kernel is older than 5.11");
+                err_hint(&why, r,
+                        "as a user: run in a user namespace and install fuse-overlayfs where the kernel is older than 5.11");
         if (err)
                 *err = TAKE_PTR(why);
         err_free(why);

@@ -8,7 +8,8 @@ struct overlay {
         size_t n_lower;
         const char *upper, *work; /* NULL: read-only */
         bool user_xattr, is_volatile;
-        const char *fuse_target; /* a directory where fuse-overlayfs may mount, when the kernel will not; NULL: nowhere */
+        const char
+                *fuse_target; /* a directory where fuse-overlayfs may mount, when the kernel will not; NULL: nowhere */
 };
 
 /* A detached mount. */

@@ -44,15 +44,17 @@ static int on_layer_bytes(void *opaque, long status, const void *data, size_t le
         data = (const u8 *)data + drop;
         len -= drop;
         if (len > d->layer->size - d->got)
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "layer %.19s is longer than the %lu bytes that the manifest says",
-                               d->layer->digest.text, (unsigned long)d->layer->size);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG,
+                        "layer %.19s is longer than the %lu bytes that the manifest says", d->layer->digest.text,
+                        (unsigned long)d->layer->size);
         r = ingest_write(d->ingest, data, len, err);
         if (r < 0)
                 return r;
         d->got += len;
         if (d->got - d->told >= PROGRESS_STEP) {
                 d->told = d->got;
-                progress_update(d->pull->progress, d->layer->digest.text, IMAGE_PROGRESS_TRANSFER, d->got, d->layer->size);
+                progress_update(
+                        d->pull->progress, d->layer->digest.text, IMAGE_PROGRESS_TRANSFER, d->got, d->layer->size);
         }
         return 0;
 }
@@ -96,7 +98,8 @@ static int fetch_rest(struct download *d, struct http_client *client, struct err
                 int r = fetch_once(d, client, &failure);
 
                 if (r == 0 && d->got < d->layer->size && d->got == before)
-                        r = err_set(&failure, ERR_IO, EAGAIN, "the registry sends nothing of layer %.19s", d->layer->digest.text);
+                        r = err_set(&failure, ERR_IO, EAGAIN, "the registry sends nothing of layer %.19s",
+                                d->layer->digest.text);
                 if (r < 0 && (r != -EAGAIN || (d->got == before && ++failures >= REGISTRY_TRIES))) {
                         if (err)
                                 *err = TAKE_PTR(failure);
@@ -134,7 +137,8 @@ static int feed_partial(struct download *d, int fd, u64 len, struct err **err)
 static int lock_partial(struct pull *pull, int dir, const struct digest *digest, int *ret, struct err **err)
 {
         for (;;) {
-                _cleanup_close_ int fd = openat(dir, digest_hex(digest), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+                _cleanup_close_ int fd =
+                        openat(dir, digest_hex(digest), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
                 struct stat opened, named;
 
                 if (fd < 0)
@@ -146,15 +150,15 @@ static int lock_partial(struct pull *pull, int dir, const struct digest *digest,
                                         return err_sys(err, errno, "locking a partial layer");
                 }
                 if (fstat(fd, &opened) == 0 && fstatat(dir, digest_hex(digest), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-                    opened.st_ino == named.st_ino) {
+                        opened.st_ino == named.st_ino) {
                         *ret = TAKE_FD(fd);
                         return 0;
                 }
         }
 }
 
-static int download(struct pull *pull, struct http_client *client, const struct descriptor *layer, const struct digest *diff_id,
-                    int dir, int fd, struct err **err)
+static int download(struct pull *pull, struct http_client *client, const struct descriptor *layer,
+        const struct digest *diff_id, int dir, int fd, struct err **err)
 {
         struct ingest_options options = { .diff_id = diff_id, .unpack = true };
         _cleanup_(ingest_freep) struct ingest *ingest = NULL;
@@ -201,7 +205,8 @@ static int pull_layer(void *opaque, struct http_client *client, size_t i, struct
         int r;
 
         for (size_t j = 0; j < i; j++)
-                if (digest_equal(&pull->manifest.layers[j].digest, &layer->digest) && digest_equal(&pull->config.diff_ids[j], diff_id))
+                if (digest_equal(&pull->manifest.layers[j].digest, &layer->digest) &&
+                        digest_equal(&pull->config.diff_ids[j], diff_id))
                         return 0; /* the same layer twice: one of us fetches it */
         r = lease_hold(pull->lease, &layer->digest, err);
         if (r == 0)
@@ -245,12 +250,12 @@ static int pull_layer(void *opaque, struct http_client *client, size_t i, struct
 /* --- manifest and configuration --------------------------------------------------------------------------------------------------- */
 
 /* What is called @version; verified when that is a digest. */
-static int fetch_manifest(struct registry *registry, struct http_client *client, const char *version, struct http_answer *ret,
-                          struct digest *ret_digest, struct err **err)
+static int fetch_manifest(struct registry *registry, struct http_client *client, const char *version,
+        struct http_answer *ret, struct digest *ret_digest, struct err **err)
 {
         struct http_request request = { .headers = { "Accept: " MEDIA_OCI_MANIFEST, "Accept: " MEDIA_OCI_INDEX,
-                                                     "Accept: " MEDIA_DOCKER_MANIFEST, "Accept: " MEDIA_DOCKER_INDEX },
-                                        .follow = true };
+                                                "Accept: " MEDIA_DOCKER_MANIFEST, "Accept: " MEDIA_DOCKER_INDEX },
+                .follow = true };
         struct http_answer answer = { 0 };
         char path[32 + REFERENCE_TAG_MAX];
         int r;
@@ -260,9 +265,11 @@ static int fetch_manifest(struct registry *registry, struct http_client *client,
         if (r == 0)
                 r = digest_of(answer.body ? answer.body : "", answer.body_len, ret_digest, err);
         if (r == 0 && digest_valid(version) && strcmp(version, ret_digest->text) != 0)
-                r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "the registry %s sends manifest %s for %s", registry->host, ret_digest->text, version);
+                r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "the registry %s sends manifest %s for %s", registry->host,
+                        ret_digest->text, version);
         if (r == 0 && answer.digest[0] && digest_valid(answer.digest) && strcmp(answer.digest, ret_digest->text) != 0)
-                r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "the registry %s sends another manifest than it says", registry->host);
+                r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "the registry %s sends another manifest than it says",
+                        registry->host);
         if (r < 0) {
                 http_answer_clear(&answer);
                 return r;
@@ -273,8 +280,8 @@ static int fetch_manifest(struct registry *registry, struct http_client *client,
 }
 
 /* The manifest for the platform: what the name stands for, or one of its index. */
-static int find_manifest(struct registry *registry, struct http_client *client, const char *version, const char *platform_text,
-                         struct http_answer *ret, struct digest *ret_digest, struct err **err)
+static int find_manifest(struct registry *registry, struct http_client *client, const char *version,
+        const char *platform_text, struct http_answer *ret, struct digest *ret_digest, struct err **err)
 {
         struct platform platform;
         struct descriptor chosen;
@@ -317,7 +324,8 @@ static int fetch_config(struct pull *pull, struct http_client *client, struct er
         if (r == 0)
                 r = digest_of(answer.body ? answer.body : "", answer.body_len, &found, err);
         if (r == 0 && !digest_equal(&found, digest))
-                r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "the image's configuration has the digest %s and not %s", found.text, digest->text);
+                r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "the image's configuration has the digest %s and not %s",
+                        found.text, digest->text);
         if (r == 0)
                 r = config_file_parse(answer.body, answer.body_len, &pull->config, err);
         if (r == 0)
@@ -327,7 +335,7 @@ static int fetch_config(struct pull *pull, struct http_client *client, struct er
 }
 
 static int pull_from(struct registry *registry, struct lease *lease, const struct reference *name,
-                     const struct image_pull_options *options, struct image **ret, struct err **err)
+        const struct image_pull_options *options, struct image **ret, struct err **err)
 {
         struct pull pull = { .lease = lease, .registry = registry, .progress = options->progress };
         _cleanup_(http_client_freep) struct http_client *client = NULL;
@@ -336,14 +344,17 @@ static int pull_from(struct registry *registry, struct lease *lease, const struc
         int r = registry_connect(registry, &client, err);
 
         if (r == 0)
-                r = find_manifest(registry, client, reference_version(name), options->platform, &manifest, &digest, err);
+                r = find_manifest(
+                        registry, client, reference_version(name), options->platform, &manifest, &digest, err);
         if (r == 0)
-                r = manifest_parse(manifest.body ? manifest.body : "", manifest.body_len, manifest.content_type, &pull.manifest, err);
+                r = manifest_parse(manifest.body ? manifest.body : "", manifest.body_len, manifest.content_type,
+                        &pull.manifest, err);
         if (r == 0)
                 r = fetch_config(&pull, client, err);
         if (r == 0 && pull.config.n_diff_ids != pull.manifest.n_layers)
-                r = err_set(err, ERR_BAD_IMAGE, EBADMSG, "the image's manifest has %zu layers and its configuration %zu",
-                            pull.manifest.n_layers, pull.config.n_diff_ids);
+                r = err_set(err, ERR_BAD_IMAGE, EBADMSG,
+                        "the image's manifest has %zu layers and its configuration %zu", pull.manifest.n_layers,
+                        pull.config.n_diff_ids);
         client = http_client_free(client);
         if (r == 0)
                 r = registry_parallel(registry, options->jobs, pull.manifest.n_layers, pull_layer, &pull, err);
@@ -360,10 +371,11 @@ static int pull_from(struct registry *registry, struct lease *lease, const struc
 /* --- pull ------------------------------------------------------------------------------------------------------------------------------ */
 
 /* Mirrors first; what the registry itself says counts. */
-static int pull_anywhere(struct image_store *store, const struct reference *name, const struct image_pull_options *options,
-                         struct image **ret, struct err **err)
+static int pull_anywhere(struct image_store *store, const struct reference *name,
+        const struct image_pull_options *options, struct image **ret, struct err **err)
 {
-        const struct registry_options registry_options = { options->credentials, options->plain_http, options->insecure_tls, false };
+        const struct registry_options registry_options = { options->credentials, options->plain_http,
+                options->insecure_tls, false };
         _cleanup_(lease_closep) struct lease *lease = NULL;
         _cleanup_json_ json_t *mirrors = NULL;
         int r = lease_open(store, &lease, err);
@@ -391,7 +403,7 @@ static int pull_anywhere(struct image_store *store, const struct reference *name
 }
 
 int image_get(struct image_store *store, const char *name, const struct image_pull_options *options, struct image **ret,
-              struct err **err)
+        struct err **err)
 {
         static const struct image_pull_options defaults;
         struct reference reference;

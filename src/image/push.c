@@ -29,7 +29,8 @@ static void on_sent(void *opaque, u64 bytes)
 {
         const struct upload *u = opaque;
 
-        progress_update(u->push->progress, u->blob->digest.text, IMAGE_PROGRESS_TRANSFER, u->offset + bytes, u->blob->size);
+        progress_update(
+                u->push->progress, u->blob->digest.text, IMAGE_PROGRESS_TRANSFER, u->offset + bytes, u->blob->size);
 }
 
 /* 1 when the registry has it. */
@@ -49,19 +50,22 @@ static int is_there(struct push *push, struct http_client *client, const struct 
 }
 
 /* Where the answer sends us next, absolute. */
-static int next_location(struct push *push, const struct http_answer *answer, const char *url, char **location, struct err **err)
+static int next_location(
+        struct push *push, const struct http_answer *answer, const char *url, char **location, struct err **err)
 {
         char *next = answer->location[0] ? http_resolve(url, answer->location) : NULL;
 
         if (!next)
-                return err_set(err, ERR_IO, EBADMSG, "the registry %s does not say where to send a blob", push->registry->host);
+                return err_set(err, ERR_IO, EBADMSG, "the registry %s does not say where to send a blob",
+                        push->registry->host);
         free(*location);
         *location = next;
         return 0;
 }
 
 /* Begins an upload, or mounts the blob: 1 when that worked. */
-static int begin_upload(struct push *push, struct http_client *client, const struct digest *digest, char **location, struct err **err)
+static int begin_upload(
+        struct push *push, struct http_client *client, const struct digest *digest, char **location, struct err **err)
 {
         const char *source = json_string_value(json_object_get(push->sources, digest->text));
         struct http_request request = { .method = "POST", .body = "" };
@@ -101,8 +105,14 @@ static int ask_offset(struct push *push, struct http_client *client, char **loca
 /* One PATCH of @len bytes from @u->offset. */
 static int send_piece(struct upload *u, struct http_client *client, int fd, u64 len, char **location, struct err **err)
 {
-        struct http_request request = { .method = "PATCH", .url = *location, .has_file = true, .file_fd = fd,
-                                        .file_offset = u->offset, .file_len = len, .sent = on_sent, .opaque = u };
+        struct http_request request = { .method = "PATCH",
+                .url = *location,
+                .has_file = true,
+                .file_fd = fd,
+                .file_offset = u->offset,
+                .file_len = len,
+                .sent = on_sent,
+                .opaque = u };
         struct http_answer answer = { 0 };
         char range[80];
         int r;
@@ -151,9 +161,14 @@ static int send_pieces(struct upload *u, struct http_client *client, int fd, cha
 static int finish_upload(struct upload *u, struct http_client *client, int fd, char **location, struct err **err)
 {
         _cleanup_free_ char *url = NULL;
-        struct http_request request = { .method = "PUT", .has_file = true, .file_fd = fd, .file_offset = u->offset,
-                                        .file_len = u->blob->size - u->offset, .sent = on_sent, .opaque = u,
-                                        .headers = { "Content-Type: application/octet-stream" } };
+        struct http_request request = { .method = "PUT",
+                .has_file = true,
+                .file_fd = fd,
+                .file_offset = u->offset,
+                .file_len = u->blob->size - u->offset,
+                .sent = on_sent,
+                .opaque = u,
+                .headers = { "Content-Type: application/octet-stream" } };
         struct http_answer answer = { 0 };
         int r;
 
@@ -218,7 +233,8 @@ static int push_blob(void *opaque, struct http_client *client, size_t i, struct 
                 r = 2;
         if (r < 0)
                 return r;
-        progress_update(push->progress, blob->digest.text, r > 0 ? IMAGE_PROGRESS_EXISTS : IMAGE_PROGRESS_DONE, blob->size, blob->size);
+        progress_update(push->progress, blob->digest.text, r > 0 ? IMAGE_PROGRESS_EXISTS : IMAGE_PROGRESS_DONE,
+                blob->size, blob->size);
         return 0;
 }
 
@@ -226,45 +242,50 @@ static int put_manifest(struct push *push, struct err **err)
 {
         _cleanup_(http_client_freep) struct http_client *client = NULL;
         const struct image *image = push->image;
-        struct http_request request = { .method = "PUT", .body = image->manifest_json, .body_len = image->manifest_len };
+        struct http_request request = {
+                .method = "PUT", .body = image->manifest_json, .body_len = image->manifest_len
+        };
         struct http_answer answer = { 0 };
         char path[32 + REFERENCE_TAG_MAX], type[32 + MEDIA_TYPE_MAX];
         int r = registry_connect(push->registry, &client, err);
 
         if (r < 0)
                 return r;
-        snprintf(path, sizeof(path), "manifests/%s", push->destination.tag[0] ? push->destination.tag : image->digest.text);
+        snprintf(path, sizeof(path), "manifests/%s",
+                push->destination.tag[0] ? push->destination.tag : image->digest.text);
         snprintf(type, sizeof(type), "Content-Type: %s", image->manifest.media_type);
         request.headers[0] = type;
         r = registry_request(push->registry, client, path, &request, 0, &answer, err);
         if (r == 0 && answer.digest[0] && strcmp(answer.digest, image->digest.text) != 0)
-                r = err_set(err, ERR_IO, EBADMSG, "the registry %s says that the manifest is %s and not %s", push->registry->host, answer.digest,
-                            image->digest.text);
+                r = err_set(err, ERR_IO, EBADMSG, "the registry %s says that the manifest is %s and not %s",
+                        push->registry->host, answer.digest, image->digest.text);
         http_answer_clear(&answer);
         return r;
 }
 
 /* --- where else the registry has our blobs ------------------------------------------------------------------------------------------ */
 
-static int note_source(void *opaque, const struct reference *name, const struct record_key *key, const struct descriptor *manifest,
-                       struct err **err)
+static int note_source(void *opaque, const struct reference *name, const struct record_key *key,
+        const struct descriptor *manifest, struct err **err)
 {
         struct push *push = opaque;
         _cleanup_json_ json_t *record = NULL;
         const json_t *blobs;
 
-        if (strcmp(name->registry, push->destination.registry) != 0 || strcmp(name->repository, push->destination.repository) == 0 ||
-            record_read(push->store, key, &record, NULL) < 0)
+        if (strcmp(name->registry, push->destination.registry) != 0 ||
+                strcmp(name->repository, push->destination.repository) == 0 ||
+                record_read(push->store, key, &record, NULL) < 0)
                 return 0;
         blobs = json_object_get(record, "blobs");
         for (size_t i = 0; i < json_array_size(blobs); i++)
-                if (json_object_set_new(push->sources, json_string_value(json_array_get(blobs, i)), json_string(name->repository)) < 0)
+                if (json_object_set_new(push->sources, json_string_value(json_array_get(blobs, i)),
+                            json_string(name->repository)) < 0)
                         return err_sys(err, ENOMEM, "pushing an image");
         return 0;
 }
 
 int image_push(struct image_store *store, const char *name, const struct image_push_options *options, char **ret_digest,
-               struct err **err)
+        struct err **err)
 {
         static const struct image_push_options defaults;
         _cleanup_(image_freep) struct image *image = NULL;
@@ -334,7 +355,7 @@ static int registry_name(const char *text, char ret[REFERENCE_REPOSITORY_MAX + 1
 }
 
 int image_login(const char *registry, const char *user, const char *password, const struct image_pull_options *options,
-                struct err **err)
+        struct err **err)
 {
         static const struct image_pull_options defaults;
         _cleanup_(registry_closep) struct registry *session = NULL;

@@ -21,14 +21,15 @@ static struct record_path record_path(const struct record_key *key)
         struct record_path path;
 
         snprintf(path.bucket, sizeof(path.bucket), DIR_IMAGES "/%.2s", digest_hex(&key->id));
-        snprintf(path.text, sizeof(path.text), "%s/%s.%s", path.bucket, digest_hex(&key->id), digest_hex(&key->manifest));
+        snprintf(path.text, sizeof(path.text), "%s/%s.%s", path.bucket, digest_hex(&key->id),
+                digest_hex(&key->manifest));
         return path;
 }
 
 static bool record_key_of(const char *file, struct record_key *ret)
 {
         if (strlen(file) != RECORD_NAME || file[DIGEST_HEX] != '.' || !digest_is_hex(file, DIGEST_HEX) ||
-            !digest_is_hex(file + DIGEST_HEX + 1, DIGEST_HEX))
+                !digest_is_hex(file + DIGEST_HEX + 1, DIGEST_HEX))
                 return false;
         snprintf(ret->id.text, sizeof(ret->id.text), DIGEST_PREFIX "%.64s", file);
         snprintf(ret->manifest.text, sizeof(ret->manifest.text), DIGEST_PREFIX "%.64s", file + DIGEST_HEX + 1);
@@ -81,8 +82,8 @@ static int list_bucket(void *opaque, int dirfd, const char *file, struct err **e
 }
 
 int record_list(struct image_store *store,
-                int (*fn)(void *opaque, const struct record_key *key, const json_t *record, struct err **err),
-                void *opaque, struct err **err)
+        int (*fn)(void *opaque, const struct record_key *key, const json_t *record, struct err **err), void *opaque,
+        struct err **err)
 {
         struct record_listing l = { store, fn, opaque };
 
@@ -150,8 +151,8 @@ static int record_write(struct lease *lease, const struct image *image, struct e
                 size += image->manifest.layers[i].size;
         }
         json = json_pack("{s:o, s:s, s:s, s:s, s:I, s:o, s:o}", "manifest", descriptor_to_json(&manifest), "created",
-                         image->config.config.created, "os", image->config.config.os, "architecture",
-                         image->config.config.architecture, "size", (json_int_t)size, "layers", layers, "blobs", blobs);
+                image->config.config.created, "os", image->config.config.os, "architecture",
+                image->config.config.architecture, "size", (json_int_t)size, "layers", layers, "blobs", blobs);
         text = json ? json_dumps(json, JSON_COMPACT) : NULL;
         if (!text)
                 return err_sys(err, ENOMEM, "adding an image");
@@ -161,12 +162,13 @@ static int record_write(struct lease *lease, const struct image *image, struct e
         if (r < 0)
                 return r;
         return io_replace_file(lease->tmp_fd, lease_new_name(lease).text, bucket, path.text + sizeof(path.bucket), text,
-                               strlen(text), err);
+                strlen(text), err);
 }
 
 /* --- reading an image ------------------------------------------------------------------------------------------------- */
 
-int image_read(struct image_store *store, const struct digest *manifest, bool verify, struct image **ret, struct err **err)
+int image_read(
+        struct image_store *store, const struct digest *manifest, bool verify, struct image **ret, struct err **err)
 {
         _cleanup_(image_freep) struct image *image = calloc(1, sizeof(*image));
         int r;
@@ -186,8 +188,9 @@ int image_read(struct image_store *store, const struct digest *manifest, bool ve
         if (r < 0)
                 return r;
         if (image->config.n_diff_ids != image->manifest.n_layers)
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "the image's manifest has %zu layers and its configuration %zu",
-                               image->manifest.n_layers, image->config.n_diff_ids);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG,
+                        "the image's manifest has %zu layers and its configuration %zu", image->manifest.n_layers,
+                        image->config.n_diff_ids);
         *ret = TAKE_PTR(image);
         return 0;
 }
@@ -218,7 +221,7 @@ static int check_complete(struct image_store *store, const struct image *image, 
 }
 
 int image_publish(struct lease *lease, const struct digest *manifest, const struct reference *name, struct image **ret,
-                  struct err **err)
+        struct err **err)
 {
         _cleanup_(image_freep) struct image *image = NULL;
         struct descriptor descriptor = { .digest = *manifest };
@@ -253,7 +256,7 @@ int image_publish(struct lease *lease, const struct digest *manifest, const stru
 }
 
 static int find_key(struct image_store *store, const char *name, struct record_key *ret, char full[REFERENCE_TEXT_MAX],
-                    struct err **err)
+        struct err **err)
 {
         struct reference reference;
         struct err *first = NULL;
@@ -275,14 +278,16 @@ static int find_key(struct image_store *store, const char *name, struct record_k
 }
 
 int image_find_key(struct image_store *store, const char *name, struct record_key *ret, char full[REFERENCE_TEXT_MAX],
-                   struct err **err)
+        struct err **err)
 {
         int r;
 
         full[0] = '\0';
         r = find_key(store, name, ret, full, err);
         if (r < 0)
-                return r == -ENOENT ? err_hint(err, r, "`strata image ls` lists what there is, `strata image pull` fetches more") : r;
+                return r == -ENOENT ? err_hint(err, r,
+                                              "`strata image ls` lists what there is, `strata image pull` fetches more")
+                                    : r;
         return 0;
 }
 

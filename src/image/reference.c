@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DEFAULT_REGISTRY "docker.io"
+#define DEFAULT_REGISTRY  "docker.io"
 #define DEFAULT_NAMESPACE "library/"
-#define DEFAULT_TAG "latest"
+#define DEFAULT_TAG       "latest"
 
 static int bad(const char *text, const char *why, struct err **err)
 {
@@ -145,9 +145,11 @@ int reference_parse(const char *text, struct reference *ret, struct err **err)
         if (!registry_valid(ref.registry))
                 return bad(text, "the registry is not a host name", err);
         if (!repository_valid(ref.repository))
-                return bad(text, "repositories are lower-case letters and digits, separated by '/', '.', '_' or '-'", err);
+                return bad(
+                        text, "repositories are lower-case letters and digits, separated by '/', '.', '_' or '-'", err);
         short_form = strcmp(ref.registry, DEFAULT_REGISTRY) == 0 && !strchr(ref.repository, '/');
-        if (strlen(ref.registry) + 1 + (short_form ? sizeof(DEFAULT_NAMESPACE) - 1 : 0) + strlen(ref.repository) > REFERENCE_REPOSITORY_MAX)
+        if (strlen(ref.registry) + 1 + (short_form ? sizeof(DEFAULT_NAMESPACE) - 1 : 0) + strlen(ref.repository) >
+                REFERENCE_REPOSITORY_MAX)
                 return bad(text, "it is too long", err);
         if (short_form) {
                 memmove(ref.repository + sizeof(DEFAULT_NAMESPACE) - 1, ref.repository, strlen(ref.repository) + 1);
@@ -161,7 +163,8 @@ void reference_format(const struct reference *ref, char ret[REFERENCE_TEXT_MAX])
 {
         const char *separator = ref->digest[0] ? "@" : ":";
 
-        snprintf(ret, REFERENCE_TEXT_MAX, "%s/%s%s%s", ref->registry, ref->repository, separator, reference_version(ref));
+        snprintf(ret, REFERENCE_TEXT_MAX, "%s/%s%s%s", ref->registry, ref->repository, separator,
+                reference_version(ref));
 }
 
 bool reference_registry_is_loopback(const char *registry)
@@ -180,5 +183,6 @@ bool reference_registry_is_loopback(const char *registry)
         host[len] = '\0';
         if (strcmp(host, "localhost") == 0)
                 return true;
-        return sscanf(host, "%3u.%3u.%3u.%3u%c", &a, &b, &c, &d, &end) == 4 && a == 127 && b < 256 && c < 256 && d < 256;
+        return sscanf(host, "%3u.%3u.%3u.%3u%c", &a, &b, &c, &d, &end) == 4 && a == 127 && b < 256 && c < 256 &&
+               d < 256;
 }

@@ -4,8 +4,8 @@
 #include "digest.h"
 
 #define REFERENCE_REPOSITORY_MAX 255 /* registry included; OCI distribution spec, "Pulling manifests" */
-#define REFERENCE_TAG_MAX 128
-#define REFERENCE_TEXT_MAX (2 * REFERENCE_REPOSITORY_MAX + 8 + REFERENCE_TAG_MAX)
+#define REFERENCE_TAG_MAX        128
+#define REFERENCE_TEXT_MAX       (2 * REFERENCE_REPOSITORY_MAX + 8 + REFERENCE_TAG_MAX)
 
 struct reference {
         char registry[REFERENCE_REPOSITORY_MAX + 1];   /* "docker.io", "localhost:5000", "[::1]:5000" */

@@ -9,9 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CONF_MAX (1 * MIB)
-#define JOBS_DEFAULT 4U
-#define JOBS_MAX 64U
+#define CONF_MAX       (1 * MIB)
+#define JOBS_DEFAULT   4U
+#define JOBS_MAX       64U
 #define DOCKER_IO_HOST "registry-1.docker.io"
 
 /* --- sessions ----------------------------------------------------------------------------------------------------------------- */
@@ -64,8 +64,8 @@ int registry_mirrors(const char *registry, json_t **ret, struct err **err)
         return 0;
 }
 
-int registry_open(const char *host, const char *repository, const struct registry_options *options, struct registry **ret,
-                  struct err **err)
+int registry_open(const char *host, const char *repository, const struct registry_options *options,
+        struct registry **ret, struct err **err)
 {
         _cleanup_(registry_closep) struct registry *registry = calloc(1, sizeof(*registry));
         _cleanup_json_ json_t *conf = NULL;
@@ -120,7 +120,8 @@ struct registry *registry_close(struct registry *registry)
 
 int registry_connect(struct registry *registry, struct http_client **ret, struct err **err)
 {
-        const struct http_client_options options = { .insecure_tls = registry->insecure_tls, .ca_file = registry->ca_file };
+        const struct http_client_options options = { .insecure_tls = registry->insecure_tls,
+                .ca_file = registry->ca_file };
 
         return http_client_new(&options, ret, err);
 }
@@ -158,7 +159,7 @@ static int no_credentials(const struct registry *registry, struct err **err)
 {
         const bool given = registry->credentials.user || registry->credentials.identity_token;
         int r = err_set(err, ERR_NO_PERMISSION, EACCES, "the registry %s %s", registry->host,
-                        given ? "does not take these credentials" : "wants credentials");
+                given ? "does not take these credentials" : "wants credentials");
 
         return err_hint(err, r, "strata image login -u NAME %s", registry->host);
 }
@@ -179,7 +180,8 @@ static int add_query(char **url, const char *name, const char *value)
 /* For what we do in our repository, and what else the challenge asks for (mounting a blob of another repository). */
 static int fetch_token(struct registry *registry, struct http_client *client, const char *challenge, struct err **err)
 {
-        _cleanup_free_ char *realm = challenge_parameter(challenge, "realm"), *service = challenge_parameter(challenge, "service"),
+        _cleanup_free_ char *realm = challenge_parameter(challenge, "realm"),
+                            *service = challenge_parameter(challenge, "service"),
                             *asked = challenge_parameter(challenge, "scope"), *scope = NULL, *url = NULL, *basic = NULL,
                             *header = NULL, *form = NULL, *bearer = NULL;
         struct http_request request = { .follow = true };
@@ -188,8 +190,10 @@ static int fetch_token(struct registry *registry, struct http_client *client, co
         const char *token;
         int r = 0;
 
-        if (!realm || (strncmp(realm, "https://", 8) != 0 && !(strncmp(realm, "http://", 7) == 0 && registry->plain_http)))
-                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the registry %s names no safe place to get a token from", registry->host);
+        if (!realm ||
+                (strncmp(realm, "https://", 8) != 0 && !(strncmp(realm, "http://", 7) == 0 && registry->plain_http)))
+                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
+                        "the registry %s names no safe place to get a token from", registry->host);
         if (asprintf(&scope, "repository:%s:%s", registry->repository, registry->actions) < 0) {
                 scope = NULL;
                 return err_sys(err, ENOMEM, "logging in");
@@ -197,10 +201,13 @@ static int fetch_token(struct registry *registry, struct http_client *client, co
         url = strdup(realm);
         if (registry->credentials.identity_token) {
                 /* OAuth 2: the identity token is exchanged (docker's "Authenticate with OAuth2") */
-                _cleanup_free_ char *t = http_escape(registry->credentials.identity_token), *s = http_escape(service ? service : ""),
-                                    *c = http_escape(scope);
+                _cleanup_free_ char *t = http_escape(registry->credentials.identity_token),
+                                    *s = http_escape(service ? service : ""), *c = http_escape(scope);
 
-                if (!t || !s || !c || asprintf(&form, "grant_type=refresh_token&client_id=strata&refresh_token=%s&service=%s&scope=%s", t, s, c) < 0) {
+                if (!t || !s || !c ||
+                        asprintf(&form,
+                                "grant_type=refresh_token&client_id=strata&refresh_token=%s&service=%s&scope=%s", t, s,
+                                c) < 0) {
                         form = NULL;
                         return err_sys(err, ENOMEM, "logging in");
                 }
@@ -247,8 +254,8 @@ static int fetch_token(struct registry *registry, struct http_client *client, co
 }
 
 /* After a 401. @generation is that of the credentials that were refused. */
-static int authenticate(struct registry *registry, struct http_client *client, const char *challenge, unsigned generation,
-                        struct err **err)
+static int authenticate(struct registry *registry, struct http_client *client, const char *challenge,
+        unsigned generation, struct err **err)
 {
         _cleanup_free_ char *basic = NULL;
         int r = 0;
@@ -281,8 +288,8 @@ static int answer_error(const struct registry *registry, const struct http_answe
 
         if (answer->body && json_read(answer->body, answer->body_len, "", &json, NULL) == 0) {
                 first = json_array_get(json_object_get(json, "errors"), 0);
-                snprintf(text, sizeof(text), "%.100s%s%.180s", json_text(first, "code"), json_text(first, "message")[0] ? ": " : "",
-                         json_text(first, "message"));
+                snprintf(text, sizeof(text), "%.100s%s%.180s", json_text(first, "code"),
+                        json_text(first, "message")[0] ? ": " : "", json_text(first, "message"));
         }
         for (char *p = text; *p; p++)
                 if (!isprint((unsigned char)*p))
@@ -296,8 +303,8 @@ static int answer_error(const struct registry *registry, const struct http_answe
         } else if (answer->status == 429 || answer->status >= 500) {
                 errnum = EAGAIN;
         }
-        return err_set(err, id, errnum, "the registry %s answers %ld%s%s%s", registry->host, answer->status, text[0] ? " (" : "", text,
-                       text[0] ? ")" : "");
+        return err_set(err, id, errnum, "the registry %s answers %ld%s%s%s", registry->host, answer->status,
+                text[0] ? " (" : "", text, text[0] ? ")" : "");
 }
 
 void registry_wait(unsigned try)
@@ -355,8 +362,8 @@ static bool is_own_url(const struct registry *registry, const char *url)
         return strncmp(url, registry->base, len) == 0 && (url[len] == '/' || url[len] == '\0' || url[len] == '?');
 }
 
-int registry_request(struct registry *registry, struct http_client *client, const char *path, struct http_request *request,
-                     long allowed, struct http_answer *ret, struct err **err)
+int registry_request(struct registry *registry, struct http_client *client, const char *path,
+        struct http_request *request, long allowed, struct http_answer *ret, struct err **err)
 {
         _cleanup_free_ char *url = NULL;
         unsigned tries = 0, logins = 0, slot = 0;
@@ -367,7 +374,8 @@ int registry_request(struct registry *registry, struct http_client *client, cons
         if (path) {
                 const bool below = registry->repository[0] && path[0];
 
-                if (asprintf(&url, "%s/v2/%s%s%s", registry->base, below ? registry->repository : "", below ? "/" : "", path) < 0) {
+                if (asprintf(&url, "%s/v2/%s%s%s", registry->base, below ? registry->repository : "", below ? "/" : "",
+                            path) < 0) {
                         url = NULL;
                         return err_sys(err, ENOMEM, "asking the registry");
                 }
@@ -391,7 +399,8 @@ int registry_request(struct registry *registry, struct http_client *client, cons
                         if (r == 0)
                                 continue;
                 } else if (r == 0 && (answer.status < 200 || answer.status >= 300) && answer.status != allowed) {
-                        r = answer.status == 401 ? no_credentials(registry, &failure) : answer_error(registry, &answer, &failure);
+                        r = answer.status == 401 ? no_credentials(registry, &failure)
+                                                 : answer_error(registry, &answer, &failure);
                         http_answer_clear(&answer);
                 }
                 if (r == 0) {
@@ -461,8 +470,7 @@ static void *parallel_thread(void *opaque)
 }
 
 int registry_parallel(struct registry *registry, unsigned jobs, size_t n,
-                      int (*fn)(void *opaque, struct http_client *client, size_t i, struct err **err), void *opaque,
-                      struct err **err)
+        int (*fn)(void *opaque, struct http_client *client, size_t i, struct err **err), void *opaque, struct err **err)
 {
         struct parallel p = { .registry = registry, .fn = fn, .opaque = opaque, .n = n };
         pthread_t threads[JOBS_MAX];

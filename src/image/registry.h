@@ -9,8 +9,8 @@
 #define REGISTRY_TRIES 4
 
 struct registry {
-        char *host;       /* "registry-1.docker.io" for docker.io */
-        char *base;       /* "https://host", found out by the first request; NULL before */
+        char *host; /* "registry-1.docker.io" for docker.io */
+        char *base; /* "https://host", found out by the first request; NULL before */
         char *repository;
         const char *actions; /* "pull" or "pull,push" */
         bool plain_http, insecure_tls;
@@ -27,8 +27,8 @@ struct registry_options {
 };
 
 /* @host is where it is (a mirror's, or the reference's registry); "http://" and "https://" in front decide. */
-int registry_open(const char *host, const char *repository, const struct registry_options *options, struct registry **ret,
-                  struct err **err);
+int registry_open(const char *host, const char *repository, const struct registry_options *options,
+        struct registry **ret, struct err **err);
 struct registry *registry_close(struct registry *registry);
 static inline void registry_closep(struct registry **registry)
 {
@@ -38,8 +38,8 @@ int registry_connect(struct registry *registry, struct http_client **ret, struct
 
 /* A request below /v2/REPOSITORY/, or to the absolute @request->url when @path is NULL. Asks for credentials and
  * tries again where that helps. Statuses other than 2xx are errors, but for those in @allowed (0: none). */
-int registry_request(struct registry *registry, struct http_client *client, const char *path, struct http_request *request,
-                     long allowed, struct http_answer *ret, struct err **err);
+int registry_request(struct registry *registry, struct http_client *client, const char *path,
+        struct http_request *request, long allowed, struct http_answer *ret, struct err **err);
 /* Whether /v2/ lets us in. */
 int registry_ping(struct registry *registry, struct err **err);
 /* Between tries. */
@@ -50,5 +50,5 @@ int registry_mirrors(const char *registry, json_t **ret, struct err **err);
 
 /* Runs @fn(opaque, client, i) for i below @n, @jobs at a time, each thread with its own connection. The first error wins. */
 int registry_parallel(struct registry *registry, unsigned jobs, size_t n,
-                      int (*fn)(void *opaque, struct http_client *client, size_t i, struct err **err), void *opaque,
-                      struct err **err);
+        int (*fn)(void *opaque, struct http_client *client, size_t i, struct err **err), void *opaque,
+        struct err **err);

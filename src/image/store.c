@@ -10,8 +10,8 @@
 #include <sys/xattr.h>
 #include <time.h>
 
-#define STORE_FILE "store.json"
-#define STORE_VERSION 1
+#define STORE_FILE      "store.json"
+#define STORE_VERSION   1
 #define NEWBORN_SECONDS 60 /* a lease that is older has been locked by its owner, who is dead if it is not locked now */
 
 /* --- locks ----------------------------------------------------------------------------------------------------------- */
@@ -194,14 +194,15 @@ static int probe_xattr(struct image_store *store, bool *ret_user, struct err **e
                         return 0;
                 }
         }
-        r = err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the file system of '%s' has no extended attributes", store->root);
+        r = err_set(
+                err, ERR_UNSUPPORTED, EOPNOTSUPP, "the file system of '%s' has no extended attributes", store->root);
         return err_hint(err, r, "put the store on ext4, xfs or btrfs: --root DIR or STRATA_IMAGE_ROOT");
 }
 
 static int make_store(struct image_store *store, struct err **err)
 {
-        static const char *const dirs[] = { "blobs", DIR_BLOBS, DIR_NAMES, DIR_IMAGES, DIR_LAYERS,
-                                            DIR_PARTIAL, DIR_LEASES, DIR_TMP, DIR_INSTANCES, DIR_UNSYNCED };
+        static const char *const dirs[] = { "blobs", DIR_BLOBS, DIR_NAMES, DIR_IMAGES, DIR_LAYERS, DIR_PARTIAL,
+                DIR_LEASES, DIR_TMP, DIR_INSTANCES, DIR_UNSYNCED };
         static const char layout[] = "{\"imageLayoutVersion\": \"1.0.0\"}\n";
         _cleanup_close_ int lock = -1;
         char text[80];
@@ -224,7 +225,8 @@ static int make_store(struct image_store *store, struct err **err)
         r = io_replace_file(store->fd, DIR_TMP "/layout", store->fd, "oci-layout", layout, sizeof(layout) - 1, err);
         if (r < 0)
                 return r;
-        snprintf(text, sizeof(text), "{\"version\": %d, \"overlay\": \"%s\"}\n", STORE_VERSION, user ? "user" : "trusted");
+        snprintf(text, sizeof(text), "{\"version\": %d, \"overlay\": \"%s\"}\n", STORE_VERSION,
+                user ? "user" : "trusted");
         return io_replace_file(store->fd, DIR_TMP "/store", store->fd, STORE_FILE, text, strlen(text), err);
 }
 
@@ -242,8 +244,9 @@ static int read_store(struct image_store *store, struct err **err)
                 return r;
         version = json_integer_value(json_object_get(json, "version"));
         if (version != STORE_VERSION)
-                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the store '%s' is of version %lld; this program knows %d",
-                               store->root, (long long)version, STORE_VERSION);
+                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
+                        "the store '%s' is of version %lld; this program knows %d", store->root, (long long)version,
+                        STORE_VERSION);
         store->user_xattr = strcmp(json_text(json, "overlay"), "user") == 0;
         return 0;
 }

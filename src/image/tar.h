@@ -8,8 +8,8 @@
 
 #include "base/err.h"
 
-#define TAR_BLOCK 512U
-#define TAR_PATH_MAX 4095U
+#define TAR_BLOCK      512U
+#define TAR_PATH_MAX   4095U
 #define TAR_XATTRS_MAX 64U
 
 /* Where bytes come from: the next piece, valid until the next call; @ret_len 0 at the end. */
@@ -29,8 +29,8 @@ struct tar_xattr {
 struct tar_entry {
         enum tar_type type;
         char *path;
-        char *link; /* target of a link, else NULL */
-        u64 size;   /* of the file, holes included */
+        char *link;  /* target of a link, else NULL */
+        u64 size;    /* of the file, holes included */
         mode_t mode; /* permission bits alone */
         u32 uid, gid;
         struct timespec mtime;
@@ -65,4 +65,5 @@ int tar_write_header(const struct byte_sink *sink, const struct tar_entry *entry
 int tar_write_padding(const struct byte_sink *sink, u64 size, struct err **err);
 int tar_write_end(const struct byte_sink *sink, struct err **err);
 /* A whole file of bytes. */
-int tar_write_file(const struct byte_sink *sink, const char *path, const void *data, size_t len, s64 mtime, struct err **err);
+int tar_write_file(
+        const struct byte_sink *sink, const char *path, const void *data, size_t len, s64 mtime, struct err **err);

@@ -13,10 +13,10 @@
 #include "base/cleanup.h"
 #include "tar.h"
 
-#define META_MAX (1 * MIB)       /* of one long name or pax header */
-#define META_HEADERS_MAX 64      /* before one entry */
-#define STRETCHES_MAX 262144U    /* of one sparse file */
-#define SIZE_LIMIT (1ULL << 62)  /* so that sums do not overflow */
+#define META_MAX         (1 * MIB)    /* of one long name or pax header */
+#define META_HEADERS_MAX 64           /* before one entry */
+#define STRETCHES_MAX    262144U      /* of one sparse file */
+#define SIZE_LIMIT       (1ULL << 62) /* so that sums do not overflow */
 
 struct stretch {
         u64 offset, len;
@@ -172,7 +172,7 @@ static int parse_time(const char *text, struct timespec *ret)
         text += negative;
         dot = strchr(text, '.');
         if (snprintf(whole, sizeof(whole), "%.*s", dot ? (int)(dot - text) : INT_MAX, text) >= (int)sizeof(whole) ||
-            parse_decimal(whole, INT64_MAX / 2, &seconds) < 0)
+                parse_decimal(whole, INT64_MAX / 2, &seconds) < 0)
                 return -EBADMSG;
         for (const char *p = dot ? dot + 1 : ""; *p; p++, unit /= 10) {
                 if (*p < '0' || *p > '9')
@@ -216,7 +216,8 @@ static int check_stretches(struct tar_reader *tar, struct err **err)
         for (size_t i = 0; i < tar->n_stretches; i++) {
                 const struct stretch *s = &tar->stretches[i];
 
-                if (s->offset > SIZE_LIMIT || s->len > SIZE_LIMIT || s->offset < end || s->offset + s->len > tar->entry.size)
+                if (s->offset > SIZE_LIMIT || s->len > SIZE_LIMIT || s->offset < end ||
+                        s->offset + s->len > tar->entry.size)
                         return bad(err, "a sparse file's pieces overlap or lie outside of it");
                 end = s->offset + s->len;
                 sum += s->len;
@@ -239,7 +240,7 @@ static int read_gnu_sparse(struct tar_reader *tar, const struct header *h, struc
         for (;;) {
                 for (unsigned i = 0; i < n && p[24 * i]; i++) {
                         if (parse_number(p + 24 * i, 12, &offset) < 0 || parse_number(p + 24 * i + 12, 12, &len) < 0 ||
-                            offset < 0 || len < 0)
+                                offset < 0 || len < 0)
                                 return bad(err, "a sparse file's map is malformed");
                         r = add_stretch(tar, (u64)offset, (u64)len, err);
                         if (r < 0)
@@ -405,8 +406,8 @@ static int pax_sparse_offset(struct tar_reader *tar, const char *value, size_t l
 {
         u64 offset;
 
-        return parse_decimal(value, SIZE_LIMIT, &offset) < 0 ? bad(err, "a sparse file's map is malformed") :
-                                                               add_stretch(tar, offset, 0, err);
+        return parse_decimal(value, SIZE_LIMIT, &offset) < 0 ? bad(err, "a sparse file's map is malformed")
+                                                             : add_stretch(tar, offset, 0, err);
 }
 
 static int pax_sparse_len(struct tar_reader *tar, const char *value, size_t len, struct err **err)
@@ -431,8 +432,8 @@ static int pax_xattr(struct tar_reader *tar, const char *name, const char *value
         if (!x.name || !x.value || !e->xattrs || e->n_xattrs == TAR_XATTRS_MAX) {
                 free(x.name);
                 free(x.value);
-                return e->n_xattrs == TAR_XATTRS_MAX ? bad(err, "a file has too many attributes") :
-                                                       err_sys(err, ENOMEM, "reading an archive");
+                return e->n_xattrs == TAR_XATTRS_MAX ? bad(err, "a file has too many attributes")
+                                                     : err_sys(err, ENOMEM, "reading an archive");
         }
         memcpy(x.value, value, len);
         e->xattrs[e->n_xattrs++] = x;
@@ -486,7 +487,7 @@ static int parse_pax(struct tar_reader *tar, char *text, size_t len, struct err 
                 for (space = text; space < end && *space >= '0' && *space <= '9' && n <= META_MAX; space++)
                         n = n * 10 + (size_t)(*space - '0');
                 if (space == text || space == end || *space != ' ' || n > (size_t)(end - text) ||
-                    n < (size_t)(space - text) + 3 || text[n - 1] != '\n')
+                        n < (size_t)(space - text) + 3 || text[n - 1] != '\n')
                         return bad(err, "a pax record is malformed");
                 text[n - 1] = '\0';
                 equals = memchr(space + 1, '=', (size_t)(text + n - 1 - space - 1));
@@ -623,11 +624,11 @@ static int entry_numbers(struct tar_reader *tar, const struct header *h, struct 
         s64 mode, uid, gid, mtime, major = 0, minor = 0;
 
         if (NUMBER(h, mode, &mode) < 0 || NUMBER(h, uid, &uid) < 0 || NUMBER(h, gid, &gid) < 0 ||
-            NUMBER(h, mtime, &mtime) < 0)
+                NUMBER(h, mtime, &mtime) < 0)
                 return bad(err, "a number is malformed");
         if (e->type == TAR_CHAR || e->type == TAR_BLOCK_DEVICE)
                 if (NUMBER(h, major, &major) < 0 || NUMBER(h, minor, &minor) < 0 || major < 0 || minor < 0 ||
-                    major > 0xfff || minor > 0xfffff)
+                        major > 0xfff || minor > 0xfffff)
                         return bad(err, "a device number is malformed");
         if ((!tar->has_uid && (uid < 0 || uid > UINT32_MAX)) || (!tar->has_gid && (gid < 0 || gid > UINT32_MAX)))
                 return bad(err, "an owner is malformed");
@@ -647,8 +648,16 @@ static int type_of(const struct header *h, enum tar_type *ret)
                 char flag;
                 enum tar_type type;
         } types[] = {
-                { '0', TAR_FILE },    { '\0', TAR_FILE },  { '7', TAR_FILE },         { 'S', TAR_FILE }, { '1', TAR_HARDLINK },
-                { '2', TAR_SYMLINK }, { '3', TAR_CHAR },   { '4', TAR_BLOCK_DEVICE }, { '5', TAR_DIR },  { '6', TAR_FIFO },
+                { '0', TAR_FILE },
+                { '\0', TAR_FILE },
+                { '7', TAR_FILE },
+                { 'S', TAR_FILE },
+                { '1', TAR_HARDLINK },
+                { '2', TAR_SYMLINK },
+                { '3', TAR_CHAR },
+                { '4', TAR_BLOCK_DEVICE },
+                { '5', TAR_DIR },
+                { '6', TAR_FIFO },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(types); i++)
@@ -666,7 +675,8 @@ static int read_entry(struct tar_reader *tar, const struct header *h, u64 size, 
         int r;
 
         if (!type_of(h, &e->type))
-                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "the archive has an entry of the unknown type 0x%02x", (u8)h->type);
+                return err_set(err, ERR_BAD_IMAGE, EBADMSG, "the archive has an entry of the unknown type 0x%02x",
+                        (u8)h->type);
         r = entry_names(tar, h, err);
         if (r == 0)
                 r = entry_numbers(tar, h, err);

@@ -140,8 +140,13 @@ static void put_number(struct pax *pax, const char *key, char *field, size_t siz
 
 int tar_write_header(const struct byte_sink *sink, const struct tar_entry *e, struct err **err)
 {
-        static const char types[] = { [TAR_FILE] = '0', [TAR_HARDLINK] = '1', [TAR_SYMLINK] = '2', [TAR_CHAR] = '3',
-                                      [TAR_BLOCK_DEVICE] = '4', [TAR_DIR] = '5', [TAR_FIFO] = '6' };
+        static const char types[] = { [TAR_FILE] = '0',
+                [TAR_HARDLINK] = '1',
+                [TAR_SYMLINK] = '2',
+                [TAR_CHAR] = '3',
+                [TAR_BLOCK_DEVICE] = '4',
+                [TAR_DIR] = '5',
+                [TAR_FIFO] = '6' };
         struct pax pax = { 0 };
         struct header h;
         char key[300];
@@ -188,9 +193,12 @@ int tar_write_end(const struct byte_sink *sink, struct err **err)
         return sink->write(sink->opaque, zeros, sizeof(zeros), err);
 }
 
-int tar_write_file(const struct byte_sink *sink, const char *path, const void *data, size_t len, s64 mtime, struct err **err)
+int tar_write_file(
+        const struct byte_sink *sink, const char *path, const void *data, size_t len, s64 mtime, struct err **err)
 {
-        const struct tar_entry entry = { .type = TAR_FILE, .path = (char *)path, .size = len, .mode = 0644, .mtime.tv_sec = mtime };
+        const struct tar_entry entry = {
+                .type = TAR_FILE, .path = (char *)path, .size = len, .mode = 0644, .mtime.tv_sec = mtime
+        };
         int r = tar_write_header(sink, &entry, err);
 
         if (r == 0)

@@ -48,7 +48,8 @@ int tree_clean_path(const char *path, char ret[TAR_PATH_MAX + 1], struct err **e
                 if (len == 2 && memcmp(path, "..", 2) == 0)
                         return err_set(err, ERR_BAD_IMAGE, EBADMSG, "a path has '..' in it: '%.200s'", path);
                 if (len > NAME_MAX)
-                        return err_set(err, ERR_BAD_IMAGE, EBADMSG, "a name is longer than %d bytes: '%.40s...'", NAME_MAX, path);
+                        return err_set(err, ERR_BAD_IMAGE, EBADMSG, "a name is longer than %d bytes: '%.40s...'",
+                                NAME_MAX, path);
                 if (len > 0 && !(len == 1 && *path == '.')) {
                         if (out != ret)
                                 *out++ = '/';
@@ -64,7 +65,7 @@ int tree_clean_path(const char *path, char ret[TAR_PATH_MAX + 1], struct err **e
 static int open_in_root(int root, const char *path)
 {
         struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
-                                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV };
+                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV };
 
         for (int i = 0; i < RESOLVE_TRIES; i++) {
                 const long fd = syscall(SYS_openat2, root, path, &how, sizeof(how));
@@ -100,7 +101,8 @@ static int make_dirs(struct tree *tree, char *path, struct err **err)
                         close(parent);
                         if (r < 0)
                                 return err_sys(err, -r, "making directory '%s'", path);
-                        if (tree->implied && json_object_set_new(tree->implied, path, json_true()) < 0 && !json_object_get(tree->implied, path))
+                        if (tree->implied && json_object_set_new(tree->implied, path, json_true()) < 0 &&
+                                !json_object_get(tree->implied, path))
                                 json_object_clear(tree->implied); /* not UTF-8: only its attributes are the default's */
                         fd = open_in_root(tree->fd, path);
                 }

@@ -13,14 +13,14 @@
 #include "tree.h"
 
 /* What one layer may cost the host. Everything else it could exhaust is bounded by these. */
-#define LAYER_BYTES_MAX (256 * GIB)
+#define LAYER_BYTES_MAX   (256 * GIB)
 #define LAYER_ENTRIES_MAX 8000000ULL
-#define DIR_TIMES_MAX (256 * MIB)  /* of memory */
-#define FREE_MIN (128 * MIB)       /* that stays free on the file system */
-#define FREE_CHECK_EVERY (32 * MIB)
+#define DIR_TIMES_MAX     (256 * MIB) /* of memory */
+#define FREE_MIN          (128 * MIB) /* that stays free on the file system */
+#define FREE_CHECK_EVERY  (32 * MIB)
 
-#define WHITEOUT ".wh."
-#define WHITEOUT_META WHITEOUT WHITEOUT /* of aufs: its own files */
+#define WHITEOUT        ".wh."
+#define WHITEOUT_META   WHITEOUT WHITEOUT /* of aufs: its own files */
 #define WHITEOUT_OPAQUE WHITEOUT_META ".opq"
 
 struct dir_time {
@@ -59,7 +59,8 @@ static int charge(struct unpacker *u, u64 bytes, struct err **err)
                 return 0;
         u->unchecked = 0;
         if (fstatvfs(u->tree.fd, &fs) == 0 && fs.f_blocks > 0 && (u64)fs.f_bavail * fs.f_frsize < FREE_MIN) {
-                r = err_set(err, ERR_TOO_LARGE, ENOSPC, "the disk is nearly full (less than %llu MiB are free)", FREE_MIN / MIB);
+                r = err_set(err, ERR_TOO_LARGE, ENOSPC, "the disk is nearly full (less than %llu MiB are free)",
+                        FREE_MIN / MIB);
                 return err_hint(err, r, "`strata image prune` removes what is not used");
         }
         return 0;
@@ -99,7 +100,7 @@ static int set_dir_times(struct unpacker *u, struct err **err)
                 }
                 /* It may have been replaced since. */
                 if (tree_parent(&u->tree, entry->path, false, &parent, &name, NULL) < 0 ||
-                    fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+                        fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
                         continue;
                 if (utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW) < 0)
                         return err_sys(err, errno, "setting the time of '%s'", entry->path);
@@ -134,7 +135,8 @@ static int set_owner(struct unpacker *u, int parent, const char *name, const str
 {
         int r;
 
-        if (u->options->squash_owners || fchownat(parent, name, e->uid, e->gid, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) == 0)
+        if (u->options->squash_owners ||
+                fchownat(parent, name, e->uid, e->gid, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) == 0)
                 return 0;
         r = err_sys(err, errno, "giving '%s' to %u:%u", e->path, e->uid, e->gid);
         if (r == -EINVAL)
@@ -225,8 +227,8 @@ static int unpack_file(struct unpacker *u, const struct tar_entry *e, int parent
         return futimens(fd, times) < 0 ? err_sys(err, errno, "setting the time of '%s'", e->path) : 0;
 }
 
-static int unpack_dir(struct unpacker *u, const struct tar_entry *e, const char *path, int parent, const char *name,
-                      struct err **err)
+static int unpack_dir(
+        struct unpacker *u, const struct tar_entry *e, const char *path, int parent, const char *name, struct err **err)
 {
         _cleanup_close_ int fd = -1;
         int was_whiteout = 0, r = 0;
@@ -260,8 +262,8 @@ static int unpack_dir(struct unpacker *u, const struct tar_entry *e, const char 
         return r < 0 ? r : remember_dir_time(u, path, e->mtime, err);
 }
 
-static int unpack_hardlink(struct unpacker *u, const struct tar_entry *e, const char *path, int parent, const char *name,
-                           struct err **err)
+static int unpack_hardlink(
+        struct unpacker *u, const struct tar_entry *e, const char *path, int parent, const char *name, struct err **err)
 {
         _cleanup_close_ int fd = -1;
         char target[TAR_PATH_MAX + 1];
@@ -285,7 +287,7 @@ static int unpack_hardlink(struct unpacker *u, const struct tar_entry *e, const 
                 struct stat old, new;
 
                 if (fstatat(target_parent, target_name, &new, AT_SYMLINK_NOFOLLOW) == 0 &&
-                    fstatat(fd, name, &old, AT_SYMLINK_NOFOLLOW) == 0 && old.st_ino == new.st_ino)
+                        fstatat(fd, name, &old, AT_SYMLINK_NOFOLLOW) == 0 && old.st_ino == new.st_ino)
                         return 0;
                 r = clear_way(u, fd, name, err);
                 if (r < 0)
@@ -332,7 +334,8 @@ static int unpack_special(struct unpacker *u, const struct tar_entry *e, int par
 }
 
 /* ".wh.NAME": the lower layers' NAME is gone; ".wh..wh..opq": everything of theirs in this directory. */
-static int unpack_whiteout(struct unpacker *u, const struct tar_entry *e, int parent, const char *name, struct err **err)
+static int unpack_whiteout(
+        struct unpacker *u, const struct tar_entry *e, int parent, const char *name, struct err **err)
 {
         const char *victim = name + sizeof(WHITEOUT) - 1;
         _cleanup_close_ int fd = -1;
@@ -385,7 +388,7 @@ static int unpack_entry(struct unpacker *u, const struct tar_entry *e, struct er
 }
 
 int unpack_layer(int fd, struct tar_reader *tar, const struct unpack_options *options, struct unpack_result *ret,
-                 struct err **err)
+        struct err **err)
 {
         struct unpacker u = { .tar = tar, .options = options };
         const struct tar_entry *entry;

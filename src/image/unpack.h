@@ -20,4 +20,4 @@ struct unpack_result {
 
 /* Into the empty directory @fd. @tar is read to its end. */
 int unpack_layer(int fd, struct tar_reader *tar, const struct unpack_options *options, struct unpack_result *ret,
-                 struct err **err);
+        struct err **err);

@@ -28,7 +28,7 @@ static bool granted(const char *file, const char *user, uid_t uid, unsigned long
                         continue;
                 *colon = '\0';
                 if ((strcmp(line, user) == 0 || strcmp(line, number) == 0) &&
-                    sscanf(colon + 1, "%lu:%lu", ret_start, ret_count) == 2 && *ret_count > 0)
+                        sscanf(colon + 1, "%lu:%lu", ret_start, ret_count) == 2 && *ret_count > 0)
                         return true;
         }
         return false;
@@ -38,7 +38,8 @@ static bool granted(const char *file, const char *user, uid_t uid, unsigned long
 static int map_by_program(const char *program, pid_t pid, unsigned id, unsigned long start, unsigned long count)
 {
         char pid_text[16], id_text[16], start_text[24], count_text[24];
-        char *argv[] = { (char *)program, pid_text, (char *)"0", id_text, (char *)"1", (char *)"1", start_text, count_text, NULL };
+        char *argv[] = { (char *)program, pid_text, (char *)"0", id_text, (char *)"1", (char *)"1", start_text,
+                count_text, NULL };
         pid_t child;
         int status;
 
@@ -60,9 +61,11 @@ static int map_from_outside(pid_t pid, uid_t uid, gid_t gid)
         const char *user = entry ? entry->pw_name : "";
         unsigned long start, count;
 
-        if (!granted("/etc/subuid", user, uid, &start, &count) || map_by_program("newuidmap", pid, uid, start, count) < 0)
+        if (!granted("/etc/subuid", user, uid, &start, &count) ||
+                map_by_program("newuidmap", pid, uid, start, count) < 0)
                 return 1;
-        if (!granted("/etc/subgid", user, uid, &start, &count) || map_by_program("newgidmap", pid, gid, start, count) < 0)
+        if (!granted("/etc/subgid", user, uid, &start, &count) ||
+                map_by_program("newgidmap", pid, gid, start, count) < 0)
                 return 2;
         return 0;
 }
@@ -119,7 +122,8 @@ int image_enter_user_namespace(struct err **err)
                         ;
         if (r < 0) {
                 r = err_sys(err, -r, "entering a user namespace");
-                return err_hint(err, r, "the kernel or its settings may forbid them to users: kernel.unprivileged_userns_clone, user.max_user_namespaces");
+                return err_hint(err, r,
+                        "the kernel or its settings may forbid them to users: kernel.unprivileged_userns_clone, user.max_user_namespaces");
         }
         if (!WIFEXITED(status) || WEXITSTATUS(status) == 1)
                 r = map_own_id(uid, gid);

@@ -13,7 +13,8 @@
 
 int walk_open(int root, const char *path, int flags)
 {
-        struct open_how how = { .flags = (u64)flags | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV };
+        struct open_how how = { .flags = (u64)flags | O_CLOEXEC | O_NOFOLLOW,
+                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV };
         const long fd = syscall(SYS_openat2, root, path[0] ? path : ".", &how, sizeof(how));
 
         return fd < 0 ? -errno : (int)fd;
@@ -75,7 +76,8 @@ int walk_tree(int root, const char *path, walk_visit *visit, void *opaque, struc
                         return err_sys(err, ENOMEM, "reading a directory");
                 }
                 if (strlen(below) > TAR_PATH_MAX)
-                        return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "a path in '/%.100s' is longer than %u bytes", path, TAR_PATH_MAX);
+                        return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "a path in '/%.100s' is longer than %u bytes",
+                                path, TAR_PATH_MAX);
                 fd = walk_open(root, below, O_PATH);
                 if (fd < 0)
                         continue; /* gone meanwhile */
@@ -88,4 +90,3 @@ int walk_tree(int root, const char *path, walk_visit *visit, void *opaque, struc
         }
         return 0;
 }
-

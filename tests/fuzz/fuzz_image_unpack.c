@@ -71,7 +71,9 @@ static void fix_checksums(u8 *p, size_t len)
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 {
         const int base = base_dir();
-        const struct unpack_options options = { .squash_owners = true, .user_xattr = true, .plain = len > 0 && data[0] == 'p' };
+        const struct unpack_options options = {
+                .squash_owners = true, .user_xattr = true, .plain = len > 0 && data[0] == 'p'
+        };
         struct stream s = { 0 };
         struct unpack_result result = { 0 };
         struct tar_reader *tar = NULL;
@@ -92,7 +94,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
         if (unpack_layer(root, tar, &options, &result, NULL) == 0)
                 json_decref(result.implied);
         require(fstatat(base, "outside", &after, 0) == 0);
-        require(before.st_mtim.tv_nsec == after.st_mtim.tv_nsec && before.st_mode == after.st_mode && after.st_nlink == 2);
+        require(before.st_mtim.tv_nsec == after.st_mtim.tv_nsec && before.st_mode == after.st_mode &&
+                after.st_nlink == 2);
         tar_reader_free(tar);
         decompressor_free(s.decompressor);
         close(root);

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <sys/xattr.h>
 
+#include "image/layer_writer.h"
+#include "image/make.h"
 #include "image/unpack.h"
 
 /* A test's own preparations do not fail; when they do there is nothing to test. */
@@ -60,8 +62,12 @@ void tar_add_entry(struct bytes *bytes, const struct tar_entry *entry, const cha
 
 void tar_add(struct bytes *bytes, enum tar_type type, const char *path, const char *link, const char *data)
 {
-        const struct tar_entry entry = { .type = type, .path = (char *)path, .link = (char *)link, .mode = type == TAR_DIR ? 0755 : 0644,
-                                         .size = data ? strlen(data) : 0, .mtime.tv_sec = 1000000000 };
+        const struct tar_entry entry = { .type = type,
+                .path = (char *)path,
+                .link = (char *)link,
+                .mode = type == TAR_DIR ? 0755 : 0644,
+                .size = data ? strlen(data) : 0,
+                .mtime.tv_sec = 1000000000 };
 
         tar_add_entry(bytes, &entry, data);
 }
@@ -96,7 +102,9 @@ int unpack_bytes(const struct bytes *bytes, int fd, struct err **err)
 
 struct temp_dir temp_dir_new(void)
 {
-        struct temp_dir dir = { .path = "/var/tmp/strata-image-XXXXXX" }; /* on a disk: /tmp may lack extended attributes */
+        struct temp_dir dir = {
+                .path = "/var/tmp/strata-image-XXXXXX"
+        }; /* on a disk: /tmp may lack extended attributes */
 
         must(mkdtemp(dir.path));
         dir.fd = open(dir.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -133,6 +141,38 @@ struct image *image_with_file(struct image_store *store, const char *name, const
         must(image_import(store, fd, &options, &image, NULL) == 0);
         close(fd);
         free(bytes.data);
+        return image;
+}
+
+/* One more layer, from the archive's bytes. */
+static void add_layer(struct new_image *image, const struct bytes *bytes)
+{
+        struct layer_writer *writer = NULL;
+        struct descriptor layer;
+        struct digest diff_id;
+        const struct byte_sink *sink;
+
+        must(layer_writer_new(image->lease, &writer, NULL) == 0);
+        sink = layer_writer_sink(writer);
+        must(sink->write(sink->opaque, bytes->data, bytes->len, NULL) == 0);
+        must(layer_writer_finish(writer, &layer, &diff_id, NULL) == 0);
+        must(new_image_add_layer(image, &layer, &diff_id, NULL) == 0);
+        layer_writer_free(writer);
+}
+
+struct image *image_of_layers(struct image_store *store, const char *name, const struct bytes *lower, const struct bytes *upper)
+{
+        struct new_image made;
+        struct lease *lease = NULL;
+        struct image *image = NULL;
+
+        must(lease_open(store, &lease, NULL) == 0 && new_image_init(&made, lease, NULL, NULL) == 0);
+        add_layer(&made, lower);
+        if (upper)
+                add_layer(&made, upper);
+        must(new_image_publish(&made, name, &image, NULL) == 0);
+        new_image_clear(&made);
+        lease_close(lease);
         return image;
 }
 

@@ -14,7 +14,8 @@
 
 static void stages_and_instructions_are_found(void **state)
 {
-        static const char text[] = "# comment\nARG V=1\n\nFROM a:$V AS one\nRUN x && \\\n# in between\n  y\n\nfrom --platform=linux/amd64 b\ncopy --from=one --chown=1:2 /a /b\n";
+        static const char text[] =
+                "# comment\nARG V=1\n\nFROM a:$V AS one\nRUN x && \\\n# in between\n  y\n\nfrom --platform=linux/amd64 b\ncopy --from=one --chown=1:2 /a /b\n";
         struct dockerfile f;
 
         assert_int_equal(dockerfile_parse(text, &f, NULL), 0);
@@ -35,7 +36,8 @@ static void stages_and_instructions_are_found(void **state)
 
 static void heredocs_are_read(void **state)
 {
-        static const char text[] = "FROM a\nRUN <<EOF\n# kept\n  line $X\nEOF\nCOPY <<-\"ONE\" <<TWO /dir/\n\tone\n\tONE\ntwo\nTWO\nCMD x\n";
+        static const char text[] =
+                "FROM a\nRUN <<EOF\n# kept\n  line $X\nEOF\nCOPY <<-\"ONE\" <<TWO /dir/\n\tone\n\tONE\ntwo\nTWO\nCMD x\n";
         const struct docker_instruction *i;
         struct dockerfile f;
 
@@ -65,8 +67,9 @@ static void the_escape_can_be_chosen(void **state)
 
 static void nonsense_is_refused(void **state)
 {
-        static const char *const texts[] = { "", "# nothing\n", "RUN x\n", "FROM\n", "FROM a b\n", "FROM a AS\n", "FROM a AS b c\n", "FROM a\nNOPE x\n", "FROM a\nRUN\n",
-                                             "FROM a\nRUN <<EOF\nno end\n", "ENV A=b\nFROM a\n", "FROM a\nABCDEFGHIJKLMNOPQRSTUVWXYZ x\n" };
+        static const char *const texts[] = { "", "# nothing\n", "RUN x\n", "FROM\n", "FROM a b\n", "FROM a AS\n",
+                "FROM a AS b c\n", "FROM a\nNOPE x\n", "FROM a\nRUN\n", "FROM a\nRUN <<EOF\nno end\n",
+                "ENV A=b\nFROM a\n", "FROM a\nABCDEFGHIJKLMNOPQRSTUVWXYZ x\n" };
         struct dockerfile f;
 
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
@@ -76,7 +79,8 @@ static void nonsense_is_refused(void **state)
 
 static const char *lookup(void *opaque, const char *name, size_t len)
 {
-        static const char *const values[][2] = { { "A", "a" }, { "SPACE", "two words" }, { "QUOTE", "it's \"q\" \\" }, { "EMPTY", "" }, { "A_1", "long" } };
+        static const char *const values[][2] = { { "A", "a" }, { "SPACE", "two words" }, { "QUOTE", "it's \"q\" \\" },
+                { "EMPTY", "" }, { "A_1", "long" } };
 
         for (size_t i = 0; i < ARRAY_SIZE(values); i++)
                 if (strlen(values[i][0]) == len && memcmp(values[i][0], name, len) == 0)
@@ -93,7 +97,8 @@ static void expands_to(const char *text, const char *wanted)
         assert_int_equal(docker_expand(text, lookup, NULL, &expanded, NULL), 0);
         words = change_words(expanded);
         for (size_t i = 0; i < json_array_size(words); i++)
-                snprintf(got + strlen(got), sizeof(got) - strlen(got), "<%s>", json_string_value(json_array_get(words, i)));
+                snprintf(got + strlen(got), sizeof(got) - strlen(got), "<%s>",
+                        json_string_value(json_array_get(words, i)));
         assert_string_equal(got, wanted);
         json_decref(words);
         free(expanded);
@@ -102,10 +107,28 @@ static void expands_to(const char *text, const char *wanted)
 static void variables_are_put_in(void **state)
 {
         static const char *const cases[][2] = {
-                { "$A", "<a>" }, { "x${A}y", "<xay>" }, { "$A_1", "<long>" }, { "${A}_1", "<a_1>" }, { "$NOPE", "" }, { "\"$NOPE\"", "<>" },
-                { "$SPACE", "<two words>" }, { "\"$SPACE\" $A", "<two words><a>" }, { "'$A'", "<$A>" }, { "\\$A", "<$A>" }, { "$QUOTE", "<it's \"q\" \\>" },
-                { "\"$QUOTE\"", "<it's \"q\" \\>" }, { "${NOPE:-word}", "<word>" }, { "${A:-word}", "<a>" }, { "${EMPTY:-word}", "<word>" }, { "${EMPTY-word}", "" },
-                { "${A:+word}", "<word>" }, { "${NOPE:+word}", "" }, { "${NOPE:-$A/${A_1}}", "<a/long>" }, { "$", "<$>" }, { "a$/b", "<a$/b>" }, { "${A}${SPACE}", "<atwo words>" },
+                { "$A", "<a>" },
+                { "x${A}y", "<xay>" },
+                { "$A_1", "<long>" },
+                { "${A}_1", "<a_1>" },
+                { "$NOPE", "" },
+                { "\"$NOPE\"", "<>" },
+                { "$SPACE", "<two words>" },
+                { "\"$SPACE\" $A", "<two words><a>" },
+                { "'$A'", "<$A>" },
+                { "\\$A", "<$A>" },
+                { "$QUOTE", "<it's \"q\" \\>" },
+                { "\"$QUOTE\"", "<it's \"q\" \\>" },
+                { "${NOPE:-word}", "<word>" },
+                { "${A:-word}", "<a>" },
+                { "${EMPTY:-word}", "<word>" },
+                { "${EMPTY-word}", "" },
+                { "${A:+word}", "<word>" },
+                { "${NOPE:+word}", "" },
+                { "${NOPE:-$A/${A_1}}", "<a/long>" },
+                { "$", "<$>" },
+                { "a$/b", "<a$/b>" },
+                { "${A}${SPACE}", "<atwo words>" },
         };
         char *expanded = NULL;
 
@@ -122,10 +145,28 @@ static void patterns_match_as_in_go(void **state)
                 const char *pattern, *path;
                 bool matches;
         } cases[] = {
-                { "*", "a", true }, { "*", "a/b", false }, { "*.log", "x.log", true }, { "*.log", "d/x.log", false }, { "**/*.log", "d/e/x.log", true },
-                { "**/*.log", "x.log", true }, { "a/**", "a/b/c", true }, { "a/**/z", "a/z", true }, { "a/**/z", "a/b/c/z", true }, { "a/**/z", "a/b", false },
-                { "?", "a", true }, { "?", "/", false }, { "[a-c]x", "bx", true }, { "[^a-c]x", "bx", false }, { "[a-c]x", "dx", false }, { "\\*", "*", true },
-                { "\\*", "a", false }, { "[", "[", false }, { "[a", "a", false }, { "a*b*c", "aXbYc", true }, { "", "", true }, { "", "a", false },
+                { "*", "a", true },
+                { "*", "a/b", false },
+                { "*.log", "x.log", true },
+                { "*.log", "d/x.log", false },
+                { "**/*.log", "d/e/x.log", true },
+                { "**/*.log", "x.log", true },
+                { "a/**", "a/b/c", true },
+                { "a/**/z", "a/z", true },
+                { "a/**/z", "a/b/c/z", true },
+                { "a/**/z", "a/b", false },
+                { "?", "a", true },
+                { "?", "/", false },
+                { "[a-c]x", "bx", true },
+                { "[^a-c]x", "bx", false },
+                { "[a-c]x", "dx", false },
+                { "\\*", "*", true },
+                { "\\*", "a", false },
+                { "[", "[", false },
+                { "[a", "a", false },
+                { "a*b*c", "aXbYc", true },
+                { "", "", true },
+                { "", "a", false },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
@@ -139,8 +180,8 @@ static void the_last_ignore_pattern_decides(void **state)
         static const struct {
                 const char *path;
                 bool ignored;
-        } cases[] = { { "a.log", true }, { "keep.log", false }, { "node_modules", true }, { "node_modules/a/b", true }, { "x/tmp/y", true }, { "tmp", true },
-                      { "x/a.log", false }, { "dot", true }, { "other", false } };
+        } cases[] = { { "a.log", true }, { "keep.log", false }, { "node_modules", true }, { "node_modules/a/b", true },
+                { "x/tmp/y", true }, { "tmp", true }, { "x/a.log", false }, { "dot", true }, { "other", false } };
         struct dockerignore *ignore;
 
         assert_int_equal(dockerignore_parse(text, &ignore, NULL), 0);

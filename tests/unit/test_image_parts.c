@@ -43,8 +43,33 @@ static void references_get_their_full_names(void **state)
 static void what_is_no_reference_is_refused(void **state)
 {
         static const char *const texts[] = {
-                "", ":", "/", "@", "Debian", "a//b", "a/", "/a", "a:", "a:b:c", "a b", "a..b", "a.-b", "-a", "a-", "../a", "a/../b", "a@sha256:12",
-                "a@sha512:" HEX HEX, "host:port/a", "host:123456/a", "-host.x/a", "a:-tag", "a:.tag", "a___b", "a\nb", "ä",
+                "",
+                ":",
+                "/",
+                "@",
+                "Debian",
+                "a//b",
+                "a/",
+                "/a",
+                "a:",
+                "a:b:c",
+                "a b",
+                "a..b",
+                "a.-b",
+                "-a",
+                "a-",
+                "../a",
+                "a/../b",
+                "a@sha256:12",
+                "a@sha512:" HEX HEX,
+                "host:port/a",
+                "host:123456/a",
+                "-host.x/a",
+                "a:-tag",
+                "a:.tag",
+                "a___b",
+                "a\nb",
+                "ä",
         };
         struct reference reference;
         char longest[1000];
@@ -62,8 +87,10 @@ static void what_is_no_reference_is_refused(void **state)
 
 static void loopback_is_loopback(void **state)
 {
-        static const char *const yes[] = { "localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:443" };
-        static const char *const no[] = { "localhost.example", "127.0.0.1.example", "128.0.0.1", "docker.io", "[::2]", "127.0.0.256", "1270.0.0.1" };
+        static const char *const yes[] = { "localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]",
+                "[::1]:443" };
+        static const char *const no[] = { "localhost.example", "127.0.0.1.example", "128.0.0.1", "docker.io", "[::2]",
+                "127.0.0.256", "1270.0.0.1" };
 
         for (size_t i = 0; i < ARRAY_SIZE(yes); i++)
                 assert_true(reference_registry_is_loopback(yes[i]));
@@ -81,7 +108,9 @@ static void the_digest_is_sha256(void **state)
         assert_int_equal(digest_parse("sha256:XY", &digest, NULL), -EBADMSG);
         assert_int_equal(digest_parse(NULL, &digest, NULL), -EBADMSG);
         assert_int_equal(digest_parse("sha256:" HEX "0", &digest, NULL), -EBADMSG);
-        assert_int_equal(digest_parse("sha256:../../../../../../../../../../../../../../../../../../etc/passwd", &digest, NULL), -EBADMSG);
+        assert_int_equal(
+                digest_parse("sha256:../../../../../../../../../../../../../../../../../../etc/passwd", &digest, NULL),
+                -EBADMSG);
 }
 
 #define DESCRIPTOR "{\"mediaType\":\"x\",\"digest\":\"sha256:" HEX "\",\"size\":7}"
@@ -89,8 +118,15 @@ static void the_digest_is_sha256(void **state)
 static void malformed_manifests_are_refused(void **state)
 {
         static const char *const texts[] = {
-                "", "[]", "{", "{}", "{\"schemaVersion\":1}", "{\"schemaVersion\":2}", "{\"schemaVersion\":2,\"config\":" DESCRIPTOR "}",
-                "{\"schemaVersion\":2,\"config\":" DESCRIPTOR ",\"layers\":7}", "{\"schemaVersion\":2,\"config\":" DESCRIPTOR ",\"layers\":[7]}",
+                "",
+                "[]",
+                "{",
+                "{}",
+                "{\"schemaVersion\":1}",
+                "{\"schemaVersion\":2}",
+                "{\"schemaVersion\":2,\"config\":" DESCRIPTOR "}",
+                "{\"schemaVersion\":2,\"config\":" DESCRIPTOR ",\"layers\":7}",
+                "{\"schemaVersion\":2,\"config\":" DESCRIPTOR ",\"layers\":[7]}",
                 "{\"schemaVersion\":2,\"config\":{\"digest\":\"sha256:" HEX "\",\"size\":-1},\"layers\":[]}",
                 "{\"schemaVersion\":2,\"config\":{\"digest\":\"../x\",\"size\":1},\"layers\":[]}",
                 "{\"schemaVersion\":2,\"mediaType\":\"text/html\",\"config\":" DESCRIPTOR ",\"layers\":[]}",
@@ -105,7 +141,9 @@ static void malformed_manifests_are_refused(void **state)
 static void a_manifest_is_read_back(void **state)
 {
         const struct descriptor config = { .media_type = MEDIA_OCI_CONFIG, .digest = { "sha256:" HEX }, .size = 5 };
-        const struct descriptor layers[] = { { .media_type = MEDIA_OCI_LAYER, .digest = { "sha256:" HEX }, .size = 1ULL << 40 } };
+        const struct descriptor layers[] = {
+                { .media_type = MEDIA_OCI_LAYER, .digest = { "sha256:" HEX }, .size = 1ULL << 40 }
+        };
         char *text = manifest_format(MEDIA_OCI_MANIFEST, &config, layers, 1);
         struct manifest manifest;
 
@@ -118,19 +156,22 @@ static void a_manifest_is_read_back(void **state)
         free(text);
 }
 
-#define ENTRY(os, arch, variant, first) \
-        "{\"mediaType\":\"x\",\"size\":1,\"digest\":\"sha256:" first "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"," \
+#define ENTRY(os, arch, variant, first)                                      \
+        "{\"mediaType\":\"x\",\"size\":1,\"digest\":\"sha256:" first         \
+        "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"," \
         "\"platform\":{\"os\":\"" os "\",\"architecture\":\"" arch "\"" variant "}}"
 
 static void the_platform_is_chosen(void **state)
 {
-        static const char index[] = "{\"schemaVersion\":2,\"manifests\":[" ENTRY("linux", "amd64", "", "a") "," ENTRY("linux", "arm", ",\"variant\":\"v6\"", "b") ","
-                ENTRY("linux", "arm", ",\"variant\":\"v7\"", "c") "," ENTRY("linux", "arm64", ",\"variant\":\"v8\"", "d") "," ENTRY("windows", "amd64", "", "e") "]}";
+        static const char index[] = "{\"schemaVersion\":2,\"manifests\":[" ENTRY("linux", "amd64", "", "a") "," ENTRY(
+                "linux", "arm", ",\"variant\":\"v6\"", "b") "," ENTRY("linux", "arm", ",\"variant\":\"v7\"",
+                "c") "," ENTRY("linux", "arm64", ",\"variant\":\"v8\"", "d") "," ENTRY("windows", "amd64", "",
+                "e") "]}";
         static const struct {
                 const char *platform;
                 char first; /* 0: there is none */
-        } cases[] = { { "linux/amd64", 'a' }, { "linux/arm/v7", 'c' }, { "linux/arm/v6", 'b' }, { "linux/arm64", 'd' }, { "windows/amd64", 'e' },
-                      { "linux/riscv64", 0 }, { "linux/arm/v5", 0 } };
+        } cases[] = { { "linux/amd64", 'a' }, { "linux/arm/v7", 'c' }, { "linux/arm/v6", 'b' }, { "linux/arm64", 'd' },
+                { "windows/amd64", 'e' }, { "linux/riscv64", 0 }, { "linux/arm/v5", 0 } };
         struct platform platform;
         struct descriptor chosen;
 
@@ -155,7 +196,8 @@ static void a_configuration_is_read(void **state)
         static const char text[] =
                 "{\"os\":\"linux\",\"architecture\":\"amd64\",\"config\":{\"Env\":[\"A=b\"],\"Cmd\":null,\"Entrypoint\":[\"/e\",\"x\"],\"User\":\"u:g\","
                 "\"WorkingDir\":\"/w\",\"Labels\":{\"k\":\"v\"},\"Volumes\":{\"/data\":{}},\"ExposedPorts\":{\"80/tcp\":{}},\"StopSignal\":\"SIGQUIT\","
-                "\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"],\"Interval\":5000000000,\"Retries\":3}},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:" HEX "\"]}}";
+                "\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"],\"Interval\":5000000000,\"Retries\":3}},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:" HEX
+                "\"]}}";
         struct config_file file;
 
         assert_int_equal(config_file_parse(text, strlen(text), &file, NULL), 0);
@@ -178,8 +220,15 @@ static void a_configuration_is_read(void **state)
 static void malformed_configurations_are_refused(void **state)
 {
         static const char *const texts[] = {
-                "[]", "{\"config\":7}", "{\"config\":{\"Env\":\"A=b\"}}", "{\"config\":{\"Env\":[7]}}", "{\"config\":{\"Labels\":[]}}",
-                "{\"config\":{\"Labels\":{\"a\":7}}}", "{\"config\":{\"Volumes\":[]}}", "{\"rootfs\":{\"diff_ids\":[\"x\"]}}", "{\"rootfs\":{\"diff_ids\":{}}}",
+                "[]",
+                "{\"config\":7}",
+                "{\"config\":{\"Env\":\"A=b\"}}",
+                "{\"config\":{\"Env\":[7]}}",
+                "{\"config\":{\"Labels\":[]}}",
+                "{\"config\":{\"Labels\":{\"a\":7}}}",
+                "{\"config\":{\"Volumes\":[]}}",
+                "{\"rootfs\":{\"diff_ids\":[\"x\"]}}",
+                "{\"rootfs\":{\"diff_ids\":{}}}",
         };
         struct config_file file;
 
@@ -190,9 +239,21 @@ static void malformed_configurations_are_refused(void **state)
 static void changes_are_those_of_a_dockerfile(void **state)
 {
         static const char *const lines[] = {
-                "CMD [\"a\", \"b c\"]", "ENTRYPOINT run me", "ENV A=1 B=\"two words\"", "ENV C three words", "ENV A=2", "EXPOSE 80 53/udp",
-                "LABEL x.y=\"a b\" z=1", "USER me:us", "VOLUME [\"/a\", \"/b\"]", "WORKDIR /one", "WORKDIR two/", "STOPSIGNAL SIGINT",
-                "HEALTHCHECK --interval=1m30s --retries=2 CMD curl x", "ONBUILD RUN true", "SHELL [\"/bin/bash\", \"-c\"]",
+                "CMD [\"a\", \"b c\"]",
+                "ENTRYPOINT run me",
+                "ENV A=1 B=\"two words\"",
+                "ENV C three words",
+                "ENV A=2",
+                "EXPOSE 80 53/udp",
+                "LABEL x.y=\"a b\" z=1",
+                "USER me:us",
+                "VOLUME [\"/a\", \"/b\"]",
+                "WORKDIR /one",
+                "WORKDIR two/",
+                "STOPSIGNAL SIGINT",
+                "HEALTHCHECK --interval=1m30s --retries=2 CMD curl x",
+                "ONBUILD RUN true",
+                "SHELL [\"/bin/bash\", \"-c\"]",
         };
         static const char wanted[] =
                 "{\"Cmd\":[\"a\",\"b c\"],\"Entrypoint\":[\"/bin/sh\",\"-c\",\"run me\"],\"Env\":[\"A=2\",\"B=two words\",\"C=three words\"],"
@@ -212,8 +273,9 @@ static void changes_are_those_of_a_dockerfile(void **state)
 
 static void bad_changes_are_refused(void **state)
 {
-        static const char *const lines[] = { "RUN x", "FROM y", "", "ENV", "ENV =x", "ENV A", "LABEL x", "EXPOSE http", "EXPOSE 80/x", "HEALTHCHECK x",
-                                             "HEALTHCHECK --interval=5 CMD x", "SHELL sh", "WORKDIR", "USER", "ONBUILD FROM x", "VOLUME [7]" };
+        static const char *const lines[] = { "RUN x", "FROM y", "", "ENV", "ENV =x", "ENV A", "LABEL x", "EXPOSE http",
+                "EXPOSE 80/x", "HEALTHCHECK x", "HEALTHCHECK --interval=5 CMD x", "SHELL sh", "WORKDIR", "USER",
+                "ONBUILD FROM x", "VOLUME [7]" };
         json_t *file = json_pack("{s:{}}", "config");
 
         for (size_t i = 0; i < ARRAY_SIZE(lines); i++)

@@ -286,7 +286,9 @@ static void an_instance_pins_its_image(void **state)
 static void changes_become_a_layer(void **state)
 {
         struct fixture *f = *state;
-        const struct image_commit_options options = { .name = "two", .comment = "c", .changes = (const char *const[]){ "CMD [\"/x\"]", NULL } };
+        const struct image_commit_options options = {
+                .name = "two", .comment = "c", .changes = (const char *const[]){ "CMD [\"/x\"]", NULL }
+        };
         struct image *image = image_with_file(f->store, "one", "file", "x"), *two;
         char changes[256] = "", path[300], *root, *text;
         int fd;
@@ -329,6 +331,37 @@ static void changes_become_a_layer(void **state)
         image_free(image);
         image_free(two);
         is_whole(f);
+}
+
+/* "tmp/file" alone must not turn /tmp with its sticky bit into a directory of the default kind. */
+static void directories_that_a_layer_does_not_mention_keep_their_modes(void **state)
+{
+        struct fixture *f = *state;
+        const struct tar_entry tmp = { .type = TAR_DIR, .path = (char *)"tmp", .mode = 01777 };
+        struct image *one, *two;
+        struct bytes lower = { 0 }, upper = { 0 };
+        struct stat st;
+
+        tar_add_entry(&lower, &tmp, NULL);
+        tar_add(&lower, TAR_DIR, "tmp/sub", NULL, NULL);
+        tar_end(&lower);
+        tar_add(&upper, TAR_FILE, "tmp/sub/file", NULL, "x");
+        tar_end(&upper);
+        one = image_of_layers(f->store, "one", &lower, NULL);
+        two = image_of_layers(f->store, "two", &lower, &upper);
+        assert_int_equal(image_instance_create(f->store, one, "a", NULL), 0);
+        assert_int_equal(image_instance_create(f->store, two, "b", NULL), 0);
+        assert_int_not_equal(fstatat(f->store->fd, "instances/a/upper/tmp", &st, 0), 0);
+        assert_int_equal(fstatat(f->store->fd, "instances/b/upper/tmp", &st, 0), 0);
+        assert_int_equal(st.st_mode & 07777, 01777);
+        assert_int_equal(fstatat(f->store->fd, "instances/b/upper/tmp/sub", &st, 0), 0);
+        assert_int_equal(st.st_mode & 07777, 0755);
+        image_instance_remove(f->store, "a", NULL);
+        image_instance_remove(f->store, "b", NULL);
+        image_free(one);
+        image_free(two);
+        free(lower.data);
+        free(upper.data);
 }
 
 /* More layers than fit into a page of mount options by their paths. */
@@ -383,6 +416,7 @@ int main(void)
                 TEST(damage_is_found),
                 TEST(an_instance_pins_its_image),
                 TEST(changes_become_a_layer),
+                TEST(directories_that_a_layer_does_not_mention_keep_their_modes),
                 TEST(many_layers_are_mounted),
         };
 

@@ -189,7 +189,8 @@ static void a_link_over_a_dir_in_use(void **state)
 
 static void hardlinks_out_are_refused(void **state)
 {
-        static const char *const targets[] = { "../outside/secret", "/../outside/secret", "up/secret", "nothing", "", "dir" };
+        static const char *const targets[] = { "../outside/secret", "/../outside/secret", "up/secret", "nothing", "",
+                "dir" };
         struct fixture *f = *state;
 
         for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
@@ -339,8 +340,15 @@ static void user_attributes_are_kept(void **state)
 static void modes_owners_and_times_arrive(void **state)
 {
         struct fixture *f = *state;
-        const struct tar_entry file = { .type = TAR_FILE, .path = (char *)"dir/file", .mode = 06755, .uid = 1234, .gid = 4321, .mtime.tv_sec = 77 };
-        const struct tar_entry dir = { .type = TAR_DIR, .path = (char *)"dir", .mode = 01555, .uid = 1, .gid = 2, .mtime.tv_sec = 88 };
+        const struct tar_entry file = { .type = TAR_FILE,
+                .path = (char *)"dir/file",
+                .mode = 06755,
+                .uid = 1234,
+                .gid = 4321,
+                .mtime.tv_sec = 77 };
+        const struct tar_entry dir = {
+                .type = TAR_DIR, .path = (char *)"dir", .mode = 01555, .uid = 1, .gid = 2, .mtime.tv_sec = 88
+        };
         struct stat st;
 
         if (!is_real_root(f->root))
