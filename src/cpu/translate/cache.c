@@ -208,6 +208,15 @@ static bool has_room(const struct code_segment *segment)
                segment->code_used + segment->data_used + CODE_ALIGN + BLOCK_CODE_MAX + BLOCK_DATA_MAX <= SEGMENT_SIZE;
 }
 
+/* Nothing is added to @segment any more. The writable view of its code, which links alone still need, stops counting as this process's. */
+static void segment_close(struct translator *tr, struct code_segment *segment)
+{
+        const unsigned i = (unsigned)(segment - tr->code.segments);
+
+        segment->state = SEGMENT_FULL;
+        madvise(code_writable(tr, segment_start(&tr->code, i)), segment->code_used & PAGE_MASK, MADV_DONTNEED);
+}
+
 /* A segment with room for a block of any size; NULL while the next one is still being drained. One segment is drained ahead of need. */
 static struct code_segment *segment_with_room(struct translator *tr, struct counters *counters)
 {
@@ -216,7 +225,8 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
 
         if (has_room(segment))
                 return segment;
-        segment->state = SEGMENT_FULL;
+        if (segment->state == SEGMENT_FILLING)
+                segment_close(tr, segment);
         segment = &code->segments[(code->filling + 1) % code->n_segments];
         if (segment->state == SEGMENT_FULL)
                 drain(tr, segment); /* two segments only: nothing was ahead */

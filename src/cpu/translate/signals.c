@@ -149,8 +149,11 @@ static void on_trap(int sig, siginfo_t *info, void *context)
                 on_kick(sig, info, context);
                 return;
         }
-        if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_block(in, context_rip(uc) - 1, uc))
+        if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_block(in, context_rip(uc) - 1, uc)) {
+                /* Not ours: die of it as if we were not here. */
                 signal(sig, SIG_DFL);
+                raise(sig);
+        }
 }
 
 bool translate_host_fault(int sig, void *context)
@@ -223,9 +226,9 @@ void signals_thread_enter(struct interp *in)
 
         if (t->tid != gettid()) {
                 __atomic_store_n(&t->tid, gettid(), __ATOMIC_RELEASE);
-                t->gs_base = 0;
                 unblock_signals();
         }
+        t->gs_base = 0; /* the thread may have run another vCPU */
         sigaltstack(&stack, &t->thread_stack);
         running = in;
 }
