@@ -19,6 +19,7 @@ struct cold {
         u16 span;          /* TEXIT_MISS of a window: bytes that must lie in one page, else the block is left for an unshared one; 0: none */
         s32 target;        /* COLD_FAR: relative to the block's page */
         bool complete;     /* TEXIT_LOOKUP: all but the jump has happened */
+        bool elsewhere;    /* TEXIT_MISS: SITE_ELSEWHERE */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
 
@@ -115,7 +116,7 @@ void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
 
 /* ---- ends of blocks (emit_branch.c) ---- */
 /* @goes_on: the block continues with the instruction behind the jump. */
-void emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on);
+bool emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on);
 bool emit_jrcxz(struct block_emitter *b, const struct insn *g);
 bool emit_jmp_insn(struct block_emitter *b, const struct insn *g);
 bool emit_call(struct block_emitter *b, const struct insn *g);

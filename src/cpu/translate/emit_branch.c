@@ -140,14 +140,23 @@ static void jcc_to(struct block_emitter *b, unsigned cc, s32 target)
         set_link(b, block_link(b, target), emit_jcc_later(e, cc));
 }
 
-void emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on)
+/* #GP at the branch; where user-mode code lies is not known here. */
+static bool is_noncanonical(const struct block_emitter *b, s32 target)
+{
+        return !b->user && !mmu_is_canonical((b->req->rip & PAGE_MASK) + (u64)(s64)target);
+}
+
+bool emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on)
 {
         b->class = INSN_INLINE;
         b->why = "branch";
+        if (is_noncanonical(b, branch_target(b, g)))
+                return false;
         flags_restore(b);
         jcc_to(b, g->cc, branch_target(b, g));
         if (!goes_on)
                 emit_goto(b, (s32)(b->req->rip & (PAGE_SIZE - 1)) + b->next_off, false);
+        return true;
 }
 
 bool emit_jrcxz(struct block_emitter *b, const struct insn *g)
@@ -199,6 +208,8 @@ bool emit_jmp_insn(struct block_emitter *b, const struct insn *g)
         b->class = INSN_INLINE;
         b->why = "branch";
         if (g->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+                if (is_noncanonical(b, branch_target(b, g)))
+                        return false;
                 emit_goto(b, branch_target(b, g), false);
                 return true;
         }
@@ -267,6 +278,8 @@ bool emit_call(struct block_emitter *b, const struct insn *g)
         if (g->ops[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
                 return call_indirect(b, g);
         target = branch_target(b, g);
+        if (is_noncanonical(b, target))
+                return false;
         if (is_far(b, target))
                 flags_save(b);
         memory_stack(b, g, -8, MMU_WRITE, &to);
@@ -347,7 +360,8 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
 {
         struct emitter *e = &b->e;
         const struct site site = {
-                .guest_off = c->guest_off, .resume_off = c->resume_off, .kind = c->kind, .access = c->access, .size = c->size, .arg = c->arg,
+                .guest_off = c->guest_off, .resume_off = c->resume_off, .kind = c->kind,
+                .access = (u8)(c->access | (c->elsewhere ? SITE_ELSEWHERE : 0)), .size = c->size, .arg = c->arg,
         };
 
         emit_patch(e, c->patch_off, emit_off(e));

@@ -53,9 +53,10 @@ static bool spills_find(const struct insn *g, struct spills *s, const ZydisDecod
                 slot = spill_slot(s, reg);
                 if (slot < 0)
                         return false;
-                /* Narrow and conditional writes keep the rest. */
+                /* Narrow and conditional writes keep the rest; BSF and BSR of 0 keep all. */
                 s->read[slot] |= op->actions & ZYDIS_OPERAND_ACTION_MASK_READ || op->size < 32 ||
-                                 op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
+                                 op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE || g->z.mnemonic == ZYDIS_MNEMONIC_BSF ||
+                                 g->z.mnemonic == ZYDIS_MNEMONIC_BSR;
                 s->written[slot] |= op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
         }
         for (unsigned i = 0; i < s->n; i++)
@@ -85,6 +86,10 @@ static const ZydisDecodedOperand *operand_in_place(const struct insn *g)
         case ZYDIS_MNEMONIC_BTS:
         case ZYDIS_MNEMONIC_XADD:
         case ZYDIS_MNEMONIC_CMPXCHG:
+        case ZYDIS_MNEMONIC_ROL:  /* leaves another OF when it is undefined */
+        case ZYDIS_MNEMONIC_ROR:
+        case ZYDIS_MNEMONIC_RCL:
+        case ZYDIS_MNEMONIC_RCR:
         case ZYDIS_MNEMONIC_BSWAP:
         case ZYDIS_MNEMONIC_RDRAND:
         case ZYDIS_MNEMONIC_RDSEED:

@@ -6,14 +6,14 @@
 
 #define CC_NZ 5
 
-/* Operation on accumulator or scratch 2 and [scratch 0]: the one-byte opcode, the wider ones follow it; @load: zero-extending. */
-static void sized_op(struct block_emitter *b, unsigned opcode, unsigned reg, unsigned size)
+/* Operation on @reg and [@base]: the one-byte opcode, the wider ones follow it. */
+static void sized_op(struct block_emitter *b, unsigned opcode, unsigned reg, unsigned base, unsigned size)
 {
         struct emitter *e = &b->e;
 
         if (size == 2)
                 emit_u8(e, 0x66);
-        emit_op_mem(e, size == 1 ? opcode : opcode + 1, size == 8, reg, hmem_base(SCRATCH0, 0));
+        emit_op_mem(e, size == 1 ? opcode : opcode + 1, size == 8, reg, hmem_base(base, 0));
 }
 
 static void advance(struct block_emitter *b, unsigned step, unsigned which)
@@ -36,32 +36,33 @@ static bool one_element(struct block_emitter *b, const struct insn *g)
         switch (g->z.opcode & 0xfe) {
         case 0xa4:
                 memory_at(b, RSI, 0, MMU_READ, size);
-                sized_op(b, 0x8a, SCRATCH2, size);
+                sized_op(b, 0x8a, SCRATCH2, SCRATCH0, size);
                 memory_at(b, RDI, 0, MMU_WRITE, size);
-                sized_op(b, 0x88, SCRATCH2, size);
+                sized_op(b, 0x88, SCRATCH2, SCRATCH0, size);
                 advance(b, size, STRING_RSI | STRING_RDI);
                 return true;
         case 0xa6:
+                memory_at(b, RDI, 0, MMU_READ, size); /* processors report this operand's fault first */
+                emit_mov_rr(&b->e, SCRATCH2, SCRATCH0);
                 memory_at(b, RSI, 0, MMU_READ, size);
-                sized_op(b, 0x8a, SCRATCH2, size);
-                memory_at(b, RDI, 0, MMU_READ, size);
-                sized_op(b, 0x3a, SCRATCH2, size);
+                sized_op(b, 0x8a, SCRATCH1, SCRATCH0, size);
+                sized_op(b, 0x3a, SCRATCH1, SCRATCH2, size);
                 flags_written(b);
                 advance(b, size, STRING_RSI | STRING_RDI);
                 return true;
         case 0xaa:
                 memory_at(b, RDI, 0, MMU_WRITE, size);
-                sized_op(b, 0x88, RAX, size);
+                sized_op(b, 0x88, RAX, SCRATCH0, size);
                 advance(b, size, STRING_RDI);
                 return true;
         case 0xac:
                 memory_at(b, RSI, 0, MMU_READ, size);
-                sized_op(b, 0x8a, RAX, size);
+                sized_op(b, 0x8a, RAX, SCRATCH0, size);
                 advance(b, size, STRING_RSI);
                 return true;
         case 0xae:
                 memory_at(b, RDI, 0, MMU_READ, size);
-                sized_op(b, 0x3a, RAX, size);
+                sized_op(b, 0x3a, RAX, SCRATCH0, size);
                 flags_written(b);
                 advance(b, size, STRING_RDI);
                 return true;

@@ -63,7 +63,7 @@ bool sys_judge(const struct translate_request *req, struct insn *g)
 {
         const struct sys_insn *sys = req->no_chains ? NULL : find(g); /* lockstep checking compares what instructions do to the registers */
 
-        if (!sys || sys->where == (req->mode & MODE_USER ? WHERE_KERNEL : WHERE_USER))
+        if (!sys || g->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE || sys->where == (req->mode & MODE_USER ? WHERE_KERNEL : WHERE_USER))
                 return false;
         g->kind = sys->end ? KIND_SYS_END : KIND_SYS;
         g->fast = sys->fast;

@@ -57,10 +57,10 @@ static const void *tlb_missed(struct interp *in, const struct site *site, u64 gv
         counter_inc(&in->vcpu->counters, COUNTER_TLB_MISSES);
         if (gva & site->arg || (gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE || in_conflict(in, gva))
                 return fast_leave(in, INTERP_REASON_MEMORY);
-        r = tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access, gva);
-        if (r > 0)
+        r = tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access & ~SITE_ELSEWHERE, gva);
+        if (r > 0 && !(site->access & SITE_ELSEWHERE))
                 return fast_page_fault(in, gva, (u32)r & ~(u32)MMU_FAULT);
-        if (r < 0)
+        if (r)
                 return fast_leave(in, INTERP_REASON_MEMORY);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
         return fast_resume(site);

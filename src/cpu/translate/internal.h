@@ -102,12 +102,13 @@ enum fast_id {
 };
 
 /* Lies right behind the cold stub that loads its address into r11 and jumps to the stub of its kind. Flags are in the image then. */
+#define SITE_ELSEWHERE 0x80 /* the address that missed is a window's start, not that of the instruction's operand: no CR2 */
 struct site {
         u32 back;        /* bytes from here back to the block's code */
         u16 guest_off;   /* of the instruction from the block's first byte */
         u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image); TEXIT_LOOKUP: guest rsp grows by it */
         u8 kind;         /* enum exit_kind */
-        u8 access;       /* TEXIT_MISS: enum mmu_access; TEXIT_FAST: the instruction's length */
+        u8 access;       /* TEXIT_MISS: enum mmu_access, SITE_ELSEWHERE; TEXIT_FAST: the instruction's length */
         u8 size;         /* TEXIT_MISS: bytes; TEXIT_FAST: of an element of a string instruction; of a system instruction's operand in bytes, or
                           * its register: number, SYS_WIDE when all 64 bits count, a control or segment register's number << SYS_SOURCE_SHIFT */
         u8 arg;          /* TEXIT_MISS: bits that must be clear in the address, or #GP comes first */

@@ -21,7 +21,7 @@
 
 #include "internal.h"
 
-#define CACHE_SIZE_DEFAULT (32 * MIB)
+#define CACHE_SIZE_DEFAULT (128 * MIB) /* virtual; memory as code is made */
 #define SEGMENT_SIZE (1 * MIB)
 #define SEGMENT_BLOCKS_MAX 8192u
 #define STUBS_SIZE (64 * KIB)

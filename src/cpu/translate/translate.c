@@ -298,9 +298,8 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
         block_record_restart(b);
         mark_set(b, &mark);
         if (g->kind == KIND_JCC) {
-                emit_jcc(b, g, may_go_on);
+                done = emit_jcc(b, g, may_go_on);
                 ends = !may_go_on;
-                done = true;
         } else if (is_end(g)) {
                 done = emit_end(b, g);
         } else if (g->kind < KIND_FORM) {
