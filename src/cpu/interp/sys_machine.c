@@ -216,16 +216,22 @@ static void check_fsgsbase(struct interp *in, const struct uop *u)
                 sys_ud(in, u);
 }
 
+/* An operand-size prefix changes nothing. */
+static unsigned base_size(const struct uop *u)
+{
+        return u->size == 8 ? 8 : 4;
+}
+
 static const struct uop *read_base(struct interp *in, const struct uop *u, unsigned seg)
 {
         check_fsgsbase(in, u);
-        reg_write(in, u->r1, in->cpu->seg[seg].base, u->size);
+        reg_write(in, u->r1, in->cpu->seg[seg].base, base_size(u));
         NEXT(u);
 }
 
 static const struct uop *write_base(struct interp *in, const struct uop *u, unsigned seg)
 {
-        const u64 base = reg_read(in, u->r1, u->size);
+        const u64 base = reg_read(in, u->r1, base_size(u));
 
         check_fsgsbase(in, u);
         if (!mmu_is_canonical(base))
