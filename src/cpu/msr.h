@@ -27,9 +27,9 @@
 int cpu_msr_read(struct vcpu *vcpu, u32 msr, u64 *ret);
 int cpu_msr_write(struct vcpu *vcpu, u32 msr, u64 value);
 
-/* IA32_ARCH_CAPABILITIES of the model: nothing needs a mitigation, because a guest cannot speculate past checks that an
- * emulating engine makes in software. Engines that run guest code on the hardware show only what the hardware has of
- * it. RSBA stays clear: with IBRS_ALL Linux then builds neither retpolines nor return thunks. */
+/* IA32_ARCH_CAPABILITIES of the model: no mitigation that a guest could choose would help it under an emulating engine
+ * (docs/adr/0011-speculation.md says what holds there and what does not). Engines that run guest code on the hardware show
+ * only what the hardware has of it. RSBA stays clear: with IBRS_ALL Linux then builds neither retpolines nor return thunks. */
 #define CPU_ARCH_CAPABILITIES                                                                                          \
         (ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_L1DFL_VMENTRY | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |      \
          ARCH_CAP_IF_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO | \
