@@ -179,6 +179,31 @@ static void writes_beside_code_drop_no_block(void **state)
         cpu_guest_free(&g);
 }
 
+/* Two functions in one chunk: one is written, then the other. */
+GUEST_CODE(neighbours, 64,
+           "call f1\n"
+           "call f2\n"
+           "movb $2, f1+1(%rip)\n"
+           "call f1\n"
+           "out %eax, $0x10\n"
+           "movb $3, f2+1(%rip)\n"
+           "call f2\n"
+           "out %eax, $0x10\n" STOP
+           ".skip 0x1000\n"
+           "f1: mov $1, %eax\n ret\n"
+           "f2: mov $1, %eax\n ret\n");
+
+static void a_write_to_one_block_does_not_hide_one_to_its_neighbour(void **state)
+{
+        struct cpu_guest g;
+
+        start(&g, guest_neighbours, guest_neighbours_end);
+        run_to_end(&g);
+        assert_int_equal(g.out[0], 2);
+        assert_int_equal(g.out[1], 3);
+        cpu_guest_free(&g);
+}
+
 /* ---- instructions across pages ---- */
 
 /* An instruction whose immediate begins in the next page: 1000 rounds, then its immediate becomes 3, and 1000 more. */
@@ -216,32 +241,25 @@ static void an_instruction_across_pages_is_translated_and_follows_writes(void **
 #define FAR_TABLE 0x300000ULL
 #define FAR_PAGE 0x310000ULL
 
-/* Calls the page at FAR_VA (rbx) four times, maps another page there, calls it again. */
-GUEST_CODE(remaps, 64,
-           "mov $4, %ebp\n"
-           "1: call far_away\n"
-           "dec %ebp\n"
-           "jnz 1b\n"
-           "out %eax, $0x10\n"
-           "mov %rsi, (%rdi)\n"
-           "invlpg (%rbx)\n"
-           "call far_away\n"
-           "out %eax, $0x10\n" STOP
-           ".balign 64\n far_away: jmp *2f(%rip)\n"
-           "2: .quad 0x40000000\n");
+/* Calls the page at FAR_VA (rbx) four times, maps another page there, calls it again from the same place. */
+#define REMAP(call) \
+        "1: mov $4, %ebp\n" \
+        "2: " call "\n" \
+        "dec %ebp\n" \
+        "jnz 2b\n" \
+        "out %eax, $0x10\n" \
+        "test %rsi, %rsi\n" \
+        "jz 3f\n" \
+        "mov %rsi, (%rdi)\n" \
+        "invlpg (%rbx)\n" \
+        "xor %esi, %esi\n" \
+        "jmp 1b\n" \
+        "3: out %al, $0x18\n" \
+        "4: jmp 4b\n"
 
+GUEST_CODE(remaps, 64, REMAP("call *%rbx"));
 /* The same with direct jumps, which are linked: the code runs at FAR_VA + 4096 itself. */
-GUEST_CODE(remaps_linked, 64,
-           ".skip 0x100, 0x90\n"
-           "mov $4, %ebp\n"
-           "1: call guest_remaps_linked - 0x1000\n"
-           "dec %ebp\n"
-           "jnz 1b\n"
-           "out %eax, $0x10\n"
-           "mov %rsi, (%rdi)\n"
-           "invlpg (%rbx)\n"
-           "call guest_remaps_linked - 0x1000\n"
-           "out %eax, $0x10\n" STOP);
+GUEST_CODE(remaps_linked, 64, ".skip 0x100, 0x90\n" REMAP("call guest_remaps_linked - 0x1000"));
 
 static void put64(struct cpu_guest *g, u64 gpa, u64 value)
 {
@@ -478,6 +496,7 @@ int main(void)
                 cmocka_unit_test(a_block_known_to_a_jump_cache_sees_its_code_change),
                 cmocka_unit_test(code_that_writes_ahead_of_itself_runs_what_it_wrote),
                 cmocka_unit_test(writes_beside_code_drop_no_block),
+                cmocka_unit_test(a_write_to_one_block_does_not_hide_one_to_its_neighbour),
                 cmocka_unit_test(an_instruction_across_pages_is_translated_and_follows_writes),
                 cmocka_unit_test(an_instruction_across_pages_follows_the_mapping),
                 cmocka_unit_test(indirect_jumps_follow_the_mapping),
