@@ -79,14 +79,32 @@ static int add_environment(struct arena *arena, struct spec_strings *env, const 
         return 0;
 }
 
+/* An id up to @stop or the end of the text. */
+static int parse_id(const char **text, char stop, u32 *ret)
+{
+        char *end;
+        unsigned long id;
+
+        if (**text < '0' || **text > '9')
+                return -EINVAL;
+        id = strtoul(*text, &end, 10);
+        if (id >= UINT32_MAX || (*end && *end != stop))
+                return -EINVAL;
+        *text = end;
+        *ret = (u32)id;
+        return 0;
+}
+
 static int parse_user(const char *text, struct spec_user *user, struct err **err)
 {
-        char rest;
-        const int n = sscanf(text, "%u:%u%c", &user->uid, &user->gid, &rest);
+        const char *p = text;
+        int r = parse_id(&p, ':', &user->uid);
 
-        if (n != 1 && n != 2)
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' is not a user: UID[:GID]", text);
-        return 0;
+        if (r == 0 && *p == ':') {
+                p++;
+                r = parse_id(&p, 0, &user->gid);
+        }
+        return r < 0 ? err_set(err, ERR_USAGE, EINVAL, "'%s' is not a user: UID[:GID]", text) : 0;
 }
 
 /* As runc and crun: a capability that is added is added to all sets that make it effective. */

@@ -69,7 +69,7 @@ static int make(int root, const char *path, bool dir, unsigned mode, int links, 
         _cleanup_close_ int parent_fd = -1;
         int fd = root_find(root, path, 0), r;
 
-        if (fd >= 0 || fd != -ENOENT)
+        if (fd != -ENOENT)
                 return fd >= 0 ? fd : err_sys(err, -fd, "resolving '%s' in the container's root", path);
         if (links > LINKS_MAX)
                 return err_sys(err, ELOOP, "resolving '%s' in the container's root", path);

@@ -155,6 +155,8 @@ ok "a sysctl cannot leave its directory" bash -c "cd $bundle && /usr/bin/python3
 
 sh_config 'sleep 1000'
 start caps
+out=$(oci exec --user -1 "$(name caps)" /bin/id 2>&1; oci exec --user 4294967295 "$(name caps)" /bin/id 2>&1; oci exec --user 1:4294967296 "$(name caps)" /bin/id 2>&1)
+is "a user that is no number is nobody, not root" "$(grep -c 'uid=' <<<"$out")" 0
 is "exec --cap adds nothing inheritable" "$(oci exec --cap CAP_NET_ADMIN "$(name caps)" /bin/grep CapInh /proc/self/status | tr -d '\t')" "CapInh:0000000000000000"
 oci delete -f "$(name caps)"
 # shellcheck disable=SC2016

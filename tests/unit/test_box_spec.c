@@ -80,6 +80,9 @@ static void numbers_out_of_range_are_refused(void **state)
         assert_refused(PROCESS("\"user\": {\"uid\": -1}"), "process.user.uid");
         assert_refused(PROCESS("\"user\": {\"uid\": 4294967296}"), "process.user.uid");
         assert_refused(PROCESS("\"user\": {\"uid\": 1.5}"), "process.user.uid");
+        /* setresuid(-1) would leave the payload root. */
+        assert_refused(PROCESS("\"user\": {\"uid\": 4294967295}"), "not an id");
+        assert_refused(PROCESS("\"user\": {\"gid\": 4294967295}"), "not an id");
         assert_refused(PROCESS("\"oomScoreAdj\": 1001"), "process.oomScoreAdj");
 }
 

@@ -6,16 +6,14 @@
  * the constructor; afterwards callers never ask for the version.
  *
  *         r = cgroup_resources_parse(resources_json, &res, err);              // hostile input ends here
- *         r = cgroup_create(&(struct cgroup_spec){ .id = id, .path = cgroups_path, .resources = res, .driver = ... },
- *         &cg, err);
+ *         r = cgroup_create(&(struct cgroup_spec){ .id = id, .path = path, .resources = res, ... }, &cg, err);
  *         r = cgroup_apply(cg, res, err);                                     // limits, before anything runs in it
  *         args.cgroup = cgroup_clone_fd(cg), CLONE_INTO_CGROUP if that is >= 0
  *         pid = clone3(...)
  *         -- in the new process, before it has threads or children and before it unshares a user or cgroup namespace:
  *         r = cgroup_enter(cg, cloned_into);                                  // the hierarchies clone3 cannot reach
  *         ...
- *         r = cgroup_remove(cg, err);                                         // kills what is left, leaves nothing
- *         behind
+ *         r = cgroup_remove(cg, err);                                         // kills what is left
  *         cgroup_free(cg);
  *
  * cgroup_create either makes all groups or none. Everything takes absolute host ids and must be called outside the

@@ -4,16 +4,12 @@
  * that a profile gives the same verdicts everywhere:
  *
  *     - an entry whose action is the default action says nothing and is skipped;
- *     - an entry without conditions beats every entry with conditions, whatever their order; the first such entry
- *     counts;
- *     - conditions of one entry are and-ed, unless two of them are about the same argument: then each is an entry of
- *     its own;
- *     - among entries with conditions we take the first that matches. (libseccomp sorts them by argument; it matters
- *     only
- *       where entries overlap and contradict each other.)
- *     - calls newer than the newest that the profile names fail with ENOSYS where the default is to refuse, as runc
- *     does:
- *       the profile's author cannot have meant them, and C libraries fall back on ENOSYS only;
+ *     - an entry without conditions beats all entries with conditions, in any order; the first such entry counts;
+ *     - conditions of one entry are and-ed, unless two are about one argument: then each is an entry of its own;
+ *     - among entries with conditions the first that matches counts (libseccomp sorts them by argument; it matters
+ *       only where entries overlap and contradict each other);
+ *     - calls newer than the newest that the profile names fail with ENOSYS where the default is to refuse, as with
+ *       runc: the profile's author cannot have meant them, and C libraries fall back on ENOSYS only;
  *     - i386 and x32 compare 32 bits of an argument;
  *     - i386's calls that have two ways in, directly and through socketcall(2) or ipc(2), get the verdict on both. */
 #include <errno.h>

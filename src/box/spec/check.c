@@ -249,6 +249,12 @@ int spec_check_process(const struct spec *spec, const struct spec_process *p, st
                         return bad(err, "process.rlimits[%zu]: there twice", i);
                 seen |= BIT(p->rlimits.item[i].resource);
         }
+        /* -1 is no id: setresuid(2) and setresgid(2) take it as "leave it as it is", which is the runtime's. */
+        if (p->user.uid == UINT32_MAX || p->user.gid == UINT32_MAX)
+                return bad(err, "process.user: 4294967295 is not an id");
+        for (size_t i = 0; i < p->user.additional_gids.n; i++)
+                if (p->user.additional_gids.item[i] == UINT32_MAX)
+                        return bad(err, "process.user.additionalGids[%zu]: 4294967295 is not an id", i);
         if (p->oom_score_adj && (*p->oom_score_adj < -1000 || *p->oom_score_adj > 1000))
                 return bad(err, "process.oomScoreAdj: %d is out of range -1000 to 1000", *p->oom_score_adj);
         if (p->io_priority && (p->io_priority->priority < 0 || p->io_priority->priority > 7))
