@@ -184,9 +184,9 @@ GUEST_CODE(neighbours, 64,
            "call f1\n"
            "call f2\n"
            "movb $2, f1+1(%rip)\n"
+           "movb $3, f2+1(%rip)\n"
            "call f1\n"
            "out %eax, $0x10\n"
-           "movb $3, f2+1(%rip)\n"
            "call f2\n"
            "out %eax, $0x10\n" STOP
            ".skip 0x1000\n"
