@@ -39,10 +39,10 @@ static int check_id(const char *id, struct err **err)
 {
         const size_t n = strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.");
 
-        if (!n || id[n] || n > ID_MAX || strcmp(id, ".") == 0 || strcmp(id, "..") == 0) {
+        if (!n || id[n] || n > ID_MAX || id[0] == '.') {
                 const int r = err_set(err, ERR_USAGE, EINVAL, "invalid character in container ID '%s': invalid container ID format", id);
 
-                return err_hint(err, r, "an id is made of letters, digits and _ + - .");
+                return err_hint(err, r, "an id is made of letters, digits and _ + - . and does not begin with a dot");
         }
         return 0;
 }

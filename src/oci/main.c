@@ -215,8 +215,15 @@ static int set_up(struct oci *oci, const struct globals *g, char **ret_root, str
         oci->log = g->log;
         oci->log_format = g->log_format;
         oci->debug = g->debug;
-        if (oci->log && strncmp(oci->log, "file:", 5) == 0) /* crun's way to name a file */
-                oci->log += 5;
+        if (oci->log) {
+                const size_t type = strspn(oci->log, "abcdefghijklmnopqrstuvwxyz");
+
+                /* crun's way to name a file, a journal or a syslog. */
+                if (strncmp(oci->log, "file:", 5) == 0)
+                        oci->log += 5;
+                else if (type && oci->log[type] == ':')
+                        return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "--log: '%s': only files are supported", g->log);
+        }
         if (g->debug)
                 log_set_level(LOG_LEVEL_DEBUG);
         oci->runtime.criu = g->criu;

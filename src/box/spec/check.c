@@ -130,7 +130,7 @@ static int check_sysctl(const struct spec *spec, const struct spec_pair *pair, s
                 return bad(err, "linux.sysctl: '%s' is not a name", pair->key);
         if (strcmp(path, "kernel/hostname") == 0)
                 return bad(err, "linux.sysctl: '%s' is not allowed as it conflicts with hostname", pair->key);
-        if (strcmp(path, "kernel/domainname") == 0 && spec->domainname)
+        if (strcmp(path, "kernel/domainname") == 0 && spec->domainname && strcmp(spec->domainname, pair->value) != 0)
                 return bad(err, "linux.sysctl: '%s' is not allowed as it conflicts with domainname", pair->key);
         for (size_t i = 0; i < ARRAY_SIZE(namespaced_sysctls); i++) {
                 const char *name = namespaced_sysctls[i].name;
