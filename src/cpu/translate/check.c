@@ -53,7 +53,7 @@ struct plan {
 struct check {
         struct trial trial, second;
         u8 kept[NOTED_BYTES_MAX];
-        struct moment before, want, got;
+        struct moment before, want, got, all;
         struct plan *plans[PLANS];
         struct sequence partial; /* the first instructions of a plan */
 };
@@ -439,9 +439,14 @@ static const char *compare(struct interp *in, struct check *check, const struct 
         if (!what)
                 return memory_differs(&check->trial, in->vcpu->memory, check->trial.new, report) ? "memory" : NULL;
         /* Even when both are at the same instruction: a block that jumps back may have stopped there before. */
-        if (instruction_at(plan, check->got.rip, &n))
-                return compare_early(in, check, plan, report);
-        return plan->open_end ? NULL : what;
+        if (!instruction_at(plan, check->got.rip, &n))
+                return plan->open_end ? NULL : what;
+        check->all = check->want;
+        if (!compare_early(in, check, plan, report))
+                return NULL;
+        if (check->all.rip == check->got.rip) /* then that is the better comparison to show */
+                check->want = check->all;
+        return what;
 }
 
 bool check_run(struct interp *in, const struct tblock *block, void (*run)(struct interp *in, const struct tblock *block))
