@@ -8,37 +8,23 @@
 
 #include "build.h"
 #include "implied.h"
+#include "instance.h"
 #include "layer_writer.h"
 #include "overlay.h"
 
-static void free_paths(char ***paths)
+static int read_diff_ids(const json_t *config, struct digest **ret, size_t *ret_n, struct err **err)
 {
-        for (char **p = *paths; p && *p; p++)
-                free(*p);
-        free(*paths);
-}
+        const json_t *list = json_object_get(json_object_get(config, "rootfs"), "diff_ids");
+        const size_t n = json_array_size(list);
+        _cleanup_free_ struct digest *ids = calloc(n + 1, sizeof(*ids));
+        int r = ids ? 0 : err_sys(err, ENOMEM, "mounting a stage");
 
-/* The layers' directories, topmost first, and an empty one below them: a FROM scratch has nothing else. */
-static int layer_paths(
-        struct build *build, const json_t *config, const char *empty, char ***ret, size_t *ret_n, struct err **err)
-{
-        const json_t *ids = json_object_get(json_object_get(config, "rootfs"), "diff_ids");
-        const size_t n = json_array_size(ids);
-        _cleanup_(free_paths) char **paths = calloc(n + 3, sizeof(*paths));
-
-        for (size_t i = 0; paths && i < n; i++) {
-                const char *id = json_string_value(json_array_get(ids, n - 1 - i));
-
-                if (asprintf(&paths[i], "%s/" DIR_LAYERS "/%s/diff", build->store->root,
-                            id + sizeof(DIGEST_PREFIX) - 1) < 0)
-                        return err_sys(err, ENOMEM, "mounting a stage");
-        }
-        if (!paths || !(paths[n] = strdup(empty)))
-                return err_sys(err, ENOMEM, "mounting a stage");
-        if (n == 0 && !(paths[n + 1] = strdup(empty)))
-                return err_sys(err, ENOMEM, "mounting a stage");
-        *ret_n = n + 1 + (n == 0);
-        *ret = TAKE_PTR(paths);
+        for (size_t i = 0; r == 0 && i < n; i++)
+                r = digest_parse(json_string_value(json_array_get(list, i)), &ids[i], err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(ids);
+        *ret_n = n;
         return 0;
 }
 
@@ -52,28 +38,18 @@ static int root_attributes(struct build *build, const char *top, int upper, stru
         return 0;
 }
 
-static int repair(struct build *build, const json_t *config, int upper, struct err **err)
-{
-        const json_t *ids = json_object_get(json_object_get(config, "rootfs"), "diff_ids");
-        const size_t n = json_array_size(ids);
-        _cleanup_free_ struct digest *diff_ids = calloc(n + 1, sizeof(*diff_ids));
-        int r = diff_ids ? 0 : err_sys(err, ENOMEM, "preparing a stage's root");
-
-        for (size_t i = 0; r == 0 && i < n; i++)
-                r = digest_parse(json_string_value(json_array_get(ids, i)), &diff_ids[i], err);
-        return r < 0 ? r : implied_repair(build->store, diff_ids, n, upper, err);
-}
-
 int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err)
 {
-        static const char *const parts[] = { "upper", "work", "target", "empty" };
+        static const char *const parts[] = { "upper", "work", "target" };
         _cleanup_(build_root_close) struct build_root root = {
                 .build = build, .dir = lease_new_name(build->lease), .mount = -1, .upper = -1
         };
         struct overlay overlay = { .user_xattr = build->store->user_xattr, .is_volatile = true };
-        _cleanup_(free_paths) char **lower = NULL;
+        _cleanup_(instance_free_paths) char **lower = NULL;
+        _cleanup_free_ struct digest *diff_ids = NULL;
         _cleanup_close_ int dir = -1;
         char path[ARRAY_SIZE(parts)][PATH_MAX];
+        size_t n = 0;
         int r = io_make_dir(build->lease->tmp_fd, root.dir.text, 0700, err);
 
         if (r == 0)
@@ -85,13 +61,15 @@ int build_root_open(struct build *build, const json_t *config, bool writable, st
                         return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "the store's path is too long");
         }
         if (r == 0)
-                r = layer_paths(build, config, path[3], &lower, &overlay.n_lower, err);
+                r = read_diff_ids(config, &diff_ids, &n, err);
+        if (r == 0)
+                r = instance_lower_paths(build->store, diff_ids, n, !writable, &lower, &overlay.n_lower, err);
         if (r == 0 && writable)
                 r = io_open_dir(dir, "upper", &root.upper, err);
         if (r == 0 && writable)
                 r = root_attributes(build, lower[0], root.upper, err);
         if (r == 0 && writable)
-                r = repair(build, config, root.upper, err);
+                r = implied_repair(build->store, diff_ids, n, root.upper, err);
         if (r < 0)
                 return r;
         overlay.lower = (const char *const *)lower;

@@ -20,7 +20,8 @@ int image_instance_diff(struct image_store *store, const char *id, int (*fn)(voi
         int r = image_instance_image(store, id, &image, err);
 
         if (r == 0)
-                r = instance_lower_paths(store, image, false, &lower, &n, err);
+                r = instance_lower_paths(
+                        store, image->config.diff_ids, image->config.n_diff_ids, false, &lower, &n, err);
         if (r == 0)
                 r = instance_open_upper(store, id, &upper, err);
         return r < 0 ? r : diff_list(upper, store->user_xattr, (const char *const *)lower, n, fn, opaque, err);

@@ -14,7 +14,7 @@
 
 #define INSTANCE_ID_MAX 128
 #define INSTANCE_FILE   "image.json"
-#define DIR_EMPTY       "empty" /* overlayfs wants two lower directories when there is no upper one */
+#define DIR_EMPTY       "empty" /* and a digit */
 
 struct instance_path {
         char text[sizeof(DIR_INSTANCES) + 1 + INSTANCE_ID_MAX + 16];
@@ -160,27 +160,44 @@ void instance_free_paths(char ***strings)
         free(*strings);
 }
 
-int instance_lower_paths(struct image_store *store, const struct image *image, bool read_only, char ***ret,
-        size_t *ret_n, struct err **err)
+static bool is_above(const struct digest *diff_ids, size_t n, size_t i)
 {
-        const size_t layers = image->config.n_diff_ids;
-        _cleanup_(instance_free_paths) char **paths = calloc(layers + 3, sizeof(*paths));
+        for (size_t j = i + 1; j < n; j++)
+                if (digest_equal(&diff_ids[j], &diff_ids[i]))
+                        return true;
+        return false;
+}
+
+int instance_lower_paths(struct image_store *store, const struct digest *diff_ids, size_t n_layers, bool read_only,
+        char ***ret, size_t *ret_n, struct err **err)
+{
+        _cleanup_(instance_free_paths) char **paths = calloc(n_layers + 3, sizeof(*paths));
+        const size_t least = read_only ? 2 : 1;
+        char name[sizeof(DIR_EMPTY) + 2];
         size_t n = 0;
         int r;
 
         if (!paths)
                 return err_sys(err, ENOMEM, "mounting an image");
-        for (size_t i = layers; i-- > 0; n++) {
-                paths[n] = image_layer_path(store, image, i);
-                if (!paths[n])
+        for (size_t i = n_layers; i-- > 0;) {
+                /* Overlayfs refuses a directory that is there twice; what the upper one has hides the lower one anyway. */
+                if (is_above(diff_ids, n_layers, i))
+                        continue;
+                if (asprintf(&paths[n], "%s/" DIR_LAYERS "/%s/diff", store->root, digest_hex(&diff_ids[i])) < 0) {
+                        paths[n] = NULL;
                         return err_sys(err, ENOMEM, "mounting an image");
+                }
+                n++;
         }
-        for (; n < (read_only ? 2U : 1U); n++) {
-                r = io_make_dir(store->fd, DIR_EMPTY, 0755, err);
+        for (; n < least; n++) {
+                snprintf(name, sizeof(name), DIR_EMPTY "%zu", n & 7);
+                r = io_make_dir(store->fd, name, 0755, err);
                 if (r < 0)
                         return r;
-                if (asprintf(&paths[n], "%s/" DIR_EMPTY, store->root) < 0)
+                if (asprintf(&paths[n], "%s/%s", store->root, name) < 0) {
+                        paths[n] = NULL;
                         return err_sys(err, ENOMEM, "mounting an image");
+                }
         }
         *ret_n = n;
         *ret = TAKE_PTR(paths);
@@ -223,7 +240,8 @@ int image_instance_mount(struct image_store *store, const char *id, unsigned fla
         if (r == 0)
                 r = ensure_layers(store, image, err);
         if (r == 0)
-                r = instance_lower_paths(store, image, read_only, &lower, &overlay.n_lower, err);
+                r = instance_lower_paths(store, image->config.diff_ids, image->config.n_diff_ids, read_only, &lower,
+                        &overlay.n_lower, err);
         if (r < 0)
                 return err_wrap(err, r, "mounting instance '%s'", id);
         if (asprintf(&upper, "%s/%s", store->root, instance_path(id, "upper").text) < 0 ||

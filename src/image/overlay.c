@@ -197,7 +197,9 @@ int overlay_mount(const struct overlay *o, int *ret_fd, struct err **err)
         if (r == 0)
                 return 0;
         r = fs_error(fs, r, &why);
-        if (mount_old(o, ret_fd) == 0 || mount_fuse(o, ret_fd) == 0) {
+        /* Only for what the other ways are for: a failure for another reason is not hidden. */
+        if (((r == -ENOSYS || r == -EINVAL) && mount_old(o, ret_fd) == 0) ||
+                ((r == -EPERM || r == -ENODEV) && mount_fuse(o, ret_fd) == 0)) {
                 err_free(why);
                 return 0;
         }

@@ -160,14 +160,16 @@ static void add_layer(struct new_image *image, const struct bytes *bytes)
         layer_writer_free(writer);
 }
 
-struct image *image_of_layers(struct image_store *store, const char *name, const struct bytes *lower, const struct bytes *upper)
+struct image *image_of_layers(
+        struct image_store *store, const char *name, const struct bytes *lower, const struct bytes *upper)
 {
         struct new_image made;
         struct lease *lease = NULL;
         struct image *image = NULL;
 
         must(lease_open(store, &lease, NULL) == 0 && new_image_init(&made, lease, NULL, NULL) == 0);
-        add_layer(&made, lower);
+        if (lower)
+                add_layer(&made, lower);
         if (upper)
                 add_layer(&made, upper);
         must(new_image_publish(&made, name, &image, NULL) == 0);

@@ -39,7 +39,7 @@ void temp_dir_remove(struct temp_dir *dir);
 struct image_store *store_in(const struct temp_dir *dir);
 /* An image of one layer that has the file /NAME with @text in it. */
 struct image *image_with_file(struct image_store *store, const char *name, const char *file, const char *text);
-/* An image of one or two archives (@upper may be NULL). */
+/* An image of two archives, each of which may be NULL. */
 struct image *image_of_layers(struct image_store *store, const char *name, const struct bytes *lower, const struct bytes *upper);
 /* A file below a directory, as a text; NULL when there is none. */
 char *read_text(int dirfd, const char *path);

@@ -364,6 +364,30 @@ static void directories_that_a_layer_does_not_mention_keep_their_modes(void **st
         free(upper.data);
 }
 
+static void images_of_no_layer_and_of_the_same_layer_twice_are_mounted(void **state)
+{
+        struct fixture *f = *state;
+        struct bytes tar = { 0 };
+        struct image *images[2];
+        char *root;
+
+        tar_add(&tar, TAR_FILE, "file", NULL, "x");
+        tar_end(&tar);
+        images[0] = image_of_layers(f->store, "twice", &tar, &tar);
+        images[1] = image_of_layers(f->store, "none", NULL, NULL);
+        for (unsigned i = 0; i < 4; i++) {
+                assert_int_equal(image_instance_create(f->store, images[i & 1], "box", NULL), 0);
+                root = attach(f, "box", i & 2 ? IMAGE_MOUNT_READ_ONLY : 0);
+                if (!root)
+                        fail_msg("image %u is not mounted", i);
+                free(root);
+                assert_int_equal(image_instance_remove(f->store, "box", NULL), 0);
+        }
+        image_free(images[0]);
+        image_free(images[1]);
+        free(tar.data);
+}
+
 /* More layers than fit into a page of mount options by their paths. */
 static void many_layers_are_mounted(void **state)
 {
@@ -417,6 +441,7 @@ int main(void)
                 TEST(an_instance_pins_its_image),
                 TEST(changes_become_a_layer),
                 TEST(directories_that_a_layer_does_not_mention_keep_their_modes),
+                TEST(images_of_no_layer_and_of_the_same_layer_twice_are_mounted),
                 TEST(many_layers_are_mounted),
         };
 
