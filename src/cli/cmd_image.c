@@ -175,7 +175,7 @@ static int prune(int argc, char **argv, struct err **err)
         const char *root = NULL;
         bool all = false;
         const struct image_option options[] = { { "all", 'a', NULL, &all, false,
-                                                        "also images with a name, if no instance uses them" },
+                                                        "also images with a name, if no instance uses them, and the build cache" },
                 OPTION_ROOT, { 0 } };
         const struct image_usage usage = { "strata image prune", "[OPTION...]",
                 "Remove images without a name and everything unused.", options, 0, 0 };

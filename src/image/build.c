@@ -13,7 +13,7 @@
 
 #include "change.h"
 
-#define DIR_KEYS    "buildcache/keys"
+#define DIR_KEYS    DIR_BUILD_CACHE "/keys"
 #define STAGES_MAX  200U
 #define ONBUILD_MAX 200U
 
@@ -198,7 +198,7 @@ static int cache_store(struct stage *stage, const struct digest *key, const stru
                 json_pack("{s:o, s:s}", "layer", descriptor_to_json(layer), "diff_id", diff_id->text);
         _cleanup_free_ char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
         _cleanup_close_ int dir = -1;
-        int r = text ? io_make_dir(build->store->fd, "buildcache", 0700, err)
+        int r = text ? io_make_dir(build->store->fd, DIR_BUILD_CACHE, 0700, err)
                      : err_sys(err, ENOMEM, "building an image");
 
         if (r == 0)

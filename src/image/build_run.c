@@ -19,7 +19,6 @@
 #include "change.h"
 #include "walk.h"
 
-#define DIR_CACHE    "buildcache"
 #define SECRET_MAX   (500 * KIB)
 #define MS_REC_SLAVE (16384UL | 524288UL) /* MS_REC | MS_SLAVE: sys/mount.h and linux/mount.h exclude one another */
 
@@ -167,17 +166,17 @@ static int mount_cache(struct run *run, const struct mount_spec *m, struct err *
         struct image_store *store = run->stage->build->store;
         const char *id = m->id ? m->id : m->target;
         _cleanup_free_ char *path = NULL;
-        char name[sizeof(DIR_CACHE) + 8 + DIGEST_HEX];
+        char name[sizeof(DIR_BUILD_CACHE) + 8 + DIGEST_HEX];
         struct digest digest;
         int r = digest_of(id, strlen(id), &digest, err);
 
         if (r < 0)
                 return r;
-        snprintf(name, sizeof(name), DIR_CACHE "/mounts");
-        r = io_make_dir(store->fd, DIR_CACHE, 0700, err);
+        snprintf(name, sizeof(name), DIR_BUILD_CACHE "/mounts");
+        r = io_make_dir(store->fd, DIR_BUILD_CACHE, 0700, err);
         if (r == 0)
                 r = io_make_dir(store->fd, name, 0700, err);
-        snprintf(name, sizeof(name), DIR_CACHE "/mounts/%.32s", digest_hex(&digest));
+        snprintf(name, sizeof(name), DIR_BUILD_CACHE "/mounts/%.32s", digest_hex(&digest));
         if (r == 0)
                 r = io_make_dir(store->fd, name, 0755, err);
         if (r == 0 && asprintf(&path, "%s/%s", store->root, name) < 0) {

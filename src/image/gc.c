@@ -64,11 +64,14 @@ static int sweep_blob(void *opaque, int dirfd, const char *file, struct err **er
 static int sweep_layer(void *opaque, int dirfd, const char *file, struct err **err)
 {
         struct sweep *s = opaque;
+        char unsynced[sizeof(DIR_UNSYNCED) + 1 + DIGEST_HEX];
 
         if (json_object_get(s->keep, file))
                 return 0;
         if (renameat(dirfd, file, s->lease->tmp_fd, lease_new_name(s->lease).text) < 0)
                 return errno == ENOENT ? 0 : err_sys(err, errno, "removing layer %s", file);
+        snprintf(unsynced, sizeof(unsynced), DIR_UNSYNCED "/%.64s", file);
+        unlinkat(s->lease->store->fd, unsynced, 0);
         return 0;
 }
 
@@ -285,8 +288,13 @@ int image_prune(struct image_store *store, const struct image_prune_options *opt
 
         if (r == 0)
                 r = store_lock(store, true, &lock, err);
-        if (r == 0 && p.options->all)
+        if (r == 0 && p.options->all) {
                 r = name_list(store, prune_name, &p, err);
+                /* What builds remember; the files go with the lease. */
+                if (renameat(store->fd, DIR_BUILD_CACHE, lease->tmp_fd, lease_new_name(lease).text) < 0 &&
+                        errno != ENOENT && r == 0)
+                        r = err_sys(err, errno, "removing the build cache");
+        }
         if (r == 0)
                 r = name_list(store, note_name, &p, err);
         if (r == 0)

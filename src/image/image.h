@@ -195,7 +195,7 @@ int image_remove(
         struct image_store *store, const char *name, bool force, const struct image_removal *removal, struct err **err);
 
 struct image_prune_options {
-        bool all; /* also images with a name that no instance uses */
+        bool all; /* also images with a name that no instance uses, and what builds remember */
         const struct image_removal *removal;
 };
 /* Removes images without a name and everything that nothing refers to. @ret_bytes may be NULL. */

@@ -17,6 +17,7 @@
 #define DIR_PARTIAL   "partial"
 #define DIR_LEASES    "leases"
 #define DIR_TMP       "tmp"
+#define DIR_BUILD_CACHE "buildcache" /* keys of steps, directories of --mount=type=cache */
 #define DIR_INSTANCES "instances"
 #define DIR_UNSYNCED  "unsynced" /* layers that may not have reached the disk yet */
 

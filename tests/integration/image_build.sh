@@ -204,4 +204,6 @@ fi
 ok "the store is whole" quiet image check
 is "nothing temporary is left" "$(find "$STRATA_IMAGE_ROOT"/{tmp,leases} -mindepth 1 | wc -l)" 0
 ok "nothing is mounted" test -z "$(grep -F "$TMPDIR" /proc/self/mounts)"
+image prune --all >/dev/null
+is "prune --all: takes images and what builds remember" "$(find "$STRATA_IMAGE_ROOT" -mindepth 2 -type f | wc -l)" 0
 done_testing
