@@ -310,7 +310,7 @@ static void random_profiles_get_libseccomps_verdicts(void **state)
 {
         const char *seed = getenv("SECCOMP_SEED"), *count = getenv("SECCOMP_PROFILES");
         const u64 first = seed ? strtoull(seed, NULL, 0) : 1;
-        unsigned refused = 0, compared = 0, differs = 0, n = count ? (unsigned)atoi(count) : 400;
+        unsigned refused = 0, compared = 0, differs = 0, n = count ? (unsigned)atoi(count) : 150;
 
         for (u64 i = first; i < first + n; i++) {
                 struct dice dice = { i * 0x9e3779b97f4a7c15ULL | 1 };
