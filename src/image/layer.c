@@ -333,7 +333,7 @@ static void join(struct ingest *in)
 static int publish_layer(struct ingest *in, const struct digest *diff_id, struct err **err)
 {
         struct image_store *store = in->lease->store;
-        char boot_id[BOOT_ID_LEN + 1], path[64];
+        char boot_id[BOOT_ID_LEN + 1], path[sizeof(DIR_UNSYNCED) + 1 + DIGEST_HEX];
         _cleanup_json_ json_t *json = NULL;
         _cleanup_free_ char *text = NULL;
         _cleanup_close_ int fd = -1;

@@ -225,6 +225,25 @@ static void a_layer_of_another_boot_is_unpacked_again(void **state)
         free(path);
 }
 
+/* Some time after it was unpacked a layer is proof against power failures. */
+static void an_old_layer_is_synced(void **state)
+{
+        static const struct timespec old[2] = { { .tv_sec = 1 }, { .tv_sec = 1 } };
+        struct fixture *f = *state;
+        struct image *image = image_with_file(f->store, "one", "file", "x");
+        char path[sizeof(DIR_LAYERS) + DIGEST_HEX + 16];
+
+        layers_sync(f->store);
+        assert_int_equal(count_entries(f, DIR_UNSYNCED), 1); /* too young */
+        snprintf(path, sizeof(path), DIR_UNSYNCED "/%s", digest_hex(&image->config.diff_ids[0]));
+        assert_int_equal(utimensat(f->store->fd, path, old, 0), 0);
+        layers_sync(f->store);
+        assert_int_equal(count_entries(f, DIR_UNSYNCED), 0);
+        snprintf(path, sizeof(path), DIR_LAYERS "/%s/synced", digest_hex(&image->config.diff_ids[0]));
+        assert_int_equal(faccessat(f->store->fd, path, F_OK, 0), 0);
+        image_free(image);
+}
+
 static void damage_is_found(void **state)
 {
         struct fixture *f = *state;
@@ -437,6 +456,7 @@ int main(void)
                 TEST(a_lease_protects_what_has_no_name_yet),
                 TEST(what_a_dead_process_left_goes),
                 TEST(a_layer_of_another_boot_is_unpacked_again),
+                TEST(an_old_layer_is_synced),
                 TEST(damage_is_found),
                 TEST(an_instance_pins_its_image),
                 TEST(changes_become_a_layer),
