@@ -175,9 +175,16 @@ static int read_gids(const struct option_list *list, u32 **ret, struct err **err
         return gids ? 0 : err_sys(err, ENOMEM, "exec");
 }
 
+static void release_exec_options(struct exec_options *o)
+{
+        free(o->env.item);
+        free(o->gids.item);
+        free(o->caps.item);
+}
+
 static int run_exec(struct oci *oci, int argc, char **argv, struct err **err)
 {
-        struct exec_options o = { 0 };
+        _cleanup_(release_exec_options) struct exec_options o = { 0 };
         _cleanup_free_ u32 *gids = NULL;
         int status = 0, n, r;
         char **words;

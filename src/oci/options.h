@@ -34,7 +34,7 @@ struct option_spec {
 
 /* Reads options from argv[1] on into @out. Without @in_order options may also stand behind other words; with it the
  * first other word ends them. argv is put into order: *ret_first is the index of the first word that is no option.
- * --help makes *ret_help true and returns 0. Lists are allocated and never freed: they live as long as the command. */
+ * --help makes *ret_help true and returns 0. The items of lists are the caller's to free. */
 int options_parse(const char *command, const struct option_spec *table, bool in_order, int argc, char **argv, void *out,
         int *ret_first, bool *ret_help, struct err **err);
 void options_print(const struct option_spec *table);
