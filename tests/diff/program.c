@@ -446,7 +446,8 @@ bool program_make(const struct forms *forms, u64 seed, struct machine_case *c)
                 c->fs_base = wanted_address(&b, 8);
         if (rng_chance(rng, 1, 16))
                 c->gs_base = wanted_address(&b, 8);
-        c->cr4 = (rng_chance(rng, 1, 2) ? CR4_SMAP : 0) | (rng_chance(rng, 1, 2) ? CR4_SMEP : 0) | (rng_chance(rng, 1, 8) ? CR4_UMIP : 0);
+        /* Code that modifies itself may become RDTSC: with TSD that faults, at CPL 3 at least. */
+        c->cr4 = CR4_TSD | (rng_chance(rng, 1, 2) ? CR4_SMAP : 0) | (rng_chance(rng, 1, 2) ? CR4_SMEP : 0) | (rng_chance(rng, 1, 8) ? CR4_UMIP : 0);
         if (c->kernel && rng_chance(rng, 1, 4))
                 c->rflags |= RFLAGS_AC;
         place_code(&b);
