@@ -27,9 +27,8 @@ static bool is_new(const struct launch *l, u32 flag)
         return l->spec->namespaces_new & flag;
 }
 
-static int become_namespace_root(const struct launch *l, struct err **err)
+static int become_namespace_root(struct err **err)
 {
-        (void)l;
         if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0) {
                 /* Root need not be mapped; then the payload's user must do, with the rights that the namespace's maker
                  * has. */
@@ -171,7 +170,7 @@ static int enter_namespaces(struct launch *l, struct err **err)
         if (is_new(l, CLONE_NEWUSER)) {
                 r = sync_expect(l->sync, SYNC_MAPPED, NULL, NULL, err);
                 if (r == 0)
-                        r = become_namespace_root(l, err);
+                        r = become_namespace_root(err);
                 if (r < 0)
                         return r;
         }

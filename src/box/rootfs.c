@@ -228,11 +228,10 @@ static bool readonly_later(const struct mount_plan *plan)
         return is_type(plan, "tmpfs") && !(plan->options.flags & MOUNT_BIND) && plan->options.set & MOUNT_ATTR_RDONLY;
 }
 
-static int attach(struct launch *l, struct mount_plan *plan, int fd, int target, struct err **err)
+static int attach(struct mount_plan *plan, int fd, int target, struct err **err)
 {
         int r = mount_move(fd, target);
 
-        (void)l;
         if (r < 0)
                 return err_sys(err, -r, "mounting it at '%s': move_mount", plan->target);
         if (plan->options.propagation) {
@@ -257,7 +256,7 @@ static int mount_bound(struct launch *l, struct mount_plan *plan, struct err **e
         if (S_ISLNK(st.st_mode) && plan->options.flags & MOUNT_COPY_SYMLINK)
                 return copy_symlink(fd, l->root, plan->target, err);
         target = open_target(l, plan, S_ISDIR(st.st_mode), err);
-        return target < 0 ? target : attach(l, plan, fd, target, err);
+        return target < 0 ? target : attach(plan, fd, target, err);
 }
 
 /* One more option, before the configuration's own, which may override it. */
@@ -333,7 +332,7 @@ static int mount_fresh(struct launch *l, struct mount_plan *plan, struct err **e
                 if (r < 0)
                         return err_wrap(err, r, "copying what '%s' covers", plan->target);
         }
-        r = attach(l, plan, fd, target, err);
+        r = attach(plan, fd, target, err);
         if (r == 0 && readonly_later(plan))
                 plan->fd = TAKE_FD(fd);
         return r;
@@ -395,7 +394,7 @@ static int mount_hierarchies(struct launch *l, struct mount_plan *plan, int targ
         fd = mount_new("tmpfs", "tmpfs", &tmpfs, err);
         if (fd < 0)
                 return fd;
-        r = attach(l, plan, fd, target, err);
+        r = attach(plan, fd, target, err);
         for (size_t i = 0; r == 0 && (h = cgroup_hierarchy(l->cgroup, i)); i++) {
                 _cleanup_close_ int sub = -1;
 

@@ -235,11 +235,10 @@ static int check_scheduler(const struct spec_scheduler *s, struct err **err)
         return 0;
 }
 
-int spec_check_process(const struct spec *spec, const struct spec_process *p, struct err **err)
+int spec_check_process(const struct spec_process *p, struct err **err)
 {
         u64 seen = 0;
 
-        (void)spec;
         if (!p->args.n || !p->args.item[0][0])
                 return bad(err, "process.args: empty");
         if (!p->cwd || p->cwd[0] != '/')
@@ -287,6 +286,6 @@ int spec_check(struct spec *spec, struct err **err)
         if (r == 0)
                 r = check_hooks(spec, err);
         if (r == 0 && spec->process)
-                r = spec_check_process(spec, spec->process, err);
+                r = spec_check_process(spec->process, err);
         return r;
 }

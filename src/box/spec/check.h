@@ -5,4 +5,4 @@
 
 /* Also fills namespaces_new, namespaces_joined and namespace_path. */
 int spec_check(struct spec *spec, struct err **err);
-int spec_check_process(const struct spec *spec, const struct spec_process *process, struct err **err);
+int spec_check_process(const struct spec_process *process, struct err **err);

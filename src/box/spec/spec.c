@@ -460,7 +460,7 @@ static int parse_document(const char *text, size_t size, const struct field *fie
         r = fields_read(&ctx, spec->json, fields, process_only ? (void *)spec->process : (void *)spec);
         if (r < 0)
                 return r;
-        r = process_only ? spec_check_process(spec, spec->process, err) : spec_check(spec, err);
+        r = process_only ? spec_check_process(spec->process, err) : spec_check(spec, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(spec);
