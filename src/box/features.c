@@ -49,9 +49,8 @@ json_t *box_features(void)
                 cgroup_features(), "seccomp", seccomp_features(), "intelRdt", "enabled", 1, "apparmor", enabled,
                 "selinux", enabled, "mountExtensions", "idmap", "enabled", 1, "memoryPolicy", "modes",
                 names_of(spec_mempolicy_modes), "flags", names_of(spec_mempolicy_flags), "netDevices", "enabled", 1);
-        json_t *json = json_pack("{s:s, s:s, s:o, s:o, s:o, s:{s:s}, s:[s]}", "ociVersionMin", "1.0.0", "ociVersionMax",
-                "1.3.0", "hooks", hook_names(), "mountOptions", mount_option_names(), "linux", linux_, "annotations",
-                "org.strata.oci.checkpoint.enabled", "true", "potentiallyUnsafeConfigAnnotations",
+        json_t *json = json_pack("{s:s, s:s, s:o, s:o, s:o, s:[s]}", "ociVersionMin", "1.0.0", "ociVersionMax",
+                "1.3.0", "hooks", hook_names(), "mountOptions", mount_option_names(), "linux", linux_,  "potentiallyUnsafeConfigAnnotations",
                 "org.systemd.property.");
 
         json_decref(enabled);
