@@ -47,6 +47,10 @@ static inline bool rng_chance(struct rng *rng, u64 n, u64 of)
 #define KERNEL_EXTRA_GVA (KERNEL_DATA_GVA + 0x100000)
 #define KERNEL_CODE_GVA (KERNEL_GVA + 0x400000)
 
+/* Not mapped in the guest, but in this process: whoever reaches it has left the guest. */
+#define VMM_ADDRESS 0x600000000000ULL
+#define VMM_SIZE 0x10000ULL
+
 #define XMM_OFFSET 160
 
 #define CASE_CODE_MAX 1024u

@@ -5,7 +5,7 @@
  *      diff-engines [--engine NAME] [--against NAME] [--seed N] [--cases N] [--stop N] [--no-fork] [--show]
  *
  * A case follows from its seed alone: --seed S --cases 1 repeats it. Each runs twice: once after everything that the engine knew was dropped, once
- * again with what it has learned. The engine works in a child process: when it crashes or hangs, that is a difference as well. A case that
+ * again with what it has learned. Some operands are at addresses where this process has memory and the guest has none: that must stay as it is. The engine works in a child process: when it crashes or hangs, that is a difference as well. A case that
  * differs is shrunk by replacing its instructions by NOPs as long as it still differs. */
 #include <errno.h>
 #include <signal.h>
@@ -41,6 +41,7 @@ struct job {
         struct side got, want;
         struct forms *forms;
         struct progress *progress; /* shared with the parent */
+        u8 *vmm;     /* at VMM_ADDRESS */
         bool show;   /* print every case first */
         bool broken; /* an engine refuses to run at all */
 };
@@ -83,6 +84,15 @@ static bool segments_differ(const struct cpu_state *a, const struct cpu_state *b
         return a->kernel_gs_base != b->kernel_gs_base;
 }
 
+/* Memory of this process that the guest has addresses of and must not reach. */
+static bool vmm_changed(const struct job *job)
+{
+        for (unsigned i = 0; i < VMM_SIZE; i++)
+                if (job->vmm[i] != (u8)(i * 11))
+                        return true;
+        return false;
+}
+
 static u8 *ram(struct side *side)
 {
         return guest_memory_hva(side->guest.memory, 0, GUEST_RAM);
@@ -95,6 +105,8 @@ static const char *compare(struct job *job)
         const struct cpu_state *s = &job->got.guest.vcpu.state, *t = &job->want.guest.vcpu.state;
         const char *what;
 
+        if (vmm_changed(job))
+                return "the VMM's own memory";
         if (a->reason != b->reason)
                 return "why it ended";
         if (a->vector != b->vector)
@@ -312,6 +324,11 @@ static int start_sides(struct job *job, struct err **err)
 {
         int r = guest_start(&job->got.guest, job->engine, err);
 
+        job->vmm = mmap((void *)VMM_ADDRESS, VMM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (job->vmm == MAP_FAILED)
+                return err_sys(err, errno, "mapping memory to be left alone");
+        for (unsigned i = 0; i < VMM_SIZE; i++)
+                job->vmm[i] = (u8)(i * 11);
         job->got.name = job->engine->name;
         job->want.name = job->against->name;
         return r < 0 ? r : guest_start(&job->want.guest, job->against, err);

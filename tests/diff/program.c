@@ -48,7 +48,7 @@ static u64 wanted_address(struct builder *b, unsigned size)
                 at = rng_chance(rng, 1, 2) ? 0x800000000000ULL : rng_chance(rng, 1, 2) ? 0xffff800000000000ULL : 0;
                 return at - rng_below(rng, size + 9ULL);
         case 9:
-                return rng_next(rng);
+                return rng_chance(rng, 1, 3) ? rng_next(rng) : VMM_ADDRESS + rng_below(rng, VMM_SIZE);
         default:
                 at = data + PAGE_SIZE + rng_below(rng, 2 * PAGE_SIZE);
                 return rng_chance(rng, 1, 2) ? at & ~63ULL : at;
@@ -447,7 +447,8 @@ bool program_make(const struct forms *forms, u64 seed, struct machine_case *c)
         if (rng_chance(rng, 1, 16))
                 c->gs_base = wanted_address(&b, 8);
         /* Code that modifies itself may become RDTSC: with TSD that faults, at CPL 3 at least. */
-        c->cr4 = CR4_TSD | (rng_chance(rng, 1, 2) ? CR4_SMAP : 0) | (rng_chance(rng, 1, 2) ? CR4_SMEP : 0) | (rng_chance(rng, 1, 8) ? CR4_UMIP : 0);
+        c->cr4 = CR4_TSD | (rng_chance(rng, 1, 2) ? CR4_SMAP : 0) | (rng_chance(rng, 1, 2) ? CR4_SMEP : 0) |
+                 (rng_chance(rng, 1, 8) ? CR4_UMIP : 0);
         if (c->kernel && rng_chance(rng, 1, 4))
                 c->rflags |= RFLAGS_AC;
         place_code(&b);
