@@ -12,6 +12,8 @@
 #include <sys/xattr.h>
 
 #include "chunks.h"
+#include "overlay.h"
+#include "unpack.h"
 #include "walk.h"
 
 struct walk {
@@ -22,16 +24,6 @@ struct walk {
 static bool is_whiteout(const struct stat *st)
 {
         return S_ISCHR(st->st_mode) && st->st_rdev == 0;
-}
-
-/* @fd is an O_PATH one: attributes go through /proc. */
-static bool is_opaque(const struct walk *w, int fd)
-{
-        char value[8];
-        const ssize_t n = getxattr(io_fd_path(fd).text,
-                w->user_xattr ? "user.overlay.opaque" : "trusted.overlay.opaque", value, sizeof(value));
-
-        return n == 1 && value[0] == 'y';
 }
 
 /* --- as an archive ------------------------------------------------------------------------------------------------------------- */
@@ -57,8 +49,7 @@ static int read_xattrs(int fd, struct tar_entry *e, struct err **err)
                 struct tar_xattr x = { 0 };
                 ssize_t n;
 
-                if (strncmp(name, "user.overlay.", 13) == 0 ||
-                        (strncmp(name, "user.", 5) != 0 && strcmp(name, "security.capability") != 0))
+                if (!unpack_takes_xattr(name))
                         continue;
                 x.value = malloc(XATTR_SIZE_MAX);
                 x.name = strdup(name);
@@ -203,7 +194,7 @@ static int archive_entry(void *opaque, int fd, const char *path, const struct st
                 closep(&content);
         }
         clear_entry(&e);
-        if (r == 0 && e.type == TAR_DIR && is_opaque(w, fd))
+        if (r == 0 && e.type == TAR_DIR && overlay_is_opaque(fd, w->user_xattr))
                 r = write_whiteout(a, path, strlen(path), ".wh..opq", err);
         return r;
 }
@@ -249,7 +240,7 @@ static int layer_has(const struct walk *w, const char *layer, const char *path)
                         return -1;
                 if (!end)
                         return 1;
-                if (is_opaque(w, fd))
+                if (overlay_is_opaque(fd, w->user_xattr))
                         hides = -1;
                 end++;
         }

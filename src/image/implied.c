@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 
+#include "overlay.h"
 #include "walk.h"
 
 struct repair {
@@ -16,14 +16,6 @@ struct repair {
         json_t **implied; /* their directories that were not mentioned: the keys */
         int upper;
 };
-
-static bool is_opaque(const struct repair *r, int fd)
-{
-        char value[4];
-
-        return getxattr(io_fd_path(fd).text, r->store->user_xattr ? "user.overlay.opaque" : "trusted.overlay.opaque",
-                       value, sizeof(value)) == 1;
-}
 
 /* Whether @path or a directory that it is in hides what lower layers have. */
 static bool hides_lower(const struct repair *r, int layer, const char *path)
@@ -35,7 +27,7 @@ static bool hides_lower(const struct repair *r, int layer, const char *path)
 
                 *slash = '\0';
                 fd = walk_open(layer, part, O_PATH);
-                if (fd >= 0 && is_opaque(r, fd))
+                if (fd >= 0 && overlay_is_opaque(fd, r->store->user_xattr))
                         return true;
         }
         return false;
@@ -71,7 +63,8 @@ static int make_like(const struct repair *r, const char *path, const struct stat
 
         if (mkdirat(r->upper, path, 0755) < 0)
                 return errno == EEXIST ? 0 : err_sys(err, errno, "making '/%s'", path);
-        if ((!r->store->squash_owners && fchownat(r->upper, path, like->st_uid, like->st_gid, AT_SYMLINK_NOFOLLOW) < 0) ||
+        if ((!r->store->squash_owners &&
+                    fchownat(r->upper, path, like->st_uid, like->st_gid, AT_SYMLINK_NOFOLLOW) < 0) ||
                 fchmodat(r->upper, path, like->st_mode & 07777, 0) < 0)
                 return err_sys(err, errno, "making '/%s'", path);
         utimensat(r->upper, path, times, AT_SYMLINK_NOFOLLOW);
@@ -134,7 +127,8 @@ int implied_repair(struct image_store *store, const struct digest *diff_ids, siz
         for (size_t i = 0; status == 0 && i < n; i++)
                 status = open_layer(&r, &diff_ids[i], i, err);
         for (size_t i = 1; status == 0 && i < n; i++) /* nothing is below the lowest */
-                json_object_foreach(implied[i], path, value) {
+                json_object_foreach(implied[i], path, value)
+                {
                         status = repair_dir(&r, path, err);
                         if (status < 0)
                                 break;

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -186,6 +187,14 @@ static int mount_fuse(const struct overlay *o, int *ret_fd)
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
                 return -EIO;
         return detach_clone(o->fuse_target, ret_fd);
+}
+
+bool overlay_is_opaque(int fd, bool user_xattr)
+{
+        const char *const name = user_xattr ? "user.overlay.opaque" : "trusted.overlay.opaque";
+        char value[8];
+
+        return getxattr(io_fd_path(fd).text, name, value, sizeof(value)) == 1 && value[0] == 'y';
 }
 
 int overlay_mount(const struct overlay *o, int *ret_fd, struct err **err)

@@ -14,3 +14,6 @@ struct overlay {
 
 /* A detached mount. */
 int overlay_mount(const struct overlay *overlay, int *ret_fd, struct err **err);
+
+/* Whether the directory, which may be an O_PATH descriptor, hides what lower layers have in it. */
+bool overlay_is_opaque(int fd, bool user_xattr);

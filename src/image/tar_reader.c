@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "tar.h"
+#include "tar_header.h"
 
 #define META_MAX         (1 * MIB)    /* of one long name or pax header */
 #define META_HEADERS_MAX 64           /* before one entry */
@@ -21,12 +21,6 @@
 struct stretch {
         u64 offset, len;
 };
-
-struct header {
-        char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100];
-        char magic[6], version[2], user[32], group[32], major[8], minor[8], prefix[155], pad[12];
-};
-_Static_assert(sizeof(struct header) == TAR_BLOCK, "a header is a block");
 
 struct tar_reader {
         struct byte_source source;

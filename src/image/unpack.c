@@ -110,8 +110,7 @@ static int set_dir_times(struct unpacker *u, struct err **err)
 
 /* --- attributes ------------------------------------------------------------------------------------------------------ */
 
-/* Overlayfs's own marks would change what other files mean; labels and ACLs belong to a host, not to an image. */
-static bool xattr_wanted(const char *name)
+bool unpack_takes_xattr(const char *name)
 {
         if (strncmp(name, "user.overlay.", 13) == 0)
                 return false;
@@ -123,7 +122,7 @@ static int set_xattrs(int fd, const struct tar_entry *e, struct err **err)
         for (size_t i = 0; i < e->n_xattrs; i++) {
                 const struct tar_xattr *x = &e->xattrs[i];
 
-                if (!xattr_wanted(x->name) || fsetxattr(fd, x->name, x->value, x->len, 0) == 0)
+                if (!unpack_takes_xattr(x->name) || fsetxattr(fd, x->name, x->value, x->len, 0) == 0)
                         continue;
                 if (errno != EOPNOTSUPP && errno != EPERM)
                         return err_sys(err, errno, "setting attribute %.60s of '%s'", x->name, e->path);

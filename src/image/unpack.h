@@ -21,3 +21,7 @@ struct unpack_result {
 /* Into the empty directory @fd. @tar is read to its end. */
 int unpack_layer(int fd, struct tar_reader *tar, const struct unpack_options *options, struct unpack_result *ret,
         struct err **err);
+
+/* Which attributes a layer may have. Overlayfs's own marks would change what other files mean; labels and ACLs belong to a
+ * host, not to an image. */
+bool unpack_takes_xattr(const char *name);
