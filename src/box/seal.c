@@ -24,10 +24,12 @@ bool seal_is_cloned(void)
 {
         _cleanup_close_ int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
         struct statvfs fs;
+        int seals;
 
         if (fd < 0)
                 return false;
-        if ((fcntl(fd, F_GET_SEALS) & SEALS) == SEALS)
+        seals = fcntl(fd, F_GET_SEALS); /* -1 for a file that is not in memory */
+        if (seals >= 0 && (seals & SEALS) == SEALS)
                 return true;
         return fstatvfs(fd, &fs) == 0 && fs.f_flag & ST_RDONLY;
 }

@@ -14,9 +14,10 @@ root_can_trace='s = ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]; p["
 
 # --- the runtime's program (CVE-2019-5736) ----------------------------------------------------------------------------
 
-# Whatever process shows the runtime's file: append to it. Ends when /stop is there.
+# Whatever process shows the runtime's file: hold it, and write to it as soon as nothing executes it any more (ETXTBSY until then).
+# Ends when /stop is there.
 # shellcheck disable=SC2016 # for the container's shell
-hunter='while [ ! -e /stop ]; do for p in /proc/[0-9]*; do exe=$(readlink $p/exe 2>/dev/null); case $exe in *strata-oci*) echo seen >>/seen; echo X 2>/dev/null >>$p/exe && echo $p >>/written;; esac; done; done'
+hunter='while [ ! -e /stop ]; do for p in /proc/[0-9]*; do exe=$(readlink $p/exe 2>/dev/null); case $exe in *strata-oci*) echo seen >>/seen; (exec 9<$p/exe && for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do echo X >>/proc/self/fd/9 && readlink /proc/self/fd/9 >>/written && break; sleep 0.01; done) 2>/dev/null;; esac; done; done'
 sh_config "$hunter" "$root_can_trace"
 start hunter
 for _ in $(seq 30); do

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "box/process.h"
+#include "box/seal.h"
 #include "box/sync.h"
 
 /* Runs @path by the program; what it wrote to its socket is left in *ret_sock. Returns the exit status. */
@@ -74,12 +75,18 @@ static void its_file_cannot_be_written(void **state)
         assert_int_equal(ftruncate(fd, 0), -1);
 }
 
+static void a_file_that_can_be_written_is_no_clone(void **state)
+{
+        assert_false(seal_is_cloned());
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(it_becomes_the_payload_without_its_socket),
                 cmocka_unit_test(a_missing_payload_is_told),
                 cmocka_unit_test(its_file_cannot_be_written),
+                cmocka_unit_test(a_file_that_can_be_written_is_no_clone),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
