@@ -40,10 +40,38 @@ int store_lock(struct image_store *store, bool exclusive, int *ret_fd, struct er
 
 /* --- leases ---------------------------------------------------------------------------------------------------------- */
 
+/* A lease gets its name when it is locked, so that nobody takes it for a dead one's: it has none before, or (on file
+ * systems without O_TMPFILE) one with a dot, which only age makes suspicious. */
+static int make_locked_file(struct image_store *store, const char *name, int *ret)
+{
+        _cleanup_close_ int fd = openat(store->fd, DIR_LEASES, O_TMPFILE | O_RDWR | O_APPEND | O_CLOEXEC, 0600);
+        const bool nameless = fd >= 0;
+        char path[64], newborn[64];
+        int r;
+
+        snprintf(newborn, sizeof(newborn), DIR_LEASES "/.%s", name);
+        snprintf(path, sizeof(path), DIR_LEASES "/%s", name);
+        if (fd < 0)
+                fd = openat(store->fd, newborn, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return -errno;
+        r = lock_fd(fd, LOCK_EX);
+        if (r == 0 && nameless && linkat(AT_FDCWD, io_fd_path(fd).text, store->fd, path, AT_SYMLINK_FOLLOW) < 0)
+                r = -errno;
+        if (r == 0 && !nameless && renameat(store->fd, newborn, store->fd, path) < 0)
+                r = -errno;
+        if (r < 0) {
+                unlinkat(store->fd, newborn, 0);
+                return r;
+        }
+        *ret = TAKE_FD(fd);
+        return 0;
+}
+
 int lease_open(struct image_store *store, struct lease **ret, struct err **err)
 {
         _cleanup_(lease_closep) struct lease *lease = calloc(1, sizeof(*lease));
-        char path[64], newborn[64];
+        char path[64];
         u64 random = 0;
         int r;
 
@@ -55,19 +83,9 @@ int lease_open(struct image_store *store, struct lease **ret, struct err **err)
                 return err_sys(err, errno, "opening a lease");
         snprintf(lease->name, sizeof(lease->name), "%d-%016lx", (int)getpid(), (unsigned long)random);
 
-        /* It gets its name when it is locked, so that nobody takes it for a dead one's. */
-        snprintf(newborn, sizeof(newborn), DIR_LEASES "/.%s", lease->name);
-        snprintf(path, sizeof(path), DIR_LEASES "/%s", lease->name);
-        lease->fd = openat(store->fd, newborn, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
-        if (lease->fd < 0)
-                return err_sys(err, errno, "making a lease in '%s'", store->root);
-        r = lock_fd(lease->fd, LOCK_EX);
-        if (r == 0 && renameat(store->fd, newborn, store->fd, path) < 0)
-                r = -errno;
-        if (r < 0) {
-                unlinkat(store->fd, newborn, 0);
+        r = make_locked_file(store, lease->name, &lease->fd);
+        if (r < 0)
                 return err_sys(err, -r, "making a lease in '%s'", store->root);
-        }
         snprintf(path, sizeof(path), DIR_TMP "/%s", lease->name);
         r = io_make_dir(store->fd, path, 0700, err);
         if (r == 0)
