@@ -137,11 +137,13 @@ static const char *judge_memory(const struct walk *w, const ZydisDecodedOperand 
 
 static const char *judge_operands(const struct walk *w, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
 {
+        if (insn->meta.category == ZYDIS_CATEGORY_WIDENOP) /* accesses nothing */
+                return NULL;
         for (unsigned i = 0; i < insn->operand_count; i++) {
                 const ZydisDecodedOperand *op = &ops[i];
                 const char *wrong = NULL;
 
-                if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
+                if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && insn->mnemonic != ZYDIS_MNEMONIC_NOP) /* which touches none */
                         wrong = judge_memory(w, op);
                 else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
                         const ZydisRegisterClass c = ZydisRegisterGetClass(op->reg.value);
@@ -225,8 +227,13 @@ static const char *judge_tables(const struct translation *t, unsigned room)
                 const struct record *r = &t->records[i];
 
                 if (r->code_off >= t->code_size || (i && r->code_off <= r[-1].code_off) || r->guest_off > t->guest_bytes ||
-                    r->flags_at > FLAGS_IN_IMAGE || r->kind > RECORD_LINK)
-                        return "a record";
+                    r->flags_at > FLAGS_ANYWHERE || r->kind > RECORD_LINK)
+                        return fprintf(stderr, "# record %u of %u: code %u of %u guest %u of %u kind %u flags %u\n", i, t->n_records, r->code_off,
+                                       t->code_size, r->guest_off, t->guest_bytes, r->kind, r->flags_at) ? "a record" : NULL;
+                /* By which entry the block was entered may be forgotten for as long as nothing needs to know: from entry B on, without a gap. */
+                if (r->flags_at == FLAGS_ANYWHERE && (i == 0 || (i > 1 && r[-1].flags_at != FLAGS_ANYWHERE) ||
+                                                      (r->kind != RECORD_RESTART && r->kind != RECORD_FINISH_REG)))
+                        return "a record with flags anywhere";
                 if (r->kind == RECORD_LINK && r->arg >= t->n_links)
                         return "a record's link";
         }
