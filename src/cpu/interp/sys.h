@@ -9,6 +9,10 @@
 
 #include "ops.h"
 
+/* Who spins, waits for another vCPU, whose thread may not have a CPU of the host at the moment. Every so many PAUSEs this thread gives way,
+ * as KVM does after a pause-loop exit. */
+#define PAUSES_PER_YIELD 64
+
 #define TYPE_ACCESSED 1u
 #define TYPE_WRITABLE 2u   /* of data */
 #define TYPE_READABLE 2u   /* of code */

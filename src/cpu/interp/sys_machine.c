@@ -18,10 +18,6 @@ const struct uop *sys_hlt(struct interp *in, const struct uop *u)
         return NULL;
 }
 
-/* Who spins, waits for another vCPU, whose thread may not have a CPU of the host at the moment. Every so many PAUSEs this thread gives way,
- * as KVM does after a pause-loop exit. */
-#define PAUSES_PER_YIELD 64
-
 const struct uop *sys_pause(struct interp *in, const struct uop *u)
 {
         struct counters *counters = &in->vcpu->counters;

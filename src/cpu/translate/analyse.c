@@ -201,6 +201,7 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
                 leave_to_interp(g, INTERP_REASON_SYSTEM);
         } else if (g->kind == KIND_FORM || g->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 || g->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX) {
                 leave_to_interp(g, INTERP_REASON_FORM);
+                sys_judge(req, g); /* PAUSE */
         } else if (g->kind == KIND_PUSHFQ) {
                 if (g->z.operand_width != 64)
                         leave_to_interp(g, INTERP_REASON_FORM);

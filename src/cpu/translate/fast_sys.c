@@ -3,6 +3,8 @@
  *
  * Each function does what the instruction usually does and leaves everything else to the interpreter, with nothing changed: faults, other modes,
  * single steps, interrupts that wait for IF. In translated code no breakpoint is set and RFLAGS.TF is clear (MODE_SINGLE). */
+#include <sys/syscall.h>
+
 #include "base/clock.h"
 #include "runtime.h"
 
@@ -283,6 +285,22 @@ const void *fast_rdtscp(struct interp *in, const struct site *site, u64 unused)
         if (!read_tsc(in))
                 return leave(in);
         in->regs[RCX] = (u32)in->cpu->tsc_aux;
+        return fast_done(in, site);
+}
+
+/* As the interpreter does it (sys_pause). The system call leaves the vector registers alone. */
+const void *fast_pause(struct interp *in, const struct site *site, u64 unused)
+{
+        struct counters *counters = &in->vcpu->counters;
+
+        if (in->vcpu->n_vcpus > 1) {
+                exit_count(counters, EXIT_PAUSE);
+                if (counters->exits[EXIT_PAUSE] % PAUSES_PER_YIELD == 0) {
+                        long r = SYS_sched_yield;
+
+                        __asm__ volatile("syscall" : "+a"(r) : : "rcx", "r11", "memory");
+                }
+        }
         return fast_done(in, site);
 }
 
