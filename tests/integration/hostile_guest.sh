@@ -15,7 +15,7 @@ build() {
 # hostile NAME SECONDS: run it with every kind of device; $status, and $peak in KiB.
 hostile() {
         /usr/bin/time -f %M -o "$TMPDIR/peak" timeout --foreground -s TERM -k 20 "$2" "$BUILD/strata-vmm" run --kernel "$TMPDIR/$1" \
-                --memory 128M --net none --debug-exit --console none --engine interp --cpus 2 \
+                --memory 128M --net none --debug-exit --console none --engine "${ENGINE:-interp}" --cpus 2 \
                 --disk "$TMPDIR/disk1" --disk "$TMPDIR/disk2,bus=virtio" </dev/null >"$TMPDIR/log" 2>&1
         status=$?
         peak=$(tail -n 1 "$TMPDIR/peak")
