@@ -1,6 +1,6 @@
 #!/bin/bash
 # What the VMM itself needs: its resident memory beyond the guest's with two CPUs after a Linux boot stays within 16 MiB under the interpreter and
-# within 64 MiB under the translator, whose code cache is 32 of them.
+# within 64 MiB under the translator, most of them translated code.
 . "$(dirname "$0")/lib.sh"
 needs_vmm
 assets kernel busybox
