@@ -45,7 +45,8 @@ def repeated(command):
 
 def twice(command):
     """The command in two processes at once."""
-    return f"({command}) >/tmp/second & {command}; wait $!; cat /tmp/second"
+    # The halves must not write the same file.
+    return f"({command.replace('/tmp/o', '/tmp/o2')}) >/tmp/second & {command}; wait $!; cat /tmp/second"
 
 
 SHELL_LOOP = (
