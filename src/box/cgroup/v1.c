@@ -229,21 +229,7 @@ static int apply_blkio(const struct hierarchy *h, const struct cgroup_resources 
 
 static int apply_hugetlb(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err)
 {
-        int r = 0;
-
-        *done |= BIT(DONE_HUGE);
-        for (size_t i = 0; r >= 0 && i < res->n_huge; i++) {
-                char file[160], text[24];
-
-                snprintf(text, sizeof(text), "%llu", (unsigned long long)res->huge[i].limit);
-                snprintf(file, sizeof(file), "hugetlb.%s.limit_in_bytes", res->huge[i].page_size);
-                r = cgroup_write(h->dir, file, text, err);
-                /* Reserved but unused pages, Linux 5.7. */
-                snprintf(file, sizeof(file), "hugetlb.%s.rsvd.limit_in_bytes", res->huge[i].page_size);
-                if (r >= 0 && cgroup_has(h->dir, file))
-                        r = cgroup_write(h->dir, file, text, err);
-        }
-        return r;
+        return cgroup_apply_hugetlb(h, res, "limit_in_bytes", done, err);
 }
 
 static int apply_net_prio(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err)

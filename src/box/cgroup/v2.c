@@ -220,7 +220,8 @@ static int apply_io(const struct hierarchy *h, const struct cgroup_resources *re
         return r;
 }
 
-static int apply_hugetlb(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err)
+int cgroup_apply_hugetlb(
+        const struct hierarchy *h, const struct cgroup_resources *res, const char *limit, u64 *done, struct err **err)
 {
         int r = 0;
 
@@ -229,13 +230,19 @@ static int apply_hugetlb(const struct hierarchy *h, const struct cgroup_resource
                 char file[160], text[24];
 
                 snprintf(text, sizeof(text), "%llu", (unsigned long long)res->huge[i].limit);
-                snprintf(file, sizeof(file), "hugetlb.%s.max", res->huge[i].page_size);
+                snprintf(file, sizeof(file), "hugetlb.%s.%s", res->huge[i].page_size, limit);
                 r = cgroup_write(h->dir, file, text, err);
-                snprintf(file, sizeof(file), "hugetlb.%s.rsvd.max", res->huge[i].page_size);
+                /* Reserved but unused pages, Linux 5.7. */
+                snprintf(file, sizeof(file), "hugetlb.%s.rsvd.%s", res->huge[i].page_size, limit);
                 if (r >= 0 && cgroup_has(h->dir, file))
                         r = cgroup_write(h->dir, file, text, err);
         }
         return r;
+}
+
+static int apply_hugetlb(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err)
+{
+        return cgroup_apply_hugetlb(h, res, "max", done, err);
 }
 
 int cgroup_apply_rdma(const struct hierarchy *h, const struct cgroup_resources *res, u64 *done, struct err **err)

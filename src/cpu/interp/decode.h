@@ -18,6 +18,12 @@ struct decoding {
 
 /* The slot or byte offset of a general register. */
 unsigned decode_gpr_offset(ZydisRegister reg);
+bool decode_is_gpr(ZydisRegister reg);
+bool decode_is_vector(ZydisRegister reg); /* XMM or YMM */
+static inline bool decode_is_high_byte(ZydisRegister reg)
+{
+        return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
 /* The segment that a prefix names for an implicit operand (string instructions, XLAT), DS without one. */
 u8 decode_prefix_segment(const struct decoding *d);
 /* log2 of an operand size of 1, 2, 4, 8 bytes. */

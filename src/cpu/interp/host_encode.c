@@ -3,31 +3,6 @@
 
 #include "host.h"
 
-static bool is_gpr(ZydisRegister reg)
-{
-        switch (ZydisRegisterGetClass(reg)) {
-        case ZYDIS_REGCLASS_GPR8:
-        case ZYDIS_REGCLASS_GPR16:
-        case ZYDIS_REGCLASS_GPR32:
-        case ZYDIS_REGCLASS_GPR64:
-                return true;
-        default:
-                return false;
-        }
-}
-
-static bool is_high_byte(ZydisRegister reg)
-{
-        return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
-}
-
-static bool is_vector(ZydisRegister reg)
-{
-        const ZydisRegisterClass c = ZydisRegisterGetClass(reg);
-
-        return c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM;
-}
-
 /* Takes the first of @candidates that is not in @used. */
 static u8 take_register(u16 *used, const u8 *candidates, size_t n)
 {
@@ -55,16 +30,16 @@ static bool note_operand(const ZydisDecodedOperand *op, struct host_insn *h, u16
                 return op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN && op->mem.type == ZYDIS_MEMOP_TYPE_MEM;
         if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
                 return true;
-        if (is_gpr(op->reg.value)) {
+        if (decode_is_gpr(op->reg.value)) {
                 const unsigned id = decode_gpr_offset(op->reg.value) / 8;
 
-                *high_byte |= is_high_byte(op->reg.value);
+                *high_byte |= decode_is_high_byte(op->reg.value);
                 *used |= (u16)BIT(id);
                 /* Narrow and conditional writes keep the rest, so everything used is loaded. */
                 h->gpr_read |= (u16)BIT(id);
                 if (writes)
                         h->gpr_written |= (u16)BIT(id);
-        } else if (is_vector(op->reg.value)) {
+        } else if (decode_is_vector(op->reg.value)) {
                 const unsigned id = (unsigned)ZydisRegisterGetId(op->reg.value);
 
                 if (id > 15)
@@ -130,7 +105,7 @@ bool host_encode(const struct decoding *d, struct host_insn *h)
                         op->mem.index = ZYDIS_REGISTER_NONE;
                         op->mem.scale = 0;
                         op->mem.displacement = 0;
-                } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && h->rsp_host != RSP && is_gpr(op->reg.value) &&
+                } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && h->rsp_host != RSP && decode_is_gpr(op->reg.value) &&
                            decode_gpr_offset(op->reg.value) == RSP * 8) {
                         op->reg.value = same_size(op->reg.value, h->rsp_host);
                 }

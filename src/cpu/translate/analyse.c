@@ -11,29 +11,9 @@ static const u8 kind_of[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #undef INSN_KIND
 };
 
-bool insn_is_gpr(ZydisRegister reg)
-{
-        switch (ZydisRegisterGetClass(reg)) {
-        case ZYDIS_REGCLASS_GPR8:
-        case ZYDIS_REGCLASS_GPR16:
-        case ZYDIS_REGCLASS_GPR32:
-        case ZYDIS_REGCLASS_GPR64:
-                return true;
-        default:
-                return false;
-        }
-}
-
 unsigned insn_gpr(ZydisRegister reg)
 {
         return decode_gpr_offset(reg) / 8;
-}
-
-static bool is_vector(ZydisRegister reg)
-{
-        const ZydisRegisterClass c = ZydisRegisterGetClass(reg);
-
-        return c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM;
 }
 
 /* Registers that translated code does not have where the instruction expects them. */
@@ -58,9 +38,9 @@ static bool is_foreign(ZydisRegister reg)
 
 static void note_mem(struct insn *g, const ZydisDecodedOperand *op)
 {
-        if (insn_is_gpr(op->mem.base))
+        if (decode_is_gpr(op->mem.base))
                 g->gprs |= (u16)BIT(insn_gpr(op->mem.base));
-        if (insn_is_gpr(op->mem.index))
+        if (decode_is_gpr(op->mem.index))
                 g->gprs |= (u16)BIT(insn_gpr(op->mem.index));
         if (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
                 return;
@@ -86,11 +66,11 @@ static bool note_operands(struct insn *g)
                 } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
                         const ZydisRegister reg = op->reg.value;
 
-                        if (insn_is_gpr(reg))
+                        if (decode_is_gpr(reg))
                                 g->gprs |= (u16)BIT(insn_gpr(reg));
-                        g->high_byte |= insn_is_high_byte(reg);
-                        g->vector |= is_vector(reg);
-                        fine &= !is_foreign(reg) && !(is_vector(reg) && ZydisRegisterGetId(reg) > 15);
+                        g->high_byte |= decode_is_high_byte(reg);
+                        g->vector |= decode_is_vector(reg);
+                        fine &= !is_foreign(reg) && !(decode_is_vector(reg) && ZydisRegisterGetId(reg) > 15);
                 } else if (op->type == ZYDIS_OPERAND_TYPE_POINTER) {
                         fine = false;
                 }

@@ -61,10 +61,5 @@ bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decod
 enum sys_operand { SYS_OPERAND_NONE, SYS_OPERAND_VALUE, SYS_OPERAND_ADDRESS, SYS_OPERAND_DEST };
 /* Makes @g one for a fast function when it can be (emit_sys.c). */
 bool sys_judge(const struct translate_request *req, struct insn *g);
-bool insn_is_gpr(ZydisRegister reg);
 /* Number of a general register of any size; AH..BH count as RAX..RBX. */
 unsigned insn_gpr(ZydisRegister reg);
-static inline bool insn_is_high_byte(ZydisRegister reg)
-{
-        return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
-}

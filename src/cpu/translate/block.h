@@ -8,7 +8,7 @@
 
 /* A way out, emitted behind the hot code: add what the probe subtracted (misses), load the site's address, jump to the stub. */
 struct cold {
-        u16 patch_off;     /* rel32 of the hot code that leads here; 0: a link's stub (link_index) */
+        u16 patch_off;     /* rel32 of the hot code that leads here */
         u16 guest_off;
         u16 resume_off;
         u8 kind;           /* enum exit_kind, or COLD_FAR */

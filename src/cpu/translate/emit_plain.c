@@ -45,7 +45,7 @@ static bool spills_find(const struct insn *g, struct spills *s, const ZydisDecod
                 unsigned reg;
                 int slot;
 
-                if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || op == but_not || !insn_is_gpr(op->reg.value))
+                if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || op == but_not || !decode_is_gpr(op->reg.value))
                         continue;
                 reg = insn_gpr(op->reg.value);
                 if (!is_spilled(reg))
@@ -101,13 +101,13 @@ static const ZydisDecodedOperand *operand_in_place(const struct insn *g)
                 const ZydisDecodedOperand *op = &g->ops[i];
 
                 if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM ||
-                    !insn_is_gpr(op->reg.value) || !is_spilled(insn_gpr(op->reg.value)))
+                    !decode_is_gpr(op->reg.value) || !is_spilled(insn_gpr(op->reg.value)))
                         continue;
                 /* Writes of 32 bits clear the upper half; the same register elsewhere in the instruction would be a copy. */
                 if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && op->size == 32)
                         return NULL;
                 for (unsigned k = 0; k < g->z.operand_count; k++)
-                        if (k != i && g->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && insn_is_gpr(g->ops[k].reg.value) &&
+                        if (k != i && g->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(g->ops[k].reg.value) &&
                             insn_gpr(g->ops[k].reg.value) == insn_gpr(op->reg.value))
                                 return NULL;
                 return op;
@@ -250,7 +250,7 @@ bool emit_push(struct block_emitter *b, const struct insn *g)
 
         b->class = INSN_INLINE;
         b->why = "stack";
-        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && !insn_is_gpr(op->reg.value))
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && !decode_is_gpr(op->reg.value))
                 return false;
         if (g->mem) {
                 const bool open = memory_stack_open(b, g);
@@ -282,7 +282,7 @@ bool emit_pop(struct block_emitter *b, const struct insn *g)
 
         b->class = INSN_INLINE;
         b->why = "stack";
-        if (g->mem || !insn_is_gpr(g->ops[0].reg.value))
+        if (g->mem || !decode_is_gpr(g->ops[0].reg.value))
                 return false;
         reg = insn_gpr(g->ops[0].reg.value);
         memory_stack(b, g, 0, MMU_READ, &from);

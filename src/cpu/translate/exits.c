@@ -104,11 +104,7 @@ static bool source_unchanged(struct interp *in, const struct tblock *block, cons
 
 static struct tblock *find_key(const struct translator *tr, const struct tblock *key)
 {
-        struct tblock *block = block_find(tr, key->gpa, key->page_va, key->mode);
-
-        while (block && block->gpa_2 != key->gpa_2)
-                block = block_find_next(block);
-        return block;
+        return block_find_crossing(tr, key->gpa, key->gpa_2, key->page_va, key->mode);
 }
 
 /* Translates what @key says, once. False: its bytes changed meanwhile. *ret is NULL when there is no memory for it now. */

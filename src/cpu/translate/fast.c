@@ -187,9 +187,8 @@ const void *fast_cross(struct interp *in, const struct site *site, u64 unused)
 
         if (in->translate->no_chains || !fetch_gpa(in, in->rip, &gpa) || !fetch_gpa(in, page_va + PAGE_SIZE, &gpa_2))
                 return fast_leave(in, INTERP_REASON_PAGE_END);
-        block = block_find(in->translate->translator, gpa, in->mode & MODE_USER ? 0 : page_va, translate_mode(in) | MODE_CROSSING);
-        while (block && block->gpa_2 != gpa_2)
-                block = block_find_next(block);
+        block = block_find_crossing(in->translate->translator, gpa, gpa_2, in->mode & MODE_USER ? 0 : page_va,
+                                    translate_mode(in) | MODE_CROSSING);
         if (block)
                 return go_to(in, block);
         in->translate->crossing = true; /* to be made by the outer loop */

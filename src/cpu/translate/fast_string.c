@@ -9,20 +9,6 @@ static u64 room_for(u64 gva, unsigned size)
         return (PAGE_SIZE - (gva & (PAGE_SIZE - 1))) / size;
 }
 
-/* The host address of @gva, filled into the TLB if need be. NULL: not for the fast path. */
-static u8 *host_address(struct interp *in, enum mmu_access access, u64 gva, unsigned size)
-{
-        const enum tlb_mode mode = translate_tlb_mode(in);
-        u8 *hva = tlb_lookup(&in->tlb, mode, access, gva, size);
-
-        if (hva)
-                return hva;
-        if (tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, mode, access, gva))
-                return NULL;
-        counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
-        return tlb_lookup(&in->tlb, mode, access, gva, size);
-}
-
 static bool wanted_elsewhere(const struct interp *in)
 {
         return __atomic_load_n(&in->kicked, __ATOMIC_RELAXED);
@@ -70,8 +56,8 @@ const void *fast_rep_movs(struct interp *in, const struct site *site, u64 unused
 
                 if (!n || wanted_elsewhere(in))
                         return stop(in);
-                from = host_address(in, MMU_READ, src, size);
-                to = from ? host_address(in, MMU_WRITE, dst, size) : NULL; /* the source faults first */
+                from = fast_memory(in, translate_tlb_mode(in), MMU_READ, src, size);
+                to = from ? fast_memory(in, translate_tlb_mode(in), MMU_WRITE, dst, size) : NULL; /* the source faults first */
                 /* An overlap with the destination ahead repeats a pattern; that is the interpreter's. */
                 if (!to || (to > from && to < from + n * size))
                         return stop(in);
@@ -95,7 +81,7 @@ const void *fast_rep_stos(struct interp *in, const struct site *site, u64 unused
 
                 if (!n || wanted_elsewhere(in))
                         return stop(in);
-                to = host_address(in, MMU_WRITE, dst, size);
+                to = fast_memory(in, translate_tlb_mode(in), MMU_WRITE, dst, size);
                 if (!to)
                         return stop(in);
                 fill(to, in->regs[RAX], size, n);

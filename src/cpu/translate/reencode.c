@@ -75,8 +75,8 @@ static void note_registers(const struct insn *g, struct fields *f)
 
                 if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
                         continue;
-                gpr = insn_is_gpr(op->reg.value);
-                high = insn_is_high_byte(op->reg.value);
+                gpr = decode_is_gpr(op->reg.value);
+                high = decode_is_high_byte(op->reg.value);
                 f->byte_needs_rex |= op->reg.value >= ZYDIS_REGISTER_SPL && op->reg.value <= ZYDIS_REGISTER_DIL;
                 switch (op->encoding) {
                 case ZYDIS_OPERAND_ENCODING_MODRM_REG:

@@ -116,10 +116,14 @@ static inline struct tblock *block_find(const struct translator *tr, u64 gpa, u6
 {
         return block_match(__atomic_load_n(&tr->hash[block_hash(gpa, page_va, mode)], __ATOMIC_ACQUIRE), gpa, page_va, mode);
 }
-/* Another one for the same: MODE_CROSSING, with another second page. */
-static inline struct tblock *block_find_next(const struct tblock *block)
+/* The same where there may be several: MODE_CROSSING, told apart by the second page; @gpa_2 is 0 for all others. */
+static inline struct tblock *block_find_crossing(const struct translator *tr, u64 gpa, u64 gpa_2, u64 page_va, u32 mode)
 {
-        return block_match(__atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE), block->gpa, block->page_va, block->mode);
+        struct tblock *block = block_find(tr, gpa, page_va, mode);
+
+        while (block && block->gpa_2 != gpa_2)
+                block = block_match(__atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE), gpa, page_va, mode);
+        return block;
 }
 /* The block that the host address @rip lies in; async-signal-safe, for a vCPU that is at @rip. */
 struct tblock *block_at(const struct translator *tr, const u8 *rip);

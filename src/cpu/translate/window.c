@@ -50,17 +50,17 @@ static bool follow_arithmetic(struct follower *f, const struct insn *g)
         const ZydisDecodedOperand *dst = &g->ops[0], *src = &g->ops[1];
         unsigned reg;
 
-        if (g->z.operand_width != 64 || dst->type != ZYDIS_OPERAND_TYPE_REGISTER || !insn_is_gpr(dst->reg.value))
+        if (g->z.operand_width != 64 || dst->type != ZYDIS_OPERAND_TYPE_REGISTER || !decode_is_gpr(dst->reg.value))
                 return false;
         reg = insn_gpr(dst->reg.value);
         switch (g->z.mnemonic) {
         case ZYDIS_MNEMONIC_MOV:
-                if (src->type != ZYDIS_OPERAND_TYPE_REGISTER || !insn_is_gpr(src->reg.value))
+                if (src->type != ZYDIS_OPERAND_TYPE_REGISTER || !decode_is_gpr(src->reg.value))
                         return false;
                 move(f, reg, f->regs[insn_gpr(src->reg.value)], 0);
                 return true;
         case ZYDIS_MNEMONIC_LEA:
-                if (src->mem.index != ZYDIS_REGISTER_NONE || !insn_is_gpr(src->mem.base) || g->z.address_width != 64)
+                if (src->mem.index != ZYDIS_REGISTER_NONE || !decode_is_gpr(src->mem.base) || g->z.address_width != 64)
                         return false;
                 move(f, reg, f->regs[insn_gpr(src->mem.base)], src->mem.disp.value);
                 return true;
@@ -84,7 +84,7 @@ static void forget_written(struct follower *f, const struct insn *g)
         for (unsigned i = 0; i < g->z.operand_count; i++) {
                 const ZydisDecodedOperand *op = &g->ops[i];
 
-                if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && insn_is_gpr(op->reg.value) &&
+                if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(op->reg.value) &&
                     op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
                         forget(f, insn_gpr(op->reg.value));
         }
@@ -103,7 +103,7 @@ static void follow(struct follower *f, const struct insn *g)
                 return;
         case KIND_POP:
                 forget_written(f, g);
-                if (g->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && insn_is_gpr(g->ops[0].reg.value) &&
+                if (g->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(g->ops[0].reg.value) &&
                     insn_gpr(g->ops[0].reg.value) == RSP)
                         return;
                 move(f, RSP, rsp, 8);
@@ -139,7 +139,7 @@ static int operand_access(struct windows *w, const struct follower *f, const str
         if (m->base == ZYDIS_REGISTER_RIP)
                 return add_access(w, (struct value){ SYMBOL_RIP, 0 }, (s64)(rip & (PAGE_SIZE - 1)) + g->off + g->z.length + disp,
                                   g->mem_size, g->mem_writes, insn);
-        if (!insn_is_gpr(m->base))
+        if (!decode_is_gpr(m->base))
                 return -1;
         return add_access(w, f->regs[insn_gpr(m->base)], disp, g->mem_size, g->mem_writes, insn);
 }
