@@ -1,0 +1,126 @@
+#include "container_cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define PROGRAM "strata"
+
+int container_run_failed(struct err **err)
+{
+        static const struct {
+                enum err_id id;
+                int status;
+        } commands_fault[] = { { ERR_NO_COMMAND, CONTAINER_STATUS_NO_COMMAND },
+                { ERR_NOT_EXECUTABLE, CONTAINER_STATUS_NOT_EXECUTABLE } };
+        int status = CONTAINER_STATUS_OURS;
+
+        for (size_t i = 0; i < ARRAY_SIZE(commands_fault); i++)
+                if (err_get_id(*err) == commands_fault[i].id)
+                        status = commands_fault[i].status;
+        err_print(*err, PROGRAM);
+        *err = err_free(*err);
+        return status;
+}
+
+int container_open(const char *name, struct instance_host **ret_host, struct instance **ret, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        int r = instance_host_open(NULL, &host, err);
+
+        if (r == 0)
+                r = instance_find(host, name, ret, err);
+        if (r == 0)
+                *ret_host = TAKE_PTR(host);
+        return r;
+}
+
+int container_each(char *const *names, container_fn *fn, void *opaque, unsigned flags, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        int status = 0, r = instance_host_open(NULL, &host, err);
+
+        if (r < 0)
+                return r;
+        for (; *names; names++) {
+                _cleanup_(instance_freep) struct instance *inst = NULL;
+                struct err *own = NULL;
+
+                r = instance_find(host, *names, &inst, &own);
+                if (r < 0 && err_get_id(own) == ERR_NOT_FOUND && (flags & CONTAINER_MISSING_IS_FINE)) {
+                        err_free(own);
+                        continue;
+                }
+                if (r >= 0)
+                        r = fn(host, inst, opaque, &own);
+                if (r < 0) {
+                        err_print(own, PROGRAM);
+                        err_free(own);
+                        status = 1;
+                } else if (!(flags & CONTAINER_QUIET)) {
+                        puts(*names);
+                        fflush(stdout);
+                }
+        }
+        return status;
+}
+
+struct listing_text container_short_id(const char *id)
+{
+        struct listing_text text;
+
+        snprintf(text.text, sizeof(text.text), "%.*s", CONTAINER_ID_DIGITS, id);
+        return text;
+}
+
+/* --- ports --------------------------------------------------------------------------------------------------------- */
+
+static const char *protocol_of(const struct instance_port *port)
+{
+        return port->protocol ? port->protocol : "tcp";
+}
+
+static void print_port(FILE *out, const struct instance_port *port, bool first)
+{
+        const char *ip = port->host_ip && *port->host_ip ? port->host_ip : "0.0.0.0";
+        const bool v6 = strchr(ip, ':') != NULL;
+
+        fprintf(out, "%s%s%s%s:%u->%u/%s", first ? "" : ", ", v6 ? "[" : "", ip, v6 ? "]" : "", port->host_port,
+                port->port, protocol_of(port));
+}
+
+/* Whether an exposed "80/tcp" is among the published ones. */
+static bool is_published(const struct instance_port *ports, size_t n, const char *exposed)
+{
+        for (size_t i = 0; i < n; i++) {
+                char text[24];
+
+                snprintf(text, sizeof(text), "%u/%s", ports[i].port, protocol_of(&ports[i]));
+                if (strcmp(text, exposed) == 0)
+                        return true;
+        }
+        return false;
+}
+
+char *container_ports_text(struct instance *inst)
+{
+        const struct instance_config *config = instance_get_config(inst);
+        const struct instance_port *ports = NULL;
+        char *text = NULL;
+        size_t n = 0, len = 0;
+        bool first = true;
+        FILE *out = open_memstream(&text, &len);
+
+        if (!out)
+                return NULL;
+        if (instance_get_ports(inst, &ports, &n, NULL) < 0)
+                n = 0;
+        for (size_t i = 0; i < n; i++, first = false)
+                print_port(out, &ports[i], first);
+        for (size_t i = 0; i < config->exposed.n; i++)
+                if (!is_published(ports, n, config->exposed.item[i])) {
+                        fprintf(out, "%s%s", first ? "" : ", ", config->exposed.item[i]);
+                        first = false;
+                }
+        return fclose(out) == 0 ? text : NULL;
+}
