@@ -81,22 +81,6 @@ static int wait_dead(int pidfd, int timeout_ms)
         return poll(&p, 1, timeout_ms) > 0 ? 0 : -ETIMEDOUT;
 }
 
-static void run_poststop(const struct box_handle *h, const struct spec *spec)
-{
-        _cleanup_free_ char *text = NULL;
-        struct err *err = NULL;
-        json_t *state;
-
-        if (!spec || !hooks_any(spec, HOOK_POSTSTOP))
-                return;
-        state = state_object(h, "stopped");
-        text = state ? json_dumps(state, JSON_COMPACT) : NULL;
-        json_decref(state);
-        if (text && hooks_run(spec, HOOK_POSTSTOP, text, h->bundle, &err) < 0)
-                log_warn("%s", err_message(err)); /* the specification: a warning */
-        err_free(err);
-}
-
 enum { INCOMPLETE_TRIES = 100 };
 
 /* What a runtime that was killed while creating left: the directory, and groups whose path is known only from the
@@ -176,8 +160,8 @@ int box_delete(const struct box_runtime *runtime, const char *id, bool force, st
         rdt_remove(h);
         state_load_config(h, &spec, NULL);
         r = state_remove(h, err);
-        if (r == 0)
-                run_poststop(h, spec);
+        if (r == 0 && spec)
+                hooks_run_poststop(spec, h);
         return r;
 }
 

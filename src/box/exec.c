@@ -396,24 +396,10 @@ static int prepare(
         return l->process->cpu_affinity ? set_affinity(l->process->cpu_affinity->initial, err) : 0;
 }
 
-static void kill_spawned(const struct spawned *s)
-{
-        if (s->pid > 0) {
-                sys_pidfd_send_signal(s->pidfd, SIGKILL);
-                waitpid(s->pid, NULL, 0);
-        }
-}
-
-static void release_spawned(struct spawned *s)
-{
-        closep(&s->pidfd);
-        closep(&s->sync);
-}
-
 int box_exec(const struct box_runtime *runtime, const struct box_exec_args *args, int *ret_status, struct err **err)
 {
         _cleanup_(launch_release) struct launch l;
-        _cleanup_(release_spawned) struct spawned s = { .pid = -1, .pidfd = -1, .sync = -1 };
+        _cleanup_(spawned_release) struct spawned s = SPAWNED_NONE;
         _cleanup_close_ int master = -1;
         int r;
 
@@ -436,7 +422,7 @@ int box_exec(const struct box_runtime *runtime, const struct box_exec_args *args
         if (r == 0)
                 r = launch_publish(&args->stdio, s.pid, s.pidfd, err);
         if (r < 0) {
-                kill_spawned(&s);
+                spawned_kill(&s);
                 return r;
         }
         *ret_status = 0;

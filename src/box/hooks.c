@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "sys.h"
 
 enum { CLOSE_RANGE_FROM = 3 };
@@ -98,10 +99,29 @@ static int open_output(const struct spec *spec, const char *key)
         return path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0700) : -1;
 }
 
-int hooks_run(const struct spec *spec, enum spec_hook_point point, const char *state, const char *cwd, struct err **err)
+static char *state_text(const struct box_handle *h, const char *status, pid_t pid)
+{
+        json_t *json = state_object(h, status);
+        char *text;
+
+        if (json && pid)
+                json_object_set_new(json, "pid", json_integer(pid));
+        text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+        json_decref(json);
+        return text;
+}
+
+int hooks_run(const struct spec *spec, enum spec_hook_point point, const struct box_handle *h, const char *status,
+        pid_t pid, const char *cwd, struct err **err)
 {
         _cleanup_close_ int out = -1, errors = -1;
+        _cleanup_free_ char *state = NULL;
 
+        if (!hooks_any(spec, point))
+                return 0;
+        state = state_text(h, status, pid);
+        if (!state)
+                return err_sys(err, ENOMEM, "running hooks");
         /* Inside the container their paths would be the container's. */
         if (point != HOOK_START_CONTAINER) {
                 out = open_output(spec, "run.oci.hooks.stdout");
@@ -114,4 +134,12 @@ int hooks_run(const struct spec *spec, enum spec_hook_point point, const char *s
                         return err_wrap(err, r, "error running %s hook #%zu", spec_hook_name(point), i);
         }
         return 0;
+}
+
+void hooks_run_poststop(const struct spec *spec, const struct box_handle *h)
+{
+        _cleanup_(err_freep) struct err *err = NULL;
+
+        if (hooks_run(spec, HOOK_POSTSTOP, h, "stopped", 0, h->bundle, &err) < 0)
+                log_warn("%s", err_message(err));
 }

@@ -199,31 +199,6 @@ static int enter_namespaces(struct launch *l, struct err **err)
         return r < 0 ? r : set_sysctls(l, err);
 }
 
-static char *state_text(const struct launch *l, const char *status)
-{
-        json_t *json = state_object(l->state, status);
-        char *text;
-
-        if (!json)
-                return NULL;
-        /* The process's own number, as it sees itself, is what hooks inside can use. */
-        json_object_set_new(json, "pid", json_integer(getpid()));
-        text = json_dumps(json, JSON_COMPACT);
-        json_decref(json);
-        return text;
-}
-
-static int run_hooks(const struct launch *l, enum spec_hook_point point, const char *status, struct err **err)
-{
-        _cleanup_free_ char *text = NULL;
-
-        if (!hooks_any(l->spec, point))
-                return 0;
-        text = state_text(l, status);
-        return text ? hooks_run(l->spec, point, text, point == HOOK_CREATE_CONTAINER ? l->rootfs : NULL, err)
-                    : err_sys(err, ENOMEM, "running hooks");
-}
-
 /* Until the state directory says that this process exists nothing of the payload may run: a runtime that dies before
  * takes it along. */
 static int wait_until_recorded(struct launch *l, struct err **err)
@@ -236,7 +211,7 @@ static int wait_until_recorded(struct launch *l, struct err **err)
 
 static int run_start_hooks(const struct launch *l, struct err **err)
 {
-        return run_hooks(l, HOOK_START_CONTAINER, "created", err);
+        return hooks_run(l->spec, HOOK_START_CONTAINER, l->state, "created", getpid(), NULL, err);
 }
 
 static int make_root(struct launch *l, struct err **err)
@@ -263,7 +238,8 @@ static int make_root(struct launch *l, struct err **err)
                 if (r < 0)
                         return r;
         }
-        r = run_hooks(l, HOOK_CREATE_CONTAINER, "creating", err);
+        /* The process's own number, as it sees itself, is what hooks inside can use. */
+        r = hooks_run(l->spec, HOOK_CREATE_CONTAINER, l->state, "creating", getpid(), l->rootfs, err);
         if (r == 0)
                 r = set_up_terminal(l, err);
         return r < 0 ? r : rootfs_finish(l, err);

@@ -24,6 +24,7 @@ struct launch {
         const struct box_stdio *stdio;
         struct spec *spec;
         const struct spec_process *process;
+        char *bundle; /* until the state has it */
         struct box_handle *state;
         struct cgroup *cgroup;
         struct cgroup_resources *resources;
@@ -64,16 +65,35 @@ struct launch {
 enum { LISTENER_PENDING = -1, LISTENER_TAKEN = -2, LISTENER_NONE = -3 };
 #define LISTENER_SPINS 1000000000ULL
 
-/* create.c and exec.c share these. */
-void launch_init(struct launch *l);
-int launch_prepare_process(struct launch *l, struct err **err);
 struct spawned;
-/* Hears what the process says, serving what it asks for, until it says @until or runs (SYNC_END). *ret_master: a
- * terminal to relay. */
-int launch_converse(struct launch *l, const struct spawned *s, enum sync_type until, int *ret_master, struct err **err);
+
+/* launch.c: what create, run, exec and restore share, in the order in which it is called. */
+void launch_init(struct launch *l);
+/* Reads config.json and checks what needs no container: terminal, resources, mounts. */
+int launch_open(struct launch *l, const struct box_runtime *runtime, const struct box_create_args *args,
+        bool foreground, struct err **err);
+/* Compiles the filter and makes the handover program; may start the runtime again (seal.h). */
+int launch_prepare_process(struct launch *l, struct err **err);
+/* Opens the namespaces to join and connects to the console socket. */
+int launch_connect(struct launch *l, struct err **err);
+/* Makes the state directory. From here on launch_undo takes everything back. */
+int launch_record(struct launch *l, const char *id, struct err **err);
+int launch_make_cgroup(struct launch *l, struct err **err);
+void launch_end_placeholder(struct launch *l);
+/* prestart and createRuntime hooks; @pid, when not 0, is the first process before the state has it. */
+int launch_run_hooks(const struct launch *l, pid_t pid, struct err **err);
 /* Pid file and pidfd socket. */
 int launch_publish(const struct box_stdio *stdio, pid_t pid, int pidfd, struct err **err);
+/* The runtime in the foreground, until the payload is dead; then the container is removed, unless @keep. */
+int launch_wait(struct launch *l, const struct spawned *s, int master, bool keep, int *ret_status, struct err **err);
+void launch_undo(struct launch *l, const struct spawned *s);
 void launch_release(struct launch *l);
+/* Moves @fd above the descriptors that the payload keeps. */
+int launch_move_up(const struct launch *l, int fd);
+
+/* create.c: hears what the process says, serving what it asks for, until it says @until or runs (SYNC_END).
+ * *ret_master: a terminal to relay. */
+int launch_converse(struct launch *l, const struct spawned *s, enum sync_type until, int *ret_master, struct err **err);
 
 /* init.c: the container's first process, from clone to payload. Returns only on failure. */
 int init_run(struct launch *l, int sync, struct err **err);

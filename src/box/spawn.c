@@ -19,6 +19,20 @@ static const char *const namespace_names[] = {
 #undef NAMESPACE
 };
 
+void spawned_kill(const struct spawned *s)
+{
+        if (s->pid > 0) {
+                sys_pidfd_send_signal(s->pidfd, SIGKILL);
+                waitpid(s->pid, NULL, 0);
+        }
+}
+
+void spawned_release(struct spawned *s)
+{
+        closep(&s->pidfd);
+        closep(&s->sync);
+}
+
 int spawn_open_namespaces(struct launch *l, struct err **err)
 {
         for (int i = 0; i < NAMESPACE_COUNT; i++) {
@@ -147,7 +161,7 @@ static int spawn_directly(struct launch *l, spawn_main *run, const int pair[2], 
 
 static int spawn_with(struct launch *l, spawn_step *enter, spawn_main *run, struct spawned *ret, struct err **err)
 {
-        struct spawned s = { .pid = -1, .pidfd = -1, .sync = -1 };
+        struct spawned s = SPAWNED_NONE;
         int pair[2], r;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

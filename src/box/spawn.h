@@ -9,6 +9,13 @@ struct spawned {
         int sync; /* the runtime's end */
 };
 
+#define SPAWNED_NONE ((struct spawned){ .pid = -1, .pidfd = -1, .sync = -1 })
+
+/* Kills and reaps it, if it was made. */
+void spawned_kill(const struct spawned *s);
+/* Closes the descriptors. */
+void spawned_release(struct spawned *s);
+
 /* A step of a new process; what it returns below 0 is told to the runtime and ends the process. */
 typedef int spawn_step(struct launch *l, struct err **err);
 typedef int spawn_main(struct launch *l, int sync, struct err **err);
