@@ -1,0 +1,33 @@
+#!/bin/bash
+# test: timeout=300
+# Hostile user programs in a 64-bit guest (tests/guests/hostile64): under the translator they do exactly what they do under the interpreter, whenever
+# interrupts come. HOSTILE_SEEDS=N runs N seeds and not a few; HOSTILE_SEED=S begins with S.
+. "$(dirname "$0")/lib.sh"
+[ "${VMM:-strata}" = strata ] || skip_all "only our machine has engines to compare"
+needs_vmm
+command -v gcc >/dev/null || skip_all "no C compiler"
+
+seeds=${HOSTILE_SEEDS:-3}
+first=${HOSTILE_SEED:-$((RANDOM * 32768 + RANDOM))}
+guest=$TMPDIR/hostile64
+"$ROOT/tests/guests/hostile64/build" "$guest" || { ok "the guest compiles" false; done_testing; exit; }
+
+# run ENGINE CPUS OPTION...: the guest's words in $log.
+log=$TMPDIR/log
+run() {
+        local engine=$1 cpus=$2
+        shift 2
+        VM_TIMEOUT=200 vm "$log" --kernel "$guest" --memory 64M --debug-exit --net none --console stdio --engine "$engine" --cpus "$cpus" --append "$*"
+}
+
+for ((seed = first; seed < first + seeds; seed++)); do
+        run interp 1 test=probe count=1024 "seed=$seed"
+        is "probe, seed $seed: the interpreter runs it" "$vm_status" 1 || show "$log"
+        grep -v interrupted "$log" >"$TMPDIR/wanted"
+        for timer in 0 4000 30000; do
+                run translate 1 test=probe count=1024 "seed=$seed" "timer=$timer"
+                ok "probe, seed $seed, timer $timer: the translator does the same" cmp <(grep -v interrupted "$log") "$TMPDIR/wanted"
+                [ "$timer" = 0 ] || ok "interrupts came" says "$log" interrupted=0x1
+        done
+done
+done_testing
