@@ -109,6 +109,8 @@ bool emit_bit_test(struct block_emitter *b, const struct insn *g)
         struct renaming map = { .host = { 0 } };
         unsigned host;
 
+        if (g->z.address_width == 32) /* would have to be cut to 32 bits after the operands further on were added, before the segment's base is */
+                return false;
         b->class = INSN_INLINE;
         b->why = "bit string";
         scratch2_take(b);
