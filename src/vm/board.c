@@ -255,6 +255,16 @@ static int add_disk(struct vm *vm, size_t i, struct board_resources *res, struct
         return r;
 }
 
+static int add_vsock(struct vm *vm, struct board_resources *res, struct err **err)
+{
+        const struct virtio_vsock_config vsock = { .cid = vm->config.vsock_cid, .listener = res->vsock };
+        int r = virtio_vsock_new(&vm->env, vm->board.pci, &vsock, err);
+
+        if (r == 0)
+                res->vsock = NULL;
+        return r;
+}
+
 static int add_pci_devices(struct vm *vm, struct board_resources *res, struct err **err)
 {
         const struct virtio_net_config net = { .backend = res->net };
@@ -269,6 +279,8 @@ static int add_pci_devices(struct vm *vm, struct board_resources *res, struct er
         }
         if (r == 0)
                 r = virtio_rng_new(&vm->env, vm->board.pci, err);
+        if (r == 0 && res->vsock)
+                r = add_vsock(vm, res, err);
         return r < 0 ? r : pci_assign_resources(vm->board.pci, err);
 }
 
@@ -314,7 +326,7 @@ static int add_parts(struct vm *vm, struct board_resources *res, struct err **er
                 (r = add_timers(vm, err)) < 0 ||               /* PIT, RTC */
                 (r = add_chipset(vm, err)) < 0 ||              /* ACPI PM, i8042, PCI host bridge */
                 (r = add_fw_cfg(vm, err)) < 0 || (r = add_consoles(vm, res, err)) < 0 || /* COM1, virtio console */
-                (r = add_pci_devices(vm, res, err)) < 0 || /* NVMe, virtio-blk, virtio-net, virtio-rng */
+                (r = add_pci_devices(vm, res, err)) < 0 || /* NVMe, virtio-* */
                 (r = add_test_devices(vm, err)) < 0 ||     /* debug-exit, testdev */
                 (r = add_acpi_tables(vm, err)) < 0);
         return r;

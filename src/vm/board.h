@@ -3,11 +3,13 @@
 
 #include "dev/block/block.h"
 #include "dev/net/net.h"
+#include "dev/virtio/vsock.h"
 #include "internal.h"
 
 struct board_resources {
         struct block_device *disks[VM_DISKS_MAX];
         struct net_backend *net;
+        struct vsock_listener *vsock;
         int console_fd; /* -1: none */
         bool close_console;
 };

@@ -67,6 +67,8 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
                 r = open_disk(vm, &vm->config.disks[i], &res.disks[i], err);
         if (r == 0)
                 r = open_net(vm, &res.net, err);
+        if (r == 0 && vm->config.vsock_cid)
+                r = vsock_listen(vm->config.vsock_socket, &res.vsock, err);
         if (r == 0) /* last, because it leaves a file */
                 r = open_console(vm, &res, err);
         if (r < 0) {
@@ -82,6 +84,7 @@ void board_resources_close(struct board_resources *res)
         for (size_t i = 0; i < VM_DISKS_MAX; i++)
                 block_close(TAKE_PTR(res->disks[i]));
         net_backend_free(TAKE_PTR(res->net));
+        vsock_listener_free(TAKE_PTR(res->vsock));
         if (res->close_console)
                 close(TAKE_FD(res->console_fd));
         res->close_console = false;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/virtio/vsock.h"
+
 #define DEFAULT_MEMORY (512 * MIB)
 
 enum how_often { ONCE, MANY };
@@ -210,6 +212,94 @@ static int parse_net(struct vmm_options *o, const char *arg, struct err **err)
         return 0;
 }
 
+/* One "name=value" of a list, or a word alone (a flag). */
+struct key {
+        const char *name;
+        const char **ret_value; /* or: */
+        bool *ret_flag;
+        bool needed;
+};
+
+/* Cuts the first item off @list: up to a comma that is not doubled; doubled ones become one. */
+static char *next_item(char **list)
+{
+        char *item = *list, *from = item, *to = item;
+
+        if (!item)
+                return NULL;
+        for (; *from && (*from != ',' || from[1] == ','); from++) {
+                if (*from == ',')
+                        from++;
+                *to++ = *from;
+        }
+        *list = *from ? from + 1 : NULL;
+        *to = '\0';
+        return item;
+}
+
+static int parse_item(char *item, const struct key *keys, size_t n, const char *option, struct err **err)
+{
+        char *value = strchr(item, '=');
+
+        if (value)
+                *value++ = '\0';
+        for (size_t i = 0; i < n; i++) {
+                if (strcmp(keys[i].name, item) != 0 || !value != !keys[i].ret_value)
+                        continue;
+                if (keys[i].ret_flag)
+                        *keys[i].ret_flag = true;
+                else if (*value && !*keys[i].ret_value)
+                        *keys[i].ret_value = value;
+                else
+                        return err_set(err, ERR_USAGE, EINVAL, "--%s: '%s' is empty or given twice", option, item);
+                return 0;
+        }
+        return err_set(err, ERR_USAGE, EINVAL, "--%s: unknown word '%s%s'", option, item, value ? "=" : "");
+}
+
+/* "a=1,b=2,flag" into what @keys point to: parts of *@ret_copy, which the caller frees. */
+static int parse_keys(const char *arg, const struct key *keys, size_t n, const char *option, char **ret_copy, struct err **err)
+{
+        char *list, *item;
+
+        *ret_copy = list = strdup(arg);
+        if (!list)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the command line");
+        while ((item = next_item(&list))) {
+                int r = parse_item(item, keys, n, option, err);
+
+                if (r < 0)
+                        return err_hint(err, r, "strata vm run --help shows the words of --%s", option);
+        }
+        for (size_t i = 0; i < n; i++)
+                if (keys[i].needed && !*keys[i].ret_value)
+                        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "--%s lacks %s=", option, keys[i].name),
+                                "strata vm run --help shows the words of --%s", option);
+        return 0;
+}
+
+static int parse_vsock(struct vmm_options *o, const char *arg, struct err **err)
+{
+        const char *cid_text = NULL;
+        const struct key keys[] = {
+                { .name = "cid", .ret_value = &cid_text, .needed = true },
+                { .name = "socket", .ret_value = &o->vm.vsock_socket, .needed = true },
+        };
+        u64 cid = 0;
+        int r;
+
+        if (o->vsock_spec)
+                return 0; /* the caller says that it is given twice */
+        r = parse_keys(arg, keys, ARRAY_SIZE(keys), "vsock", &o->vsock_spec, err);
+        if (r < 0)
+                return r;
+        if (parse_number(cid_text, &cid) < 0 || cid < VSOCK_CID_MIN || cid > VSOCK_CID_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "--vsock cid=%s is not a number from %u to %u", cid_text, VSOCK_CID_MIN,
+                        VSOCK_CID_MAX);
+        o->vm.vsock_cid = (u32)cid;
+        return 0;
+}
+
 static int parse_console(struct vmm_options *o, const char *arg, struct err **err)
 {
         static const struct word words[] = { { "stdio", VM_CONSOLE_STDIO }, { "none", VM_CONSOLE_NONE } };
@@ -370,6 +460,10 @@ void options_free(struct vmm_options *o)
 {
         for (size_t i = 0; i < VM_DISKS_MAX; i++)
                 free(o->disk_specs[i]);
+        for (size_t i = 0; i < VM_SHARES_MAX; i++)
+                free(o->share_specs[i]);
+        free(o->vsock_spec);
+        free(o->balloon_spec);
         *o = (struct vmm_options){ 0 };
 }
 

@@ -20,6 +20,7 @@
 
 #define VM_CPUS_MAX   255
 #define VM_DISKS_MAX  16
+#define VM_SHARES_MAX 8
 #define VM_MEMORY_MIN (2 * MIB)
 #define VM_MEMORY_MAX (240 * GIB) /* RAM above 4 GiB ends below the 64-bit PCI window at 256 GiB */
 
@@ -31,6 +32,12 @@ enum vm_console { VM_CONSOLE_STDIO, VM_CONSOLE_NONE, VM_CONSOLE_FILE };
 struct vm_disk_config {
         const char *spec; /* as block_options_parse takes it: path and options */
         enum vm_disk_bus bus;
+};
+
+/* A directory of the host's that the guest mounts by its tag. */
+struct vm_share_config {
+        const char *tag, *path;
+        bool read_only;
 };
 
 /* Strings are borrowed and must outlive the machine. */
@@ -45,6 +52,11 @@ struct vm_config {
         size_t n_disks;
         enum vm_net net;
         const char *net_tap;
+        u32 vsock_cid;            /* 0: no virtio socket device */
+        const char *vsock_socket; /* where programs of the host connect */
+        struct vm_share_config shares[VM_SHARES_MAX];
+        size_t n_shares;
+        const char *balloon_socket; /* the balloon's control socket; NULL: no balloon */
         enum vm_console console;
         const char *console_file;
         bool console_virtio; /* the console is hvc0; without it the console is ttyS0 */

@@ -44,6 +44,9 @@ enum { /* virtio 1.2, 5 */
         VIRTIO_ID_BLOCK = 2,
         VIRTIO_ID_CONSOLE = 3,
         VIRTIO_ID_RNG = 4,
+        VIRTIO_ID_BALLOON = 5,
+        VIRTIO_ID_VSOCK = 19,
+        VIRTIO_ID_FS = 26,
 };
 
 enum { /* 6 */

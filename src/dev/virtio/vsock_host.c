@@ -1,0 +1,282 @@
+/* The virtio socket device's sockets on the host. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "dev/virtio/vsock_internal.h"
+
+#define BACKLOG 128
+/* How long a program may take for its CONNECT line, and a guest for its answer: machines are slow under some engines. */
+#define HANDSHAKE_NS (10 * NSEC_PER_SEC)
+#define REQUEST_NS (60 * NSEC_PER_SEC)
+/* When the host is short of descriptors. */
+#define RETRY_NS (NSEC_PER_SEC / 10)
+/* Ports that stand for programs of the host. */
+#define HOST_PORT_FIRST 0x40000000U
+#define HOST_PORTS 0x40000000U
+
+/* "_4294967295" */
+#define PORT_SUFFIX_MAX 11U
+
+/* ---- the listening socket ---- */
+
+static void address_of(const char *path, struct sockaddr_un *ret)
+{
+        *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+        snprintf(ret->sun_path, sizeof(ret->sun_path), "%s", path);
+}
+
+/* A socket file that is left over refuses connections. */
+static bool is_stale(const struct sockaddr_un *address)
+{
+        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        struct stat st;
+
+        return lstat(address->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) && fd >= 0 &&
+               connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
+}
+
+static int bind_and_listen(int fd, const struct sockaddr_un *address)
+{
+        /* The file gets the socket's own mode, so at no time anybody else can connect. */
+        if (fchmod(fd, 0600) < 0)
+                return -errno;
+        if (bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0) {
+                if (errno != EADDRINUSE || !is_stale(address))
+                        return -errno;
+                if (unlink(address->sun_path) < 0 || bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+                        return -errno;
+        }
+        return listen(fd, BACKLOG) < 0 ? -errno : 0;
+}
+
+int vsock_listen(const char *path, struct vsock_listener **ret, struct err **err)
+{
+        _cleanup_close_ int fd = -1;
+        _cleanup_free_ char *copy = strdup(path);
+        struct vsock_listener *listener;
+        struct sockaddr_un address;
+        struct stat st;
+        int r;
+
+        if (strlen(path) + PORT_SUFFIX_MAX >= sizeof(address.sun_path))
+                return err_set(err, ERR_USAGE, ENAMETOOLONG, "the socket path '%s' is longer than %zu bytes", path,
+                               sizeof(address.sun_path) - PORT_SUFFIX_MAX - 1);
+        address_of(path, &address);
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return err_sys(err, errno, "creating a socket");
+        r = bind_and_listen(fd, &address);
+        if (r == -EADDRINUSE)
+                return err_hint(err, err_set(err, ERR_BUSY, EADDRINUSE, "'%s' is in use", path),
+                                "another machine listens there, or it is no socket: choose another path");
+        if (r < 0)
+                return err_sys(err, -r, "listening at '%s'", path);
+        listener = calloc(1, sizeof(*listener));
+        if (!listener || !copy || lstat(path, &st) < 0) {
+                free(listener);
+                unlink(path);
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the socket '%s'", path);
+        }
+        *listener = (struct vsock_listener){
+                .fd = TAKE_FD(fd), .path = TAKE_PTR(copy), .dev = st.st_dev, .ino = st.st_ino,
+        };
+        *ret = listener;
+        return 0;
+}
+
+struct vsock_listener *vsock_listener_free(struct vsock_listener *listener)
+{
+        struct stat st;
+
+        if (!listener)
+                return NULL;
+        close(listener->fd);
+        if (lstat(listener->path, &st) == 0 && st.st_dev == listener->dev && st.st_ino == listener->ino)
+                unlink(listener->path);
+        free(listener->path);
+        free(listener);
+        return NULL;
+}
+
+/* ---- connections from the host ---- */
+
+static void accept_some(void *opaque, int revents)
+{
+        struct vsock *vs = opaque;
+
+        (void)revents;
+        for (unsigned i = 0; i < BACKLOG && vs->n_conns[false] < VSOCK_CONNS_MAX; i++) {
+                const int fd = accept4(vs->listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+                struct vsock_conn *conn;
+
+                if (fd < 0) {
+                        if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+                                loop_timer_set(&vs->listen_retry, clock_now_ns() + RETRY_NS);
+                        break;
+                }
+                conn = vsock_conn_new(vs, false, fd);
+                if (!conn) {
+                        close(fd);
+                        break;
+                }
+                vsock_conn_deadline(conn, HANDSHAKE_NS);
+                vsock_conn_update(conn);
+        }
+        vsock_host_update(vs);
+}
+
+static void on_retry(void *opaque)
+{
+        vsock_host_update(opaque);
+}
+
+void vsock_host_update(struct vsock *vs)
+{
+        const bool listen = !vs->stopped && !vs->listen_retry.armed && vs->n_conns[false] < VSOCK_CONNS_MAX;
+
+        if (vs->listen_watch)
+                loop_fd_set_events(vs->listen_watch, listen ? POLLIN : 0);
+}
+
+int vsock_host_init(struct vsock *vs, struct err **err)
+{
+        struct loop *loop = vs->vdev.env->loop;
+
+        loop_timer_init(&vs->listen_retry, loop, on_retry, vs);
+        vs->next_host_port = HOST_PORT_FIRST;
+        vs->listen_watch = loop_fd_add(loop, vs->listener->fd, POLLIN, accept_some, vs, err);
+        return vs->listen_watch ? 0 : -ENOMEM;
+}
+
+void vsock_host_free(struct vsock *vs)
+{
+        loop_timer_cancel(&vs->listen_retry);
+        vs->listen_watch = loop_fd_remove(vs->listen_watch);
+        vs->listener = vsock_listener_free(vs->listener);
+}
+
+static u32 host_port_for(struct vsock *vs, u32 guest_port)
+{
+        u32 port;
+
+        do {
+                port = vs->next_host_port;
+                vs->next_host_port = HOST_PORT_FIRST + (port + 1) % HOST_PORTS;
+        } while (vsock_conn_find(vs, guest_port, port));
+        return port;
+}
+
+static bool parse_connect(const char *line, u32 *ret_port)
+{
+        static const char word[] = "CONNECT ";
+        const char *p = line + strlen(word);
+        u64 port = 0;
+
+        if (strncmp(line, word, strlen(word)) != 0 || *p < '0' || *p > '9')
+                return false;
+        for (; *p >= '0' && *p <= '9' && port <= 0xffffffffU; p++)
+                port = port * 10 + (u64)(*p - '0');
+        *ret_port = (u32)port;
+        return *p == '\n' && port <= 0xffffffffU;
+}
+
+/* Takes the line from the socket, and nothing behind it. 1 when it is complete, 0 when more has to come, -1 when it is none. */
+static int read_line(struct vsock_conn *conn)
+{
+        char *at = conn->line + conn->n_line;
+        const size_t room = VSOCK_LINE_MAX - 1U - conn->n_line;
+        const ssize_t seen = recv(conn->fd, at, room, MSG_PEEK);
+        const char *end;
+        size_t n;
+
+        if (seen < 0 && (errno == EAGAIN || errno == EINTR))
+                return 0;
+        if (seen <= 0)
+                return -1;
+        end = memchr(at, '\n', (size_t)seen);
+        n = end ? (size_t)(end - at) + 1 : (size_t)seen;
+        if (recv(conn->fd, at, n, 0) != (ssize_t)n)
+                return -1;
+        conn->n_line = (u8)(conn->n_line + n);
+        at[n] = '\0';
+        return end ? 1 : n == room ? -1 : 0;
+}
+
+void vsock_host_handshake(struct vsock_conn *conn)
+{
+        struct vsock *vs = conn->vs;
+        const int r = read_line(conn);
+        u32 port;
+
+        if (r == 0)
+                return;
+        if (r < 0 || !parse_connect(conn->line, &port) || !virtio_running(&vs->vdev)) {
+                vsock_conn_free(conn);
+                return;
+        }
+        conn->state = VSOCK_REQUESTED;
+        vsock_conn_bind(conn, port, host_port_for(vs, port));
+        vsock_conn_deadline(conn, REQUEST_NS);
+        vsock_conn_owe(conn, VSOCK_OP_REQUEST);
+}
+
+bool vsock_host_accepted(const struct vsock_conn *conn)
+{
+        char line[VSOCK_LINE_MAX];
+        const int n = snprintf(line, sizeof(line), "OK %u\n", conn->host_port);
+
+        return send(conn->fd, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n;
+}
+
+/* ---- connections to the host ---- */
+
+int vsock_host_connect(const struct vsock *vs, u32 port)
+{
+        char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+        struct sockaddr_un address;
+        int fd, r;
+
+        snprintf(path, sizeof(path), "%s_%u", vs->listener->path, port);
+        address_of(path, &address);
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        /* A unix socket connects at once or not at all. */
+        if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+                return fd;
+        r = -errno;
+        close(fd);
+        return r;
+}
+
+struct closing {
+        int fd;
+};
+
+static void close_now(void *opaque)
+{
+        struct closing *closing = opaque;
+
+        close(closing->fd);
+        free(closing);
+}
+
+void vsock_close_later(struct loop *loop, int fd)
+{
+        struct closing *closing = malloc(sizeof(*closing));
+
+        if (closing) {
+                closing->fd = fd;
+                if (loop_post(loop, close_now, closing) == 0)
+                        return;
+                free(closing);
+        }
+        close(fd);
+}
