@@ -10,7 +10,7 @@
 struct cold {
         u16 patch_off;     /* rel32 of the hot code that leads here */
         u16 guest_off;
-        u16 resume_off;
+        u16 resume_off, hit_off;
         u8 kind;           /* enum exit_kind, or COLD_FAR */
         u8 access, arg;
         u8 size;

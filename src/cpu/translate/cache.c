@@ -264,7 +264,7 @@ static void make_leaving_block(const struct translate_request *req, struct trans
         while (emit_off(&e) % _Alignof(struct site))
                 emit_u8(&e, INT3);
         emit_patch(&e, lea, emit_off(&e));
-        site.back = emit_off(&e);
+        site.back = (u16)emit_off(&e);
         emit_bytes(&e, &site, sizeof(site));
         t->code_size = emit_off(&e);
         t->n_instructions = 1;

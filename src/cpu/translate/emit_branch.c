@@ -334,7 +334,7 @@ void emit_site(struct block_emitter *b, const struct site *site)
                 emit_u8(e, 0x90);
         emit_bytes(e, (const u8[]){ 0x4c, 0x8d, 0x1d, 5, 0, 0, 0 }, 7); /* lea r11, [rip + 5] */
         emit_jmp(e, b->req->stubs[s.kind]);
-        s.back = emit_off(e);
+        s.back = (u16)emit_off(e);
         if (s.kind == TEXIT_FAST)
                 s.resume_off = (u16)(s.back + sizeof(s));
         emit_bytes(e, &s, sizeof(s));
@@ -360,7 +360,7 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
 {
         struct emitter *e = &b->e;
         const struct site site = {
-                .guest_off = c->guest_off, .resume_off = c->resume_off, .kind = c->kind,
+                .guest_off = c->guest_off, .resume_off = c->resume_off, .hit_off = c->hit_off, .kind = c->kind,
                 .access = (u8)(c->access | (c->elsewhere ? SITE_ELSEWHERE : 0)), .size = c->size, .arg = c->arg,
         };
 

@@ -106,6 +106,8 @@ static void probe_table(struct block_emitter *b, enum mmu_access access, unsigne
                 cold->arg = b->align_mask;
         }
         emit_op_mem(e, 0x03, true, SCRATCH0, entry_member(user_table, offsetof(struct tlb_entry, page)));
+        if (cold)
+                cold->hit_off = (u16)emit_off(e);
 }
 
 void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size)
@@ -143,7 +145,7 @@ void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access
 /* Blocks where the table depends on the address do not share. */
 static bool may_share(const struct block_emitter *b, int access)
 {
-        return access >= 0 && !(b->req->mode & (MODE_AC | MODE_UNSHARED)) && !b->ac;
+        return access >= 0 && !(b->req->mode & (MODE_AC | MODE_UNSHARED | MODE_SPLIT)) && !b->ac;
 }
 
 /* An open window serves access @i. */
@@ -203,7 +205,10 @@ bool memory_operand(struct block_emitter *b, const struct insn *g, enum mmu_acce
                 b->align_mask = 0;
                 return true;
         }
-        memory_probe(b, access, g->mem_size);
+        if (access == MMU_WRITE && b->req->mode & MODE_SPLIT)
+                emit_fast(b, FAST_SPLIT_BEGIN, g->mem_size);
+        else
+                memory_probe(b, access, g->mem_size);
         b->align_mask = 0;
         *ret = hmem_base(SCRATCH0, 0);
         return true;

@@ -146,6 +146,21 @@ static bool emit_high_byte(struct block_emitter *b, const struct insn *g, const 
         return true;
 }
 
+/* The operand is in in->bounce and goes to its two pages. Instructions that write a spilled register too, and locked ones, are the interpreter's. */
+static bool emit_split_end(struct block_emitter *b, const struct insn *g, const struct spills *s)
+{
+        if (!g->mem_writes || s->written[0] || s->written[1] || g->z.attributes & ZYDIS_ATTRIB_HAS_LOCK ||
+            g->z.mnemonic == ZYDIS_MNEMONIC_XCHG)
+                return false;
+        block_record(b, RECORD_FINISH_SPLIT, b->next_off, 0);
+        if (!b->image_valid)
+                emit_pushfq_image(&b->e);
+        b->image_valid = true;
+        block_record(b, RECORD_FINISH_SPLIT, b->next_off, 0);
+        emit_fast(b, FAST_SPLIT_END, 0);
+        return true;
+}
+
 /* Two spilled operands need scratch 2: a window in it is closed, after this operand was reached through it. */
 static void scratch2_taken(struct block_emitter *b, const struct hmem **mem, struct hmem *at)
 {
@@ -182,13 +197,15 @@ bool emit_plain(struct block_emitter *b, const struct insn *g)
         if (g->needs_flags)
                 flags_restore(b);
         if (g->mem && g->high_byte)
-                return emit_high_byte(b, g, &s.map, at);
+                return !(b->req->mode & MODE_SPLIT) && emit_high_byte(b, g, &s.map, at);
         for (unsigned i = 0; i < s.n; i++)
                 if (s.read[i])
                         emit_load(e, s.host[i], hmem_ctx(CTX_REG(s.reg[i])));
         if (!reencode(e, g, &s.map, mem))
                 return false;
         flags_after(b, g);
+        if (g->mem && b->req->mode & MODE_SPLIT)
+                return emit_split_end(b, g, &s);
         for (unsigned i = 0; i < s.n; i++) {
                 if (!s.written[i])
                         continue;

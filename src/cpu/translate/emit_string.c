@@ -43,10 +43,9 @@ static bool one_element(struct block_emitter *b, const struct insn *g)
                 return true;
         case 0xa6:
                 memory_at(b, RDI, 0, MMU_READ, size); /* processors report this operand's fault first */
-                emit_mov_rr(&b->e, SCRATCH2, SCRATCH0);
+                sized_op(b, 0x8a, SCRATCH2, SCRATCH0, size); /* both operands may come by way of the one in->bounce */
                 memory_at(b, RSI, 0, MMU_READ, size);
-                sized_op(b, 0x8a, SCRATCH1, SCRATCH0, size);
-                sized_op(b, 0x3a, SCRATCH1, SCRATCH2, size);
+                sized_op(b, 0x38, SCRATCH2, SCRATCH0, size); /* cmp r/m, reg */
                 flags_written(b);
                 advance(b, size, STRING_RSI | STRING_RDI);
                 return true;

@@ -177,12 +177,12 @@ static struct tblock *crossing_here(struct interp *in)
         return block ? block : make_here(in, &key);
 }
 
-/* NULL: the interpreter's turn. Raises what a fetch raises. */
-static struct tblock *block_here(struct interp *in)
+/* NULL: the interpreter's turn. Raises what a fetch raises. @special: MODE_SPLIT or 0. */
+static struct tblock *block_here(struct interp *in, u32 special)
 {
         struct translate_cpu *t = in->translate;
         const bool user = in->mode & MODE_USER;
-        const u32 mode_too = t->pending && t->pending->unshared ? MODE_UNSHARED : 0;
+        const u32 mode_too = special | (t->pending && t->pending->unshared ? MODE_UNSHARED : 0);
         struct tblock key = { .page_va = user ? 0 : in->rip & PAGE_MASK, .mode = translate_mode(in) | mode_too };
         struct tblock *block;
 
@@ -199,7 +199,7 @@ static struct tblock *block_here(struct interp *in)
                 if (link_make(t->translator, t->pending, block))
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_LINKED);
                 pthread_mutex_unlock(&t->translator->lock);
-        } else if (!(block->mode & (MODE_AC | MODE_UNSHARED)) && !t->no_chains) {
+        } else if (!(block->mode & (MODE_AC | MODE_UNSHARED | MODE_SPLIT)) && !t->no_chains) {
                 tlb_jump_enter(user ? in->tlb.space : &in->tlb.kernel, in->rip, block->code + ENTRY_B);
         }
         t->pending = NULL;
@@ -233,11 +233,13 @@ static void run_translated(struct interp *in, const struct tblock *block)
 bool translate_step(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
-        const bool interp_next = t->interp_next && t->interp_rip == in->rip, crossing = t->crossing;
+        const bool interp_next = t->interp_next && t->interp_rip == in->rip;
+        const u32 special = t->special && t->special_rip == in->rip ? t->special : 0;
         struct tblock *block;
 
         catch_up(in);
-        t->interp_next = t->crossing = false;
+        t->interp_next = false;
+        t->special = 0;
         if (interp_next || (in->mode & (TRANSLATED_MODE | OTHER_MODES)) != TRANSLATED_MODE) {
                 t->pending = NULL;
                 return false;
@@ -246,7 +248,9 @@ bool translate_step(struct interp *in)
         /* The link was to where we are now, unless an interrupt came between. */
         if (t->pending && t->pending_rip != in->rip)
                 t->pending = NULL;
-        block = crossing && in->rip == t->crossing_rip ? crossing_here(in) : block_here(in);
+        if (special)
+                t->pending = NULL;
+        block = special == MODE_CROSSING ? crossing_here(in) : block_here(in, special);
         if (!block)
                 return false;
         counter_inc(&in->vcpu->counters, COUNTER_TRANSLATED_ENTRIES);

@@ -54,8 +54,12 @@ static const void *tlb_missed(struct interp *in, const struct site *site, u64 gv
         int r;
 
         at_site(in, site);
+        if (gva & site->arg)
+                return fast_leave(in, INTERP_REASON_MEMORY);
+        if ((gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE)
+                return fast_split(in, site, gva);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_MISSES);
-        if (gva & site->arg || (gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE || in_conflict(in, gva))
+        if (in_conflict(in, gva))
                 return fast_leave(in, INTERP_REASON_MEMORY);
         r = tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access & ~SITE_ELSEWHERE, gva);
         if (r > 0 && !(site->access & SITE_ELSEWHERE))
@@ -76,8 +80,7 @@ static bool fetch_gpa(struct interp *in, u64 rip, u64 *ret_gpa)
         return hva;
 }
 
-/* The block at in->rip, if its page can be fetched from without more ado and it is translated. */
-static struct tblock *find_here(struct interp *in, u32 mode_too)
+struct tblock *fast_find_here(struct interp *in, u32 mode_too)
 {
         u64 gpa;
 
@@ -86,11 +89,17 @@ static struct tblock *find_here(struct interp *in, u32 mode_too)
         return block_find(in->translate->translator, gpa, in->mode & MODE_USER ? 0 : in->rip & PAGE_MASK, translate_mode(in) | mode_too);
 }
 
-/* Goes on at in->rip, which is known to be fetchable by @block. */
-static const void *go_to(struct interp *in, const struct tblock *block)
+const void *fast_go_to(struct interp *in, const struct tblock *block)
 {
         in->page_va = in->rip & PAGE_MASK;
         return block->code + ENTRY_B;
+}
+
+const void *fast_want(struct interp *in, u32 special)
+{
+        in->translate->special = special;
+        in->translate->special_rip = in->rip;
+        return NULL;
 }
 
 /* Jump caches hold blocks of one mode each, none with AC. */
@@ -115,12 +124,12 @@ const void *fast_go(struct interp *in)
         /* The outer loop empties the jump caches for another mode. */
         if (in->translate->no_chains || !jumps_fit(in, translate_mode(in) & ~(u32)MODE_AC))
                 return NULL;
-        block = find_here(in, 0);
+        block = fast_find_here(in, 0);
         if (!block)
                 return NULL;
         if (cached)
                 tlb_jump_enter(table, in->rip, block->code + ENTRY_B);
-        return go_to(in, block);
+        return fast_go_to(in, block);
 }
 
 void *fast_memory(struct interp *in, enum tlb_mode mode, enum mmu_access access, u64 gva, unsigned size)
@@ -146,13 +155,13 @@ static const void *jump_missed(struct interp *in, const struct site *site, u64 r
                 in->regs[RSP] += site->resume_off;
         }
         in->rip = rip;
-        block = find_here(in, 0);
+        block = fast_find_here(in, 0);
         counter_inc(&in->vcpu->counters, COUNTER_JUMP_MISSES);
         if (!block || in->translate->no_chains)
                 return NULL;
         if (!(block->mode & MODE_AC))
                 tlb_jump_enter(in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel, rip, block->code + ENTRY_B);
-        return go_to(in, block);
+        return fast_go_to(in, block);
 }
 
 static const void *link_wanted(struct interp *in, const struct site *site, u64 unused)
@@ -163,7 +172,7 @@ static const void *link_wanted(struct interp *in, const struct site *site, u64 u
 
         in->rip = block_page(in, from) + (u64)(s64)link->target;
         counter_inc(&in->vcpu->counters, COUNTER_LINKS_FOLLOWED);
-        to = t->no_chains ? NULL : find_here(in, link->unshared ? MODE_UNSHARED : 0);
+        to = t->no_chains ? NULL : fast_find_here(in, link->unshared ? MODE_UNSHARED : 0);
         if (!to) {
                 t->pending = link;
                 t->pending_rip = in->rip;
@@ -175,7 +184,7 @@ static const void *link_wanted(struct interp *in, const struct site *site, u64 u
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_LINKED);
                 pthread_mutex_unlock(&t->translator->lock);
         }
-        return go_to(in, to);
+        return fast_go_to(in, to);
 }
 
 /* An instruction that crosses a page's end: its block depends on both pages, so both are looked at each time. Nothing links to such blocks. */
@@ -190,10 +199,8 @@ const void *fast_cross(struct interp *in, const struct site *site, u64 unused)
         block = block_find_crossing(in->translate->translator, gpa, gpa_2, in->mode & MODE_USER ? 0 : page_va,
                                     translate_mode(in) | MODE_CROSSING);
         if (block)
-                return go_to(in, block);
-        in->translate->crossing = true; /* to be made by the outer loop */
-        in->translate->crossing_rip = in->rip;
-        return NULL;
+                return fast_go_to(in, block);
+        return fast_want(in, MODE_CROSSING);
 }
 
 /* ---- fast.def ---- */

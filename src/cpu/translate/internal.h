@@ -5,7 +5,7 @@
  * Theory of operation.
  *
  * The translator is a fast path of the interpreter: struct interp is its state, the interpreter's outer loop (interp/run.c) runs it, and whatever
- * it does not translate - other modes, rare instructions, device memory, page-crossing operands, faults - is done by the interpreter, which
+ * it does not translate - other modes, rare instructions, device memory, faults - is done by the interpreter, which
  * continues at exactly that instruction. Only 64-bit code at CPL 0 and 3 is translated.
  *
  * Registers. In translated code the guest's registers live in the host's:
@@ -14,7 +14,8 @@
  *     host    rax rcx rdx rbx rbp rsi rdi r8 r9 r12 r13    r15    memory: in->regs[]
  *
  *     host rsp = in->regs (so everything in struct interp is [rsp + disp]; [rsp - 8] is in->flags_image)
- *     host r10, r11 = scratch, dead between guest instructions; r14 = scratch, or a window (window.c): kept when a fast function returns
+ *     host r10, r11 = scratch, dead between guest instructions; r10 = in->bounce[1] when a fast function returns
+ *     host r14 = scratch, or a window (window.c): kept when a fast function returns
  *     host gs base = in->tlb.space: the tables of the guest's user address space
  *     xmm/ymm 0-15, x87, MXCSR = the guest's own, when in->vectors_live (x87 and MXCSR: always)
  *     EFLAGS: DF is clear always; the guest's DF, IF, IOPL, AC... are in in->rflags
@@ -72,11 +73,12 @@ enum flags_at {
                               * translated code looks at in->rflags again (in->tlb_mode). Never in the jump cache, which has no mode */
 #define MODE_SMAP (1u << 17) /* kernel mode with CR4.SMAP */
 #define MODE_CROSSING (1u << 19) /* one instruction that goes on in the next page; found with that page's address only (fast_cross) */
+#define MODE_SPLIT (1u << 20)    /* one instruction whose memory operand, which it writes, goes on in the next page (fast_split.c) */
 #define MODE_UNSHARED (1u << 18) /* no shared looks into the TLB (window.c). Reached by links with @unshared only, never in the jump cache */
 
 /* Reasons to leave translated code: the stub that a site jumps to. */
 enum exit_kind {
-        TEXIT_MISS,    /* soft TLB miss; r10 = gva */
+        TEXIT_MISS,    /* soft TLB miss, or an operand of two pages; r10 = gva */
         TEXIT_LINK,    /* a direct jump that is not linked: site->arg is its index in block->links */
         TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip; site->arg: nothing has been committed (the target may be non-canonical) */
         TEXIT_INTERP,  /* the interpreter does this instruction; site->arg is an enum interp_reason */
@@ -104,9 +106,10 @@ enum fast_id {
 /* Lies right behind the cold stub that loads its address into r11 and jumps to the stub of its kind. Flags are in the image then. */
 #define SITE_ELSEWHERE 0x80 /* the address that missed is a window's start, not that of the instruction's operand: no CR2 */
 struct site {
-        u32 back;        /* bytes from here back to the block's code */
+        u16 back;        /* bytes from here back to the block's code */
         u16 guest_off;   /* of the instruction from the block's first byte */
         u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image); TEXIT_LOOKUP: guest rsp grows by it */
+        u16 hit_off;     /* TEXIT_MISS: where to go on with the operand's host address in scratch 0 */
         u8 kind;         /* enum exit_kind */
         u8 access;       /* TEXIT_MISS: enum mmu_access, SITE_ELSEWHERE; TEXIT_FAST: the instruction's length */
         u8 size;         /* TEXIT_MISS: bytes; TEXIT_FAST: of an element of a string instruction; of a system instruction's operand in bytes, or
@@ -124,6 +127,7 @@ enum record_kind {
         RECORD_FINISH_REG,  /* all of it has but: regs[arg] = scratch 1 (64 bits); goes on at guest_off */
         RECORD_FINISH_RSP,  /* all of it has but: guest rsp += (s8)arg; goes on at guest_off */
         RECORD_FINISH_STRING, /* all of it has but: rsi and/or rdi += arg & 15 (STRING_RSI, STRING_RDI in arg); goes on at guest_off */
+        RECORD_FINISH_SPLIT, /* all of it has but: its operand is in in->bounce[1] still (fast_split.c); goes on at guest_off */
         RECORD_JUMP,        /* all of it has; goes on at the rip in scratch 0 */
         RECORD_LINK,        /* all of it has; goes on at the target of links[arg] */
 };

@@ -158,8 +158,9 @@ struct translate_cpu {
         u64 epoch_seen;          /* atomic */
         u64 gs_base;             /* the host's, as last set */
         u32 kernel_mode, user_mode; /* of the blocks in the jump caches */
-        bool crossing;           /* the block wanted is that of the instruction at crossing_rip, which crosses a page's end */
-        u64 crossing_rip;
+        u32 special;             /* MODE_CROSSING, MODE_SPLIT: the block wanted at special_rip is of this kind; or 0 */
+        u64 special_rip;
+        struct { u8 *low, *high; unsigned first, size; } split; /* where in->bounce[1] is to be written: the first bytes, the others */
         bool interp_next;        /* the interpreter does the instruction at interp_rip */
         u64 interp_rip;
         u64 miss_rip, miss_gva[2]; /* of the latest TLB misses */
@@ -214,6 +215,16 @@ static inline const void *fast_done(struct interp *in, const struct site *site)
 const void *fast_leave(struct interp *in, enum interp_reason reason);
 /* In->rip is not at a site: leaves. */
 fast_fn fast_kicked;
+/* The block at in->rip, if its page can be fetched from without more ado and it is translated. */
+struct tblock *fast_find_here(struct interp *in, u32 mode_too);
+/* Goes on at in->rip, which is known to be fetchable, by @block. */
+const void *fast_go_to(struct interp *in, const struct tblock *block);
+/* Leaves; the outer loop makes the block for in->rip that is @special. */
+const void *fast_want(struct interp *in, u32 special);
+/* fast_split.c: the operand at @gva of the instruction at in->rip crosses a page's end. */
+const void *fast_split(struct interp *in, const struct site *site, u64 gva);
+/* Writes in->bounce[1] to the two pages. Async-signal-safe. */
+void split_write(struct interp *in);
 /* Goes on at in->rip in the vCPU's present mode. */
 const void *fast_go(struct interp *in);
 /* The host address of @size bytes at @gva, filled into the TLB if need be. NULL: not for the fast path. */

@@ -75,6 +75,9 @@ static void roll_back(struct interp *in, const struct tblock *block, const u8 *r
                 if (record->arg & STRING_RDI)
                         in->regs[RDI] += record->arg & 15;
                 break;
+        case RECORD_FINISH_SPLIT:
+                split_write(in);
+                break;
         case RECORD_JUMP:
                 in->rip = scratch0;
                 break;

@@ -1,10 +1,10 @@
 /* The ways into and out of translated code; one set a machine, at the head of its code cache.
  *
- *      enter(in, code):  save what C wants kept; rbx = in, r10 = code
- *      go_on:            rsp = in->regs; load the guest's registers
- *                        if in->kicked: leave; jmp r10                          <- kick window
+ *      enter(in, code):  save what C wants kept; rbx = in, r11 = code
+ *      go_on:            rsp = in->regs; load the guest's registers; r10 = in->bounce[1]
+ *                        if in->kicked: leave; jmp r11                          <- kick window
  *      exit of a kind:   store the guest's registers; rbx = in; back on the C stack
- *                        r10 = fast(in, r11 = site, r10); if r10 is not NULL: go_on
+ *                        r11 = fast(in, r11 = site, r10); if r11 is not NULL: go_on
  *      leave:            store the vector registers if they are the guest's; restore; ret
  *      vectors:          load the vector registers; r10 = site's resume address
  *                        if in->kicked: exit; jmp r10                           <- kick window
@@ -81,15 +81,15 @@ static struct hmem in_field(size_t offset)
         return hmem_base(RBX, (s32)offset);
 }
 
-/* The jump that a kick may turn aside: @r10 unless in->kicked, which goes to @kicked_off of this code. */
-static void emit_last_look(struct emitter *e, struct kick_window *window, const u8 *kicked)
+/* The jump that a kick may turn aside: to @target unless in->kicked, which goes to @kicked. */
+static void emit_last_look(struct emitter *e, unsigned target, struct kick_window *window, const u8 *kicked)
 {
         emit_is_zero(e, false, hmem_ctx(CTX(kicked)));
         window->start = e->run_at + emit_off(e);
         emit_u8(e, 0x0f);
         emit_u8(e, 0x85); /* jne */
         emit_u32(e, (u32)emit_rel(e, kicked, 4));
-        emit_jmp_reg(e, SCRATCH0);
+        emit_jmp_reg(e, target);
         window->end = e->run_at + emit_off(e);
         window->go_to = kicked;
 }
@@ -123,7 +123,7 @@ static void emit_enter(struct emitter *e)
         emit_op_reg(e, 0x83, true, 5, RSP); /* sub rsp, 8: C calls from here are aligned */
         emit_u8(e, 8);
         emit_mov_rr(e, RBX, RDI);
-        emit_mov_rr(e, SCRATCH0, RSI);
+        emit_mov_rr(e, SCRATCH1, RSI);
         emit_store(e, in_field(offsetof(struct interp, host_rsp)), RSP);
 }
 
@@ -131,7 +131,8 @@ static void emit_go_on(struct emitter *e, struct kick_window *window, const u8 *
 {
         emit_lea(e, RSP, in_field(offsetof(struct interp, regs)));
         emit_guest_registers(e, false);
-        emit_last_look(e, window, leave);
+        emit_lea(e, SCRATCH0, hmem_ctx(CTX(bounce[1])));
+        emit_last_look(e, SCRATCH1, window, leave);
 }
 
 static void emit_exit(struct emitter *e, fast_fn *fast, const u8 *go_on, const u8 *leave)
@@ -144,7 +145,7 @@ static void emit_exit(struct emitter *e, fast_fn *fast, const u8 *go_on, const u
         emit_mov_rr(e, RDX, SCRATCH0);
         emit_mov_imm(e, RAX, (uintptr_t)fast);
         emit_op_reg(e, 0xff, false, 2, RAX); /* call rax */
-        emit_mov_rr(e, SCRATCH0, RAX);
+        emit_mov_rr(e, SCRATCH1, RAX);
         emit_op_reg(e, 0x85, true, RAX, RAX); /* test rax, rax */
         emit_u8(e, 0x0f);
         emit_u8(e, 0x85); /* jne */
@@ -159,13 +160,13 @@ static void emit_load_vectors(struct emitter *e, struct kick_window *window, con
         emit_load(e, SCRATCH0, hmem_ctx(CTX(cpu)));
         emit_vectors(e, false, SCRATCH0, avx);
         emit_set_byte(e, hmem_ctx(CTX(vectors_live)), 1);
-        emit_op_mem(e, 0x8b, false, SCRATCH0, hmem_base(SCRATCH1, offsetof(struct site, back)));
+        emit_op_mem(e, 0x0fb7, false, SCRATCH0, hmem_base(SCRATCH1, offsetof(struct site, back))); /* movzx */
         emit_op_reg(e, 0xf7, true, 3, SCRATCH0);        /* neg */
         emit_op_reg(e, 0x01, true, SCRATCH1, SCRATCH0); /* the block's code */
         emit_store(e, hmem_ctx(CTX(rip)), SCRATCH1);    /* for who is kicked; scratch 2 is in use */
         emit_op_mem(e, 0x0fb7, false, SCRATCH1, hmem_base(SCRATCH1, offsetof(struct site, resume_off))); /* movzx */
         emit_op_reg(e, 0x01, true, SCRATCH1, SCRATCH0);
-        emit_last_look(e, window, kicked);
+        emit_last_look(e, SCRATCH0, window, kicked);
 }
 
 static const u8 *here(struct emitter *e)

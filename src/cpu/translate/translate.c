@@ -297,7 +297,9 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
         b->why = NULL;
         block_record_restart(b);
         mark_set(b, &mark);
-        if (g->kind == KIND_JCC) {
+        if (b->req->mode & MODE_SPLIT && g->kind != KIND_PLAIN) {
+                done = false; /* a string instruction, a push: rare */
+        } else if (g->kind == KIND_JCC) {
                 done = emit_jcc(b, g, may_go_on);
                 ends = !may_go_on;
         } else if (is_end(g)) {
@@ -310,7 +312,7 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
                 mark_return(b, &mark);
                 b->class = INSN_CALL_OUT;
                 b->why = "left to the interpreter";
-                emit_interp(b, g->kind == KIND_INTERP ? g->reason : INTERP_REASON_FORM);
+                emit_interp(b, g->kind == KIND_INTERP ? g->reason : b->req->mode & MODE_SPLIT ? INTERP_REASON_MEMORY : INTERP_REASON_FORM);
                 ends = true;
         }
         note(b, code_off);
@@ -330,7 +332,7 @@ static void decode(struct block_emitter *b, unsigned max, unsigned *ret_bytes, b
 
         ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
         *ret_cut = false;
-        max = req->crossing ? 1 : max;
+        max = req->crossing || req->mode & MODE_SPLIT ? 1 : max;
         for (b->n_insns = 0; b->n_insns < max && off < req->room && !ends; b->n_insns++) {
                 struct insn *g = &b->insns[b->n_insns];
 
