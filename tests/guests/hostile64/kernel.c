@@ -344,7 +344,7 @@ void main(void)
         static const struct {
                 const char *name;
                 void (*run)(void);
-        } tests[] = { { "probe", test_probe } };
+        } tests[] = { { "probe", test_probe }, { "tlb", test_tlb }, { "race", test_race } };
         static u64 lapic_pd[512] __attribute__((aligned(4096)));
 
         lapic_pd[0] = LAPIC_PHYS | PTE_PS | PTE_P | PTE_W | 0x18;

@@ -152,3 +152,5 @@ static inline u64 rdtsc(void)
 
 /* ---- the tests ---- */
 void test_probe(void);
+void test_tlb(void);
+void test_race(void);
