@@ -23,6 +23,21 @@ int container_run_failed(struct err **err)
         return status;
 }
 
+int container_report(struct err **err)
+{
+        err_print(*err, PROGRAM);
+        *err = err_free(*err);
+        return 1;
+}
+
+bool container_confirm(const char *what)
+{
+        char answer[16] = "";
+
+        fprintf(stderr, "%s\nGo on? [y/N] ", what);
+        return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
 int container_open(const char *name, struct instance_host **ret_host, struct instance **ret, struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
@@ -54,9 +69,7 @@ int container_each(char *const *names, container_fn *fn, void *opaque, unsigned 
                 if (r >= 0)
                         r = fn(host, inst, opaque, &own);
                 if (r < 0) {
-                        err_print(own, PROGRAM);
-                        err_free(own);
-                        status = 1;
+                        status = container_report(&own);
                 } else if (!(flags & CONTAINER_QUIET)) {
                         puts(*names);
                         fflush(stdout);
@@ -71,6 +84,19 @@ struct listing_text container_short_id(const char *id)
 
         snprintf(text.text, sizeof(text.text), "%.*s", CONTAINER_ID_DIGITS, id);
         return text;
+}
+
+char *container_labels_text(const struct instance_pairs *labels)
+{
+        char *text = NULL;
+        size_t len = 0;
+        FILE *out = open_memstream(&text, &len);
+
+        if (!out)
+                return NULL;
+        for (size_t i = 0; i < labels->n; i++)
+                fprintf(out, "%s%s=%s", i ? "," : "", labels->item[i].key, labels->item[i].value);
+        return fclose(out) == 0 ? text : NULL;
 }
 
 /* --- ports --------------------------------------------------------------------------------------------------------- */

@@ -27,6 +27,11 @@ static inline void container_json_freep(json_t **json)
 /* Prints @err, frees it, and returns the exit status of docker's run: 126 or 127 where the command is at fault, else 125. */
 int container_run_failed(struct err **err);
 
+/* Prints @err and frees it; returns 1, the status of a command that could not do everything. */
+int container_report(struct err **err);
+/* Asks on the terminal whether to go on; false when the answer is anything but yes. */
+bool container_confirm(const char *what);
+
 /* Does @fn to each container that is named, and goes on after errors: those are printed, and the status is 1 then. What
  * succeeded is printed as it was named unless @quiet. */
 typedef int container_fn(struct instance_host *host, struct instance *inst, void *opaque, struct err **err);
@@ -40,6 +45,8 @@ int container_open(const char *name, struct instance_host **ret_host, struct ins
 struct listing_text container_short_id(const char *id);
 /* "0.0.0.0:8080->80/tcp, 90/tcp": what ps says about ports; the caller's. */
 char *container_ports_text(struct instance *inst);
+/* "a=1,b=2"; the caller's. */
+char *container_labels_text(const struct instance_pairs *labels);
 
 /* Commands, each in its file. */
 int container_attach_command(int argc, char **argv, struct err **err);
@@ -68,3 +75,6 @@ int container_top_command(int argc, char **argv, struct err **err);
 int container_unpause_command(int argc, char **argv, struct err **err);
 int container_update_command(int argc, char **argv, struct err **err);
 int container_wait_command(int argc, char **argv, struct err **err);
+int system_check_command(int argc, char **argv, struct err **err);
+int system_df_command(int argc, char **argv, struct err **err);
+int system_prune_command(int argc, char **argv, struct err **err);

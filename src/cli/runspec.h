@@ -41,3 +41,9 @@ int runspec_env_file_add(struct arena *arena, struct instance_strings *env, cons
 
 /* "on-failure:3"; into what run and update have in common. */
 int runspec_restart_parse(const char *text, enum instance_restart *ret, s64 *ret_max, struct err **err);
+
+/* Adds another name to the first network. */
+runspec_fn runspec_network_alias;
+/* Gives @details (ip, ip6, mac) to the first network; one without details becomes the network mode. */
+int runspec_networks_finish(struct runspec *runspec, const struct instance_network *details, struct err **err);
+runspec_fn runspec_security; /* seccomp=FILE|unconfined, ...: a file is made absolute */

@@ -291,6 +291,23 @@ int runspec_mount(struct runspec *runspec, const char *text, struct err **err)
         return add_mount(runspec, "--mount", mount, err);
 }
 
+int runspec_security(struct runspec *runspec, const char *text, struct err **err)
+{
+        static const char key[] = "seccomp=";
+        const char *path = text + sizeof(key) - 1;
+        int r;
+
+        if (strncmp(text, key, sizeof(key) - 1) == 0 && strcmp(path, "unconfined") != 0 && strcmp(path, "builtin") != 0) {
+                r = host_path(runspec, path, &path, err);
+                if (r < 0)
+                        return r;
+                text = arena_printf(runspec->arena, "%s%s", key, path);
+                if (!text)
+                        return runspec_no_memory(err);
+        }
+        return runspec_strings_add(runspec->arena, &runspec->config->security, text, err);
+}
+
 int runspec_tmpfs(struct runspec *runspec, const char *text, struct err **err)
 {
         const char *colon = strchr(text, ':');

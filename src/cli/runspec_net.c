@@ -125,6 +125,55 @@ int runspec_network(struct runspec *runspec, const char *text, struct err **err)
         return RUNSPEC_APPEND(runspec->arena, &runspec->config->networks, err, network);
 }
 
+/* The first network; where none was named, the default one. */
+static struct instance_network *first_network(struct runspec *runspec, struct err **err)
+{
+        if (runspec->config->networks.n == 0 && runspec_network(runspec, "bridge", err) < 0)
+                return NULL;
+        return &runspec->config->networks.item[0];
+}
+
+int runspec_network_alias(struct runspec *runspec, const char *text, struct err **err)
+{
+        struct instance_network *network = first_network(runspec, err);
+
+        return network ? runspec_strings_add(runspec->arena, &network->aliases, text, err) : -ENOMEM;
+}
+
+static bool is_mode(const char *name)
+{
+        return strcmp(name, "none") == 0 || strcmp(name, "host") == 0 || strncmp(name, "container:", 10) == 0;
+}
+
+int runspec_networks_finish(struct runspec *runspec, const struct instance_network *details, struct err **err)
+{
+        struct instance_config *config = runspec->config;
+        const bool more = details->ip || details->ip6 || details->mac;
+        struct instance_network *first = config->networks.n || more ? first_network(runspec, err) : NULL;
+
+        if (!first)
+                return config->networks.n || more ? -ENOMEM : 0;
+        first->ip = details->ip ? details->ip : first->ip;
+        first->ip6 = details->ip6 ? details->ip6 : first->ip6;
+        first->mac = details->mac ? details->mac : first->mac;
+        for (size_t i = 0; i < config->networks.n; i++) {
+                const struct instance_network *network = &config->networks.item[i];
+
+                if (!is_mode(network->name))
+                        continue;
+                if (config->networks.n > 1)
+                        return err_set(err, ERR_USAGE, EINVAL, "--network: '%s' excludes other networks", network->name);
+                if (network->ip || network->ip6 || network->mac || network->aliases.n)
+                        return err_set(err, ERR_USAGE, EINVAL, "--network: '%s' has no addresses or names to choose",
+                                network->name);
+        }
+        if (config->networks.n == 1 && !first->ip && !first->ip6 && !first->mac && first->aliases.n == 0) {
+                config->network_mode = first->name;
+                config->networks.n = 0;
+        }
+        return 0;
+}
+
 int runspec_add_host(struct runspec *runspec, const char *text, struct err **err)
 {
         const size_t len = strcspn(text, "=:");

@@ -1,0 +1,281 @@
+/* `strata volume`. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "container_cli.h"
+#include "filter.h"
+#include "network_cli.h"
+#include "runspec.h"
+
+/* --- create -------------------------------------------------------------------------------------------------------- */
+
+struct create {
+        const char *driver;
+        struct cli_words labels;
+};
+
+static int create_volume(const char *name, const struct instance_pairs *labels, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        _cleanup_free_ char *made = NULL;
+        int r = instance_host_open(NULL, &host, err);
+
+        if (r == 0)
+                r = instance_volume_create(host, name, labels, &made, err);
+        if (r == 0)
+                puts(made);
+        return r;
+}
+
+static int create_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                { "label", 0, CLI_LIST, offsetof(struct create, labels), "KEY=VALUE", "a label" },
+                { "driver", 'd', CLI_TEXT, offsetof(struct create, driver), "DRIVER", "local (the default)" },
+                { "opt", 'o', CLI_REFUSED, 0, "KEY=VALUE", "a volume is a directory; mount others with --mount type=bind" },
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata volume create", "[OPTION...] [NAME]",
+                "Make a volume, with a name of its own where none is given. Fine when it is there.", CONTAINER_OPTIONS(options), 0,
+                1, false };
+        struct instance_config config = INSTANCE_CONFIG_EMPTY; /* labels are read into one */
+        struct arena arena = { 0 };
+        struct runspec runspec = { &config, &arena };
+        struct create create = { 0 };
+        int first, r = cli_options_parse(&usage, argc, argv, &create, &first, err);
+
+        if (r == 0 && create.driver && strcmp(create.driver, "local") != 0)
+                r = err_hint(err, err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "there is no volume driver '%s'", create.driver),
+                        "there is: local");
+        for (size_t i = 0; r == 0 && i < create.labels.n; i++)
+                r = runspec_label(&runspec, create.labels.item[i], err);
+        if (r == 0)
+                r = create_volume(argv[first], &config.labels, err);
+        cli_words_clear(&create.labels);
+        arena_release(&arena);
+        return MIN(r, 0);
+}
+
+/* --- ls ------------------------------------------------------------------------------------------------------------ */
+
+static const struct listing_column columns[] = {
+        { "Name", "VOLUME NAME", false },
+        { "Driver", "DRIVER", false },
+        { "Mountpoint", "MOUNTPOINT", true },
+        { "Scope", "SCOPE", true },
+        { "Labels", "LABELS", true },
+        { "Links", "LINKS", true },
+        { "CreatedAt", "CREATED AT", true },
+        { 0 },
+};
+
+static const char *const filter_keys[] = { "name", "driver", "dangling", "label", "label!", NULL };
+
+struct ls {
+        struct listing listing;
+        struct cli_words filters;
+        json_t *rows;
+};
+
+static int ls_one(void *opaque, const struct instance_volume *volume)
+{
+        struct ls *ls = opaque;
+        _cleanup_free_ char *labels = container_labels_text(&volume->labels);
+        char links[24];
+
+        if (!labels)
+                return -ENOMEM;
+        if (!filter_contains(&ls->filters, "name", volume->name) || !filter_equals(&ls->filters, "driver", volume->driver) ||
+                !filter_equals(&ls->filters, "dangling", volume->users ? "false" : "true") ||
+                !filter_labels(&ls->filters, &volume->labels))
+                return 0;
+        snprintf(links, sizeof(links), "%zu", volume->users);
+        return json_array_append_new(ls->rows,
+                json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", volume->name, "Driver", volume->driver, "Mountpoint",
+                        volume->path, "Scope", "local", "Labels", labels, "Links", links, "CreatedAt", volume->created));
+}
+
+static int ls_volumes(struct ls *ls, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        int r = instance_host_open(NULL, &host, err);
+
+        if (r == 0)
+                r = instance_volume_list(host, ls_one, ls, err);
+        if (r < 0)
+                return err && *err ? r : err_sys(err, -r, "listing volumes");
+        return listing_print(&ls->listing, ls->rows, stdout, err);
+}
+
+static int ls_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                { "quiet", 'q', CLI_FLAG, offsetof(struct ls, listing.quiet), NULL, "names only" },
+                { "filter", 'f', CLI_LIST, offsetof(struct ls, filters), "KEY=VALUE", "name, driver, label, dangling" },
+                { "format", 0, CLI_TEXT, offsetof(struct ls, listing.format), "FORMAT",
+                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'" },
+                { "cluster", 0, CLI_REFUSED, 0, NULL, "volumes belong to this host" },
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata volume ls", "[OPTION...]", "List volumes.", CONTAINER_OPTIONS(options), 0, 0,
+                false };
+        struct ls ls = { .listing.columns = columns, .rows = json_array() };
+        int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
+
+        if (!ls.listing.format || strcmp(ls.listing.format, "table") == 0)
+                ls.listing.format = "table {{.Driver}}\\t{{.Name}}"; /* docker's order */
+        if (r == 0)
+                r = listing_check(&ls.listing, err);
+        if (r == 0)
+                r = filter_check(&ls.filters, filter_keys, err);
+        if (r == 0)
+                r = ls_volumes(&ls, err);
+        json_decref(ls.rows);
+        cli_words_clear(&ls.filters);
+        return MIN(r, 0);
+}
+
+/* --- inspect ------------------------------------------------------------------------------------------------------- */
+
+static json_t *pairs_json(const struct instance_pairs *pairs)
+{
+        json_t *json = json_object();
+
+        for (size_t i = 0; i < pairs->n; i++)
+                json_object_set_new(json, pairs->item[i].key, json_string(pairs->item[i].value));
+        return json;
+}
+
+static int volume_json(void *opaque, const struct instance_volume *volume)
+{
+        json_t **ret = opaque;
+
+        *ret = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "Name", volume->name, "Driver", volume->driver, "Mountpoint",
+                volume->path, "CreatedAt", volume->created, "Scope", "local", "Labels", pairs_json(&volume->labels), "Options",
+                pairs_json(&volume->options));
+        return *ret ? 0 : -ENOMEM;
+}
+
+int volume_inspect_json(struct instance_host *host, const char *name, json_t **ret, struct err **err)
+{
+        return instance_volume_find(host, name, volume_json, ret, err);
+}
+
+static int inspect_volumes(char *const *names, const char *format, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        _cleanup_json_ json_t *list = json_array();
+        int r = instance_host_open(NULL, &host, err);
+
+        for (; r == 0 && *names; names++) {
+                json_t *json = NULL;
+
+                r = volume_inspect_json(host, *names, &json, err);
+                if (r == 0)
+                        json_array_append_new(list, json);
+        }
+        return r < 0 ? r : listing_inspect(list, format, stdout, err);
+}
+
+static int inspect_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                { "format", 'f', CLI_TEXT, 0, "FORMAT", "json or a template as '{{.Mountpoint}}'" }, { 0 }
+        };
+        const struct cli_usage usage = { "strata volume inspect", "[OPTION...] VOLUME...",
+                "Print everything about volumes, as JSON.", CONTAINER_OPTIONS(options), 1, -1, false };
+        const char *format = NULL;
+        int first, r = cli_options_parse(&usage, argc, argv, &format, &first, err);
+
+        return r != 0 ? MIN(r, 0) : inspect_volumes(argv + first, format, err);
+}
+
+/* --- rm, prune ----------------------------------------------------------------------------------------------------- */
+
+static int remove_volumes(char *const *names, bool force, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        int status = 0, r = instance_host_open(NULL, &host, err);
+
+        if (r < 0)
+                return r;
+        for (; *names; names++) {
+                struct err *own = NULL;
+
+                r = instance_volume_remove(host, *names, &own);
+                if (r == 0 || (force && err_get_id(own) == ERR_NOT_FOUND))
+                        puts(*names);
+                else
+                        status = container_report(&own);
+                err_free(own);
+        }
+        return status;
+}
+
+static int rm_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = { { "force", 'f', CLI_FLAG, 0, NULL, "missing ones are fine" }, { 0 } };
+        const struct cli_usage usage = { "strata volume rm", "[OPTION...] VOLUME...",
+                "Remove volumes that no container mounts, with what is in them.", CONTAINER_OPTIONS(options), 1, -1, false };
+        bool force = false;
+        int first, r = cli_options_parse(&usage, argc, argv, &force, &first, err);
+
+        return r != 0 ? MIN(r, 0) : remove_volumes(argv + first, force, err);
+}
+
+static void print_removed(void *opaque, const char *name)
+{
+        puts(name);
+}
+
+int volume_prune(struct instance_host *host, bool all, u64 *bytes, struct err **err)
+{
+        u64 freed = 0;
+        int r = instance_volume_prune(host, all, print_removed, NULL, &freed, err);
+
+        *bytes += freed;
+        return r;
+}
+
+struct prune {
+        bool all, force;
+};
+
+static int prune_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                { "all", 'a', CLI_FLAG, offsetof(struct prune, all), NULL, "those with a name, too" },
+                { "force", 'f', CLI_FLAG, offsetof(struct prune, force), NULL, "do not ask" },
+                { "filter", 0, CLI_REFUSED, 0, "KEY=VALUE", "'strata volume rm $(strata volume ls -q --filter ...)' takes filters" },
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata volume prune", "[OPTION...]",
+                "Remove anonymous volumes that no container mounts.", CONTAINER_OPTIONS(options), 0, 0, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        struct prune prune = { 0 };
+        u64 bytes = 0;
+        int first, r = cli_options_parse(&usage, argc, argv, &prune, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        if (!prune.force &&
+                !container_confirm(prune.all ? "This removes all volumes that no container uses."
+                                             : "This removes all anonymous volumes that no container uses."))
+                return 0;
+        r = instance_host_open(NULL, &host, err);
+        if (r == 0)
+                r = volume_prune(host, prune.all, &bytes, err);
+        if (r == 0)
+                printf("Total reclaimed space: %s\n", listing_size(bytes).text);
+        return r;
+}
+
+const struct command cli_volume_commands[] = {
+        { "create", "[OPTION...] [NAME]", "make one", create_command, NULL },
+        { "ls", "[OPTION...]", "list them", ls_command, NULL },
+        { "inspect", "[OPTION...] VOLUME...", "everything about some, as JSON", inspect_command, NULL },
+        { "rm", "[OPTION...] VOLUME...", "remove some", rm_command, NULL },
+        { "prune", "[OPTION...]", "remove unused ones", prune_command, NULL },
+        { 0 },
+};
