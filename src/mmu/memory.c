@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -149,6 +150,21 @@ void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len)
                 gpa += n;
                 len -= n;
         }
+}
+
+int guest_memory_discard(struct guest_memory *mem, u64 gpa, u64 len)
+{
+        const struct memory_slot *slot = guest_memory_slot(mem, gpa);
+
+        if ((gpa | len) & (PAGE_SIZE - 1))
+                return -EINVAL;
+        if (!slot || slot->read_only || len > slot->size - (gpa - slot->gpa))
+                return -EFAULT;
+        if (len && fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(slot->fd_offset + (gpa - slot->gpa)),
+                           (off_t)len) < 0)
+                return -errno;
+        guest_memory_written(mem, gpa, len);
+        return 0;
 }
 
 bool guest_memory_mark_code(struct guest_memory *mem, u64 gpa, u64 len)

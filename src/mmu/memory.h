@@ -146,6 +146,12 @@ static inline void *guest_memory_dma(const struct guest_memory *mem, u64 gpa, u6
 /* Tells the map that RAM in [gpa, gpa + len) was written: drops stale code and marks pages dirty. */
 void guest_memory_written(struct guest_memory *mem, u64 gpa, u64 len);
 
+/* Gives whole pages of RAM back to the host: they read as zeros, in this process and everywhere else, and take memory again when they are
+ * touched. Host addresses stay good, so soft TLB entries and translated code need not know; for dirty tracking and stale code it is a
+ * write. 0, -EFAULT when not all of it is writable RAM of one slot, -EINVAL when it is not whole pages, or what the host says:
+ * then nothing changed. */
+int guest_memory_discard(struct guest_memory *mem, u64 gpa, u64 len);
+
 /* Says that there is code in [gpa, gpa + len), which lies in one page. True when PAGE_CODE was not set before: the caller must then make sure that
  * no vCPU still has a writable soft-TLB entry for the page before it reads the code bytes. Marking and unmarking take turns: by a lock of the
  * caller's. */

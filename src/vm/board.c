@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "boot.h"
+#include "control_socket.h"
 #include "cpu/kvm/kvm.h"
 #include "dev/debug_exit.h"
 #include "dev/fw_cfg.h"
@@ -19,6 +20,7 @@
 #include "dev/pit.h"
 #include "dev/pm.h"
 #include "dev/rtc.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
@@ -281,6 +283,8 @@ static int add_pci_devices(struct vm *vm, struct board_resources *res, struct er
                 r = virtio_rng_new(&vm->env, vm->board.pci, err);
         if (r == 0 && res->vsock)
                 r = add_vsock(vm, res, err);
+        if (r == 0 && vm->config.balloon)
+                r = virtio_balloon_new(&vm->env, vm->board.pci, &vm->board.balloon, err);
         return r < 0 ? r : pci_assign_resources(vm->board.pci, err);
 }
 
@@ -318,6 +322,15 @@ static int load_kernel(struct vm *vm, enum vm_boot *ret_protocol, struct err **e
         return boot_load(&boot, vm->memory, &vm->cpus[0].vcpu.state, ret_protocol, err);
 }
 
+static int add_control_socket(struct vm *vm, struct board_resources *res, struct err **err)
+{
+        int r = res->control ? control_socket_new(vm, res->control, &vm->board.control_socket, err) : 0;
+
+        if (r == 0)
+                res->control = NULL;
+        return r;
+}
+
 static int add_parts(struct vm *vm, struct board_resources *res, struct err **err)
 {
         int r;
@@ -328,7 +341,7 @@ static int add_parts(struct vm *vm, struct board_resources *res, struct err **er
                 (r = add_fw_cfg(vm, err)) < 0 || (r = add_consoles(vm, res, err)) < 0 || /* COM1, virtio console */
                 (r = add_pci_devices(vm, res, err)) < 0 || /* NVMe, virtio-* */
                 (r = add_test_devices(vm, err)) < 0 ||     /* debug-exit, testdev */
-                (r = add_acpi_tables(vm, err)) < 0);
+                (r = add_acpi_tables(vm, err)) < 0 || (r = add_control_socket(vm, res, err)) < 0);
         return r;
 }
 
@@ -421,6 +434,7 @@ static void destroy_last(struct vm *vm)
 
 void board_destroy(struct vm *vm)
 {
+        vm->board.control_socket = control_socket_free(vm->board.control_socket);
         while (vm->devices)
                 destroy_last(vm);
         vm->devices_tail = &vm->devices;

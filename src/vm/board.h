@@ -9,7 +9,7 @@
 struct board_resources {
         struct block_device *disks[VM_DISKS_MAX];
         struct net_backend *net;
-        struct vsock_listener *vsock;
+        struct unix_listener *vsock, *control;
         int console_fd; /* -1: none */
         bool close_console;
 };

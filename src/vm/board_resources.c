@@ -68,7 +68,9 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
         if (r == 0)
                 r = open_net(vm, &res.net, err);
         if (r == 0 && vm->config.vsock_cid)
-                r = vsock_listen(vm->config.vsock_socket, &res.vsock, err);
+                r = unix_listener_new(vm->config.vsock_socket, VSOCK_SUFFIX_MAX, &res.vsock, err);
+        if (r == 0 && vm->config.control_socket)
+                r = unix_listener_new(vm->config.control_socket, 0, &res.control, err);
         if (r == 0) /* last, because it leaves a file */
                 r = open_console(vm, &res, err);
         if (r < 0) {
@@ -84,7 +86,8 @@ void board_resources_close(struct board_resources *res)
         for (size_t i = 0; i < VM_DISKS_MAX; i++)
                 block_close(TAKE_PTR(res->disks[i]));
         net_backend_free(TAKE_PTR(res->net));
-        vsock_listener_free(TAKE_PTR(res->vsock));
+        unix_listener_free(TAKE_PTR(res->vsock));
+        unix_listener_free(TAKE_PTR(res->control));
         if (res->close_console)
                 close(TAKE_FD(res->console_fd));
         res->close_console = false;

@@ -300,6 +300,18 @@ static int parse_vsock(struct vmm_options *o, const char *arg, struct err **err)
         return 0;
 }
 
+static int parse_balloon(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.balloon = true;
+        return 0;
+}
+
+static int parse_control(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.control_socket = arg;
+        return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--control needs a socket's path");
+}
+
 static int parse_console(struct vmm_options *o, const char *arg, struct err **err)
 {
         static const struct word words[] = { { "stdio", VM_CONSOLE_STDIO }, { "none", VM_CONSOLE_NONE } };
@@ -463,7 +475,6 @@ void options_free(struct vmm_options *o)
         for (size_t i = 0; i < VM_SHARES_MAX; i++)
                 free(o->share_specs[i]);
         free(o->vsock_spec);
-        free(o->balloon_spec);
         *o = (struct vmm_options){ 0 };
 }
 

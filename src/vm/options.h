@@ -8,7 +8,7 @@ struct vmm_options {
         struct vm_config vm; /* strings belong to argv or to these: */
         char *disk_specs[VM_DISKS_MAX];
         char *share_specs[VM_SHARES_MAX];
-        char *vsock_spec, *balloon_spec;
+        char *vsock_spec;
         const char *stats; /* NULL: none */
         const char *trace, *trace_file;
         u16 gdb_port; /* 0: none */

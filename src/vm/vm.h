@@ -56,7 +56,8 @@ struct vm_config {
         const char *vsock_socket; /* where programs of the host connect */
         struct vm_share_config shares[VM_SHARES_MAX];
         size_t n_shares;
-        const char *balloon_socket; /* the balloon's control socket; NULL: no balloon */
+        bool balloon;
+        const char *control_socket; /* path; NULL: none */
         enum vm_console console;
         const char *console_file;
         bool console_virtio; /* the console is hvc0; without it the console is ttyS0 */

@@ -4,14 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "dev/virtio/vsock_internal.h"
 
-#define BACKLOG 128
+/* Connections that are taken at one go. */
+#define ACCEPT_MAX 64U
 /* How long a program may take for its CONNECT line, and a guest for its answer: machines are slow under some engines. */
 #define HANDSHAKE_NS (10 * NSEC_PER_SEC)
 #define REQUEST_NS (60 * NSEC_PER_SEC)
@@ -21,90 +19,6 @@
 #define HOST_PORT_FIRST 0x40000000U
 #define HOST_PORTS 0x40000000U
 
-/* "_4294967295" */
-#define PORT_SUFFIX_MAX 11U
-
-/* ---- the listening socket ---- */
-
-static void address_of(const char *path, struct sockaddr_un *ret)
-{
-        *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
-        snprintf(ret->sun_path, sizeof(ret->sun_path), "%s", path);
-}
-
-/* A socket file that is left over refuses connections. */
-static bool is_stale(const struct sockaddr_un *address)
-{
-        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        struct stat st;
-
-        return lstat(address->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) && fd >= 0 &&
-               connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
-}
-
-static int bind_and_listen(int fd, const struct sockaddr_un *address)
-{
-        /* The file gets the socket's own mode, so at no time anybody else can connect. */
-        if (fchmod(fd, 0600) < 0)
-                return -errno;
-        if (bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0) {
-                if (errno != EADDRINUSE || !is_stale(address))
-                        return -errno;
-                if (unlink(address->sun_path) < 0 || bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
-                        return -errno;
-        }
-        return listen(fd, BACKLOG) < 0 ? -errno : 0;
-}
-
-int vsock_listen(const char *path, struct vsock_listener **ret, struct err **err)
-{
-        _cleanup_close_ int fd = -1;
-        _cleanup_free_ char *copy = strdup(path);
-        struct vsock_listener *listener;
-        struct sockaddr_un address;
-        struct stat st;
-        int r;
-
-        if (strlen(path) + PORT_SUFFIX_MAX >= sizeof(address.sun_path))
-                return err_set(err, ERR_USAGE, ENAMETOOLONG, "the socket path '%s' is longer than %zu bytes", path,
-                               sizeof(address.sun_path) - PORT_SUFFIX_MAX - 1);
-        address_of(path, &address);
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return err_sys(err, errno, "creating a socket");
-        r = bind_and_listen(fd, &address);
-        if (r == -EADDRINUSE)
-                return err_hint(err, err_set(err, ERR_BUSY, EADDRINUSE, "'%s' is in use", path),
-                                "another machine listens there, or it is no socket: choose another path");
-        if (r < 0)
-                return err_sys(err, -r, "listening at '%s'", path);
-        listener = calloc(1, sizeof(*listener));
-        if (!listener || !copy || lstat(path, &st) < 0) {
-                free(listener);
-                unlink(path);
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the socket '%s'", path);
-        }
-        *listener = (struct vsock_listener){
-                .fd = TAKE_FD(fd), .path = TAKE_PTR(copy), .dev = st.st_dev, .ino = st.st_ino,
-        };
-        *ret = listener;
-        return 0;
-}
-
-struct vsock_listener *vsock_listener_free(struct vsock_listener *listener)
-{
-        struct stat st;
-
-        if (!listener)
-                return NULL;
-        close(listener->fd);
-        if (lstat(listener->path, &st) == 0 && st.st_dev == listener->dev && st.st_ino == listener->ino)
-                unlink(listener->path);
-        free(listener->path);
-        free(listener);
-        return NULL;
-}
-
 /* ---- connections from the host ---- */
 
 static void accept_some(void *opaque, int revents)
@@ -112,7 +26,7 @@ static void accept_some(void *opaque, int revents)
         struct vsock *vs = opaque;
 
         (void)revents;
-        for (unsigned i = 0; i < BACKLOG && vs->n_conns[false] < VSOCK_CONNS_MAX; i++) {
+        for (unsigned i = 0; i < ACCEPT_MAX && vs->n_conns[false] < VSOCK_CONNS_MAX; i++) {
                 const int fd = accept4(vs->listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
                 struct vsock_conn *conn;
 
@@ -159,7 +73,7 @@ void vsock_host_free(struct vsock *vs)
 {
         loop_timer_cancel(&vs->listen_retry);
         vs->listen_watch = loop_fd_remove(vs->listen_watch);
-        vs->listener = vsock_listener_free(vs->listener);
+        vs->listener = unix_listener_free(vs->listener);
 }
 
 static u32 host_port_for(struct vsock *vs, u32 guest_port)
@@ -239,21 +153,10 @@ bool vsock_host_accepted(const struct vsock_conn *conn)
 
 int vsock_host_connect(const struct vsock *vs, u32 port)
 {
-        char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
-        struct sockaddr_un address;
-        int fd, r;
+        char path[256]; /* more than an address has room for: vsock.h */
 
         snprintf(path, sizeof(path), "%s_%u", vs->listener->path, port);
-        address_of(path, &address);
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        /* A unix socket connects at once or not at all. */
-        if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
-                return fd;
-        r = -errno;
-        close(fd);
-        return r;
+        return unix_connect(path);
 }
 
 struct closing {

@@ -80,7 +80,7 @@ struct vsock_conn {
 struct vsock {
         struct virtio_device vdev;
         u32 cid;
-        struct vsock_listener *listener;
+        struct unix_listener *listener;
         struct loop_fd *listen_watch;
         struct loop_timer listen_retry;
         u32 next_host_port;
