@@ -109,10 +109,12 @@ static inline bool mmu_is_canonical(u64 gva)
  * AC may too); set, into the kernel's (what is there needs no AC). What fits neither rule is not entered.
  *
  * A table also has a cache of jump targets for translated code. A jump lives as long as the fetch translation of its page: from tlb_fill with
- * MMU_FETCH to the flush of that page, whatever entry has been replaced meanwhile. */
+ * MMU_FETCH to the flush of that page, whatever entry has been replaced meanwhile. What one jump displaces goes to a second, hashed cache,
+ * which is emptied as a whole when a page with jumps is flushed. */
 #define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_JUMPS 16384u
+#define TLB_MORE_JUMPS 1024u /* of each kind */
 #define TLB_SPACES 8
 #define TLB_HUGE_PAGES 8
 #define TLB_WRITERS 4
@@ -126,9 +128,17 @@ struct tlb_entry {
 };
 
 struct tlb_jump {
-        u64 rip;          /* the slot is its low 14 bits; empty: 0, in slot 0: 1 */
+        u64 rip;          /* the slot is its low 14 bits; empty: 0, in slot 0: 1. In more_jumps: tlb_more_slot(); empty: 0, in slots 0: BIT(36) */
         const void *code;
 };
+/* OTHER: whatever the table's user means by it; in more_jumps only. */
+enum tlb_jump_kind { TLB_JUMP, TLB_JUMP_OTHER, TLB_JUMP_KINDS };
+#define TLB_MORE_FACTOR 0x5bd1e995u
+#define TLB_MORE_SHIFT 36
+static inline unsigned tlb_more_slot(u64 rip)
+{
+        return (unsigned)(rip * TLB_MORE_FACTOR >> TLB_MORE_SHIFT) & (TLB_MORE_JUMPS - 1);
+}
 
 /* A set of up to 4096 small numbers that is cheap to go through and to empty. */
 struct tlb_set {
@@ -139,8 +149,9 @@ struct tlb_set {
 struct tlb_table {
         struct tlb_entry entries[TLB_SIZE];
         struct tlb_jump jumps[TLB_JUMPS];
+        struct tlb_jump more_jumps[TLB_JUMP_KINDS * TLB_MORE_JUMPS];
         /* Entry and jump cache lines (64 bytes) that are not empty: clearing costs what was used. */
-        struct tlb_set entry_lines, jump_lines;
+        struct tlb_set entry_lines, jump_lines, more_lines;
         struct tlb_set exec;     /* gva bits 12-23 of the pages that have had a fetch translation since the last flush */
         struct tlb_set large;    /* hashes of the 4 MiB regions with entries that are part of a larger guest page */
         u64 huge[TLB_HUGE_PAGES]; /* addresses >> 30 of guest pages of 1 GiB with entries */
@@ -229,12 +240,14 @@ void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva);
 
 static inline const void *tlb_jump_find(const struct tlb_table *table, u64 rip)
 {
-        const struct tlb_jump *jump = &table->jumps[rip % TLB_JUMPS];
+        const struct tlb_jump *jump = &table->jumps[rip % TLB_JUMPS], *more = &table->more_jumps[tlb_more_slot(rip)];
 
-        return jump->rip == rip ? jump->code : NULL;
+        return jump->rip == rip ? jump->code : more->rip == rip ? more->code : NULL;
 }
 /* Right after a fetch from @rip's page was translated in @table (by tlb_miss, tlb_fill or a hit). */
 void tlb_jump_enter(struct tlb_table *table, u64 rip, const void *code);
+/* The same into more_jumps alone. */
+void tlb_jump_enter_more(struct tlb_table *table, enum tlb_jump_kind kind, u64 rip, const void *code);
 /* Forgets the jumps to @code in all tables, at whatever address the page of it is mapped; @page_offset is that of its first guest byte. */
 void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *code);
 /* Forgets all jumps (the code cache was emptied, or what blocks were made for has changed). */

@@ -86,10 +86,23 @@ static void lines_clear(void *base, struct tlb_set *lines)
         set_clear(lines);
 }
 
+static void more_empty(struct tlb_table *table, unsigned slot)
+{
+        table->more_jumps[slot] = (struct tlb_jump){ slot % TLB_MORE_JUMPS ? 0 : BIT(36), NULL }; /* has another slot */
+}
+
+static void more_clear(struct tlb_table *table)
+{
+        lines_clear(table->more_jumps, &table->more_lines);
+        for (unsigned kind = 0; kind < TLB_JUMP_KINDS; kind++)
+                more_empty(table, kind * TLB_MORE_JUMPS);
+}
+
 static void jumps_clear(struct tlb_table *table)
 {
         lines_clear(table->jumps, &table->jump_lines);
         jump_empty(table, 0);
+        more_clear(table);
 }
 
 static void generation_new(struct soft_tlb *tlb, struct tlb_table *table)
@@ -236,6 +249,7 @@ static void purge_jumps(struct tlb_table *table, unsigned first, unsigned last, 
         for (unsigned word = first; word <= last; word++)
                 for (u64 which = table->jump_lines.words[word]; which;)
                         purge_line(table, word * 64 + take_lowest(&which), shift, value, mask);
+        more_clear(table);
 }
 
 /* All jumps of a page are in one quarter of the slots. */
@@ -494,10 +508,35 @@ int tlb_miss(struct soft_tlb *tlb, const struct guest_memory *mem, const struct 
 void tlb_jump_enter(struct tlb_table *table, u64 rip, const void *code)
 {
         const unsigned slot = (unsigned)(rip % TLB_JUMPS);
+        const struct tlb_jump old = table->jumps[slot];
 
+        if (old.code && old.rip != rip)
+                tlb_jump_enter_more(table, TLB_JUMP, old.rip, old.code);
         table->jumps[slot] = (struct tlb_jump){ rip, code };
         set_add(&table->jump_lines, (unsigned)(slot / JUMPS_PER_LINE));
         set_add(&table->exec, tlb_index(rip));
+}
+
+void tlb_jump_enter_more(struct tlb_table *table, enum tlb_jump_kind kind, u64 rip, const void *code)
+{
+        const unsigned slot = kind * TLB_MORE_JUMPS + tlb_more_slot(rip);
+
+        table->more_jumps[slot] = (struct tlb_jump){ rip, code };
+        set_add(&table->more_lines, (unsigned)(slot / JUMPS_PER_LINE));
+        set_add(&table->exec, tlb_index(rip));
+}
+
+static void forget_more(struct tlb_table *table, const void *code)
+{
+        for (unsigned word = 0; word < TLB_JUMP_KINDS * TLB_MORE_JUMPS / JUMPS_PER_LINE / 64; word++) {
+                for (u64 which = table->more_lines.words[word]; which;) {
+                        const unsigned first = (word * 64 + take_lowest(&which)) * JUMPS_PER_LINE;
+
+                        for (unsigned slot = first; slot < first + JUMPS_PER_LINE; slot++)
+                                if (table->more_jumps[slot].code == code)
+                                        more_empty(table, slot);
+                }
+        }
 }
 
 void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *code)
@@ -505,6 +544,8 @@ void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *cod
         for (unsigned i = 0; i <= TLB_SPACES; i++) {
                 struct tlb_table *table = table_at(tlb, i);
 
+                if (table->more_lines.words_used)
+                        forget_more(table, code);
                 if (!table->jump_lines.words_used)
                         continue;
                 for (unsigned slot = page_offset & (PAGE_SIZE - 1); slot < TLB_JUMPS; slot += PAGE_SIZE)
@@ -516,6 +557,6 @@ void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *cod
 void tlb_jumps_clear(struct soft_tlb *tlb)
 {
         for (unsigned i = 0; i <= TLB_SPACES; i++)
-                if (table_at(tlb, i)->jump_lines.words_used)
+                if (table_at(tlb, i)->jump_lines.words_used | table_at(tlb, i)->more_lines.words_used)
                         jumps_clear(table_at(tlb, i));
 }

@@ -13,7 +13,7 @@ static const char *const class_names[] = {
 };
 static const char *const exit_names[TEXIT_KINDS] = {
         [TEXIT_MISS] = "miss", [TEXIT_LINK] = "link", [TEXIT_LOOKUP] = "lookup", [TEXIT_INTERP] = "interp", [TEXIT_VECTORS] = "vectors",
-        [TEXIT_FAST] = "fast",
+        [TEXIT_FAST] = "fast", [TEXIT_LOOKUP_AC] = "lookup, AC", [TEXIT_LOOKUP_USER] = "lookup, user",
 };
 static const char *const fast_names[] = {
 #define FAST(id, function) #id,

@@ -60,7 +60,7 @@ static struct hmem jump_slot_member(const struct block_emitter *b, size_t member
 /* Leaves for an unknown target in scratch 0. @rsp_by: what the instruction adds to guest rsp. */
 static void jump_cold(struct block_emitter *b, unsigned patch_off, bool complete, u16 rsp_by)
 {
-        struct cold *cold = block_cold(b, patch_off, TEXIT_LOOKUP);
+        struct cold *cold = block_cold(b, patch_off, b->user ? TEXIT_LOOKUP_USER : b->ac ? TEXIT_LOOKUP_AC : TEXIT_LOOKUP);
 
         if (cold) {
                 cold->complete = complete;
@@ -236,11 +236,11 @@ static void store_return_address(struct block_emitter *b, struct hmem to)
         emit_store(e, to, SCRATCH1);
 }
 
-/* A call whose target only the jump cache knows: it is looked up before anything is stored, since a non-canonical one faults first. */
+/* A target that is not canonical faults before anything is stored. */
 static bool call_indirect(struct block_emitter *b, const struct insn *g)
 {
         struct emitter *e = &b->e;
-        struct cold *unknown;
+        struct cold *noncanonical;
         struct hmem to;
 
         flags_save(b);
@@ -249,20 +249,19 @@ static bool call_indirect(struct block_emitter *b, const struct insn *g)
         if (!indirect_target(b, g, SCRATCH2))
                 return false;
         scratch2_take(b);
-        if (b->ac)
-                return false;
-        jump_index(b, SCRATCH2);
-        emit_op_mem(e, 0x3b, true, SCRATCH2, jump_slot_member(b, offsetof(struct tlb_jump, rip)));
-        unknown = block_cold(b, emit_jcc_later(e, CC_NE), TEXIT_INTERP);
-        if (unknown)
-                unknown->arg = INTERP_REASON_TARGET;
+        flags_destroyed(b);
+        emit_mov_rr(e, SCRATCH1, SCRATCH2);
+        emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xfb, 47 }, 4); /* sar r11, 47: 0 or -1 */
+        emit_bytes(e, (const u8[]){ 0x49, 0xff, 0xc3 }, 3);     /* inc r11 */
+        emit_bytes(e, (const u8[]){ 0x49, 0x83, 0xfb, 1 }, 4);  /* cmp r11, 1 */
+        noncanonical = block_cold(b, emit_jcc_later(e, CC_A), TEXIT_INTERP);
+        if (noncanonical)
+                noncanonical->arg = INTERP_REASON_TARGET;
         memory_stack(b, g, -8, MMU_WRITE, &to);
         store_return_address(b, to);
         emit_mov_rr(e, SCRATCH0, SCRATCH2);
         emit_lea(e, HOST_GUEST_RSP, hmem_base(HOST_GUEST_RSP, -8));
-        block_record(b, RECORD_JUMP, 0, 0);
-        jump_index(b, SCRATCH0);
-        jump_by_slot(b);
+        jump_probe(b, true, 0);
         return true;
 }
 
@@ -356,6 +355,11 @@ static void emit_crossing(struct block_emitter *b, const struct cold *c)
         set_link(b, i, emit_jcc_later(e, CC_A));
 }
 
+static bool is_lookup(unsigned kind)
+{
+        return kind == TEXIT_LOOKUP || kind == TEXIT_LOOKUP_AC || kind == TEXIT_LOOKUP_USER;
+}
+
 static void emit_cold(struct block_emitter *b, const struct cold *c)
 {
         struct emitter *e = &b->e;
@@ -368,7 +372,7 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
         b->guest_off = c->guest_off;
         b->eflags_valid = c->save_flags;
         b->image_valid = !c->save_flags;
-        block_record(b, c->kind == TEXIT_LOOKUP && c->complete ? RECORD_JUMP : RECORD_RESTART, c->guest_off, 0);
+        block_record(b, is_lookup(c->kind) && c->complete ? RECORD_JUMP : RECORD_RESTART, c->guest_off, 0);
         if (c->kind == COLD_FAR) {
                 emit_goto(b, c->target, false);
                 return;

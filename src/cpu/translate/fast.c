@@ -31,6 +31,12 @@ const void *fast_kicked(struct interp *in, const struct site *site, u64 unused)
         return NULL;
 }
 
+const void *fast_arrived(struct interp *in, const struct site *site, u64 rip)
+{
+        in->rip = rip;
+        return NULL;
+}
+
 static const void *interp_wanted(struct interp *in, const struct site *site, u64 unused)
 {
         at_site(in, site);
@@ -159,7 +165,9 @@ static const void *jump_missed(struct interp *in, const struct site *site, u64 r
         counter_inc(&in->vcpu->counters, COUNTER_JUMP_MISSES);
         if (!block || in->translate->no_chains)
                 return NULL;
-        if (!(block->mode & MODE_AC))
+        if (block->mode & MODE_AC)
+                tlb_jump_enter_more(&in->tlb.kernel, TLB_JUMP_OTHER, rip, block->code + ENTRY_B);
+        else
                 tlb_jump_enter(in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel, rip, block->code + ENTRY_B);
         return fast_go_to(in, block);
 }
@@ -223,6 +231,8 @@ fast_fn *const fast_exits[TEXIT_KINDS] = {
         [TEXIT_MISS] = tlb_missed,
         [TEXIT_LINK] = link_wanted,
         [TEXIT_LOOKUP] = jump_missed,
+        [TEXIT_LOOKUP_AC] = jump_missed,
+        [TEXIT_LOOKUP_USER] = jump_missed,
         [TEXIT_INTERP] = interp_wanted,
         [TEXIT_FAST] = fast_wanted,
 };

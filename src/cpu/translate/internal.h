@@ -80,7 +80,9 @@ enum flags_at {
 enum exit_kind {
         TEXIT_MISS,    /* soft TLB miss, or an operand of two pages; r10 = gva */
         TEXIT_LINK,    /* a direct jump that is not linked: site->arg is its index in block->links */
-        TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip; site->arg: nothing has been committed (the target may be non-canonical) */
+        TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip; site->arg: nothing has been committed (the target may be non-canonical). Kernel mode */
+        TEXIT_LOOKUP_AC,   /* the same with EFLAGS.AC, which the jump cache proper does not hold */
+        TEXIT_LOOKUP_USER, /* the same in user mode */
         TEXIT_INTERP,  /* the interpreter does this instruction; site->arg is an enum interp_reason */
         TEXIT_VECTORS, /* vector registers needed: load them, go on at site->resume_off */
         TEXIT_FAST,    /* fast function site->arg of fast.def */

@@ -40,7 +40,7 @@ struct stubs {
         translate_enter_fn *enter;
         const void *exits[TEXIT_KINDS]; /* by enum exit_kind */
         const u8 *leave;                /* rsp = in->regs, registers and rip stored: back to the outer loop */
-        struct kick_window windows[2];
+        struct kick_window windows[8]; /* those not used are empty */
 };
 /* Writes them at @code (STUBS_SIZE bytes), which runs at @run_at. */
 void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at);
@@ -215,6 +215,8 @@ static inline const void *fast_done(struct interp *in, const struct site *site)
 const void *fast_leave(struct interp *in, enum interp_reason reason);
 /* In->rip is not at a site: leaves. */
 fast_fn fast_kicked;
+/* The jump to @r10 is done: leaves. */
+fast_fn fast_arrived;
 /* The block at in->rip, if its page can be fetched from without more ado and it is translated. */
 struct tblock *fast_find_here(struct interp *in, u32 mode_too);
 /* Goes on at in->rip, which is known to be fetchable, by @block. */

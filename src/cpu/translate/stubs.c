@@ -6,6 +6,8 @@
  *      exit of a kind:   store the guest's registers; rbx = in; back on the C stack
  *                        r11 = fast(in, r11 = site, r10); if r11 is not NULL: go_on
  *      leave:            store the vector registers if they are the guest's; restore; ret
+ *      lookup:           the exit of that kind, after a look at the table's more_jumps (mmu.h):
+ *                        is it there? guest rsp and page as after the jump; jmp <- kick windows
  *      vectors:          load the vector registers; r10 = site's resume address
  *                        if in->kicked: exit; jmp r10                           <- kick window
  *
@@ -169,6 +171,49 @@ static void emit_load_vectors(struct emitter *e, struct kick_window *window, con
         emit_last_look(e, SCRATCH0, window, kicked);
 }
 
+static struct hmem more_member(enum exit_kind kind, size_t member)
+{
+        if (kind == TEXIT_LOOKUP_USER)
+                return (struct hmem){ .base = SCRATCH2, .index = REG_NONE, .gs = true,
+                                      .disp = (s32)(offsetof(struct tlb_table, more_jumps) + member) };
+        if (kind == TEXIT_LOOKUP_AC)
+                member += TLB_JUMP_OTHER * TLB_MORE_JUMPS * sizeof(struct tlb_jump);
+        return (struct hmem){ .base = RSP, .index = SCRATCH2, .disp = CTX(tlb.kernel.more_jumps) + (s32)member };
+}
+
+/* r10 = target, r11 = site; scratch 2 is free: blocks end here. A kick before the guest's rsp has changed starts over in C, one after that finds all
+ * done but for the jump. */
+static void emit_lookup(struct emitter *e, enum exit_kind kind, struct kick_window windows[2], const u8 *missed, const u8 *arrived)
+{
+        const struct hmem code = hmem_ctx(CTX(scratch2));
+
+        windows[0].start = e->run_at + emit_off(e);
+        emit_bytes(e, (const u8[]){ 0x4d, 0x69, 0xf2 }, 3); /* imul r14, r10, imm32 */
+        emit_u32(e, TLB_MORE_FACTOR);
+        emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xee, TLB_MORE_SHIFT - 4 }, 4); /* shr r14, imm: a slot has 16 bytes */
+        emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe6 }, 3); /* and r14d, imm32 */
+        emit_u32(e, (TLB_MORE_JUMPS - 1) << 4);
+        emit_op_mem(e, 0x3b, true, SCRATCH0, more_member(kind, offsetof(struct tlb_jump, rip)));
+        emit_u8(e, 0x0f);
+        emit_u8(e, 0x85); /* jne */
+        emit_u32(e, (u32)emit_rel(e, missed, 4));
+        emit_load(e, SCRATCH2, more_member(kind, offsetof(struct tlb_jump, code)));
+        emit_store(e, code, SCRATCH2);
+        emit_op_mem(e, 0x0fb7, false, SCRATCH2, hmem_base(SCRATCH1, offsetof(struct site, resume_off))); /* movzx */
+        emit_lea(e, HOST_GUEST_RSP, (struct hmem){ .base = HOST_GUEST_RSP, .index = SCRATCH2 });
+        windows[0].end = windows[1].start = e->run_at + emit_off(e);
+        windows[0].go_to = missed;
+        if (kind == TEXIT_LOOKUP_USER) {
+                emit_mov_rr(e, SCRATCH2, SCRATCH0);
+                emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xe6 }, 3); /* and r14, simm32 */
+                emit_u32(e, (u32)PAGE_MASK);
+                emit_store(e, hmem_ctx(CTX(page_va)), SCRATCH2);
+        }
+        emit_op_mem(e, 0xff, false, 4, code); /* jmp [scratch2] */
+        windows[1].end = e->run_at + emit_off(e);
+        windows[1].go_to = arrived;
+}
+
 static const u8 *here(struct emitter *e)
 {
         while (emit_off(e) % 16)
@@ -180,7 +225,8 @@ void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
 {
         struct emitter e = { .start = code, .p = code, .end = code + STUBS_SIZE, .run_at = run_at };
         const bool avx = __builtin_cpu_supports("avx");
-        const u8 *go_on, *kicked;
+        struct kick_window *windows = &stubs->windows[2];
+        const u8 *go_on, *kicked, *arrived;
 
         stubs->leave = here(&e);
         emit_leave(&e, avx);
@@ -188,11 +234,20 @@ void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
         emit_enter(&e);
         go_on = e.run_at + emit_off(&e);
         emit_go_on(&e, &stubs->windows[0], stubs->leave);
+        arrived = here(&e);
+        emit_exit(&e, fast_arrived, go_on, stubs->leave);
         for (unsigned kind = 0; kind < TEXIT_KINDS; kind++) {
                 if (kind == TEXIT_VECTORS)
                         continue;
                 stubs->exits[kind] = here(&e);
                 emit_exit(&e, fast_exits[kind], go_on, stubs->leave);
+                if (kind == TEXIT_LOOKUP || kind == TEXIT_LOOKUP_AC || kind == TEXIT_LOOKUP_USER) {
+                        const u8 *missed = stubs->exits[kind];
+
+                        stubs->exits[kind] = here(&e);
+                        emit_lookup(&e, kind, windows, missed, arrived);
+                        windows += 2;
+                }
         }
         kicked = here(&e);
         emit_load(&e, SCRATCH1, hmem_ctx(CTX(rip)));
