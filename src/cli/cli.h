@@ -14,7 +14,9 @@ struct command {
 
 extern const struct command cli_image_commands[];
 extern const struct command cli_isa_commands[];
+extern const struct command cli_network_commands[];
 extern const struct command cli_vm_commands[];
+extern const struct command cli_volume_commands[];
 
 /* For getopt_long's '?' and ':': the wrong option as an error. */
 int cli_option_error(int argc, char *const argv[], int returned, const char *command, struct err **err);

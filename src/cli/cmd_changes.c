@@ -54,10 +54,10 @@ static int commit(struct commit *commit, const char *name, struct err **err)
 int container_commit_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "author", 'a', CLI_TEXT, offsetof(struct commit, options.author), "NAME", "of the image" },
-                { "change", 'c', CLI_LIST, offsetof(struct commit, changes), "INSTRUCTION", "of a Dockerfile, as 'CMD [\"sh\"]'" },
-                { "message", 'm', CLI_TEXT, offsetof(struct commit, options.comment), "TEXT", "for the history" },
-                { "pause", 'p', CLI_FLAG, offsetof(struct commit, pause), NULL, "stop its clock meanwhile (default: true)" },
+                CLI_OPTION("author", 'a', TEXT, offsetof(struct commit, options.author), "NAME", "of the image"),
+                CLI_OPTION("change", 'c', LIST, offsetof(struct commit, changes), "INSTRUCTION", "of a Dockerfile, as 'CMD [\"sh\"]'"),
+                CLI_OPTION("message", 'm', TEXT, offsetof(struct commit, options.comment), "TEXT", "for the history"),
+                CLI_OPTION("pause", 'p', FLAG, offsetof(struct commit, pause), NULL, "stop its clock meanwhile (default: true)"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata commit", "[OPTION...] CONTAINER [IMAGE[:TAG]]",
@@ -101,7 +101,7 @@ static int export(const char *name, const char *path, struct err **err)
 int container_export_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "output", 'o', CLI_TEXT, 0, "FILE", "(default: standard output)" }, { 0 }
+                CLI_OPTION("output", 'o', TEXT, 0, "FILE", "(default: standard output)"), { 0 }
         };
         const struct cli_usage usage = { "strata export", "[OPTION...] CONTAINER",
                 "Write all files of a container as a tar archive.", CONTAINER_OPTIONS(options), 1, 1, false };

@@ -18,15 +18,15 @@ struct exec {
 #define EXEC(member) offsetof(struct exec, exec.member)
 
 static const struct cli_option exec_options[] = {
-        { "detach", 'd', CLI_FLAG, EXEC(detach), NULL, "do not wait for it" },
-        { "interactive", 'i', CLI_FLAG, EXEC(open_stdin), NULL, "give it standard input" },
-        { "tty", 't', CLI_FLAG, EXEC(tty), NULL, "give it a terminal" },
-        { "env", 'e', CLI_LIST, offsetof(struct exec, env), "NAME[=VALUE]", "a variable of the environment" },
-        { "env-file", 0, CLI_LIST, offsetof(struct exec, env_files), "FILE", "variables, one a line" },
-        { "user", 'u', CLI_TEXT, EXEC(user), "USER[:GROUP]", "names or numbers" },
-        { "workdir", 'w', CLI_TEXT, EXEC(working_dir), "DIR", "where it starts" },
-        { "privileged", 0, CLI_FLAG, EXEC(privileged), NULL, "with all rights" },
-        { "detach-keys", 0, CLI_TEXT, EXEC(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)" },
+        CLI_OPTION("detach", 'd', FLAG, EXEC(detach), NULL, "do not wait for it"),
+        CLI_OPTION("interactive", 'i', FLAG, EXEC(open_stdin), NULL, "give it standard input"),
+        CLI_OPTION("tty", 't', FLAG, EXEC(tty), NULL, "give it a terminal"),
+        CLI_OPTION("env", 'e', LIST, offsetof(struct exec, env), "NAME[=VALUE]", "a variable of the environment"),
+        CLI_OPTION("env-file", 0, LIST, offsetof(struct exec, env_files), "FILE", "variables, one a line"),
+        CLI_OPTION("user", 'u', TEXT, EXEC(user), "USER[:GROUP]", "names or numbers"),
+        CLI_OPTION("workdir", 'w', TEXT, EXEC(working_dir), "DIR", "where it starts"),
+        CLI_OPTION("privileged", 0, FLAG, EXEC(privileged), NULL, "with all rights"),
+        CLI_OPTION("detach-keys", 0, TEXT, EXEC(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)"),
         { 0 },
 };
 
@@ -106,7 +106,7 @@ int container_top_command(int argc, char **argv, struct err **err)
                 { "CMD", "CMD", false }, { 0 } };
         struct listing listing = { .columns = columns };
         static const struct cli_option options[] = {
-                { "format", 0, CLI_TEXT, offsetof(struct listing, format), "FORMAT", "table, json or a template" }, { 0 }
+                CLI_OPTION("format", 0, TEXT, offsetof(struct listing, format), "FORMAT", "table, json or a template"), { 0 }
         };
         const struct cli_usage usage = { "strata top", "[OPTION...] CONTAINER",
                 "List the processes of a container, as the host numbers them.", CONTAINER_OPTIONS(options), 1, 1, false };

@@ -156,7 +156,7 @@ int image_ls_command(int argc, char **argv, struct err **err)
 
 /* --- inspect --------------------------------------------------------------------------------------------------------------- */
 
-static int inspect_image(struct image_store *store, const char *name, json_t *list, struct err **err)
+int image_inspect_json(struct image_store *store, const char *name, json_t **ret, struct err **err)
 {
         _cleanup_(image_freep) struct image *image = NULL;
         const char *text;
@@ -176,11 +176,9 @@ static int inspect_image(struct image_store *store, const char *name, json_t *li
         config = json_loadb(text, len, 0, NULL);
         text = image_manifest_json(image, &len);
         manifest = json_loadb(text, len, 0, NULL);
-        if (json_array_append_new(list,
-                    json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "id", image_id(image), "digest", image_digest(image),
-                            "name", image_name(image), "config", config, "manifest", manifest, "layers", layers)) < 0)
-                return err_sys(err, ENOMEM, "inspecting an image");
-        return 0;
+        *ret = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "id", image_id(image), "digest", image_digest(image), "name",
+                image_name(image), "config", config, "manifest", manifest, "layers", layers);
+        return *ret ? 0 : err_sys(err, ENOMEM, "inspecting an image");
 }
 
 int image_inspect_command(int argc, char **argv, struct err **err)
@@ -199,8 +197,13 @@ int image_inspect_command(int argc, char **argv, struct err **err)
         if (r < 0)
                 return r;
         list = json_array();
-        for (; r == 0 && optind < argc; optind++)
-                r = inspect_image(store, argv[optind], list, err);
+        for (; r == 0 && optind < argc; optind++) {
+                json_t *json;
+
+                r = image_inspect_json(store, argv[optind], &json, err);
+                if (r == 0)
+                        json_array_append_new(list, json);
+        }
         if (r == 0)
                 r = print_json(list, err);
         json_decref(list);

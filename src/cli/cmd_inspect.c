@@ -105,9 +105,9 @@ static int inspect_all(char *const *names, const struct inspect *inspect, struct
 int container_inspect_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "format", 'f', CLI_TEXT, offsetof(struct inspect, format), "FORMAT", "json or a template as '{{.State.Status}}'" },
-                { "size", 's', CLI_FLAG, offsetof(struct inspect, size), NULL, "how much containers wrote, too" },
-                { "type", 0, CLI_TEXT, offsetof(struct inspect, type), "TYPE", "container, image, network or volume" },
+                CLI_OPTION("format", 'f', TEXT, offsetof(struct inspect, format), "FORMAT", "json or a template as '{{.State.Status}}'"),
+                CLI_OPTION("size", 's', FLAG, offsetof(struct inspect, size), NULL, "how much containers wrote, too"),
+                CLI_OPTION("type", 0, TEXT, offsetof(struct inspect, type), "TYPE", "container, image, network or volume"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata inspect", "[OPTION...] NAME...",

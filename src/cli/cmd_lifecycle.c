@@ -30,10 +30,9 @@ static int stop_one(struct instance_host *host, struct instance *inst, void *opa
 static int stop_command(const char *command, const char *summary, struct stop *stop, int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "time", 't', CLI_VALUE, offsetof(struct stop, timeout), "SECONDS",
-                        "then it is killed; -1: never (default: its own, or 10)", cli_parse_number },
-                { "timeout", 0, CLI_VALUE, offsetof(struct stop, timeout), "SECONDS", "the same", cli_parse_number },
-                { "signal", 's', CLI_REFUSED, 0, "SIGNAL", "--stop-signal of 'strata run' chooses it; 'strata kill -s' sends one" },
+                CLI_PARSED("time", 't', offsetof(struct stop, timeout), "SECONDS", "then it is killed; -1: never (default: its own, or 10)", cli_parse_number),
+                CLI_PARSED("timeout", 0, offsetof(struct stop, timeout), "SECONDS", "the same", cli_parse_number),
+                CLI_OPTION("signal", 's', REFUSED, 0, "SIGNAL", "--stop-signal of 'strata run' chooses it; 'strata kill -s' sends one"),
                 { 0 },
         };
         const struct cli_usage usage = { command, "[OPTION...] CONTAINER...", summary, CONTAINER_OPTIONS(options), 1, -1,
@@ -67,7 +66,7 @@ static int kill_one(struct instance_host *host, struct instance *inst, void *opa
 int container_kill_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "signal", 's', CLI_VALUE, 0, "SIGNAL", "a name or a number (default: KILL)", cli_parse_signal }, { 0 }
+                CLI_PARSED("signal", 's', 0, "SIGNAL", "a name or a number (default: KILL)", cli_parse_signal), { 0 }
         };
         const struct cli_usage usage = { "strata kill", "[OPTION...] CONTAINER...",
                 "Send a signal to the first process of running containers.", CONTAINER_OPTIONS(options), 1, -1, false };
@@ -93,9 +92,9 @@ static int rm_one(struct instance_host *host, struct instance *inst, void *opaqu
 int container_rm_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "force", 'f', CLI_FLAG, offsetof(struct rm, force), NULL, "kill those that run; missing ones are fine" },
-                { "volumes", 'v', CLI_FLAG, offsetof(struct rm, volumes), NULL, "their anonymous volumes too" },
-                { "link", 0, CLI_REFUSED, 0, NULL, "there are no links" },
+                CLI_OPTION("force", 'f', FLAG, offsetof(struct rm, force), NULL, "kill those that run; missing ones are fine"),
+                CLI_OPTION("volumes", 'v', FLAG, offsetof(struct rm, volumes), NULL, "their anonymous volumes too"),
+                CLI_OPTION("link", 0, REFUSED, 0, NULL, "there are no links"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata rm", "[OPTION...] CONTAINER...",
@@ -188,8 +187,7 @@ static int update_one(struct instance_host *host, struct instance *inst, void *o
 int container_update_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option own_options[] = {
-                { "restart", 0, CLI_TEXT, offsetof(struct update, restart), "POLICY",
-                        "no, always, unless-stopped, on-failure[:N]" },
+                CLI_OPTION("restart", 0, TEXT, offsetof(struct update, restart), "POLICY", "no, always, unless-stopped, on-failure[:N]"),
                 { 0 },
         };
         const struct cli_option_group groups[] = {

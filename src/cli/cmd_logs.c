@@ -41,14 +41,12 @@ static int print_line(void *opaque, int stream, s64 time_ns, const char *data, s
 int container_logs_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "follow", 'f', CLI_FLAG, offsetof(struct logs, options.follow), NULL, "until it ends" },
-                { "tail", 'n', CLI_VALUE, offsetof(struct logs, options.tail), "N", "lines from the end (default: all)",
-                        parse_tail },
-                { "since", 0, CLI_VALUE, offsetof(struct logs, options.since_ns), "TIME",
-                        "as 2026-01-31T12:00:00Z, 10m (ago), seconds since 1970", cli_parse_time },
-                { "until", 0, CLI_VALUE, offsetof(struct logs, options.until_ns), "TIME", "the same", cli_parse_time },
-                { "timestamps", 't', CLI_FLAG, offsetof(struct logs, times), NULL, "before each line" },
-                { "details", 0, CLI_IGNORED, 0, NULL, NULL },
+                CLI_OPTION("follow", 'f', FLAG, offsetof(struct logs, options.follow), NULL, "until it ends"),
+                CLI_PARSED("tail", 'n', offsetof(struct logs, options.tail), "N", "lines from the end (default: all)", parse_tail),
+                CLI_PARSED("since", 0, offsetof(struct logs, options.since_ns), "TIME", "as 2026-01-31T12:00:00Z, 10m (ago), seconds since 1970", cli_parse_time),
+                CLI_PARSED("until", 0, offsetof(struct logs, options.until_ns), "TIME", "the same", cli_parse_time),
+                CLI_OPTION("timestamps", 't', FLAG, offsetof(struct logs, times), NULL, "before each line"),
+                CLI_OPTION("details", 0, IGNORED, 0, NULL, NULL),
                 { 0 },
         };
         const struct cli_usage usage = { "strata logs", "[OPTION...] CONTAINER",
@@ -150,11 +148,10 @@ static int follow_events(struct events *events, struct err **err)
 int container_events_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "since", 0, CLI_VALUE, offsetof(struct events, since), "TIME", "also what happened since then (default: now)",
-                        cli_parse_time },
-                { "until", 0, CLI_VALUE, offsetof(struct events, until), "TIME", "end then (default: never)", cli_parse_time },
-                { "filter", 'f', CLI_LIST, offsetof(struct events, filters), "KEY=VALUE", "container, event, image, type" },
-                { "format", 0, CLI_TEXT, offsetof(struct events, format), "FORMAT", "json or a template as '{{.Action}}'" },
+                CLI_PARSED("since", 0, offsetof(struct events, since), "TIME", "also what happened since then (default: now)", cli_parse_time),
+                CLI_PARSED("until", 0, offsetof(struct events, until), "TIME", "end then (default: never)", cli_parse_time),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct events, filters), "KEY=VALUE", "container, event, image, type"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct events, format), "FORMAT", "json or a template as '{{.Action}}'"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata events", "[OPTION...]", "Say what happens to containers, as it happens.",

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "container_cli.h"
 #include "filter.h"
 #include "network_cli.h"
@@ -47,22 +48,22 @@ struct create {
 #define CREATE(member) offsetof(struct create, member)
 
 static const struct cli_option create_options[] = {
-        { "driver", 'd', CLI_TEXT, CREATE(driver), "DRIVER", "bridge (the default)" },
-        { "subnet", 0, CLI_LIST, CREATE(subnets), "ADDRESS/BITS", "(default: a free one); one of IPv4, one of IPv6" },
-        { "gateway", 0, CLI_LIST, CREATE(gateways), "ADDRESS", "of the bridge (default: the subnet's first)" },
-        { "ip-range", 0, CLI_LIST, CREATE(ranges), "ADDRESS/BITS", "containers get addresses of this part" },
-        { "internal", 0, CLI_FLAG, CREATE(options.internal), NULL, "nothing goes in or out" },
-        { "ipv6", 0, CLI_FLAG, CREATE(options.ipv6), NULL, "IPv6 too" },
-        { "opt", 'o', CLI_LIST, CREATE(drivers_options), "KEY=VALUE", "mtu, bridge, masquerade, icc, host-ip, or docker's long names" },
-        { "label", 0, CLI_LIST, CREATE(labels), "KEY=VALUE", "a label" },
-        { "attachable", 0, CLI_IGNORED, 0, NULL, NULL },
-        { "scope", 0, CLI_IGNORED, 0, "SCOPE", NULL },
-        { "ipv4", 0, CLI_FLAG, CREATE(ipv4), NULL, "IPv4 (always)" },
-        { "ipam-driver", 0, CLI_REFUSED, 0, "DRIVER", "addresses are given out by strata itself" },
-        { "aux-address", 0, CLI_REFUSED, 0, "NAME=ADDRESS", "leave addresses free with --ip-range" },
-        { "config-only", 0, CLI_REFUSED, 0, NULL, "give the options to each network" },
-        { "config-from", 0, CLI_REFUSED, 0, "NETWORK", "give the options to each network" },
-        { "ingress", 0, CLI_REFUSED, 0, NULL, "there is no swarm" },
+        CLI_OPTION("driver", 'd', TEXT, CREATE(driver), "DRIVER", "bridge (the default)"),
+        CLI_OPTION("subnet", 0, LIST, CREATE(subnets), "ADDRESS/BITS", "(default: a free one); one of IPv4, one of IPv6"),
+        CLI_OPTION("gateway", 0, LIST, CREATE(gateways), "ADDRESS", "of the bridge (default: the subnet's first)"),
+        CLI_OPTION("ip-range", 0, LIST, CREATE(ranges), "ADDRESS/BITS", "containers get addresses of this part"),
+        CLI_OPTION("internal", 0, FLAG, CREATE(options.internal), NULL, "nothing goes in or out"),
+        CLI_OPTION("ipv6", 0, FLAG, CREATE(options.ipv6), NULL, "IPv6 too"),
+        CLI_OPTION("opt", 'o', LIST, CREATE(drivers_options), "KEY=VALUE", "mtu, bridge, masquerade, icc, host-ip, or docker's long names"),
+        CLI_OPTION("label", 0, LIST, CREATE(labels), "KEY=VALUE", "a label"),
+        CLI_OPTION("attachable", 0, IGNORED, 0, NULL, NULL),
+        CLI_OPTION("scope", 0, IGNORED, 0, "SCOPE", NULL),
+        CLI_OPTION("ipv4", 0, FLAG, CREATE(ipv4), NULL, "IPv4 (always)"),
+        CLI_OPTION("ipam-driver", 0, REFUSED, 0, "DRIVER", "addresses are given out by strata itself"),
+        CLI_OPTION("aux-address", 0, REFUSED, 0, "NAME=ADDRESS", "leave addresses free with --ip-range"),
+        CLI_OPTION("config-only", 0, REFUSED, 0, NULL, "give the options to each network"),
+        CLI_OPTION("config-from", 0, REFUSED, 0, "NETWORK", "give the options to each network"),
+        CLI_OPTION("ingress", 0, REFUSED, 0, NULL, "there is no swarm"),
         { 0 },
 };
 
@@ -234,11 +235,10 @@ static int ls_networks(struct ls *ls, struct err **err)
 static int ls_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "quiet", 'q', CLI_FLAG, offsetof(struct ls, listing.quiet), NULL, "ids only" },
-                { "filter", 'f', CLI_LIST, offsetof(struct ls, filters), "KEY=VALUE", "id, name, driver, type, label" },
-                { "format", 0, CLI_TEXT, offsetof(struct ls, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'" },
-                { "no-trunc", 0, CLI_FLAG, offsetof(struct ls, no_trunc), NULL, "whole ids" },
+                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "ids only"),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE", "id, name, driver, type, label"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
+                CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct ls, no_trunc), NULL, "whole ids"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata network ls", "[OPTION...]", "List networks.", CONTAINER_OPTIONS(options), 0, 0,
@@ -339,8 +339,8 @@ static int inspect_networks(char *const *names, const char *format, struct err *
 static int inspect_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "format", 'f', CLI_TEXT, 0, "FORMAT", "json or a template as '{{.Driver}}'" },
-                { "verbose", 'v', CLI_IGNORED, 0, NULL, NULL },
+                CLI_OPTION("format", 'f', TEXT, 0, "FORMAT", "json or a template as '{{.Driver}}'"),
+                CLI_OPTION("verbose", 'v', IGNORED, 0, NULL, NULL),
                 { 0 },
         };
         const struct cli_usage usage = { "strata network inspect", "[OPTION...] NETWORK...",
@@ -376,7 +376,7 @@ static int remove_networks(char *const *names, bool force, struct err **err)
 static int rm_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "force", 'f', CLI_FLAG, 0, NULL, "missing ones are fine" }, { 0 }
+                CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"), { 0 }
         };
         const struct cli_usage usage = { "strata network rm", "[OPTION...] NETWORK...",
                 "Remove networks that no container is on.", CONTAINER_OPTIONS(options), 1, -1, false };
@@ -427,8 +427,8 @@ int network_prune(struct instance_host *host, struct err **err)
 static int prune_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "force", 'f', CLI_FLAG, 0, NULL, "do not ask" },
-                { "filter", 0, CLI_REFUSED, 0, "KEY=VALUE", "'strata network rm $(strata network ls -q --filter ...)' takes filters" },
+                CLI_OPTION("force", 'f', FLAG, 0, NULL, "do not ask"),
+                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE", "'strata network rm $(strata network ls -q --filter ...)' takes filters"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata network prune", "[OPTION...]",

@@ -167,8 +167,7 @@ static json_t *row_of(const struct ps *ps, struct instance *inst, const struct i
         _cleanup_free_ char *command = command_text(config, ps->no_trunc), *ports = container_ports_text(inst),
                             *labels = container_labels_text(&config->labels), *mounts = mounts_text(config, &n_volumes),
                             *networks = networks_text(config);
-        char status[128] = "", size[64] = "", volumes[16];
-        char age[48];
+        char status[128] = "", size[96] = "", volumes[16], age[48];
 
         if (ps->size && size_text(inst, size, sizeof(size), err) < 0)
                 return NULL;
@@ -312,16 +311,14 @@ static int list(struct ps *ps, struct err **err)
 int container_ps_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "all", 'a', CLI_FLAG, offsetof(struct ps, all), NULL, "also those that do not run" },
-                { "quiet", 'q', CLI_FLAG, offsetof(struct ps, listing.quiet), NULL, "ids only" },
-                { "filter", 'f', CLI_LIST, offsetof(struct ps, filters), "KEY=VALUE",
-                        "id, name, label, status, ancestor, exited, health, network, volume, before, since" },
-                { "format", 0, CLI_TEXT, offsetof(struct ps, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.Names}}'" },
-                { "last", 'n', CLI_VALUE, offsetof(struct ps, last), "N", "the newest N, whatever they do", cli_parse_number },
-                { "latest", 'l', CLI_FLAG, offsetof(struct ps, latest), NULL, "the newest one" },
-                { "no-trunc", 0, CLI_FLAG, offsetof(struct ps, no_trunc), NULL, "whole ids and commands" },
-                { "size", 's', CLI_FLAG, offsetof(struct ps, size), NULL, "what they wrote, and with their images" },
+                CLI_OPTION("all", 'a', FLAG, offsetof(struct ps, all), NULL, "also those that do not run"),
+                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ps, listing.quiet), NULL, "ids only"),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct ps, filters), "KEY=VALUE", "id, name, label, status, ancestor, exited, health, network, volume, before, since"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ps, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.Names}}'"),
+                CLI_PARSED("last", 'n', offsetof(struct ps, last), "N", "the newest N, whatever they do", cli_parse_number),
+                CLI_OPTION("latest", 'l', FLAG, offsetof(struct ps, latest), NULL, "the newest one"),
+                CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct ps, no_trunc), NULL, "whole ids and commands"),
+                CLI_OPTION("size", 's', FLAG, offsetof(struct ps, size), NULL, "what they wrote, and with their images"),
                 { 0 },
         };
         struct listing_column shown[ARRAY_SIZE(columns)];

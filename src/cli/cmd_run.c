@@ -204,10 +204,10 @@ static int start_attached(const char *name, const struct start *start, struct er
 int container_start_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "attach", 'a', CLI_FLAG, offsetof(struct start, attach), NULL, "connect stdout and stderr, pass on signals" },
-                { "interactive", 'i', CLI_FLAG, offsetof(struct start, interactive), NULL, "connect standard input" },
-                { "detach-keys", 0, CLI_TEXT, offsetof(struct start, detach_keys), "KEYS", DETACH_KEYS_HELP },
-                { "checkpoint", 0, CLI_REFUSED, 0, "NAME", "containers are not restored from checkpoints yet" },
+                CLI_OPTION("attach", 'a', FLAG, offsetof(struct start, attach), NULL, "connect stdout and stderr, pass on signals"),
+                CLI_OPTION("interactive", 'i', FLAG, offsetof(struct start, interactive), NULL, "connect standard input"),
+                CLI_OPTION("detach-keys", 0, TEXT, offsetof(struct start, detach_keys), "KEYS", DETACH_KEYS_HELP),
+                CLI_OPTION("checkpoint", 0, REFUSED, 0, "NAME", "containers are not restored from checkpoints yet"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata start", "[OPTION...] CONTAINER...",
@@ -256,9 +256,9 @@ static int attach_to(const char *name, const struct attach *attach, struct err *
 int container_attach_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "no-stdin", 0, CLI_FLAG, offsetof(struct attach, no_stdin), NULL, "only listen" },
-                { "sig-proxy", 0, CLI_FLAG, offsetof(struct attach, sig_proxy), NULL, "pass on signals (default: true)" },
-                { "detach-keys", 0, CLI_TEXT, offsetof(struct attach, detach_keys), "KEYS", DETACH_KEYS_HELP },
+                CLI_OPTION("no-stdin", 0, FLAG, offsetof(struct attach, no_stdin), NULL, "only listen"),
+                CLI_OPTION("sig-proxy", 0, FLAG, offsetof(struct attach, sig_proxy), NULL, "pass on signals (default: true)"),
+                CLI_OPTION("detach-keys", 0, TEXT, offsetof(struct attach, detach_keys), "KEYS", DETACH_KEYS_HELP),
                 { 0 },
         };
         const struct cli_usage usage = { "strata attach", "[OPTION...] CONTAINER",

@@ -171,11 +171,10 @@ static int watch(struct stats *stats, struct err **err)
 int container_stats_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "all", 'a', CLI_FLAG, offsetof(struct stats, all), NULL, "also those that do not run" },
-                { "format", 0, CLI_TEXT, offsetof(struct stats, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.CPUPerc}}'" },
-                { "no-stream", 0, CLI_FLAG, offsetof(struct stats, no_stream), NULL, "once (as in a pipe)" },
-                { "no-trunc", 0, CLI_FLAG, offsetof(struct stats, no_trunc), NULL, "whole ids" },
+                CLI_OPTION("all", 'a', FLAG, offsetof(struct stats, all), NULL, "also those that do not run"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct stats, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.CPUPerc}}'"),
+                CLI_OPTION("no-stream", 0, FLAG, offsetof(struct stats, no_stream), NULL, "once (as in a pipe)"),
+                CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct stats, no_trunc), NULL, "whole ids"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata stats", "[OPTION...] [CONTAINER...]",

@@ -31,9 +31,9 @@ static int create_volume(const char *name, const struct instance_pairs *labels, 
 static int create_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "label", 0, CLI_LIST, offsetof(struct create, labels), "KEY=VALUE", "a label" },
-                { "driver", 'd', CLI_TEXT, offsetof(struct create, driver), "DRIVER", "local (the default)" },
-                { "opt", 'o', CLI_REFUSED, 0, "KEY=VALUE", "a volume is a directory; mount others with --mount type=bind" },
+                CLI_OPTION("label", 0, LIST, offsetof(struct create, labels), "KEY=VALUE", "a label"),
+                CLI_OPTION("driver", 'd', TEXT, offsetof(struct create, driver), "DRIVER", "local (the default)"),
+                CLI_OPTION("opt", 'o', REFUSED, 0, "KEY=VALUE", "a volume is a directory; mount others with --mount type=bind"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume create", "[OPTION...] [NAME]",
@@ -111,11 +111,10 @@ static int ls_volumes(struct ls *ls, struct err **err)
 static int ls_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "quiet", 'q', CLI_FLAG, offsetof(struct ls, listing.quiet), NULL, "names only" },
-                { "filter", 'f', CLI_LIST, offsetof(struct ls, filters), "KEY=VALUE", "name, driver, label, dangling" },
-                { "format", 0, CLI_TEXT, offsetof(struct ls, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'" },
-                { "cluster", 0, CLI_REFUSED, 0, NULL, "volumes belong to this host" },
+                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "names only"),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE", "name, driver, label, dangling"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
+                CLI_OPTION("cluster", 0, REFUSED, 0, NULL, "volumes belong to this host"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume ls", "[OPTION...]", "List volumes.", CONTAINER_OPTIONS(options), 0, 0,
@@ -181,7 +180,7 @@ static int inspect_volumes(char *const *names, const char *format, struct err **
 static int inspect_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "format", 'f', CLI_TEXT, 0, "FORMAT", "json or a template as '{{.Mountpoint}}'" }, { 0 }
+                CLI_OPTION("format", 'f', TEXT, 0, "FORMAT", "json or a template as '{{.Mountpoint}}'"), { 0 }
         };
         const struct cli_usage usage = { "strata volume inspect", "[OPTION...] VOLUME...",
                 "Print everything about volumes, as JSON.", CONTAINER_OPTIONS(options), 1, -1, false };
@@ -215,7 +214,7 @@ static int remove_volumes(char *const *names, bool force, struct err **err)
 
 static int rm_command(int argc, char **argv, struct err **err)
 {
-        static const struct cli_option options[] = { { "force", 'f', CLI_FLAG, 0, NULL, "missing ones are fine" }, { 0 } };
+        static const struct cli_option options[] = { CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"), { 0 } };
         const struct cli_usage usage = { "strata volume rm", "[OPTION...] VOLUME...",
                 "Remove volumes that no container mounts, with what is in them.", CONTAINER_OPTIONS(options), 1, -1, false };
         bool force = false;
@@ -245,9 +244,9 @@ struct prune {
 static int prune_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                { "all", 'a', CLI_FLAG, offsetof(struct prune, all), NULL, "those with a name, too" },
-                { "force", 'f', CLI_FLAG, offsetof(struct prune, force), NULL, "do not ask" },
-                { "filter", 0, CLI_REFUSED, 0, "KEY=VALUE", "'strata volume rm $(strata volume ls -q --filter ...)' takes filters" },
+                CLI_OPTION("all", 'a', FLAG, offsetof(struct prune, all), NULL, "those with a name, too"),
+                CLI_OPTION("force", 'f', FLAG, offsetof(struct prune, force), NULL, "do not ask"),
+                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE", "'strata volume rm $(strata volume ls -q --filter ...)' takes filters"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume prune", "[OPTION...]",

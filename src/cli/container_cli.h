@@ -18,11 +18,7 @@ enum { CONTAINER_STATUS_OURS = 125, CONTAINER_STATUS_NOT_EXECUTABLE = 126, CONTA
 /* A table of one group, which ends with a line for nothing. */
 #define CONTAINER_OPTIONS(table) ((const struct cli_option_group[]){ { "options", (table), 0 }, { 0 } })
 
-static inline void container_json_freep(json_t **json)
-{
-        json_decref(*json);
-}
-#define _cleanup_json_ _cleanup_(container_json_freep)
+#define _cleanup_json_ _cleanup_(json_decrefp)
 
 /* Prints @err, frees it, and returns the exit status of docker's run: 126 or 127 where the command is at fault, else 125. */
 int container_run_failed(struct err **err);

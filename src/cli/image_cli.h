@@ -67,6 +67,9 @@ static inline void image_bars_freep(struct image_bars **bars)
         image_bars_free(*bars);
 }
 
+/* What `strata image inspect` and `strata inspect` print about one. */
+int image_inspect_json(struct image_store *store, const char *name, json_t **ret, struct err **err);
+
 int image_build_command(int argc, char **argv, struct err **err);
 int image_ls_command(int argc, char **argv, struct err **err);
 int image_inspect_command(int argc, char **argv, struct err **err);

@@ -13,11 +13,6 @@
 #define COLUMN_MIN     10 /* a column's width and the space behind it, as docker's tables have them */
 #define COLUMN_PADDING 3
 
-static void json_decrefp(json_t **value)
-{
-        json_decref(*value);
-}
-
 /* --- tables -------------------------------------------------------------------------------------------------------- */
 
 /* Characters, not bytes (UTF-8). */

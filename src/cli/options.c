@@ -8,7 +8,6 @@
 #include "base/cleanup.h"
 
 #define LEFT_COLUMN  30
-#define NEAR_ENOUGH  2 /* edits between a wrong name and the one that is proposed */
 #define NAME_MAX_LEN 40
 
 int cli_words_add(struct cli_words *words, const char *word, struct err **err)
@@ -63,8 +62,7 @@ static void print_help(const struct cli_usage *usage)
 
 /* --- errors -------------------------------------------------------------------------------------------------------- */
 
-/* How many letters must be changed, added or taken away (Levenshtein). */
-static unsigned distance(const char *a, size_t n, const char *b)
+unsigned cli_distance(const char *a, size_t n, const char *b)
 {
         unsigned row[NAME_MAX_LEN + 1];
         const size_t m = strlen(b);
@@ -91,14 +89,14 @@ static unsigned distance(const char *a, size_t n, const char *b)
 static const char *nearest(const struct cli_usage *usage, const char *name, size_t len)
 {
         const char *best = NULL;
-        unsigned best_distance = NEAR_ENOUGH + 1;
+        unsigned best_distance = CLI_NEAR + 1;
 
         for (const struct cli_option_group *group = usage->groups; group && group->options; group++)
                 for (const struct cli_option *o = group->options; o->name; o++) {
                         const bool begins = len >= 3 && strncmp(o->name, name, len) == 0;
-                        const unsigned d = begins ? 0 : distance(name, len, o->name);
+                        const unsigned d = begins ? 0 : cli_distance(name, len, o->name);
 
-                        if (o->kind == CLI_REFUSED || (d >= best_distance) || (len <= NEAR_ENOUGH && !begins))
+                        if (o->kind == CLI_REFUSED || (d >= best_distance) || (len <= CLI_NEAR && !begins))
                                 continue;
                         best = o->name;
                         best_distance = d;

@@ -4,8 +4,8 @@
  *
  *         struct stop { const char *signal; s64 timeout; };
  *         static const struct cli_option options[] = {
- *                 { "signal", 's', CLI_TEXT, offsetof(struct stop, signal), "SIGNAL", "instead of the container's own" },
- *                 { "time", 't', CLI_VALUE, offsetof(struct stop, timeout), "SECONDS", "...", .parse = cli_parse_count },
+ *                 CLI_OPTION("signal", 's', TEXT, offsetof(struct stop, signal), "SIGNAL", "instead of the container's own"),
+ *                 CLI_PARSED("time", 't', offsetof(struct stop, timeout), "SECONDS", "then it is killed", cli_parse_count),
  *                 { 0 },
  *         };
  *
@@ -47,6 +47,18 @@ struct cli_option {
         cli_parse_fn *parse;
 };
 
+/* A line of a table: CLI_OPTION("all", 'a', FLAG, offsetof(struct ps, all), NULL, "also those that do not run"). */
+#define CLI_OPTION(name_, letter_, kind_, offset_, value_, help_)                                              \
+        {                                                                                                      \
+                .name = (name_), .letter = (letter_), .kind = CLI_##kind_, .offset = (offset_), .value = (value_), \
+                .help = (help_)                                                                                \
+        }
+#define CLI_PARSED(name_, letter_, offset_, value_, help_, parse_)                                               \
+        {                                                                                                        \
+                .name = (name_), .letter = (letter_), .kind = CLI_VALUE, .offset = (offset_), .value = (value_), \
+                .help = (help_), .parse = (parse_)                                                               \
+        }
+
 /* Options under one heading, filling the structure at @base of the command's own. */
 struct cli_option_group {
         const char *title;
@@ -67,3 +79,7 @@ struct cli_usage {
  * Returns 1 when --help was answered. */
 int cli_options_parse(
         const struct cli_usage *usage, int argc, char **argv, void *target, int *ret_first, struct err **err);
+
+#define CLI_NEAR 2 /* edits between a wrong word and one that is proposed */
+/* How many letters must be changed, added or taken away to make @b of the first @n of @a (Levenshtein). */
+unsigned cli_distance(const char *a, size_t n, const char *b);

@@ -26,9 +26,9 @@ int runspec_publish(struct runspec *runspec, const char *text, struct err **err)
 
         for (size_t i = 0; r == 0 && i < ports.n; i++) {
                 const struct net_port *range = &ports.item[i];
-                const u32 n = range->container_last - range->container_first;
+                const u32 n = (u32)(range->container_last - range->container_first);
 
-                if (range->host_last - range->host_first != n && range->host_first)
+                if (range->host_first && (u32)(range->host_last - range->host_first) != n)
                         return err_hint(err,
                                 err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
                                         "--publish: '%s': several host ports for one of the container", text),

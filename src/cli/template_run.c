@@ -23,10 +23,6 @@ struct run {
         struct err **err;
 };
 
-static void json_decrefp(json_t **value)
-{
-        json_decref(*value);
-}
 #define _cleanup_json_ _cleanup_(json_decrefp)
 
 static int compare_keys(const void *a, const void *b)
@@ -351,7 +347,7 @@ static int evaluate_variable(struct run *run, const struct expr *expr, json_t **
 
 static int evaluate_call(struct run *run, const struct expr *expr, json_t **ret)
 {
-        json_t *args[TEMPLATE_ARGS_MAX];
+        json_t *args[TEMPLATE_ARGS_MAX] = { NULL };
         size_t n = 0;
         int r = 0;
 
