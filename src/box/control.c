@@ -313,13 +313,17 @@ static int emit_stats(
         return r;
 }
 
+/* v1 wakes its watchers when memory is used up and counts later, when something was killed for it. */
+enum { OOM_AGAIN_MS = 20, OOM_TRIES = 100 };
+
 int box_events(const struct box_runtime *runtime, const char *id, unsigned interval_ms,
         int (*emit)(const char *type, const json_t *data, void *arg), void *arg, struct err **err)
 {
         _cleanup_(state_freep) struct box_handle *h = NULL;
         _cleanup_(cgroup_freep) struct cgroup *cg = NULL;
         _cleanup_close_ int pidfd = -1, oom = -1;
-        u64 seen = 0, count;
+        u64 seen = 0, count = 0;
+        unsigned again = 0;
         int r = load_alive(runtime, id, "watch", &h, &cg, err);
 
         if (r < 0)
@@ -330,19 +334,23 @@ int box_events(const struct box_runtime *runtime, const char *id, unsigned inter
         r = 0;
         while (r == 0) {
                 struct pollfd p[2] = { { .fd = pidfd, .events = POLLIN }, { .fd = oom, .events = POLLIN | POLLPRI } };
-                const int n = poll(p, 2, (int)MIN(interval_ms, 1000000000U));
+                const int n = poll(p, 2, again ? OOM_AGAIN_MS : (int)MIN(interval_ms, 1000000000U));
 
                 if (n < 0 && errno != EINTR)
                         return err_sys(err, errno, "waiting for events");
-                if (p[0].revents)
-                        break;
-                if (p[1].revents && cgroup_oom_read(cg, oom, &count, NULL) == 0) {
+                if (p[1].revents)
+                        again = OOM_TRIES;
+                if (again) {
+                        again--;
+                        if (cgroup_oom_read(cg, oom, &count, NULL) < 0 || seen < count)
+                                again = 0;
                         for (; seen < count && r == 0; seen++)
                                 r = emit("oom", NULL, arg);
-                        continue;
-                }
-                if (n == 0)
+                } else if (n == 0) {
                         r = emit_stats(cg, emit, arg, err);
+                }
+                if (p[0].revents)
+                        break;
         }
         return r;
 }

@@ -10,15 +10,15 @@
 #include "sys.h"
 
 static const struct {
-        const char *name;
+        const char *path;
         unsigned major, minor;
 } default_devices[] = {
-        { "null", 1, 3 },
-        { "zero", 1, 5 },
-        { "full", 1, 7 },
-        { "random", 1, 8 },
-        { "urandom", 1, 9 },
-        { "tty", 5, 0 },
+        { "/dev/null", 1, 3 },
+        { "/dev/zero", 1, 5 },
+        { "/dev/full", 1, 7 },
+        { "/dev/random", 1, 8 },
+        { "/dev/urandom", 1, 9 },
+        { "/dev/tty", 5, 0 },
 };
 
 static const struct {
@@ -169,27 +169,23 @@ static int make_configured(const struct launch *l, size_t i, struct err **err)
         return r < 0 ? err_sys(err, -r, "setting owner and mode of '%s'", d->path) : 0;
 }
 
-static bool is_configured(const struct launch *l, const char *name)
+static bool is_configured(const struct launch *l, const char *path)
 {
-        for (size_t i = 0; i < l->spec->linux_.devices.n; i++) {
-                const char *path = l->spec->linux_.devices.item[i].path;
-
-                if (strncmp(path, "/dev/", 5) == 0 && strcmp(path + 5, name) == 0)
+        for (size_t i = 0; i < l->spec->linux_.devices.n; i++)
+                if (strcmp(l->spec->linux_.devices.item[i].path, path) == 0)
                         return true;
-        }
         return false;
 }
 
 static int make_defaults(const struct launch *l, int dev, struct err **err)
 {
-        char path[32];
-        int r;
-
         for (size_t i = 0; i < ARRAY_SIZE(default_devices); i++) {
-                if (is_configured(l, default_devices[i].name))
+                const char *path = default_devices[i].path;
+                int r;
+
+                if (is_configured(l, path))
                         continue;
-                snprintf(path, sizeof(path), "/dev/%s", default_devices[i].name);
-                r = make_node(l, dev, default_devices[i].name, path, S_IFCHR | 0666,
+                r = make_node(l, dev, strrchr(path, '/') + 1, path, S_IFCHR | 0666,
                         makedev(default_devices[i].major, default_devices[i].minor), err);
                 if (r < 0)
                         return r;
@@ -237,4 +233,9 @@ int devices_make(struct launch *l, struct err **err)
                 r = make_configured(l, i, err);
         umask(mask);
         return r;
+}
+
+const char *devices_default(size_t i)
+{
+        return i < ARRAY_SIZE(default_devices) ? default_devices[i].path : NULL;
 }

@@ -8,3 +8,5 @@
  * runtime, before the clone. Does nothing where the runtime may not either. */
 int devices_prepare(struct launch *l, struct err **err);
 int devices_make(struct launch *l, struct err **err);
+/* The path of a device that every container has; NULL behind the last one. */
+const char *devices_default(size_t i);

@@ -3,15 +3,14 @@
  * which cleans up. */
 #include "internal.h"
 
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
 #include "hooks.h"
+#include "netdev.h"
 #include "process.h"
 #include "procfs.h"
 #include "rootfs.h"
@@ -59,18 +58,6 @@ static int join_namespaces(const struct launch *l, struct err **err)
                         return err_sys(
                                 err, errno, "joining the %s namespace '%s'", kinds[i].name, l->spec->namespace_path[i]);
         }
-        return 0;
-}
-
-static int loopback_up(struct err **err)
-{
-        _cleanup_close_ int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-
-        if (sock < 0 && errno == EAFNOSUPPORT)
-                return 0;
-        if (sock < 0 || ioctl(sock, SIOCSIFFLAGS, &request) < 0)
-                return err_sys(err, errno, "bringing up the loopback interface");
         return 0;
 }
 
@@ -186,7 +173,7 @@ static int enter_namespaces(struct launch *l, struct err **err)
         if (is_new(l, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
                 return err_sys(err, errno, "making a cgroup namespace");
         if (is_new(l, CLONE_NEWNET)) {
-                r = loopback_up(err);
+                r = netdev_loopback_up(err);
                 if (r < 0)
                         return r;
         }

@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -220,4 +221,16 @@ int netdev_move(const struct spec *spec, pid_t pid, struct err **err)
         for (size_t i = 0; r == 0 && i < spec->linux_.n_net_devices; i++)
                 r = move_device(sock, &spec->linux_.net_devices[i], ns, err);
         return r;
+}
+
+int netdev_loopback_up(struct err **err)
+{
+        _cleanup_close_ int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+
+        if (sock < 0 && errno == EAFNOSUPPORT)
+                return 0;
+        if (sock < 0 || ioctl(sock, SIOCSIFFLAGS, &request) < 0)
+                return err_sys(err, errno, "bringing up the loopback interface");
+        return 0;
 }

@@ -505,6 +505,43 @@ static int mount_root(struct launch *l, struct err **err)
         return 0;
 }
 
+int rootfs_make_targets(struct launch *l, struct err **err)
+{
+        const char *tmpfs[64];
+        size_t n_tmpfs = 0;
+        int r = 0;
+
+        l->root = open(l->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (l->root < 0)
+                return err_sys(err, errno, "opening the root file system '%s'", l->rootfs);
+        for (size_t i = 0; r >= 0 && i < l->n_mounts; i++) {
+                struct mount_plan *plan = &l->mounts[i];
+                bool below = false;
+
+                for (size_t k = 0; k < n_tmpfs; k++) {
+                        const size_t n = strlen(tmpfs[k]);
+
+                        below |= strncmp(plan->target, tmpfs[k], n) == 0 && plan->target[n] == '/';
+                }
+                /* What is below a tmpfs comes back with it, and what is below sysfs is there. */
+                if (below || plan->options.flags & MOUNT_REMOUNT || is_type(plan, "cgroup") || is_type(plan, "cgroup2"))
+                        continue;
+                if (plan->options.flags & MOUNT_BIND) {
+                        r = mount_bound(l, plan, err);
+                } else {
+                        const int target = open_target(l, plan, true, err);
+
+                        closep(&target);
+                        r = MIN(target, 0);
+                        if (is_type(plan, "tmpfs") && n_tmpfs < ARRAY_SIZE(tmpfs))
+                                tmpfs[n_tmpfs++] = plan->target;
+                }
+                if (r < 0)
+                        err_wrap(err, r, "mounts[%zu] (%s)", i, plan->target);
+        }
+        return r;
+}
+
 int rootfs_mount(struct launch *l, struct err **err)
 {
         int r = mount_root(l, err);

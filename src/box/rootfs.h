@@ -10,6 +10,9 @@ int rootfs_plan(struct launch *l, struct err **err);
 int rootfs_prepare_sources(struct launch *l, struct err **err);
 /* Everything up to the point where hooks may run: the root mounted onto itself, all mounts, /dev. */
 int rootfs_mount(struct launch *l, struct err **err);
+/* For restore: the mount points below the root that no restored file system brings along. Mounts what is bound: in a
+ * mount namespace that is thrown away. */
+int rootfs_make_targets(struct launch *l, struct err **err);
 /* pivot_root, masked and read-only paths, the read-only root. */
 int rootfs_finish(struct launch *l, struct err **err);
 /* /dev/console: the terminal's other end @fd. Before rootfs_finish. */

@@ -15,7 +15,7 @@
 #include "procfs.h"
 #include "sys.h"
 
-enum { STATE_MAX = 1024 * 1024, ID_MAX = 1024 };
+enum { STATE_MAX = 1024 * 1024, ID_MAX = 1024, REMOVE_TRIES = 50 };
 
 const char *box_status_name(enum box_status status)
 {
@@ -327,27 +327,42 @@ int state_load(const struct box_runtime *runtime, const char *id, struct box_han
         return 0;
 }
 
-int state_remove(const struct box_handle *h, struct err **err)
+static int remove_files(const struct box_handle *h)
 {
-        _cleanup_free_ char *path = NULL;
-        DIR *dir;
-        struct dirent *entry;
         const int copy = openat(h->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+        struct dirent *entry;
 
-        dir = copy < 0 ? NULL : fdopendir(copy);
         if (!dir)
-                return err_sys(err, errno, "removing the state of '%s'", h->id);
+                return -errno;
         while ((entry = readdir(dir)))
                 if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
                         unlinkat(h->dir, entry->d_name, 0);
         closedir(dir);
         unlinkat(h->dir, "notify/notify", 0); /* notify.h */
         unlinkat(h->dir, "notify", AT_REMOVEDIR);
+        unlinkat(h->dir, STATE_CRIU_ROOT, AT_REMOVEDIR);
+        return 0;
+}
+
+int state_remove(const struct box_handle *h, struct err **err)
+{
+        _cleanup_free_ char *path = NULL;
+
         if (asprintf(&path, "%s/%s", h->runtime->root, h->id) < 0)
                 return err_sys(err, ENOMEM, "removing the state of '%s'", h->id);
-        if (rmdir(path) < 0 && errno != ENOENT)
-                return err_sys(err, errno, "removing '%s'", path);
-        return 0;
+        for (int i = 0;; i++) {
+                const int r = remove_files(h);
+
+                if (r < 0)
+                        return err_sys(err, -r, "removing the state of '%s'", h->id);
+                if (rmdir(path) == 0 || errno == ENOENT)
+                        return 0;
+                /* A process of ours that is just dying may have made one more file. */
+                if (errno != ENOTEMPTY || i == REMOVE_TRIES)
+                        return err_sys(err, errno, "removing '%s'", path);
+                usleep(10000);
+        }
 }
 
 struct box_handle *state_free(struct box_handle *h)

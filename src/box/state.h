@@ -5,6 +5,7 @@
  *      ROOT/ID/status      written beside and renamed, so that it is there whole or not at all (crun's name, read by its tools)
  *      ROOT/ID/start       a socket while the container is created but not started
  *      ROOT/ID/notify/     the directory of notify.h, where the runtime was started with $NOTIFY_SOCKET
+ *      ROOT/ID/criu-root/  while it is restored: where criu, and only criu, has the root mounted
  *
  * A directory without status is what a runtime killed early left: no process of it outlived that (the first process
  * dies with its runtime until that exists), so delete may just remove it. */
@@ -61,3 +62,4 @@ int state_set_created(struct box_handle *h, struct err **err);
 
 #define STATE_START_SOCKET "start"
 #define STATE_FILE         "status"
+#define STATE_CRIU_ROOT    "criu-root"
