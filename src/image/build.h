@@ -5,6 +5,7 @@
 #include "dockerignore.h"
 #include "make.h"
 #include "tree.h"
+#include "user.h"
 
 struct build {
         struct image_store *store;
@@ -49,15 +50,6 @@ int build_root_commit(struct build_root *root, struct descriptor *ret, struct di
 /* What --from names: a stage that is done, or an image. The caller's reference. */
 int build_find_source(
         struct build *build, const struct stage *stage, const char *name, json_t **ret_config, struct err **err);
-
-/* "user[:group]" by the passwd and group files of the root. */
-struct build_user {
-        u32 uid, gid;
-        char home[256];
-        u32 groups[64];
-        size_t n_groups;
-};
-int build_user_find(int root, const char *text, struct build_user *ret, struct err **err);
 
 /* COPY and ADD. @key is what goes into the cache's key: digests of all that is copied. */
 struct build_copy;

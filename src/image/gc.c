@@ -172,7 +172,7 @@ static int count_use(void *opaque, const char *id, const struct record_key *key,
 static int check_unused(struct image_store *store, const struct record_key *key, struct err **err)
 {
         struct image_use use = { .key = key };
-        int r = instance_list(store, count_use, &use, err);
+        int r = pin_list(store, count_use, &use, err);
 
         if (r < 0)
                 return r;

@@ -322,7 +322,7 @@ static int list_instance(void *opaque, int dirfd, const char *file, struct err *
         return read_key(l->store, file, &key, NULL) < 0 ? 0 : l->fn(l->opaque, file, &key, err);
 }
 
-int instance_list(struct image_store *store,
+int pin_list(struct image_store *store,
         int (*fn)(void *opaque, const char *id, const struct record_key *key, struct err **err), void *opaque,
         struct err **err)
 {
@@ -348,5 +348,5 @@ int image_instance_list(struct image_store *store, int (*fn)(void *opaque, const
 {
         struct public_listing l = { fn, opaque };
 
-        return instance_list(store, list_public, &l, err);
+        return pin_list(store, list_public, &l, err);
 }

@@ -250,6 +250,6 @@ int config_change(json_t *file, const char *line, struct err **err);
 
 /* --- instance.c ------------------------------------------------------------------------------------------------------ */
 
-int instance_list(struct image_store *store,
+int pin_list(struct image_store *store,
         int (*fn)(void *opaque, const char *id, const struct record_key *key, struct err **err), void *opaque,
         struct err **err);

@@ -116,7 +116,7 @@ int image_list(struct image_store *store, int (*fn)(void *opaque, const struct i
         int r = names && instances ? name_list(store, gather_name, names, err) : err_sys(err, ENOMEM, "listing images");
 
         if (r == 0)
-                r = instance_list(store, gather_instance, instances, err);
+                r = pin_list(store, gather_instance, instances, err);
         return r != 0 ? r : record_list(store, list_image, &l, err);
 }
 
@@ -301,7 +301,7 @@ int image_check(struct image_store *store, bool deep, void (*problem)(void *opaq
         if (r == 0)
                 r = name_list(store, check_name, &c, err);
         if (r == 0)
-                r = instance_list(store, check_instance, &c, err);
+                r = pin_list(store, check_instance, &c, err);
         if (r == 0)
                 r = io_list_dir(store->fd, DIR_TMP, check_temporary, &c, err);
         return r < 0 ? r : c.n;

@@ -258,12 +258,12 @@ const char *instance_status_name(enum instance_status status);
 struct instance_state {
         enum instance_status status;
         pid_t pid; /* of its first process, 0 */
-        pid_t supervisor_pid;
         int exit_code; /* of the last run: 128 + n for a signal */
         bool oom_killed;
         const char *error; /* why the last start failed, or "" */
         s64 started_ns, finished_ns; /* CLOCK_REALTIME; 0: never */
         unsigned restarts;
+        bool stopped; /* by hand */
         const char *health; /* "", "starting", "healthy", "unhealthy" */
         unsigned health_failing; /* in a row */
 };
@@ -303,6 +303,8 @@ enum { /* for instance_attach and instance_start */
  * loses no byte is in *ret_session (NULL otherwise is fine).
  * Failures have the id ERR_NO_COMMAND (no such program, exit status 127) or ERR_NOT_EXECUTABLE (126) where the command is at fault. */
 int instance_start(struct instance *inst, unsigned attach, struct instance_session **ret_session, struct err **err);
+/* "SIGTERM", "term", "15"; "" is SIGTERM. -EINVAL, ERR_USAGE. */
+int instance_signal_parse(const char *text, struct err **err);
 /* @signal to its first process. */
 int instance_kill(struct instance *inst, int signal, struct err **err);
 /* Stop signal, then SIGKILL after @timeout_s (-1: the instance's own; -2: never). Returns when it has ended; fine when it had.
@@ -355,6 +357,7 @@ struct instance_session_event {
         const u8 *data; /* valid until the next call */
         size_t len;
         int status;
+        bool last; /* EXIT: no start follows */
 };
 int instance_session_fd(const struct instance_session *session);
 /* -EAGAIN (without an error) when there is none. */
@@ -490,5 +493,5 @@ int instance_host_check(struct instance_host *host, void (*problem)(void *opaque
         struct err **err);
 
 /* What the hidden commands `strata instance-start DIR`, `strata instance-clean DIR` and `strata instance-health DIR` do, with
- * which a supervisor has its heavy work done. @argv[0] is such a word. Returns the exit status. */
+ * which a supervisor has its heavy work done. @argv[0] is such a word, then ROOT and ID. Returns the exit status. */
 int instance_helper_main(int argc, char **argv);

@@ -1,0 +1,184 @@
+/* A new instance, and the end of one. The order in which things are made is the order in which they can be found again after a
+ * kill: the directory (locked by its maker), the image's pin, the name, and last the configuration, which makes it one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "internal.h"
+
+static const char *const adjectives[] = { "amber", "ancient", "bold", "brave", "bright", "calm", "clear", "clever", "crisp",
+        "curious", "daring", "deep", "eager", "early", "fair", "fearless", "fresh", "gentle", "golden", "grand", "happy", "hidden",
+        "honest", "humble", "keen", "kind", "light", "lively", "lucky", "mellow", "merry", "mighty", "nimble", "noble", "patient",
+        "polite", "proud", "quick", "quiet", "rapid", "serene", "sharp", "silent", "silver", "smooth", "steady", "sunny", "swift",
+        "tidy", "vivid", "warm", "wild", "wise", "witty" };
+static const char *const nouns[] = { "agate", "basalt", "bay", "boulder", "brook", "canyon", "cave", "chalk", "clay", "cliff",
+        "coral", "cove", "crater", "delta", "dune", "fjord", "flint", "garnet", "geyser", "glacier", "gneiss", "granite", "gravel",
+        "harbor", "hill", "island", "jade", "lagoon", "lava", "ledge", "marble", "meadow", "mesa", "mica", "moraine", "onyx", "opal",
+        "pebble", "plateau", "pumice", "quartz", "reef", "ridge", "river", "ruby", "sandstone", "shale", "slate", "spring", "summit",
+        "terrace", "topaz", "tundra", "valley" };
+
+static int make_up_name(struct arena *arena, const char **ret, bool longer, struct err **err)
+{
+        u16 random[3];
+
+        if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+                return err_sys(err, errno, "making up a name");
+        *ret = arena_printf(arena, longer ? "%s_%s_%u" : "%s_%s", adjectives[random[0] % ARRAY_SIZE(adjectives)],
+                nouns[random[1] % ARRAY_SIZE(nouns)], random[2]);
+        return *ret ? 0 : err_sys(err, ENOMEM, "making up a name");
+}
+
+static int take_name(struct instance *inst, struct err **err)
+{
+        const bool given = inst->config.name && inst->config.name[0];
+        _cleanup_close_ int lock = -1;
+        int r = given ? name_check(inst->config.name, err) : 0;
+
+        if (r == 0)
+                r = host_lock(inst->host, &lock, err);
+        if (r < 0)
+                return r;
+        if (given)
+                return name_take(inst->host, inst->config.name, inst->id, err);
+        for (int tries = 0; tries < 64; tries++) {
+                r = make_up_name(&inst->arena, &inst->config.name, tries > 2, err);
+                if (r < 0)
+                        return r;
+                r = name_take(inst->host, inst->config.name, inst->id, NULL);
+                if (r != -EEXIST)
+                        return r < 0 ? err_sys(err, -r, "taking a name") : 0;
+        }
+        return err_set(err, ERR_BUSY, EEXIST, "all names are taken");
+}
+
+static const char *time_text(struct arena *arena)
+{
+        struct timespec now;
+        struct tm tm;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        gmtime_r(&now.tv_sec, &tm);
+        return arena_printf(arena, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+                tm.tm_min, tm.tm_sec, now.tv_nsec);
+}
+
+/* Our copy of what the caller gave, completed. */
+static int prepare_config(
+        struct instance *inst, const struct image *image, const struct instance_config *given, struct err **err)
+{
+        json_t *json = config_to_json(given);
+        struct instance_config *config = &inst->config;
+        int r = json ? config_from_json(json, &inst->arena, config, err) : err_sys(err, ENOMEM, "making a configuration");
+
+        json_decref(json);
+        if (r < 0)
+                return r;
+        config->id = inst->id;
+        config->image_id = arena_strdup(&inst->arena, image_id(image));
+        config->image_digest = arena_strdup(&inst->arena, image_digest(image));
+        if (!config->image || !config->image[0])
+                config->image = arena_strdup(&inst->arena, image_name(image));
+        config->created = time_text(&inst->arena);
+        if (!config->image_id || !config->image_digest || !config->image || !config->created)
+                return err_sys(err, ENOMEM, "making a configuration");
+        return config_merge(&inst->arena, config, image_get_config(image), err);
+}
+
+static int make_directory(struct instance_host *host, struct instance **ret, struct err **err)
+{
+        char id[ID_LEN + 1], path[sizeof(DIR_INSTANCES) + ID_LEN + 2];
+        int r = random_hex(id, ID_LEN, err);
+
+        if (r < 0)
+                return r;
+        snprintf(path, sizeof(path), DIR_INSTANCES "/%s", id);
+        if (mkdirat(host->fd, path, 0711) < 0)
+                return err_sys(err, errno, "making '%s/%s'", host->root, path);
+        return instance_open(host, id, ret, err);
+}
+
+int instance_create(struct instance_host *host, const struct image *image, const struct instance_config *config,
+        struct instance **ret, struct err **err)
+{
+        _cleanup_(instance_freep) struct instance *inst = NULL;
+        _cleanup_close_ int lock = -1;
+        int r = make_directory(host, &inst, err);
+
+        if (r < 0)
+                return r;
+        r = instance_lock(inst, true, &lock, err);
+        if (r == 0)
+                r = prepare_config(inst, image, config, err);
+        if (r == 0)
+                r = take_name(inst, err);
+        if (r == 0)
+                r = volumes_prepare(inst, err);
+        if (r == 0)
+                r = image_instance_create(host->images, image, inst->id, err);
+        if (r == 0)
+                r = config_save(inst, err);
+        if (r < 0) {
+                instance_destroy(inst, true, NULL);
+                return r;
+        }
+        event_write(host, "create", inst, 0, "");
+        *ret = TAKE_PTR(inst);
+        return 0;
+}
+
+int instance_destroy(struct instance *inst, bool volumes, struct err **err)
+{
+        struct instance_host *host = inst->host;
+        char path[sizeof(DIR_INSTANCES) + ID_LEN + 2];
+        int r;
+
+        /* Without its configuration it is none any more: whoever comes later takes away the rest. */
+        unlinkat(inst->dir, "config.json", 0);
+        if (volumes)
+                volumes_remove_anonymous(inst);
+        r = image_instance_remove(host->images, inst->id, err);
+        if (r < 0)
+                return r;
+        if (inst->config.name) {
+                _cleanup_close_ int lock = -1;
+
+                if (host_lock(host, &lock, NULL) == 0)
+                        name_drop(host, inst->config.name, inst->id);
+        }
+        snprintf(path, sizeof(path), DIR_INSTANCES "/%s", inst->id);
+        return io_remove_tree(host->fd, path, err);
+}
+
+int instance_rename(struct instance *inst, const char *name, struct err **err)
+{
+        const char *old = inst->config.name;
+        _cleanup_close_ int lock = -1, names = -1;
+        int r = name_check(name, err);
+
+        if (r == 0)
+                r = instance_lock(inst, true, &lock, err);
+        if (r == 0)
+                r = config_load(inst, err);
+        if (r == 0)
+                r = host_lock(inst->host, &names, err);
+        if (r < 0)
+                return r;
+        old = inst->config.name;
+        if (strcmp(old, name) == 0)
+                return err_set(err, ERR_USAGE, EINVAL, "its name is '%s' already", name);
+        r = name_take(inst->host, name, inst->id, err);
+        if (r < 0)
+                return r;
+        inst->config.name = arena_strdup(&inst->arena, name);
+        r = inst->config.name ? config_save(inst, err) : err_sys(err, ENOMEM, "renaming");
+        if (r < 0)
+                inst->config.name = old;
+        name_drop(inst->host, r < 0 ? name : old, inst->id);
+        if (r == 0)
+                event_write(inst->host, "rename", inst, 0, old);
+        return r;
+}

@@ -1,0 +1,129 @@
+/* What the files of instance share. Reading order: start.c (who is started by whom), launch.c (the heavy work),
+ * supervise/main.c (what stays), state.c (how the truth is found). README.md has the directory's layout and the locks. */
+#pragma once
+
+#include "base/arena.h"
+#include "base/cleanup.h"
+#include "image/io.h"
+#include "instance.h"
+#include "supervise/record.h"
+#include "box/box.h"
+
+#define DIR_INSTANCES "instances"
+#define DIR_NAMES     "names"
+#define DIR_VOLUMES   "volumes"
+#define DIR_NETWORKS  "networks"
+
+#define ID_LEN         64
+#define INSTANCE_FILE_MAX (8 * MIB) /* of a file of ours that is read whole */
+
+struct instance_host {
+        char *root;
+        int fd; /* of the root */
+        struct image_store *images;
+        char *programs;     /* the directory of strata and strata-supervise */
+        char boot_id[40];
+        int lock;           /* host_lock, -1 */
+};
+
+struct instance {
+        struct instance_host *host;
+        char id[ID_LEN + 1];
+        int dir;
+        char box_root[40];  /* the runtime's state directory, by dir */
+        struct arena arena; /* of the configuration */
+        struct instance_config config;
+        struct arena state_arena;
+        struct instance_state state;
+        struct instance_endpoints endpoints;
+        struct instance_port *ports;
+        struct arena top_arena;
+        struct instance_processes processes;
+};
+
+/* --- host.c ----------------------------------------------------------------------------------------------------------- */
+
+/* Names are given and taken under it; for moments. Closing @ret unlocks. */
+int host_lock(struct instance_host *host, int *ret, struct err **err);
+/* The instance of that exact id. */
+int instance_open(struct instance_host *host, const char *id, struct instance **ret, struct err **err);
+/* Calls @fn for the id of every directory of an instance, also of those that are not complete. */
+int host_each_id(struct instance_host *host, int (*fn)(void *opaque, struct instance_host *host, const char *id,
+        struct err **err), void *opaque, struct err **err);
+bool id_is_valid(const char *id);
+/* Random hexadecimal digits: @n of them and a NUL. */
+int random_hex(char *ret, size_t n, struct err **err);
+int name_check(const char *name, struct err **err);
+/* Under host_lock. -EEXIST, ERR_BUSY when it is another's. */
+int name_take(struct instance_host *host, const char *name, const char *id, struct err **err);
+void name_drop(struct instance_host *host, const char *name, const char *id);
+
+/* The file has @data afterwards, or what it had before. @durable: also after a power failure. */
+int file_replace(int dir, const char *tmp, const char *name, const void *data, size_t len, bool durable, struct err **err);
+
+/* "ROOT/instances/ID/FILE"; the caller's. */
+char *instance_path(const struct instance *inst, const char *file);
+
+/* --- config.c --------------------------------------------------------------------------------------------------------- */
+
+json_t *config_to_json(const struct instance_config *config);
+int config_from_json(const json_t *json, struct arena *arena, struct instance_config *ret, struct err **err);
+int config_save(const struct instance *inst, struct err **err);
+int config_load(struct instance *inst, struct err **err);
+/* Writes @json as a file of the instance: whole or not at all. */
+int json_save(const struct instance *inst, const char *file, const json_t *json, struct err **err);
+int json_load(const struct instance *inst, const char *file, json_t **ret, struct err **err);
+
+/* --- merge.c ---------------------------------------------------------------------------------------------------------- */
+
+/* Completes what was asked for by what the image says, and checks it. Strings go into @arena. */
+int config_merge(struct arena *arena, struct instance_config *config, const struct image_config *image, struct err **err);
+/* The command line: entrypoint and command. NULL-terminated, in @arena. */
+int config_argv(struct arena *arena, const struct instance_config *config, struct instance_strings *ret, struct err **err);
+int strings_add(struct arena *arena, struct instance_strings *list, const char *text);
+
+/* --- state.c ---------------------------------------------------------------------------------------------------------- */
+
+/* Commands that change an instance do it one at a time. Closing @ret unlocks. */
+int instance_lock(const struct instance *inst, bool wait, int *ret, struct err **err);
+/* Whether a supervisor lives: it holds the lock on FILE_LOCK. */
+bool supervisor_alive(const struct instance *inst);
+/* Takes that lock for one that is about to be started: inherited. -EBUSY. */
+int supervisor_lock(const struct instance *inst, int *ret, struct err **err);
+/* Before anything is made that could be left: "starting". */
+int state_begin(const struct instance *inst, struct err **err);
+/* With instance_lock held: takes away what killed processes left, when nobody supervises it. */
+int state_recover(struct instance *inst, struct err **err);
+/* A missing file is an empty record, and -ENOENT. */
+int record_load(const struct instance *inst, const char *file, struct record *ret);
+int record_store(const struct instance *inst, const char *file, const struct record *record, struct err **err);
+
+/* --- launch.c --------------------------------------------------------------------------------------------------------- */
+
+#define FILE_ERROR "error" /* why the last start failed */
+
+/* The runtime with the instance's own state directory. */
+struct box_runtime launch_runtime(const struct instance *inst);
+/* The short-lived helper's work: everything from the image to a running first process. stdio and console are this process's
+ * descriptors 0, 1, 2 and the socket @console in the instance's directory. */
+int launch_instance(struct instance *inst, struct err **err);
+/* Takes all of that back, however far it came. Fine when there is nothing. */
+int launch_clean(struct instance *inst, struct err **err);
+/* After an end that will not be followed by a start: launch_clean, and with --rm the whole instance. */
+int instance_clean_up(struct instance *inst, struct err **err);
+/* The directory, the image's pin, the name. */
+int instance_destroy(struct instance *inst, bool volumes, struct err **err);
+
+/* --- events.c --------------------------------------------------------------------------------------------------------- */
+
+void event_write(struct instance_host *host, const char *action, const struct instance *inst, int exit_code, const char *detail);
+
+/* --- volume.c --------------------------------------------------------------------------------------------------------- */
+
+/* Makes anonymous volumes of @config's mounts and those that are named and missing. */
+int volumes_prepare(struct instance *inst, struct err **err);
+/* ROOT/volumes/NAME/_data; the caller's. */
+char *volume_path(const struct instance_host *host, const char *name);
+/* First use: the directory gets what the image has at @target. */
+int volume_fill(struct instance_host *host, const char *name, int root, const char *target, struct err **err);
+void volumes_remove_anonymous(struct instance *inst);

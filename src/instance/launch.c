@@ -1,0 +1,390 @@
+/* The helper's work: from an instance's configuration to a running first process, and back.
+ *
+ * It has a mount namespace of its own, which the container's is made from: the root, mounted there, is never seen by the host
+ * and goes away with its last user, whoever is killed when. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "exec.h"
+#include "network.h"
+#include "spec.h"
+
+#define DIR_ROOTFS "rootfs"
+#define DIR_BUNDLE "bundle"
+#define DIR_BOX    "box"
+
+struct box_runtime launch_runtime(const struct instance *inst)
+{
+        /* Below a directory that is open already: short, and never another's. The string lives as long as the handle. */
+        return (struct box_runtime){ .root = inst->box_root, .rootless = geteuid() != 0 };
+}
+
+/* --- files of /etc ---------------------------------------------------------------------------------------------------------- */
+
+static int write_file(const struct instance *inst, const char *name, const char *text, struct err **err)
+{
+        _cleanup_close_ int fd = openat(inst->dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        int r = fd < 0 ? -errno : fchmod(fd, 0644) < 0 ? -errno : io_write_all(fd, text, strlen(text));
+
+        return r < 0 ? err_sys(err, -r, "writing '%s'", name) : 0;
+}
+
+static int add_file(struct launch_plan *plan, const char *file, const char *target, const char *text, struct err **err)
+{
+        const struct instance_config *c = &plan->inst->config;
+        _cleanup_free_ char *path = instance_path(plan->inst, file);
+        int r;
+
+        for (size_t i = 0; i < c->mounts.n; i++)
+                if (strcmp(c->mounts.item[i].target, target) == 0)
+                        return 0;
+        r = path ? write_file(plan->inst, file, text, err) : err_sys(err, ENOMEM, "writing '%s'", file);
+        if (r == 0)
+                spec_add_mount(plan->mounts, "bind", path, target, "bind,rprivate");
+        return r;
+}
+
+static int add_etc_files(struct launch_plan *plan, struct network *network, struct err **err)
+{
+        _cleanup_free_ char *hosts = NULL, *resolv = NULL, *name = NULL;
+        int r = network_texts(network, plan->hostname, &hosts, &resolv, err);
+
+        if (r == 0 && asprintf(&name, "%s\n", plan->hostname) < 0)
+                return err_sys(err, ENOMEM, "writing the host name");
+        if (r == 0 && hosts)
+                r = add_file(plan, "hosts", "/etc/hosts", hosts, err);
+        if (r == 0)
+                r = add_file(plan, "hostname", "/etc/hostname", name, err);
+        if (r == 0 && resolv)
+                r = add_file(plan, "resolv.conf", "/etc/resolv.conf", resolv, err);
+        return r;
+}
+
+/* --- mounts ----------------------------------------------------------------------------------------------------------------- */
+
+static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err)
+{
+        _cleanup_free_ char *path = instance_path(inst, DIR_ROOTFS);
+        _cleanup_close_ int mount_fd = -1, root = -1;
+        int r;
+
+        if (!path)
+                return err_sys(err, ENOMEM, "mounting the root");
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+                return err_sys(err, errno, "making a mount namespace");
+        r = io_make_dir(inst->dir, DIR_ROOTFS, 0755, err);
+        if (r == 0)
+                r = image_instance_mount(inst->host->images, inst->id, inst->config.auto_remove ? IMAGE_MOUNT_VOLATILE : 0,
+                        &mount_fd, err);
+        if (r < 0)
+                return r;
+        if (syscall(SYS_move_mount, mount_fd, "", inst->dir, DIR_ROOTFS, 4 /* MOVE_MOUNT_F_EMPTY_PATH */) < 0)
+                return err_sys(err, errno, "mounting the root");
+        root = openat(inst->dir, DIR_ROOTFS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (root < 0)
+                return err_sys(err, errno, "opening the root");
+        *ret_path = TAKE_PTR(path);
+        *ret_fd = TAKE_FD(root);
+        return 0;
+}
+
+static int add_bind(struct launch_plan *plan, const struct instance_mount *m, struct err **err)
+{
+        char options[128];
+        struct stat st;
+
+        if (m->make_source && stat(m->source, &st) < 0 && errno == ENOENT) {
+                int r = io_make_path(m->source, 0755, err);
+
+                if (r < 0)
+                        return r;
+        } else if (stat(m->source, &st) < 0)
+                return err_sys(err, errno, "the source of the bind mount, '%s'", m->source);
+        snprintf(options, sizeof(options), "%s,%s,%s%s", m->no_recursive ? "bind" : "rbind",
+                m->propagation ? m->propagation : "rprivate", m->read_only ? "ro" : "rw", m->id_map ? ",idmap" : "");
+        spec_add_mount(plan->mounts, "bind", m->source, m->target, options);
+        return 0;
+}
+
+static int add_volume(struct launch_plan *plan, const struct instance_mount *m, struct err **err)
+{
+        _cleanup_free_ char *path = volume_path(plan->inst->host, m->source);
+        int r = path ? 0 : err_sys(err, ENOMEM, "mounting a volume");
+
+        if (r == 0 && !m->no_copy)
+                r = volume_fill(plan->inst->host, m->source, plan->root, m->target, err);
+        if (r == 0)
+                spec_add_mount(plan->mounts, "bind", path, m->target, m->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
+        return r;
+}
+
+static int add_tmpfs(struct launch_plan *plan, const struct instance_mount *m, struct err **err)
+{
+        _cleanup_free_ char *options = NULL;
+
+        if (asprintf(&options, "nosuid,nodev,noexec%s%s%s", m->options ? "," : "", m->options ? m->options : "",
+                    m->read_only ? ",ro" : "") < 0)
+                return err_sys(err, ENOMEM, "mounting a tmpfs");
+        spec_add_mount(plan->mounts, "tmpfs", "tmpfs", m->target, options);
+        return 0;
+}
+
+static const struct {
+        const char *type;
+        int (*add)(struct launch_plan *plan, const struct instance_mount *m, struct err **err);
+} mount_types[] = {
+        { "bind", add_bind },
+        { "volume", add_volume },
+        { "tmpfs", add_tmpfs },
+};
+
+static int by_depth(const void *a, const void *b)
+{
+        const struct instance_mount *x = *(struct instance_mount *const *)a, *y = *(struct instance_mount *const *)b;
+        size_t nx = 0, ny = 0;
+
+        for (const char *p = x->target; *p; p++)
+                nx += *p == '/';
+        for (const char *p = y->target; *p; p++)
+                ny += *p == '/';
+        return (nx > ny) - (nx < ny);
+}
+
+/* What is mounted below another mount comes after it. */
+static int add_mounts(struct launch_plan *plan, struct err **err)
+{
+        const struct instance_config *c = &plan->inst->config;
+        _cleanup_free_ const struct instance_mount **sorted = calloc(c->mounts.n + 1, sizeof(*sorted));
+        int r = sorted ? 0 : err_sys(err, ENOMEM, "mounting");
+
+        for (size_t i = 0; r == 0 && i < c->mounts.n; i++)
+                sorted[i] = &c->mounts.item[i];
+        if (r == 0)
+                qsort(sorted, c->mounts.n, sizeof(*sorted), by_depth);
+        for (size_t i = 0; r == 0 && i < c->mounts.n; i++)
+                for (size_t t = 0; t < ARRAY_SIZE(mount_types); t++)
+                        if (strcmp(mount_types[t].type, sorted[i]->type) == 0)
+                                r = mount_types[t].add(plan, sorted[i], err);
+        return r;
+}
+
+static int add_init(struct launch_plan *plan, struct err **err)
+{
+        _cleanup_free_ char *path = NULL;
+
+        if (!plan->inst->config.init)
+                return 0;
+        if (asprintf(&path, "%s/strata-supervise", plan->inst->host->programs) < 0)
+                return err_sys(err, ENOMEM, "adding an init");
+        spec_add_mount(plan->mounts, "bind", path, SPEC_INIT_PATH, "bind,ro");
+        return 0;
+}
+
+/* --- the container ------------------------------------------------------------------------------------------------------------- */
+
+static int write_bundle(struct launch_plan *plan, struct err **err)
+{
+        json_t *json = NULL;
+        _cleanup_free_ char *text = NULL;
+        int r = spec_make(plan, &json, err);
+
+        if (r < 0)
+                return r;
+        text = json_dumps(json, JSON_COMPACT);
+        json_decref(json);
+        if (!text)
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "a text of the configuration is not UTF-8");
+        r = io_make_dir(plan->inst->dir, DIR_BUNDLE, 0700, err);
+        return r < 0 ? r : write_file(plan->inst, DIR_BUNDLE "/config.json", text, err);
+}
+
+/* FILE_OOM: which file of its memory group the supervisor looks into after a SIGKILL. */
+static void find_oom_file(const struct instance *inst, pid_t pid)
+{
+        char path[64], line[1024], file[1200] = "";
+        _cleanup_fclose_ FILE *f = NULL;
+
+        snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+        f = fopen(path, "re");
+        while (f && fgets(line, sizeof(line), f)) {
+                char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+
+                if (!group)
+                        continue;
+                *group++ = '\0';
+                group[strcspn(group, "\n")] = '\0';
+                if (strcmp(controllers + 1, "memory") == 0)
+                        snprintf(file, sizeof(file), "/sys/fs/cgroup/memory%s/memory.oom_control", group);
+                else if (!controllers[1] && !file[0])
+                        snprintf(file, sizeof(file), "/sys/fs/cgroup%s/memory.events", group);
+        }
+        if (file[0])
+                write_file(inst, FILE_OOM, file, NULL);
+}
+
+static pid_t read_pid(const struct instance *inst)
+{
+        _cleanup_free_ char *text = NULL;
+
+        return io_read_file(inst->dir, FILE_PID, 32, &text, NULL, NULL) < 0 ? 0 : atoi(text);
+}
+
+static int run_container(struct launch_plan *plan, struct err **err)
+{
+        struct instance *inst = plan->inst;
+        const struct box_runtime runtime = launch_runtime(inst);
+        _cleanup_free_ char *bundle = instance_path(inst, DIR_BUNDLE), *pid_file = instance_path(inst, FILE_PID);
+        _cleanup_(err_freep) struct err *error = NULL;
+        char console[64];
+        struct box_create_args args = { .id = inst->id,
+                .bundle = bundle,
+                .stdio = { .pid_file = pid_file, .detach = true, .console_socket = inst->config.tty ? console : NULL } };
+        int status = 0, r;
+
+        if (!bundle || !pid_file)
+                return err_sys(err, ENOMEM, "starting the container");
+        snprintf(console, sizeof(console), "/proc/self/fd/%d/" FILE_CONSOLE, inst->dir);
+        r = io_make_dir(inst->dir, DIR_BOX, 0700, err);
+        if (r < 0)
+                return r;
+        r = box_run(&runtime, &args, &status, &error);
+        if (r < 0)
+                return blame_command(r, &error, err);
+        find_oom_file(inst, read_pid(inst));
+        return 0;
+}
+
+static const char *choose_hostname(struct instance *inst)
+{
+        const struct instance_config *c = &inst->config;
+        static const size_t short_id = 12;
+
+        if (c->hostname && c->hostname[0])
+                return c->hostname;
+        if ((c->network_mode && strcmp(c->network_mode, "host") == 0) || (c->uts_mode && strcmp(c->uts_mode, "host") == 0)) {
+                char *name = arena_alloc(&inst->arena, 1, 65);
+
+                if (name && gethostname(name, 64) == 0)
+                        return name;
+        }
+        return arena_printf(&inst->arena, "%.*s", (int)short_id, inst->id);
+}
+
+static int launch(struct instance *inst, struct err **err)
+{
+        _cleanup_(network_closep) struct network *network = NULL;
+        _cleanup_free_ char *rootfs = NULL;
+        _cleanup_close_ int root = -1;
+        struct launch_plan plan = { .inst = inst, .root = -1, .mounts = json_array(), .hostname = choose_hostname(inst) };
+        int r = plan.mounts && plan.hostname ? 0 : err_sys(err, ENOMEM, "starting the container");
+
+        /* Before the mount namespace: the host's files are the host's. */
+        if (r == 0)
+                r = network_connect(inst, plan.hostname, &network, err);
+        if (r == 0)
+                r = mount_root(inst, &rootfs, &root, err);
+        plan.root = root;
+        plan.rootfs = rootfs;
+        plan.network_path = network ? network_path(network) : NULL;
+        if (r == 0)
+                r = add_mounts(&plan, err);
+        if (r == 0)
+                r = add_etc_files(&plan, network, err);
+        if (r == 0)
+                r = add_init(&plan, err);
+        if (r == 0)
+                r = write_bundle(&plan, err);
+        if (r == 0)
+                r = run_container(&plan, err);
+        json_decref(plan.mounts);
+        return r;
+}
+
+int launch_instance(struct instance *inst, struct err **err)
+{
+        _cleanup_(err_freep) struct err *error = NULL;
+        int r;
+
+        unlinkat(inst->dir, FILE_ERROR, 0);
+        r = launch(inst, &error);
+        if (r < 0) {
+                write_file(inst, FILE_ERROR, err_message(error), NULL);
+                launch_clean(inst, NULL);
+                if (err)
+                        *err = TAKE_PTR(error);
+        }
+        return r;
+}
+
+/* --- and back -------------------------------------------------------------------------------------------------------------------- */
+
+/* Groups that a killed helper made and had not recorded. */
+static void remove_groups(const struct instance *inst)
+{
+        _cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
+        _cleanup_free_ char *path = NULL;
+        struct cgroup_spec spec = { .id = inst->id, .rootless = true };
+
+        if (asprintf(&path, "%s/strata-%s", inst->config.cgroup_parent ? inst->config.cgroup_parent : "", inst->id) < 0)
+                return;
+        spec.path = path;
+        if (cgroup_create(&spec, &cgroup, NULL) == 0)
+                cgroup_remove(cgroup, NULL);
+}
+
+/* Whether the state is of a boot that is over: then its numbers of processes are others' now. */
+static bool is_of_another_boot(const struct instance *inst)
+{
+        struct record record;
+        char boot[64] = "";
+
+        record_load(inst, FILE_STATE, &record);
+        return record_get(&record, "boot", boot, sizeof(boot)) && strcmp(boot, inst->host->boot_id) != 0;
+}
+
+int launch_clean(struct instance *inst, struct err **err)
+{
+        const struct box_runtime runtime = launch_runtime(inst);
+        bool recorded;
+        int r = 0;
+
+        if (faccessat(inst->dir, DIR_BOX, F_OK, 0) == 0 && !is_of_another_boot(inst)) {
+                char path[sizeof(DIR_BOX) + ID_LEN + 16];
+
+                snprintf(path, sizeof(path), DIR_BOX "/%s/status", inst->id);
+                recorded = faccessat(inst->dir, path, F_OK, 0) == 0;
+                r = box_delete(&runtime, inst->id, true, recorded ? err : NULL);
+                if (!recorded) {
+                        remove_groups(inst);
+                        r = 0;
+                }
+        }
+        if (r < 0 && r != -ENOENT)
+                return r;
+        r = network_disconnect(inst, err);
+        if (r == 0)
+                r = io_remove_tree(inst->dir, DIR_BOX, err);
+        if (r < 0)
+                return r;
+        unlinkat(inst->dir, FILE_PID, 0);
+        unlinkat(inst->dir, FILE_OOM, 0);
+        unlinkat(inst->dir, FILE_CONSOLE, 0);
+        return 0;
+}
+
+int instance_clean_up(struct instance *inst, struct err **err)
+{
+        int r = launch_clean(inst, err);
+
+        if (r < 0 || !inst->config.auto_remove)
+                return r;
+        event_write(inst->host, "destroy", inst, 0, "");
+        return instance_destroy(inst, true, err);
+}

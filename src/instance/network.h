@@ -1,0 +1,21 @@
+/* An instance's place in networks: its namespace, its endpoints, the files that name them. */
+#pragma once
+
+#include "internal.h"
+
+struct network;
+
+/* Makes the network namespace, or finds the one to be joined, and puts it on its networks. On failure nothing is left. */
+int network_connect(struct instance *inst, const char *hostname, struct network **ret, struct err **err);
+/* Forgets the handle; the endpoints stay. NULL is fine. Returns NULL. */
+struct network *network_close(struct network *network);
+static inline void network_closep(struct network **network)
+{
+        network_close(*network);
+}
+/* A path of the namespace, valid while the handle is; NULL: the host's. */
+const char *network_path(const struct network *network);
+/* /etc/hosts and /etc/resolv.conf; the caller's. */
+int network_texts(struct network *network, const char *hostname, char **ret_hosts, char **ret_resolv, struct err **err);
+/* Takes the instance off all networks; fine when it is on none. */
+int network_disconnect(struct instance *inst, struct err **err);
