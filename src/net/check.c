@@ -1,0 +1,339 @@
+/* net_check: the records are what is right; everything else follows them or goes. Under the exclusive lock nobody attaches, so
+ * that what is half-made was made by the dead. */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "attach.h"
+#include "firewall.h"
+
+struct check {
+        struct net_store *store;
+        struct kernel *kernel; /* NULL without root */
+        bool (*is_alive)(void *opaque, const char *container);
+        void (*problem)(void *opaque, const char *text);
+        void *opaque;
+        int dir;               /* of the container that is looked at */
+        int n;
+        bool rebuild;
+};
+
+static void _printf_(2, 3) report(struct check *check, const char *fmt, ...)
+{
+        char text[512];
+        va_list args;
+
+        va_start(args, fmt);
+        vsnprintf(text, sizeof(text), fmt, args);
+        va_end(args);
+        check->n++;
+        if (check->problem)
+                check->problem(check->opaque, text);
+}
+
+/* --- endpoints --------------------------------------------------------------------------------------------------------------------- */
+
+/* Why an endpoint is to go; NULL: it is alive. */
+static const char *why_dead(struct check *check, const struct endpoint *endpoint)
+{
+        _cleanup_(network_freep) struct network *network = NULL;
+
+        if (check->is_alive && !check->is_alive(check->opaque, endpoint->container))
+                return "the container does not run";
+        if (network_by_key(check->store, endpoint->key, &network, NULL) == -ENOENT)
+                return "the network is gone";
+        if (!check->kernel)
+                return pasta_runs(check->store, endpoint->container) ? NULL : "its pasta is gone";
+        return link_has_living_peer(check->kernel->route, endpoint->host_ifname) > 0 ? NULL : "its interface is gone";
+}
+
+static void restart_resolver(struct check *check, const struct endpoint *endpoint)
+{
+        _cleanup_(inside_close) struct inside inside = INSIDE_CLOSED;
+        _cleanup_close_ int netns = -1;
+        char path[64];
+
+        if (!*endpoint->dns || resolver_runs(check->store, endpoint->container))
+                return;
+        report(check, "the resolver of '%s' does not run", endpoint->container);
+        snprintf(path, sizeof(path), "/proc/%d/ns/net", endpoint->pid);
+        netns = endpoint->pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        if (netns >= 0 && inside_open(netns, true, &inside, NULL) == 0)
+                resolver_start(check->store, endpoint->container, endpoint->pid, &inside, NULL, NULL);
+}
+
+static int check_record(void *opaque, int dirfd, const char *file, struct err **err)
+{
+        _cleanup_(endpoint_freep) struct endpoint *endpoint = NULL;
+        struct check *check = opaque;
+        char key[KEY_LEN + 1];
+        const char *why;
+
+        snprintf(key, sizeof(key), "%s", file);
+        if (strlen(file) != KEY_LEN + 5 || endpoint_read(dirfd, key, &endpoint, NULL) < 0) {
+                report(check, "the record '%s' of an endpoint is damaged", file);
+                unlinkat(dirfd, file, 0); /* what it named is found by the sweeps below */
+                check->rebuild = true;
+                return 0;
+        }
+        why = why_dead(check, endpoint);
+        if (!why) {
+                restart_resolver(check, endpoint);
+                return 0;
+        }
+        report(check, "'%s' is on the network '%s' still: %s", endpoint->container, endpoint->network, why);
+        return endpoint_undo(check->store, check->kernel, check->dir, endpoint, err);
+}
+
+static int check_container(void *opaque, int dirfd, const char *container, struct err **err)
+{
+        struct check *check = opaque;
+        _cleanup_close_ int dir = -1;
+        int r = endpoint_lock(check->store, container, false, &dir, err);
+
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
+        check->dir = dir;
+        r = store_list_dir(dir, ".", check_record, check, err);
+        container_forget(check->store, dir, container);
+        return r;
+}
+
+/* --- what belongs to nobody ------------------------------------------------------------------------------------------------------------ */
+
+/* Whether the container has an endpoint on that network. */
+static bool has_record(struct check *check, const char *container, const char *key)
+{
+        char path[sizeof(DIR_ENDPOINTS) + CONTAINER_MAX + KEY_LEN + 10];
+
+        snprintf(path, sizeof(path), DIR_ENDPOINTS "/%.128s/%.12s.json", container, key);
+        return faccessat(check->store->run, path, F_OK, 0) == 0;
+}
+
+struct sweep {
+        struct check *check;
+        const char *key, *name;
+};
+
+static int sweep_address(void *opaque, int dirfd, const char *address, struct err **err)
+{
+        const struct sweep *sweep = opaque;
+        char owner[2 * CONTAINER_MAX + 2];
+
+        if (store_read_link(dirfd, address, owner, sizeof(owner)) < 0)
+                return 0;
+        owner[strcspn(owner, " ")] = '\0';
+        if (!has_record(sweep->check, owner, sweep->key)) {
+                report(sweep->check, "the address %s belongs to nobody", address);
+                unlinkat(dirfd, address, 0);
+        }
+        return 0;
+}
+
+static int sweep_addresses(void *opaque, int dirfd, const char *key, struct err **err)
+{
+        struct sweep sweep = { .check = opaque, .key = key };
+
+        return store_list_dir(dirfd, key, sweep_address, &sweep, err);
+}
+
+static int sweep_name_of(void *opaque, int dirfd, const char *container, struct err **err)
+{
+        const struct sweep *sweep = opaque;
+
+        if (!has_record(sweep->check, container, sweep->key)) {
+                report(sweep->check, "the name '%s' belongs to nobody", sweep->name);
+                unlinkat(dirfd, container, 0);
+        }
+        return 0;
+}
+
+static int sweep_name(void *opaque, int dirfd, const char *name, struct err **err)
+{
+        struct sweep sweep = *(struct sweep *)opaque;
+        int r;
+
+        sweep.name = name;
+        r = store_list_dir(dirfd, name, sweep_name_of, &sweep, err);
+        unlinkat(dirfd, name, AT_REMOVEDIR); /* when it is empty */
+        return r;
+}
+
+static int sweep_names(void *opaque, int dirfd, const char *key, struct err **err)
+{
+        struct sweep sweep = { .check = opaque, .key = key };
+
+        return store_list_dir(dirfd, key, sweep_name, &sweep, err);
+}
+
+static int sweep_helper(void *opaque, int dirfd, const char *file, struct err **err)
+{
+        struct check *check = opaque;
+        char container[NAME_MAX + 1], path[sizeof(DIR_ENDPOINTS) + NAME_MAX + 2], *dot;
+
+        snprintf(container, sizeof(container), "%s", file);
+        dot = strrchr(container, '.');
+        if (!dot)
+                return 0;
+        *dot = '\0';
+        snprintf(path, sizeof(path), DIR_ENDPOINTS "/%s", container);
+        if (faccessat(check->store->run, path, F_OK, 0) == 0)
+                return 0;
+        report(check, "a helper of '%s' is left", container);
+        resolver_stop(check->store, container);
+        pasta_stop(check->store, container);
+        unlinkat(dirfd, file, 0);
+        return 0;
+}
+
+struct ports {
+        struct check *check;
+        char (*names)[IFNAMSIZ]; /* of what endpoints have */
+        size_t n;
+};
+
+static int collect_ifname(void *opaque, struct endpoint *endpoint, struct err **err)
+{
+        struct ports *ports = opaque;
+        void *more = realloc(ports->names, (ports->n + 1) * sizeof(*ports->names));
+
+        if (!more)
+                return err_sys(err, ENOMEM, "checking networks");
+        ports->names = more;
+        snprintf(ports->names[ports->n++], IFNAMSIZ, "%.15s", endpoint->host_ifname);
+        return 0;
+}
+
+struct strays {
+        const struct ports *ports;
+        char (*names)[IFNAMSIZ];
+        size_t n;
+};
+
+static int find_stray(void *opaque, const char *name, int master)
+{
+        struct strays *strays = opaque;
+        void *more;
+
+        if (strncmp(name, VETH_PREFIX, strlen(VETH_PREFIX)) != 0)
+                return 0;
+        for (size_t i = 0; i < strays->ports->n; i++)
+                if (strcmp(strays->ports->names[i], name) == 0)
+                        return 0;
+        more = realloc(strays->names, (strays->n + 1) * sizeof(*strays->names));
+        if (!more)
+                return -ENOMEM;
+        strays->names = more;
+        snprintf(strays->names[strays->n++], IFNAMSIZ, "%.15s", name);
+        return 0;
+}
+
+/* Interfaces on the bridge that no endpoint has. Those whose namespace is going go by themselves. */
+static int sweep_bridge(struct check *check, const struct ports *ports, const char *bridge, struct err **err)
+{
+        struct strays strays = { .ports = ports };
+        const int route = check->kernel->route, index = link_index(route, bridge);
+        int r = index <= 0 ? 0 : link_list(route, index, find_stray, &strays);
+
+        for (size_t i = 0; i < strays.n && r == 0; i++) {
+                if (link_has_living_peer(route, strays.names[i]) <= 0)
+                        continue;
+                report(check, "the interface '%s' on '%s' belongs to nobody", strays.names[i], bridge);
+                r = link_delete(route, strays.names[i]);
+        }
+        free(strays.names);
+        return r < 0 ? err_sys(err, -r, "checking the interfaces of '%s'", bridge) : 0;
+}
+
+static int check_bridge(void *opaque, int dirfd, const char *key, struct err **err)
+{
+        _cleanup_(network_freep) struct network *network = NULL;
+        struct ports *ports = opaque;
+        struct check *check = ports->check;
+        int index, r = network_by_key(check->store, key, &network, err);
+
+        if (r == -ENOENT) {
+                report(check, "the bridge of a network that is gone is left");
+                return bridge_down(check->store, check->kernel, key, err);
+        }
+        if (r < 0)
+                return r;
+        r = bridge_is_up(check->store, check->kernel, network, &index, err);
+        if (r == 0) {
+                report(check, "the network '%s' is not whole: its bridge or the table is gone", network->pub.name);
+                r = bridge_up(check->store, check->kernel, network, err);
+        }
+        return r < 0 ? r : sweep_bridge(check, ports, network->pub.bridge, err);
+}
+
+static int check_bridges(struct check *check, struct err **err)
+{
+        struct ports ports = { .check = check };
+        int r = endpoint_each(check->store, NULL, collect_ifname, &ports, err);
+
+        if (r == 0)
+                r = store_list_dir(check->store->run, DIR_BRIDGES, check_bridge, &ports, err);
+        free(ports.names);
+        return r;
+}
+
+static int check_ports(struct check *check, struct err **err)
+{
+        unsigned wrong = 0;
+        int r = kernel_nft(check->kernel, err);
+
+        if (r < 0 || firewall_find(check->store, check->kernel->nft) < 0)
+                return r;
+        r = firewall_compare(check->store, check->kernel->nft, &wrong, err);
+        if (r < 0 || (!wrong && !check->rebuild))
+                return r;
+        if (wrong)
+                report(check, "%u published ports are open for nobody, or not open", wrong);
+        return bridge_rebuild_firewall(check->store, check->kernel, err);
+}
+
+/* --- files that killed processes and earlier boots left ---------------------------------------------------------------------------------- */
+
+static int sweep_run(void *opaque, int dirfd, const char *name, struct err **err)
+{
+        const char *boot = opaque;
+
+        if (strncmp(name, boot, 9) != 0) /* "BOOT-" */
+                store_remove_dir(dirfd, name);
+        return 0;
+}
+
+int net_check(struct net_store *store, bool (*is_alive)(void *opaque, const char *container),
+        void (*problem)(void *opaque, const char *text), void *opaque, struct err **err)
+{
+        _cleanup_(kernel_close) struct kernel kernel = KERNEL_CLOSED;
+        struct check check = { .store = store, .is_alive = is_alive, .problem = problem, .opaque = opaque };
+        _cleanup_close_ int lock = -1;
+        char boot[64];
+        int r = store_lock(store, LOCK_EX, &lock, err);
+
+        if (r == 0)
+                r = store_run_name(boot, sizeof(boot), err);
+        if (r == 0 && !store->rootless) {
+                r = kernel_open(&kernel, err);
+                check.kernel = &kernel;
+        }
+        if (r == 0)
+                r = store_list_dir(store->run, DIR_ENDPOINTS, check_container, &check, err);
+        if (r == 0)
+                r = store_list_dir(store->run, DIR_ADDRESSES, sweep_addresses, &check, err);
+        if (r == 0)
+                r = store_list_dir(store->run, DIR_NAMES, sweep_names, &check, err);
+        if (r == 0)
+                r = store_list_dir(store->run, DIR_HELPERS, sweep_helper, &check, err);
+        if (r == 0 && check.kernel)
+                r = check_bridges(&check, err);
+        if (r == 0 && check.kernel)
+                r = check_ports(&check, err);
+        if (r == 0)
+                r = store_list_dir(store->fd, "run", sweep_run, boot, err);
+        store_remove_temporary(store->fd, DIR_NETWORKS);
+        return r < 0 ? err_wrap(err, r, "checking the networks in '%s'", store->root) : check.n;
+}
