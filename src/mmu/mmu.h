@@ -104,6 +104,9 @@ static inline bool mmu_is_canonical(u64 gva)
  * of zeros answers nothing - but for entry 0, whose empty base is 4096. Only RAM that needs no slow path has a base: device memory, watched
  * pages and pages with page flags (for writes) never do.
  *
+ * What one page displaces goes to the table's victims, hashed by the whole page number: translated code looks there before it calls tlb_miss, which
+ * looks there before it walks.
+ *
  * There is one table for supervisor accesses and one for the user accesses of each address space that is kept, so switching is a pointer. Kernel
  * accesses with EFLAGS.AC under SMAP look by address: bit 63 clear, into the space (what is there, user code may do, hence the kernel with
  * AC may too); set, into the kernel's (what is there needs no AC). What fits neither rule is not entered.
@@ -113,11 +116,15 @@ static inline bool mmu_is_canonical(u64 gva)
  * which is emptied as a whole when a page with jumps is flushed. */
 #define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
+#define TLB_VICTIMS 256u
+#define TLB_ENTRIES (TLB_SIZE + TLB_VICTIMS)
 #define TLB_JUMPS 16384u
 #define TLB_MORE_JUMPS 1024u /* of each kind */
 #define TLB_SPACES 8
 #define TLB_HUGE_PAGES 8
 #define TLB_WRITERS 4
+
+#define TLB_FACTOR 0x5bd1e995u /* of hashes that are computed in assembly: an odd number of 31 bits */
 
 /* How memory is accessed. */
 enum tlb_mode { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC, TLB_MODES };
@@ -133,11 +140,10 @@ struct tlb_jump {
 };
 /* OTHER: whatever the table's user means by it; in more_jumps only. */
 enum tlb_jump_kind { TLB_JUMP, TLB_JUMP_OTHER, TLB_JUMP_KINDS };
-#define TLB_MORE_FACTOR 0x5bd1e995u
 #define TLB_MORE_SHIFT 36
 static inline unsigned tlb_more_slot(u64 rip)
 {
-        return (unsigned)(rip * TLB_MORE_FACTOR >> TLB_MORE_SHIFT) & (TLB_MORE_JUMPS - 1);
+        return (unsigned)(rip * TLB_FACTOR >> TLB_MORE_SHIFT) & (TLB_MORE_JUMPS - 1);
 }
 
 /* A set of up to 4096 small numbers that is cheap to go through and to empty. */
@@ -147,7 +153,7 @@ struct tlb_set {
 };
 
 struct tlb_table {
-        struct tlb_entry entries[TLB_SIZE];
+        struct tlb_entry entries[TLB_ENTRIES]; /* from TLB_SIZE on: the victims */
         struct tlb_jump jumps[TLB_JUMPS];
         struct tlb_jump more_jumps[TLB_JUMP_KINDS * TLB_MORE_JUMPS];
         /* Entry and jump cache lines (64 bytes) that are not empty: clearing costs what was used. */
@@ -168,8 +174,9 @@ struct soft_tlb {
         unsigned next_space;        /* to be taken for another PCID */
         u64 next_generation;
         struct tlb_set non_global;  /* entries of kernel that an address-space switch drops */
+        bool non_global_victims;    /* it drops the kernel's victims as well */
         bool non_global_exec;       /* it drops kernel jumps as well */
-        /* Where pages are written through, by hash of the host page: 1 + table * TLB_SIZE + index, table TLB_SPACES being the kernel's. A hint,
+        /* Where pages are written through, by hash of the host page: 1 + table * TLB_ENTRIES + index, table TLB_SPACES being the kernel's. A hint,
          * looked up before it is believed; TLB_MANY in the first: could be anywhere. */
         u16 writers[4096][TLB_WRITERS];
         /* Called when fetch translations of the kernel table are flushed, so that code linked across pages can be cut: of the page @gva, or
@@ -183,6 +190,13 @@ struct soft_tlb {
 static inline unsigned tlb_index(u64 gva)
 {
         return (unsigned)(gva >> PAGE_SHIFT) & (TLB_SIZE - 1);
+}
+
+#define TLB_VICTIM_SHIFT 36
+/* The index in entries of the victim of @page, a page's address. */
+static inline unsigned tlb_victim(u64 page)
+{
+        return TLB_SIZE + ((unsigned)(page * TLB_FACTOR >> TLB_VICTIM_SHIFT) & (TLB_VICTIMS - 1));
 }
 
 static inline struct tlb_table *tlb_table_of(struct soft_tlb *tlb, enum tlb_mode mode, u64 gva)

@@ -6,6 +6,7 @@
 #include "mmu.h"
 
 #define ENTRIES_PER_LINE (64 / sizeof(struct tlb_entry))
+#define LINE_WORD (64u * (unsigned)ENTRIES_PER_LINE) /* entries for each word of entry_lines */
 #define JUMPS_PER_LINE (64 / sizeof(struct tlb_jump))
 #define LARGE_SHIFT 22 /* no page but the 1 GiB ones is larger than 4 MiB */
 #define HUGE_SHIFT 30
@@ -42,10 +43,10 @@ static void set_clear(struct tlb_set *set)
 
 /* ---- tables ---- */
 
-/* Nothing that indexes entry @index has this page address. */
+/* Nothing that indexes entry @index, or is the victim at @index, has this page address. */
 static u64 empty_base(unsigned index)
 {
-        return index ? 0 : PAGE_SIZE;
+        return index % TLB_SIZE ? 0 : PAGE_SIZE;
 }
 
 static void entry_empty(struct tlb_table *table, unsigned index)
@@ -114,6 +115,7 @@ static void table_clear(struct soft_tlb *tlb, struct tlb_table *table)
 {
         lines_clear(table->entries, &table->entry_lines);
         entry_empty(table, 0);
+        entry_empty(table, TLB_SIZE);
         jumps_clear(table);
         set_clear(&table->exec);
         set_clear(&table->large);
@@ -133,9 +135,15 @@ static void kernel_clear(struct soft_tlb *tlb)
 
         table_clear(tlb, &tlb->kernel);
         set_clear(&tlb->non_global);
-        tlb->non_global_exec = false;
+        tlb->non_global_exec = tlb->non_global_victims = false;
         if (exec)
                 kernel_exec_flushed(tlb, TLB_ALL);
+}
+
+static void victims_clear(struct tlb_table *table)
+{
+        for (unsigned i = TLB_SIZE; i < TLB_ENTRIES; i++)
+                entry_empty(table, i);
 }
 
 /* An address space is left, or flushed: kernel translations that are not global go. */
@@ -148,6 +156,10 @@ static void drop_non_global(struct soft_tlb *tlb)
                         entry_empty(&tlb->kernel, word * 64 + take_lowest(&which));
         }
         set_clear(&tlb->non_global);
+        if (tlb->non_global_victims) {
+                tlb->non_global_victims = false;
+                victims_clear(&tlb->kernel);
+        }
         if (tlb->non_global_exec) {
                 tlb->non_global_exec = false;
                 jumps_clear(&tlb->kernel);
@@ -286,14 +298,10 @@ static void remember_large(struct tlb_table *table, u64 gva, u64 page_size)
         }
 }
 
-/* Forgets the 4 MiB around @gva: some of it is part of a page that INVLPG must drop as a whole. */
-static void flush_region(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
+/* Forgets entries of @region in the cache lines of words [@first, @last]. */
+static void flush_lines(struct tlb_table *table, unsigned first, unsigned last, u64 region)
 {
-        const unsigned pages = BIT(LARGE_SHIFT - PAGE_SHIFT), first = tlb_index(gva) & ~(pages - 1);
-        const u64 region = gva >> LARGE_SHIFT;
-        bool exec = false;
-
-        for (unsigned word = first / ENTRIES_PER_LINE / 64; word < (first + pages) / ENTRIES_PER_LINE / 64; word++) {
+        for (unsigned word = first; word <= last; word++) {
                 for (u64 which = table->entry_lines.words[word]; which;) {
                         const unsigned index = (word * 64 + take_lowest(&which)) * ENTRIES_PER_LINE;
 
@@ -306,6 +314,17 @@ static void flush_region(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
                         }
                 }
         }
+}
+
+/* Forgets the 4 MiB around @gva: some of it is part of a page that INVLPG must drop as a whole. */
+static void flush_region(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
+{
+        const unsigned pages = BIT(LARGE_SHIFT - PAGE_SHIFT), first = tlb_index(gva) & ~(pages - 1);
+        const u64 region = gva >> LARGE_SHIFT;
+        bool exec = false;
+
+        flush_lines(table, first / LINE_WORD, (first + pages) / LINE_WORD - 1, region);
+        flush_lines(table, TLB_SIZE / LINE_WORD, (TLB_ENTRIES - 1) / LINE_WORD, region);
         for (unsigned word = first / 64; word < (first + pages) / 64; word++)
                 exec |= table->exec.words[word] != 0;
         if (exec) {
@@ -316,10 +335,17 @@ static void flush_region(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
         }
 }
 
+/* Does entry @index have the page at @page? */
+static bool entry_is(const struct tlb_table *table, unsigned index, u64 page)
+{
+        const u64 *base = table->entries[index].base;
+
+        return base[MMU_READ] == page || base[MMU_WRITE] == page || base[MMU_FETCH] == page;
+}
+
 static void flush_page_of(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
 {
-        const unsigned index = tlb_index(gva);
-        const u64 *base = table->entries[index].base;
+        const unsigned index = tlb_index(gva), victim = tlb_victim(gva);
 
         if (is_huge(table, gva)) {
                 if (table == &tlb->kernel)
@@ -330,8 +356,10 @@ static void flush_page_of(struct soft_tlb *tlb, struct tlb_table *table, u64 gva
         }
         if (set_has(&table->large, large_hash(gva)))
                 flush_region(tlb, table, gva);
-        if (base[MMU_READ] == gva || base[MMU_WRITE] == gva || base[MMU_FETCH] == gva)
+        if (entry_is(table, index, gva))
                 entry_empty(table, index);
+        if (entry_is(table, victim, gva))
+                entry_empty(table, victim);
         if (!set_has(&table->exec, index))
                 return;
         purge_jumps_of_page(table, index);
@@ -359,18 +387,18 @@ static u16 writer_id(const struct soft_tlb *tlb, const struct tlb_table *table, 
 {
         const unsigned number = table == &tlb->kernel ? TLB_SPACES : (unsigned)(table - tlb->spaces);
 
-        return (u16)(1 + number * TLB_SIZE + index);
+        return (u16)(1 + number * TLB_ENTRIES + index);
 }
 
 /* The entry of @id if it allows writes, else NULL. */
 static struct tlb_entry *writer_entry(struct soft_tlb *tlb, u16 id)
 {
-        const unsigned index = (id - 1u) % TLB_SIZE;
+        const unsigned index = (id - 1u) % TLB_ENTRIES;
         struct tlb_entry *e;
 
         if (!id)
                 return NULL;
-        e = &table_at(tlb, (id - 1u) / TLB_SIZE)->entries[index];
+        e = &table_at(tlb, (id - 1u) / TLB_ENTRIES)->entries[index];
         return e->base[MMU_WRITE] != empty_base(index) ? e : NULL;
 }
 
@@ -402,7 +430,7 @@ static void writer_add(struct soft_tlb *tlb, u64 page, u16 id)
 
 static void drop_write(struct soft_tlb *tlb, u16 id)
 {
-        writer_entry(tlb, id)->base[MMU_WRITE] = empty_base((id - 1u) % TLB_SIZE);
+        writer_entry(tlb, id)->base[MMU_WRITE] = empty_base((id - 1u) % TLB_ENTRIES);
 }
 
 /* Looks at every entry of @table; those of the bucket that may still write afterwards are entered into it again. */
@@ -448,6 +476,57 @@ void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva)
 
 /* ---- filling ---- */
 
+/* Puts what is in entry @from, which is not empty, into entry @to. */
+static void entry_copy(struct soft_tlb *tlb, struct tlb_table *table, unsigned to, const struct tlb_entry *from, unsigned from_index)
+{
+        const u64 none = empty_base(from_index);
+        struct tlb_entry *e = &table->entries[to];
+
+        for (unsigned access = 0; access < ARRAY_SIZE(e->base); access++)
+                e->base[access] = from->base[access] == none ? empty_base(to) : from->base[access];
+        e->page = from->page;
+        set_add(&table->entry_lines, to / ENTRIES_PER_LINE);
+        if (from->base[MMU_WRITE] != none)
+                writer_add(tlb, e->page, writer_id(tlb, table, to));
+}
+
+/* The page's address of an entry, that of an empty one when it is empty. */
+static u64 entry_page(const struct tlb_table *table, unsigned index)
+{
+        const u64 *base = table->entries[index].base, none = empty_base(index);
+
+        return base[MMU_READ] != none ? base[MMU_READ] : base[MMU_WRITE] != none ? base[MMU_WRITE] : base[MMU_FETCH];
+}
+
+/* Entry @index is wanted for something else. */
+static void displace(struct soft_tlb *tlb, struct tlb_table *table, unsigned index)
+{
+        const u64 page = entry_page(table, index);
+
+        if (page != empty_base(index)) {
+                entry_copy(tlb, table, tlb_victim(page), &table->entries[index], index);
+                if (table == &tlb->kernel && set_has(&tlb->non_global, index))
+                        tlb->non_global_victims = true;
+        }
+        entry_empty(table, index);
+}
+
+/* The access would hit if its page's victim were where it belongs: so it is put there, in exchange. */
+static bool victim_hit(struct soft_tlb *tlb, enum tlb_mode mode, enum mmu_access access, u64 gva)
+{
+        struct tlb_table *table = tlb_table_of(tlb, mode, gva);
+        const u64 page = gva & PAGE_MASK;
+        const unsigned index = tlb_index(gva), from = tlb_victim(page);
+        const struct tlb_entry victim = table->entries[from];
+
+        if (victim.base[access] != page || (table == &tlb->kernel && tlb->non_global_victims))
+                return false;
+        entry_empty(table, from);
+        displace(tlb, table, index);
+        entry_copy(tlb, table, index, &victim, from);
+        return true;
+}
+
 bool tlb_fill(struct soft_tlb *tlb, const struct paging_state *ps, enum tlb_mode mode, enum mmu_access access, u64 gva,
               const void *hva, const struct mmu_translation *tr, bool flagged)
 {
@@ -461,9 +540,11 @@ bool tlb_fill(struct soft_tlb *tlb, const struct paging_state *ps, enum tlb_mode
         if (mode == TLB_KERNEL_AC && tr->user == kernel)
                 return false;
         if (e->page != page || (e->base[MMU_READ] != base && e->base[MMU_WRITE] != base && e->base[MMU_FETCH] != base)) {
-                entry_empty(table, index);
+                displace(tlb, table, index);
                 e->page = page;
         }
+        if (entry_is(table, tlb_victim(base), base)) /* it does not allow this access, or is out of date */
+                entry_empty(table, tlb_victim(base));
         set_add(&table->entry_lines, (unsigned)(index / ENTRIES_PER_LINE));
         if (tr->page_size > PAGE_SIZE)
                 remember_large(table, gva, tr->page_size);
@@ -494,6 +575,8 @@ int tlb_miss(struct soft_tlb *tlb, const struct guest_memory *mem, const struct 
 
         if (!mmu_is_canonical(gva))
                 return MMU_SLOW;
+        if (victim_hit(tlb, mode, access, gva))
+                return 0;
         r = mmu_walk_quick(mem, ps, gva, access, tlb_walk_flags(mode), &tr);
         if (r)
                 return r;

@@ -209,6 +209,24 @@ static void page_that_moved_leaves_no_rights_behind(void **state)
         assert_ptr_equal(tlb_lookup(tlb, TLB_KERNEL, MMU_FETCH, GVA, 1), PAGE_AT(2));
 }
 
+static bool victim_has(struct soft_tlb *tlb, u64 gva)
+{
+        return tlb->space->entries[tlb_victim(gva)].base[MMU_READ] == gva;
+}
+
+static void page_that_moved_has_no_victim(void **state)
+{
+        struct soft_tlb *tlb = *state;
+
+        fill(tlb, LOW, 1);
+        fill(tlb, LOW, 2);
+        assert_false(victim_has(tlb, LOW));
+        fill(tlb, LOW + TLB_SIZE * PAGE_SIZE, 3);
+        assert_true(victim_has(tlb, LOW));
+        fill(tlb, LOW, 4);
+        assert_false(victim_has(tlb, LOW));
+}
+
 static void address_zero_can_be_entered(void **state)
 {
         struct soft_tlb *tlb = *state;
@@ -616,7 +634,7 @@ struct model {
         unsigned n;
         u16 pcid;
         u64 random;
-        u64 hits, jump_hits;
+        u64 hits, jump_hits, victims;
 };
 
 static u64 next_random(struct model *m, u64 limit)
@@ -696,6 +714,8 @@ static void model_fill(struct model *m)
         if (access == MMU_FETCH) {
                 if (next_random(m, 2))
                         tlb_jump_enter(table_for(m, !tr.user), page + JUMP_OFFSET, hva);
+                if (next_random(m, 2))
+                        tlb_jump_enter_more(table_for(m, !tr.user), TLB_JUMP_OTHER, page + JUMP_OFFSET, hva);
         } else if (!flagged) {
                 r.access = MMU_WRITE;
                 model_add(m, r);
@@ -720,6 +740,27 @@ static bool model_has(const struct model *m, bool kernel, enum mmu_access access
         return false;
 }
 
+/* What was displaced is as right as what was not, when it is used where it lies and when it is brought back. */
+static void look_up_displaced(struct model *m, enum tlb_mode mode, enum mmu_access access, u64 page)
+{
+        struct tlb_table *table = tlb_table_of(m->tlb, mode, page);
+        const bool kernel = table == &m->tlb->kernel;
+        const struct tlb_entry victim = table->entries[tlb_victim(page)];
+        const struct tlb_jump jump = table->more_jumps[TLB_JUMP_OTHER * TLB_MORE_JUMPS + tlb_more_slot(page + JUMP_OFFSET)];
+
+        if (jump.rip == page + JUMP_OFFSET && !model_has(m, kernel, MMU_FETCH, page, jump.code))
+                fail_msg("0x%lx: a jump of the other kind that was taken out is used", (unsigned long)page);
+        if (victim.base[access] != page)
+                return;
+        m->victims++;
+        if (!model_has(m, kernel, access, page, (void *)(uintptr_t)victim.page))
+                fail_msg("0x%lx, mode %u, access %u: a victim that was taken out is used", (unsigned long)page, mode, access);
+        if (next_random(m, 2) || (kernel && m->tlb->non_global_victims))
+                return;
+        assert_int_equal(tlb_miss(m->tlb, NULL, &ps, mode, access, page), 0);
+        assert_ptr_equal(tlb_lookup(m->tlb, mode, access, page, 1), (void *)(uintptr_t)victim.page);
+}
+
 static void model_look_up(struct model *m)
 {
         const enum tlb_mode mode = (enum tlb_mode)next_random(m, TLB_MODES);
@@ -733,6 +774,7 @@ static void model_look_up(struct model *m)
         if (hva && !model_has(m, kernel, access, page, hva))
                 fail_msg("0x%lx, mode %u, access %u, PCID %u: a translation that was taken out is used", (unsigned long)page, mode,
                          access, m->pcid);
+        look_up_displaced(m, mode, access, page);
         m->jump_hits += jump != NULL;
         if (jump && !model_has(m, kernel, MMU_FETCH, page, jump))
                 fail_msg("0x%lx, mode %u, PCID %u: a jump that was taken out is used", (unsigned long)page, mode, m->pcid);
@@ -847,7 +889,7 @@ static void random_operations_agree_with_a_naive_model(void **state)
                 print_message("seed %u\n", seed);
                 for (unsigned i = 0; i < 20000; i++)
                         model_step(m);
-                assert_true(m->hits > 100 && m->jump_hits > 100); /* else the test says nothing */
+                assert_true(m->hits > 100 && m->jump_hits > 100 && m->victims > 10); /* else the test says nothing */
                 m->tlb->kernel_exec_flushed = NULL;
                 free(m);
         }
@@ -866,6 +908,7 @@ int main(void)
                 TEST(write_protection_counts_for_whom_it_must),
                 TEST(fills_of_one_page_add_up),
                 TEST(page_that_moved_leaves_no_rights_behind),
+                TEST(page_that_moved_has_no_victim),
                 TEST(address_zero_can_be_entered),
                 TEST(context_flush_forgets_the_current_space),
                 TEST(context_flush_spares_other_pcids),

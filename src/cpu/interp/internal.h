@@ -149,6 +149,7 @@ struct interp {
         u32 kicked;            /* atomic; translated code must be left: set by a kick, cleared by the outer loop */
         u32 in_code;           /* atomic; in translated code or what it calls: a kick must send a signal */
         u64 host_rsp;          /* translated code: the C stack to return to */
+        const void *site;      /* translated code: struct site of the miss that is being looked up */
         u8 bounce[3][64] __attribute__((aligned(64))); /* translated code: [1] is an operand of two pages, put together (translate/fast_split.c) */
         struct translate_cpu *translate; /* translate/runtime.h; NULL: the engine is the interpreter */
         struct trial *trial;   /* translate/check.h; NULL: what is executed is meant */

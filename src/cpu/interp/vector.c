@@ -81,6 +81,8 @@ BODY_HANDLER(op_maskmov)
         }
 }
 
+#define FSW_ES 0x80 /* an unmasked x87 exception waits for the next instruction that looks. SDM 1, 8.1.3.3 */
+
 /* MASKMOVDQU, MASKMOVQ: bytes of r1 whose mask byte in r2 is negative go to [rdi]. aux: 8 for MMX registers. */
 BODY_HANDLER(op_maskmov_bytes)
 {
@@ -92,6 +94,8 @@ BODY_HANDLER(op_maskmov_bytes)
                 unsigned top;
 
                 __asm__ volatile("fxsave64 %0" : "=m"(image));
+                if (image[2] & FSW_ES)
+                        interp_raise(in, u, EXC_MF, NO_ERROR_CODE);
                 top = (image[3] >> 3) & 7;
                 memcpy(data, image + 32 + ((u->r1 - top) & 7) * 16, 8);
                 memcpy(mask, image + 32 + ((u->r2 - top) & 7) * 16, 8);

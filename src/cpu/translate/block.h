@@ -11,7 +11,7 @@ struct cold {
         u16 patch_off;     /* rel32 of the hot code that leads here */
         u16 guest_off;
         u16 resume_off, hit_off;
-        u8 kind;           /* enum exit_kind, or COLD_FAR */
+        u8 kind;           /* enum exit_kind (TEXIT_MISS for all of its kind), or COLD_FAR */
         u8 access, arg;
         u8 size;
         bool save_flags;   /* flags are in EFLAGS only when it is reached */

@@ -12,7 +12,8 @@ static const char *const class_names[] = {
         [INSN_IDENTITY] = "identity", [INSN_RENAMED] = "renamed", [INSN_INLINE] = "inline", [INSN_CALL_OUT] = "call-out",
 };
 static const char *const exit_names[TEXIT_KINDS] = {
-        [TEXIT_MISS] = "miss", [TEXIT_LINK] = "link", [TEXIT_LOOKUP] = "lookup", [TEXIT_INTERP] = "interp", [TEXIT_VECTORS] = "vectors",
+        [TEXIT_MISS] = "miss", [TEXIT_MISS_WRITE] = "miss", [TEXIT_MISS_USER] = "miss", [TEXIT_MISS_USER_WRITE] = "miss",
+        [TEXIT_LINK] = "link", [TEXIT_LOOKUP] = "lookup", [TEXIT_INTERP] = "interp", [TEXIT_VECTORS] = "vectors",
         [TEXIT_FAST] = "fast", [TEXIT_LOOKUP_AC] = "lookup, AC", [TEXIT_LOOKUP_USER] = "lookup, user",
 };
 static const char *const fast_names[] = {
@@ -65,6 +66,9 @@ static void print_site(FILE *out, const struct site *site)
         fprintf(out, "                  [%s", site->kind < TEXIT_KINDS ? exit_names[site->kind] : "?");
         switch (site->kind) {
         case TEXIT_MISS:
+        case TEXIT_MISS_WRITE:
+        case TEXIT_MISS_USER:
+        case TEXIT_MISS_USER_WRITE:
                 fprintf(out, ", %s of %u", site->access < ARRAY_SIZE(access_names) ? access_names[site->access] : "?", site->size);
                 break;
         case TEXIT_LINK:

@@ -324,7 +324,7 @@ void emit_interp(struct block_emitter *b, enum interp_reason reason)
 
 /* ---- cold code ---- */
 
-void emit_site(struct block_emitter *b, const struct site *site)
+static void emit_site_of(struct block_emitter *b, const struct site *site, unsigned hit_off)
 {
         struct emitter *e = &b->e;
         struct site s = *site;
@@ -334,9 +334,15 @@ void emit_site(struct block_emitter *b, const struct site *site)
         emit_bytes(e, (const u8[]){ 0x4c, 0x8d, 0x1d, 5, 0, 0, 0 }, 7); /* lea r11, [rip + 5] */
         emit_jmp(e, b->req->stubs[s.kind]);
         s.back = (u16)emit_off(e);
+        s.hit_back = (u16)(s.back - hit_off);
         if (s.kind == TEXIT_FAST)
                 s.resume_off = (u16)(s.back + sizeof(s));
         emit_bytes(e, &s, sizeof(s));
+}
+
+void emit_site(struct block_emitter *b, const struct site *site)
+{
+        emit_site_of(b, site, 0);
 }
 
 /* A window that would cross a page, scratch 0 its start: on with an unshared block at the same instruction. */
@@ -355,6 +361,13 @@ static void emit_crossing(struct block_emitter *b, const struct cold *c)
         set_link(b, i, emit_jcc_later(e, CC_A));
 }
 
+static u8 miss_kind(const struct cold *c)
+{
+        if (c->user_table)
+                return c->access == MMU_WRITE ? TEXIT_MISS_USER_WRITE : TEXIT_MISS_USER;
+        return c->access == MMU_WRITE ? TEXIT_MISS_WRITE : TEXIT_MISS;
+}
+
 static bool is_lookup(unsigned kind)
 {
         return kind == TEXIT_LOOKUP || kind == TEXIT_LOOKUP_AC || kind == TEXIT_LOOKUP_USER;
@@ -364,7 +377,7 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
 {
         struct emitter *e = &b->e;
         const struct site site = {
-                .guest_off = c->guest_off, .resume_off = c->resume_off, .hit_off = c->hit_off, .kind = c->kind,
+                .guest_off = c->guest_off, .resume_off = c->resume_off, .kind = c->kind == TEXIT_MISS ? miss_kind(c) : c->kind,
                 .access = (u8)(c->access | (c->elsewhere ? SITE_ELSEWHERE : 0)), .size = c->size, .arg = c->arg,
         };
 
@@ -386,7 +399,7 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
                 if (c->span)
                         emit_crossing(b, c);
         }
-        emit_site(b, &site);
+        emit_site_of(b, &site, c->hit_off);
 }
 
 static void emit_link_stub(struct block_emitter *b, unsigned i)

@@ -229,6 +229,9 @@ static const void *fast_wanted(struct interp *in, const struct site *site, u64 r
 
 fast_fn *const fast_exits[TEXIT_KINDS] = {
         [TEXIT_MISS] = tlb_missed,
+        [TEXIT_MISS_WRITE] = tlb_missed,
+        [TEXIT_MISS_USER] = tlb_missed,
+        [TEXIT_MISS_USER_WRITE] = tlb_missed,
         [TEXIT_LINK] = link_wanted,
         [TEXIT_LOOKUP] = jump_missed,
         [TEXIT_LOOKUP_AC] = jump_missed,

@@ -58,7 +58,7 @@ const void *fast_split(struct interp *in, const struct site *site, u64 gva)
                 if (!bring(in, MMU_READ, gva, site->size))
                         return fast_leave(in, INTERP_REASON_MEMORY);
                 counter_inc(&in->vcpu->counters, COUNTER_SPLIT_OPERANDS);
-                return (const u8 *)site - site->back + site->hit_off;
+                return (const u8 *)site - site->hit_back;
         }
         if (in->translate->no_chains || site_block(site)->mode & MODE_CROSSING)
                 return fast_leave(in, INTERP_REASON_MEMORY);

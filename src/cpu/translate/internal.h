@@ -78,7 +78,10 @@ enum flags_at {
 
 /* Reasons to leave translated code: the stub that a site jumps to. */
 enum exit_kind {
-        TEXIT_MISS,    /* soft TLB miss, or an operand of two pages; r10 = gva */
+        TEXIT_MISS,    /* soft TLB miss in the kernel's table, or an operand of two pages; r10 = gva */
+        TEXIT_MISS_WRITE,
+        TEXIT_MISS_USER, /* the same in the space's table */
+        TEXIT_MISS_USER_WRITE,
         TEXIT_LINK,    /* a direct jump that is not linked: site->arg is its index in block->links */
         TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip; site->arg: nothing has been committed (the target may be non-canonical). Kernel mode */
         TEXIT_LOOKUP_AC,   /* the same with EFLAGS.AC, which the jump cache proper does not hold */
@@ -111,7 +114,7 @@ struct site {
         u16 back;        /* bytes from here back to the block's code */
         u16 guest_off;   /* of the instruction from the block's first byte */
         u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image); TEXIT_LOOKUP: guest rsp grows by it */
-        u16 hit_off;     /* TEXIT_MISS: where to go on with the operand's host address in scratch 0 */
+        u16 hit_back;    /* TEXIT_MISS: bytes from here back to where to go on with the operand's host address in scratch 0 */
         u8 kind;         /* enum exit_kind */
         u8 access;       /* TEXIT_MISS: enum mmu_access, SITE_ELSEWHERE; TEXIT_FAST: the instruction's length */
         u8 size;         /* TEXIT_MISS: bytes; TEXIT_FAST: of an element of a string instruction; of a system instruction's operand in bytes, or

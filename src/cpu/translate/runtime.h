@@ -40,7 +40,7 @@ struct stubs {
         translate_enter_fn *enter;
         const void *exits[TEXIT_KINDS]; /* by enum exit_kind */
         const u8 *leave;                /* rsp = in->regs, registers and rip stored: back to the outer loop */
-        struct kick_window windows[8]; /* those not used are empty */
+        struct kick_window windows[16]; /* those not used are empty */
 };
 /* Writes them at @code (STUBS_SIZE bytes), which runs at @run_at. */
 void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at);

@@ -6,6 +6,8 @@
  *      exit of a kind:   store the guest's registers; rbx = in; back on the C stack
  *                        r11 = fast(in, r11 = site, r10); if r11 is not NULL: go_on
  *      leave:            store the vector registers if they are the guest's; restore; ret
+ *      miss:             the exit of that kind, after a look at the table's victims (mmu.h):
+ *                        is it there? r10 = host address; on behind the look                      <- kick windows
  *      lookup:           the exit of that kind, after a look at the table's more_jumps (mmu.h):
  *                        is it there? guest rsp and page as after the jump; jmp <- kick windows
  *      vectors:          load the vector registers; r10 = site's resume address
@@ -181,6 +183,59 @@ static struct hmem more_member(enum exit_kind kind, size_t member)
         return (struct hmem){ .base = RSP, .index = SCRATCH2, .disp = CTX(tlb.kernel.more_jumps) + (s32)member };
 }
 
+/* The member of the victim at scratch 1. */
+static struct hmem victim_member(bool user, size_t member)
+{
+        const s32 disp = (s32)(TLB_SIZE * sizeof(struct tlb_entry) + member);
+
+        if (user)
+                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = true, .disp = disp };
+        return (struct hmem){ .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + disp };
+}
+#define SPLIT_MAX 64u /* bytes of an operand: near the end of a page C looks whether it crosses */
+
+static void emit_jump_if(struct emitter *e, unsigned cc, const u8 *target)
+{
+        emit_u8(e, 0x0f);
+        emit_u8(e, 0x80 | cc);
+        emit_u32(e, (u32)emit_rel(e, target, 4));
+}
+
+/* r10 = gva, r11 = site; nothing of the instruction happens here, so a kick just starts it over: @kicked with r11 = site, behind a load of it from
+ * in->site. @missed_saved likewise loads r11 and r14. */
+static void emit_miss(struct emitter *e, bool user, enum mmu_access access, struct kick_window windows[2], const u8 *missed_saved,
+                      const u8 *kicked_saved, const u8 *kicked)
+{
+        windows[0].start = e->run_at + emit_off(e);
+        emit_store(e, hmem_ctx(CTX(site)), SCRATCH1);
+        windows[0].end = windows[1].start = e->run_at + emit_off(e);
+        windows[0].go_to = kicked;
+        emit_store(e, hmem_ctx(CTX(scratch2)), SCRATCH2);
+        emit_mov_rr(e, SCRATCH2, SCRATCH0);
+        emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xe6 }, 3); /* and r14, simm32 */
+        emit_u32(e, (u32)PAGE_MASK);
+        emit_bytes(e, (const u8[]){ 0x4d, 0x69, 0xde }, 3); /* imul r11, r14, imm32 */
+        emit_u32(e, TLB_FACTOR);
+        emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xeb, TLB_VICTIM_SHIFT - 5 }, 4); /* shr r11, imm: an entry has 32 bytes */
+        emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
+        emit_u32(e, (TLB_VICTIMS - 1) << 5);
+        emit_op_mem(e, 0x3b, true, SCRATCH2, victim_member(user, offsetof(struct tlb_entry, base) + 8 * access)); /* cmp */
+        emit_jump_if(e, 5, missed_saved);
+        emit_op_reg(e, 0x31, true, SCRATCH0, SCRATCH2);     /* xor r14, r10: the offset */
+        emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xfe }, 3); /* cmp r14, imm32 */
+        emit_u32(e, (u32)PAGE_SIZE - SPLIT_MAX);
+        emit_jump_if(e, 7, missed_saved);
+        emit_mov_rr(e, SCRATCH0, SCRATCH2);
+        emit_op_mem(e, 0x03, true, SCRATCH0, victim_member(user, offsetof(struct tlb_entry, page))); /* add */
+        emit_load(e, SCRATCH1, hmem_ctx(CTX(site)));
+        emit_op_mem(e, 0x0fb7, false, SCRATCH2, hmem_base(SCRATCH1, offsetof(struct site, hit_back))); /* movzx */
+        emit_op_reg(e, 0x29, true, SCRATCH2, SCRATCH1); /* sub r11, r14 */
+        emit_load(e, SCRATCH2, hmem_ctx(CTX(scratch2)));
+        emit_jmp_reg(e, SCRATCH1);
+        windows[1].end = e->run_at + emit_off(e);
+        windows[1].go_to = kicked_saved;
+}
+
 /* r10 = target, r11 = site; scratch 2 is free: blocks end here. A kick before the guest's rsp has changed starts over in C, one after that finds all
  * done but for the jump. */
 static void emit_lookup(struct emitter *e, enum exit_kind kind, struct kick_window windows[2], const u8 *missed, const u8 *arrived)
@@ -189,14 +244,12 @@ static void emit_lookup(struct emitter *e, enum exit_kind kind, struct kick_wind
 
         windows[0].start = e->run_at + emit_off(e);
         emit_bytes(e, (const u8[]){ 0x4d, 0x69, 0xf2 }, 3); /* imul r14, r10, imm32 */
-        emit_u32(e, TLB_MORE_FACTOR);
+        emit_u32(e, TLB_FACTOR);
         emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xee, TLB_MORE_SHIFT - 4 }, 4); /* shr r14, imm: a slot has 16 bytes */
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe6 }, 3); /* and r14d, imm32 */
         emit_u32(e, (TLB_MORE_JUMPS - 1) << 4);
         emit_op_mem(e, 0x3b, true, SCRATCH0, more_member(kind, offsetof(struct tlb_jump, rip)));
-        emit_u8(e, 0x0f);
-        emit_u8(e, 0x85); /* jne */
-        emit_u32(e, (u32)emit_rel(e, missed, 4));
+        emit_jump_if(e, 5, missed);
         emit_load(e, SCRATCH2, more_member(kind, offsetof(struct tlb_jump, code)));
         emit_store(e, code, SCRATCH2);
         emit_op_mem(e, 0x0fb7, false, SCRATCH2, hmem_base(SCRATCH1, offsetof(struct site, resume_off))); /* movzx */
@@ -221,37 +274,68 @@ static const u8 *here(struct emitter *e)
         return e->run_at + emit_off(e);
 }
 
+struct way_in {
+        const u8 *go_on, *arrived, *kicked, *kicked_saved;
+};
+
+/* The exit of @kind; those that need not call C always look first. Returns the windows behind those used. */
+static struct kick_window *emit_kind(struct emitter *e, struct stubs *stubs, enum exit_kind kind, const struct way_in *to,
+                                     struct kick_window *windows)
+{
+        const u8 *exit = here(e), *saved;
+
+        stubs->exits[kind] = exit;
+        emit_exit(e, fast_exits[kind], to->go_on, stubs->leave);
+        switch (kind) {
+        case TEXIT_MISS:
+        case TEXIT_MISS_WRITE:
+        case TEXIT_MISS_USER:
+        case TEXIT_MISS_USER_WRITE:
+                saved = here(e);
+                emit_load(e, SCRATCH1, hmem_ctx(CTX(site)));
+                emit_load(e, SCRATCH2, hmem_ctx(CTX(scratch2)));
+                emit_jmp(e, exit);
+                stubs->exits[kind] = here(e);
+                emit_miss(e, kind >= TEXIT_MISS_USER, kind == TEXIT_MISS_WRITE || kind == TEXIT_MISS_USER_WRITE ? MMU_WRITE : MMU_READ,
+                          windows, saved, to->kicked_saved, to->kicked);
+                return windows + 2;
+        case TEXIT_LOOKUP:
+        case TEXIT_LOOKUP_AC:
+        case TEXIT_LOOKUP_USER:
+                stubs->exits[kind] = here(e);
+                emit_lookup(e, kind, windows, exit, to->arrived);
+                return windows + 2;
+        default:
+                return windows;
+        }
+}
+
 void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
 {
         struct emitter e = { .start = code, .p = code, .end = code + STUBS_SIZE, .run_at = run_at };
         const bool avx = __builtin_cpu_supports("avx");
-        struct kick_window *windows = &stubs->windows[2];
-        const u8 *go_on, *kicked, *arrived;
+        struct kick_window *windows = stubs->windows;
+        struct way_in to;
+        const u8 *kicked;
 
         stubs->leave = here(&e);
         emit_leave(&e, avx);
         stubs->enter = (translate_enter_fn *)(uintptr_t)here(&e);
         emit_enter(&e);
-        go_on = e.run_at + emit_off(&e);
-        emit_go_on(&e, &stubs->windows[0], stubs->leave);
-        arrived = here(&e);
-        emit_exit(&e, fast_arrived, go_on, stubs->leave);
-        for (unsigned kind = 0; kind < TEXIT_KINDS; kind++) {
-                if (kind == TEXIT_VECTORS)
-                        continue;
-                stubs->exits[kind] = here(&e);
-                emit_exit(&e, fast_exits[kind], go_on, stubs->leave);
-                if (kind == TEXIT_LOOKUP || kind == TEXIT_LOOKUP_AC || kind == TEXIT_LOOKUP_USER) {
-                        const u8 *missed = stubs->exits[kind];
-
-                        stubs->exits[kind] = here(&e);
-                        emit_lookup(&e, kind, windows, missed, arrived);
-                        windows += 2;
-                }
-        }
+        to.go_on = e.run_at + emit_off(&e);
+        emit_go_on(&e, windows++, stubs->leave);
+        to.arrived = here(&e);
+        emit_exit(&e, fast_arrived, to.go_on, stubs->leave);
+        to.kicked_saved = here(&e);
+        emit_load(&e, SCRATCH1, hmem_ctx(CTX(site)));
+        to.kicked = e.run_at + emit_off(&e);
+        emit_exit(&e, fast_kicked, to.go_on, stubs->leave);
+        for (unsigned kind = 0; kind < TEXIT_KINDS; kind++)
+                if (kind != TEXIT_VECTORS)
+                        windows = emit_kind(&e, stubs, kind, &to, windows);
         kicked = here(&e);
         emit_load(&e, SCRATCH1, hmem_ctx(CTX(rip)));
-        emit_exit(&e, fast_kicked, go_on, stubs->leave);
+        emit_jmp(&e, to.kicked);
         stubs->exits[TEXIT_VECTORS] = here(&e);
-        emit_load_vectors(&e, &stubs->windows[1], kicked, avx);
+        emit_load_vectors(&e, windows, kicked, avx);
 }
