@@ -26,7 +26,7 @@ static const struct cli_option exec_options[] = {
         CLI_OPTION("user", 'u', TEXT, EXEC(user), "USER[:GROUP]", "names or numbers"),
         CLI_OPTION("workdir", 'w', TEXT, EXEC(working_dir), "DIR", "where it starts"),
         CLI_OPTION("privileged", 0, FLAG, EXEC(privileged), NULL, "with all rights"),
-        CLI_OPTION("detach-keys", 0, TEXT, EXEC(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)"),
+        CLI_PARSED("detach-keys", 0, EXEC(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)", cli_parse_keys),
         { 0 },
 };
 

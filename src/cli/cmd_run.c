@@ -206,7 +206,7 @@ int container_start_command(int argc, char **argv, struct err **err)
         static const struct cli_option options[] = {
                 CLI_OPTION("attach", 'a', FLAG, offsetof(struct start, attach), NULL, "connect stdout and stderr, pass on signals"),
                 CLI_OPTION("interactive", 'i', FLAG, offsetof(struct start, interactive), NULL, "connect standard input"),
-                CLI_OPTION("detach-keys", 0, TEXT, offsetof(struct start, detach_keys), "KEYS", DETACH_KEYS_HELP),
+                CLI_PARSED("detach-keys", 0, offsetof(struct start, detach_keys), "KEYS", DETACH_KEYS_HELP, cli_parse_keys),
                 CLI_OPTION("checkpoint", 0, REFUSED, 0, "NAME", "containers are not restored from checkpoints yet"),
                 { 0 },
         };
@@ -258,7 +258,7 @@ int container_attach_command(int argc, char **argv, struct err **err)
         static const struct cli_option options[] = {
                 CLI_OPTION("no-stdin", 0, FLAG, offsetof(struct attach, no_stdin), NULL, "only listen"),
                 CLI_OPTION("sig-proxy", 0, FLAG, offsetof(struct attach, sig_proxy), NULL, "pass on signals (default: true)"),
-                CLI_OPTION("detach-keys", 0, TEXT, offsetof(struct attach, detach_keys), "KEYS", DETACH_KEYS_HELP),
+                CLI_PARSED("detach-keys", 0, offsetof(struct attach, detach_keys), "KEYS", DETACH_KEYS_HELP, cli_parse_keys),
                 { 0 },
         };
         const struct cli_usage usage = { "strata attach", "[OPTION...] CONTAINER",

@@ -6,15 +6,66 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "container_commands.h"
+#include "options.h"
+
 #ifndef STRATA_VERSION
 #define STRATA_VERSION "unknown"
 #endif
 
-static const struct command commands[] = {
-        { "vm", "COMMAND", "run a virtual machine", NULL, cli_vm_commands },
-        { "image", "COMMAND", "container images: registries, archives, the store", NULL, cli_image_commands },
-        { "isa", "COMMAND", "look at machine code as a virtual machine monitor does", NULL, cli_isa_commands },
+static const struct command container_commands[] = {
+        CONTAINER_COMMANDS,
+        { "ls", "[OPTION...]", "list them", container_ps_command, NULL },
+        { "list", "[OPTION...]", "list them", container_ps_command, NULL },
+        { "ps", "[OPTION...]", "list them", container_ps_command, NULL },
+        { "inspect", "[OPTION...] CONTAINER...", "everything about some, as JSON", container_inspect_command, NULL },
+        { "prune", "[OPTION...]", "remove those that do not run", container_prune_command, NULL },
         { 0 },
+};
+
+static const struct command system_commands[] = {
+        { "check", "[OPTION...]", "whether everything is whole", system_check_command, NULL },
+        { "prune", "[OPTION...]", "remove what nobody uses", system_prune_command, NULL },
+        { "df", "[OPTION...]", "what takes how much room", system_df_command, NULL },
+        { "events", "[OPTION...]", "what happens", container_events_command, NULL },
+        { 0 },
+};
+
+static const struct command commands[] = {
+        CONTAINER_COMMANDS,
+        { "ps", "[OPTION...]", "list containers", container_ps_command, NULL },
+        { "inspect", "[OPTION...] NAME...", "everything about something, as JSON", container_inspect_command, NULL },
+        { "events", "[OPTION...]", "what happens to containers", container_events_command, NULL },
+        { "container", "COMMAND", "the same, as docker also calls them; prune", NULL, container_commands },
+        { "image", "COMMAND", "images", NULL, cli_image_commands },
+        { "network", "COMMAND", "networks", NULL, cli_network_commands },
+        { "volume", "COMMAND", "volumes", NULL, cli_volume_commands },
+        { "system", "COMMAND", "the whole host", NULL, system_commands },
+        { "vm", "COMMAND", "virtual machines", NULL, cli_vm_commands },
+        { "isa", "COMMAND", "machine code as a virtual machine monitor sees it", NULL, cli_isa_commands },
+        { 0 },
+};
+
+/* Words that start work of a container's supervisor; nobody types them. */
+static const char *const helper_words[] = { "instance-start", "instance-clean", "instance-health" };
+
+/* Where docker's other words are. */
+static const struct {
+        const char *word, *here;
+} elsewhere[] = {
+        { "build", "strata image build" },
+        { "pull", "strata image pull" },
+        { "push", "strata image push" },
+        { "images", "strata image ls" },
+        { "rmi", "strata image rm" },
+        { "tag", "strata image tag" },
+        { "save", "strata image save" },
+        { "load", "strata image load" },
+        { "import", "strata image import" },
+        { "history", "strata image history" },
+        { "login", "strata image login" },
+        { "logout", "strata image logout" },
+        { "version", "strata --version" },
 };
 
 static void print_command(const char *path, const struct command *command)
@@ -31,9 +82,9 @@ static void print_commands(const char *path, const struct command *table)
         printf("usage: %s COMMAND [ARGUMENT...]\n\ncommands:\n", path);
         for (const struct command *command = table; command->name; command++) {
                 snprintf(longer, sizeof(longer), "%s %s", path, command->name);
-                if (!command->sub)
+                if (!command->sub || command->sub == container_commands) /* those stand here already */
                         print_command(path, command);
-                for (const struct command *sub = command->sub; sub && sub->name; sub++)
+                for (const struct command *sub = command->sub; sub && command->sub != container_commands && sub->name; sub++)
                         print_command(longer, sub);
         }
         printf("\nEach of them explains itself with --help.\n");
@@ -46,19 +97,29 @@ static bool is_help(const char *word)
 
 static int no_such_command(const char *path, const char *word, const struct command *table, struct err **err)
 {
-        char known[256] = "";
-        int r;
+        const char *meant = NULL;
+        unsigned best = CLI_NEAR + 1;
+        int r = err_set(err, ERR_USAGE, EINVAL, "'%s' is not a command of '%s'", word, path);
 
+        for (size_t i = 0; table == commands && i < ARRAY_SIZE(elsewhere); i++)
+                if (strcmp(elsewhere[i].word, word) == 0)
+                        return err_hint(err, r, "that is '%s' here", elsewhere[i].here);
         for (; table->name; table++) {
-                if (known[0])
-                        strncat(known, ", ", sizeof(known) - strlen(known) - 1);
-                strncat(known, table->name, sizeof(known) - strlen(known) - 1);
+                const unsigned d = cli_distance(word, strlen(word), table->name);
+
+                if (d < best) {
+                        best = d;
+                        meant = table->name;
+                }
         }
-        if (word)
-                r = err_set(err, ERR_USAGE, EINVAL, "'%s' is not a command of '%s'", word, path);
-        else
-                r = err_set(err, ERR_USAGE, EINVAL, "'%s' needs a command", path);
-        return err_hint(err, r, "there is: %s; see '%s --help'", known, path);
+        if (meant)
+                return err_hint(err, r, "did you mean '%s %s'? See '%s --help'", path, meant, path);
+        return err_hint(err, r, "see '%s --help'", path);
+}
+
+static int needs_command(const char *path, struct err **err)
+{
+        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' needs a command", path), "see '%s --help'", path);
 }
 
 /* Walks the tables along the words of the command line. argv[0] is the last word of @path. */
@@ -67,7 +128,7 @@ static int dispatch(const char *path, const struct command *table, int argc, cha
         char longer[128];
 
         if (argc < 2)
-                return no_such_command(path, NULL, table, err);
+                return needs_command(path, err);
         if (is_help(argv[1])) {
                 print_commands(path, table);
                 return 0;
@@ -101,6 +162,9 @@ int main(int argc, char **argv)
         int status;
 
         opterr = 0;
+        for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(helper_words); i++)
+                if (strcmp(argv[1], helper_words[i]) == 0)
+                        return instance_helper_main(argc - 1, argv + 1);
         if (argc == 2 && strcmp(argv[1], "--version") == 0) {
                 puts("strata " STRATA_VERSION);
                 return 0;

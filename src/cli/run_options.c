@@ -92,7 +92,7 @@ static int parse_oom_score(void *member, const char *text, struct err **err)
 static const struct cli_option running_options[] = {
         CLI_OPTION("detach", 'd', FLAG, OWN(detach), NULL, "go to the background and print the id"),
         CLI_OPTION("attach", 'a', LIST, OWN(attach), "STREAM", "connect stdin, stdout or stderr (default: the last two)"),
-        CLI_OPTION("detach-keys", 0, TEXT, OWN(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)"),
+        CLI_PARSED("detach-keys", 0, OWN(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)", cli_parse_keys),
         CLI_OPTION("sig-proxy", 0, FLAG, OWN(sig_proxy), NULL, "pass on signals that come to this command (default: true)"),
         { 0 },
 };

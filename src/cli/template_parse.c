@@ -172,7 +172,7 @@ static int parse_fields(struct parser *parser, struct expr **expr)
 {
         while (*parser->p == '.' && is_name(parser->p[1])) {
                 const size_t len = name_length(parser->p + 1);
-                struct expr *field;
+                struct expr *field = NULL;
                 int r = new_expr(parser, EXPR_FIELD, &field);
 
                 if (r < 0)

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "instance/keys.h"
 
 static int read_whole(const char *text, s64 *ret)
 {
@@ -103,7 +104,7 @@ int cli_parse_cpus(void *member, const char *text, struct err **err)
         if (read_decimal(text, &value, &end) < 0 || *end || value > 1e6)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a number of CPUs", text),
                         "as in 2 or 0.5");
-        *(s64 *)member = llround(value * 1e9);
+        *(s64 *)member = (s64)(value * 1e9 + 0.5);
         return 0;
 }
 
@@ -261,34 +262,12 @@ const char *cli_signal_name(int signal)
         return name ? name : "";
 }
 
-/* The byte of one key: a letter is itself, ctrl- takes its low five bits as terminals do. -1 when it is none. */
-static int key_byte(const char *key, size_t len)
-{
-        static const char with_ctrl[] = "@[\\]^_";
-
-        if (len == 1)
-                return (unsigned char)key[0];
-        if (len != 6 || strncasecmp(key, "ctrl-", 5) != 0)
-                return -1;
-        if (isalpha((unsigned char)key[5]) || strchr(with_ctrl, key[5]))
-                return key[5] & 0x1f;
-        return -1;
-}
-
 int cli_parse_keys(void *member, const char *text, struct err **err)
 {
-        struct cli_keys keys = { .n = 0 };
+        struct detach_keys keys;
+        int r = keys_parse(&keys, text, err);
 
-        for (const char *p = text; *p;) {
-                const size_t len = strcspn(p, ",");
-                const int byte = key_byte(p, len);
-
-                if (byte < 0 || keys.n == CLI_KEYS_MAX)
-                        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a sequence of keys", text),
-                                "letters and ctrl-LETTER with commas between them, as in ctrl-p,ctrl-q");
-                keys.byte[keys.n++] = (char)byte;
-                p += len + (p[len] == ',');
-        }
-        *(struct cli_keys *)member = keys;
-        return 0;
+        if (r == 0)
+                *(const char **)member = text;
+        return r;
 }

@@ -17,14 +17,7 @@ cli_parse_fn cli_parse_cpus;     /* s64: billionths of a CPU; "1.5" */
 cli_parse_fn cli_parse_duration; /* s64: ns; "1h2m", "1.5s", "300ms" */
 cli_parse_fn cli_parse_time;     /* s64: ns since 1970; RFC 3339 as far as given, seconds since 1970, or a duration ago */
 cli_parse_fn cli_parse_signal;   /* int: "KILL", "SIGKILL", "9", "RTMIN+3" */
+cli_parse_fn cli_parse_keys;     /* const char *: the text, when it is a sequence of keys: "ctrl-p,ctrl-q" */
 
 /* "" for an unknown one. */
 const char *cli_signal_name(int signal);
-
-#define CLI_KEYS_MAX 16
-/* The bytes that the keys of a sequence send: "ctrl-p,ctrl-q", "a". */
-struct cli_keys {
-        char byte[CLI_KEYS_MAX];
-        size_t n;
-};
-cli_parse_fn cli_parse_keys; /* struct cli_keys */
