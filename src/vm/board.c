@@ -267,6 +267,16 @@ static int add_vsock(struct vm *vm, struct board_resources *res, struct err **er
         return r;
 }
 
+static int add_share(struct vm *vm, size_t i, struct board_resources *res, struct err **err)
+{
+        const struct virtio_fs_config fs = { .tag = vm->config.shares[i].tag, .server = res->shares[i] };
+        int r = virtio_fs_new(&vm->env, vm->board.pci, &fs, err);
+
+        if (r == 0)
+                res->shares[i] = NULL;
+        return r;
+}
+
 static int add_pci_devices(struct vm *vm, struct board_resources *res, struct err **err)
 {
         const struct virtio_net_config net = { .backend = res->net };
@@ -283,6 +293,8 @@ static int add_pci_devices(struct vm *vm, struct board_resources *res, struct er
                 r = virtio_rng_new(&vm->env, vm->board.pci, err);
         if (r == 0 && res->vsock)
                 r = add_vsock(vm, res, err);
+        for (size_t i = 0; i < vm->config.n_shares && r == 0; i++)
+                r = add_share(vm, i, res, err);
         if (r == 0 && vm->config.balloon)
                 r = virtio_balloon_new(&vm->env, vm->board.pci, &vm->board.balloon, err);
         return r < 0 ? r : pci_assign_resources(vm->board.pci, err);

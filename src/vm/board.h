@@ -3,12 +3,14 @@
 
 #include "dev/block/block.h"
 #include "dev/net/net.h"
+#include "dev/virtio/fs.h"
 #include "dev/virtio/vsock.h"
 #include "internal.h"
 
 struct board_resources {
         struct block_device *disks[VM_DISKS_MAX];
         struct net_backend *net;
+        struct fuse_server *shares[VM_SHARES_MAX];
         struct unix_listener *vsock, *control;
         int console_fd; /* -1: none */
         bool close_console;

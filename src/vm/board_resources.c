@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -37,6 +38,47 @@ static int open_net(struct vm *vm, struct net_backend **ret, struct err **err)
         return 0;
 }
 
+/* What the rest of the machine needs of the descriptors that the process may have. */
+#define FDS_RESERVED 1024U
+#define SHARE_FDS_MIN 256U
+#define SHARE_FDS_MAX 32768U
+/* A guest keeps more than this of its own memory for each file that it knows. */
+#define GUEST_BYTES_PER_INODE 1024U
+
+static unsigned share_fds(const struct vm *vm)
+{
+        struct rlimit limit;
+
+        /* Only who waits with select(2) needs the small soft limit, and nobody here does. */
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return SHARE_FDS_MIN;
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur <= FDS_RESERVED)
+                return SHARE_FDS_MIN;
+        return (unsigned)MAX(MIN((limit.rlim_cur - FDS_RESERVED) / vm->config.n_shares, (rlim_t)SHARE_FDS_MAX),
+                (rlim_t)SHARE_FDS_MIN);
+}
+
+static int open_shares(struct vm *vm, struct board_resources *res, struct err **err)
+{
+        const unsigned inodes = (unsigned)(vm->memory->ram_size / GUEST_BYTES_PER_INODE);
+        int r = 0;
+
+        for (size_t i = 0; i < vm->config.n_shares && r == 0; i++) {
+                const struct fuse_server_config config = {
+                        .path = vm->config.shares[i].path,
+                        .read_only = vm->config.shares[i].read_only,
+                        .fds = share_fds(vm),
+                        .inodes = MIN(inodes, 1U << 20),
+                };
+
+                r = fuse_server_new(&config, &res->shares[i], err);
+                if (r < 0)
+                        r = err_wrap(err, r, "sharing '%s'", config.path);
+        }
+        return r;
+}
+
 static int open_console(struct vm *vm, struct board_resources *res, struct err **err)
 {
         switch (vm->config.console) {
@@ -67,6 +109,8 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
                 r = open_disk(vm, &vm->config.disks[i], &res.disks[i], err);
         if (r == 0)
                 r = open_net(vm, &res.net, err);
+        if (r == 0)
+                r = open_shares(vm, &res, err);
         if (r == 0 && vm->config.vsock_cid)
                 r = unix_listener_new(vm->config.vsock_socket, VSOCK_SUFFIX_MAX, &res.vsock, err);
         if (r == 0 && vm->config.control_socket)
@@ -86,6 +130,8 @@ void board_resources_close(struct board_resources *res)
         for (size_t i = 0; i < VM_DISKS_MAX; i++)
                 block_close(TAKE_PTR(res->disks[i]));
         net_backend_free(TAKE_PTR(res->net));
+        for (size_t i = 0; i < VM_SHARES_MAX; i++)
+                fuse_server_free(TAKE_PTR(res->shares[i]));
         unix_listener_free(TAKE_PTR(res->vsock));
         unix_listener_free(TAKE_PTR(res->control));
         if (res->close_console)

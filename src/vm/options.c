@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/virtio/fs.h"
 #include "dev/virtio/vsock.h"
 
 #define DEFAULT_MEMORY (512 * MIB)
@@ -297,6 +298,30 @@ static int parse_vsock(struct vmm_options *o, const char *arg, struct err **err)
                 return err_set(err, ERR_USAGE, EINVAL, "--vsock cid=%s is not a number from %u to %u", cid_text, VSOCK_CID_MIN,
                         VSOCK_CID_MAX);
         o->vm.vsock_cid = (u32)cid;
+        return 0;
+}
+
+static int parse_share(struct vmm_options *o, const char *arg, struct err **err)
+{
+        struct vm_share_config *share = &o->vm.shares[o->vm.n_shares];
+        const struct key keys[] = {
+                { .name = "tag", .ret_value = &share->tag, .needed = true },
+                { .name = "path", .ret_value = &share->path, .needed = true },
+                { .name = "ro", .ret_flag = &share->read_only },
+        };
+        int r;
+
+        if (o->vm.n_shares == VM_SHARES_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "more than %d shared directories", VM_SHARES_MAX);
+        r = parse_keys(arg, keys, ARRAY_SIZE(keys), "share", &o->share_specs[o->vm.n_shares], err);
+        if (r < 0)
+                return r;
+        if (strlen(share->tag) > VIRTIO_FS_TAG_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "--share tag=%s is longer than %u bytes", share->tag, VIRTIO_FS_TAG_MAX);
+        for (size_t i = 0; i < o->vm.n_shares; i++)
+                if (strcmp(o->vm.shares[i].tag, share->tag) == 0)
+                        return err_set(err, ERR_USAGE, EINVAL, "--share tag=%s is given twice", share->tag);
+        o->vm.n_shares++;
         return 0;
 }
 

@@ -1,0 +1,386 @@
+/* Requests: what is read from the guest's memory is read once, then checked, then used. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "dev/virtio/fs_internal.h"
+
+/* Descriptors that are for one purpose each, of those that the server may use. */
+#define FDS_CACHED(n) ((n) / 4)
+#define FDS_KEPT(n) ((n) / 8)
+#define FDS_HANDLES(n) ((n) / 2)
+
+/* ---- the session ---- */
+
+/* With these the guest takes over what it can do itself (locks, access checks, opening without asking) as little as possible
+ * changes hands, and set-user-ID bits are taken away by us, at the moment of writing. */
+#define FEATURES                                                                                                       \
+        (FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS |        \
+         FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |        \
+         FUSE_HANDLE_KILLPRIV_V2)
+/* The oldest minor version of the protocol whose structures are those of today. */
+#define MINOR_MIN 31
+
+void fuse_server_see_rights(struct fuse_server *s)
+{
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+        s->squash = syscall(SYS_capget, &header, data) < 0 || !(data[0].effective & 1U << CAP_CHOWN);
+}
+
+static int fuse_init(struct fuse_call *c)
+{
+        const struct fuse_init_in *in = c->arg;
+        struct fuse_init_out *out = (struct fuse_init_out *)c->reply;
+
+        *out = (struct fuse_init_out){ .major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION };
+        c->reply_len = sizeof(*out);
+        if (in->major > FUSE_KERNEL_VERSION)
+                return 0; /* the guest comes back with our major version */
+        if (in->major < FUSE_KERNEL_VERSION || in->minor < MINOR_MIN)
+                return -EPROTO;
+        fuse_server_forget_all(c->server);
+        fuse_server_see_rights(c->server);
+        out->minor = MIN(in->minor, (u32)FUSE_KERNEL_MINOR_VERSION);
+        out->max_readahead = in->max_readahead;
+        out->flags = in->flags & FEATURES;
+        out->max_write = FUSE_TRANSFER_MAX;
+        out->max_pages = FUSE_TRANSFER_PAGES;
+        out->max_background = 64;
+        out->congestion_threshold = 48;
+        out->time_gran = 1;
+        return 0;
+}
+
+static int fuse_destroy(struct fuse_call *c)
+{
+        fuse_server_forget_all(c->server);
+        return 0;
+}
+
+static int fuse_forget(struct fuse_call *c)
+{
+        const struct fuse_forget_in *in = c->arg;
+
+        fuse_inode_forget(c->server, c->header.nodeid, in->nlookup);
+        return 0;
+}
+
+static int fuse_batch_forget(struct fuse_call *c)
+{
+        const struct fuse_batch_forget_in *in = c->arg;
+        struct fuse_forget_one one;
+
+        for (size_t i = 0; i < in->count && (i + 1) * sizeof(one) <= c->rest_len; i++) {
+                memcpy(&one, c->rest + i * sizeof(one), sizeof(one));
+                fuse_inode_forget(c->server, one.nodeid, one.nlookup);
+        }
+        return 0;
+}
+
+static int fuse_nothing(struct fuse_call *c)
+{
+        (void)c;
+        return 0;
+}
+
+/* ---- the operations ---- */
+
+enum {
+        OP_FILE = 1,     /* header.nodeid is a file that the operation uses */
+        OP_MODIFIES = 2, /* not on a read-only share */
+        OP_SILENT = 4,   /* gets no answer */
+        OP_READS = 8,    /* data goes straight into the guest's memory */
+        OP_WRITES = 16,  /* data comes straight from there */
+};
+
+#define SETXATTR_IN_SIZE 8 /* without SETXATTR_EXT */
+
+static const struct fuse_op {
+        u16 opcode, arg_len;
+        u8 n_names;
+        u8 flags;
+        bool free_second; /* the second name is the text of a symbolic link */
+        fuse_op_fn *run;
+} ops[] = {
+        { FUSE_INIT, sizeof(struct fuse_init_in), 0, 0, false, fuse_init },
+        { FUSE_DESTROY, 0, 0, 0, false, fuse_destroy },
+        { FUSE_FORGET, sizeof(struct fuse_forget_in), 0, OP_SILENT, false, fuse_forget },
+        { FUSE_BATCH_FORGET, sizeof(struct fuse_batch_forget_in), 0, OP_SILENT, false, fuse_batch_forget },
+        { FUSE_INTERRUPT, 0, 0, OP_SILENT, false, fuse_nothing }, /* nothing here waits for long */
+
+        { FUSE_LOOKUP, 0, 1, OP_FILE, false, fuse_lookup },
+        { FUSE_READLINK, 0, 0, OP_FILE, false, fuse_readlink },
+        { FUSE_SYMLINK, 0, 2, OP_FILE | OP_MODIFIES, true, fuse_symlink },
+        { FUSE_MKNOD, sizeof(struct fuse_mknod_in), 1, OP_FILE | OP_MODIFIES, false, fuse_mknod },
+        { FUSE_MKDIR, sizeof(struct fuse_mkdir_in), 1, OP_FILE | OP_MODIFIES, false, fuse_mkdir },
+        { FUSE_UNLINK, 0, 1, OP_FILE | OP_MODIFIES, false, fuse_unlink },
+        { FUSE_RMDIR, 0, 1, OP_FILE | OP_MODIFIES, false, fuse_rmdir },
+        { FUSE_RENAME, sizeof(struct fuse_rename_in), 2, OP_FILE | OP_MODIFIES, false, fuse_rename },
+        { FUSE_RENAME2, sizeof(struct fuse_rename2_in), 2, OP_FILE | OP_MODIFIES, false, fuse_rename2 },
+        { FUSE_LINK, sizeof(struct fuse_link_in), 1, OP_FILE | OP_MODIFIES, false, fuse_link },
+        { FUSE_CREATE, sizeof(struct fuse_create_in), 1, OP_FILE | OP_MODIFIES, false, fuse_create },
+        { FUSE_TMPFILE, sizeof(struct fuse_create_in), 0, OP_FILE | OP_MODIFIES, false, fuse_tmpfile },
+
+        { FUSE_OPEN, sizeof(struct fuse_open_in), 0, OP_FILE, false, fuse_open },
+        { FUSE_READ, sizeof(struct fuse_read_in), 0, OP_READS, false, fuse_read },
+        { FUSE_WRITE, sizeof(struct fuse_write_in), 0, OP_WRITES | OP_MODIFIES, false, fuse_write },
+        { FUSE_RELEASE, sizeof(struct fuse_release_in), 0, 0, false, fuse_release },
+        { FUSE_FSYNC, sizeof(struct fuse_fsync_in), 0, 0, false, fuse_fsync },
+        { FUSE_FALLOCATE, sizeof(struct fuse_fallocate_in), 0, OP_MODIFIES, false, fuse_fallocate },
+        { FUSE_LSEEK, sizeof(struct fuse_lseek_in), 0, 0, false, fuse_lseek },
+        { FUSE_COPY_FILE_RANGE, sizeof(struct fuse_copy_file_range_in), 0, OP_MODIFIES, false, fuse_copy_file_range },
+        { FUSE_SYNCFS, 0, 0, 0, false, fuse_syncfs },
+
+        { FUSE_OPENDIR, sizeof(struct fuse_open_in), 0, OP_FILE, false, fuse_opendir },
+        { FUSE_READDIR, sizeof(struct fuse_read_in), 0, OP_FILE, false, fuse_readdir },
+        { FUSE_READDIRPLUS, sizeof(struct fuse_read_in), 0, OP_FILE, false, fuse_readdirplus },
+        { FUSE_RELEASEDIR, sizeof(struct fuse_release_in), 0, 0, false, fuse_release },
+        { FUSE_FSYNCDIR, sizeof(struct fuse_fsync_in), 0, 0, false, fuse_fsync },
+
+        { FUSE_GETATTR, sizeof(struct fuse_getattr_in), 0, OP_FILE, false, fuse_getattr },
+        { FUSE_SETATTR, sizeof(struct fuse_setattr_in), 0, OP_FILE | OP_MODIFIES, false, fuse_setattr },
+        { FUSE_STATFS, 0, 0, OP_FILE, false, fuse_statfs },
+        { FUSE_SETXATTR, SETXATTR_IN_SIZE, 1, OP_FILE | OP_MODIFIES, false, fuse_setxattr },
+        { FUSE_GETXATTR, sizeof(struct fuse_getxattr_in), 1, OP_FILE, false, fuse_getxattr },
+        { FUSE_LISTXATTR, sizeof(struct fuse_getxattr_in), 0, OP_FILE, false, fuse_listxattr },
+        { FUSE_REMOVEXATTR, 0, 1, OP_FILE | OP_MODIFIES, false, fuse_removexattr },
+        /* Everything else is ENOSYS, after which Linux does not ask again: it locks files by itself, checks access by the
+         * attributes, and need not tell us of each close(2) (FLUSH). No DAX. */
+};
+
+static const struct fuse_op *find_op(u32 opcode)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(ops); i++)
+                if (ops[i].opcode == opcode)
+                        return &ops[i];
+        return NULL;
+}
+
+/* ---- parsing ---- */
+
+bool fuse_name_is_component(const char *name)
+{
+        return *name && strlen(name) <= FUSE_NAME_MAX && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+/* Splits what follows the header: structure, names, rest. */
+static int parse(struct fuse_call *c, const struct fuse_op *op, size_t len)
+{
+        const u8 *p = c->scratch->in, *end = p + len;
+
+        if (len < op->arg_len)
+                return -EINVAL;
+        c->arg = p;
+        p += op->arg_len;
+        for (unsigned i = 0; i < op->n_names; i++) {
+                const u8 *nul = memchr(p, '\0', (size_t)(end - p));
+
+                if (!nul)
+                        return -EINVAL;
+                c->names[i] = (const char *)p;
+                p = nul + 1;
+                if (i == 1 && op->free_second ? !*c->names[i] : !fuse_name_is_component(c->names[i]))
+                        return strlen(c->names[i]) > FUSE_NAME_MAX ? -ENAMETOOLONG : -EINVAL;
+        }
+        c->rest = p;
+        c->rest_len = (size_t)(end - p);
+        return 0;
+}
+
+static int forbidden(const struct fuse_call *c, const struct fuse_op *op)
+{
+        if (!c->server->read_only)
+                return 0;
+        if (op->flags & OP_MODIFIES)
+                return -EROFS;
+        if (op->run == fuse_open) {
+                const u32 flags = ((const struct fuse_open_in *)c->arg)->flags;
+
+                return (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC ? -EROFS : 0;
+        }
+        return 0;
+}
+
+static int run(struct fuse_call *c, const struct fuse_op *op)
+{
+        int r = forbidden(c, op);
+
+        if (r == 0 && op->flags & OP_FILE)
+                r = fuse_inode_get(c->server, c->header.nodeid, &c->inode, &c->fd);
+        if (r == 0)
+                r = op->run(c);
+        if (c->inode)
+                fuse_inode_put(c->server, c->inode);
+        return r;
+}
+
+/* Reads the request and runs it. *ret_silent: there is to be no answer. */
+static int serve(struct fuse_call *c, struct iovec *out, unsigned n_out, struct iovec *in, unsigned n_in, bool *ret_silent)
+{
+        const struct fuse_op *op = find_op(c->header.opcode);
+        size_t len = c->header.len - sizeof(c->header);
+        int r;
+
+        if (!op)
+                return -ENOSYS;
+        *ret_silent = op->flags & OP_SILENT;
+        if (op->flags & OP_WRITES)
+                len = MIN(len, (size_t)op->arg_len);
+        if (len > FUSE_IN_MAX)
+                return -E2BIG;
+        if (virtio_iov_read(out, n_out, sizeof(c->header), c->scratch->in, len) != len)
+                return -EINVAL;
+        r = parse(c, op, len);
+        if (r < 0)
+                return r;
+        if (op->flags & OP_WRITES) {
+                virtio_iov_trim(&out, &n_out, sizeof(c->header) + len);
+                c->data = out;
+                c->n_data = n_out;
+        } else if (op->flags & OP_READS) {
+                virtio_iov_trim(&in, &n_in, sizeof(struct fuse_out_header));
+                c->data = in;
+                c->n_data = n_in;
+        }
+        return run(c, op);
+}
+
+u32 fuse_server_handle(struct fuse_server *s, struct fuse_scratch *scratch, struct iovec *out, unsigned n_out, struct iovec *in,
+                       unsigned n_in)
+{
+        struct fuse_call c = { .server = s, .scratch = scratch, .reply = scratch->reply, .fd = -1 };
+        struct fuse_out_header answer = { .len = sizeof(answer) };
+        /* Where the answer's header goes: reads change @in. */
+        struct iovec head[2];
+        u64 out_bytes = 0, in_bytes = 0;
+        bool silent = false;
+        int r = -EINVAL;
+
+        for (unsigned i = 0; i < n_out; i++)
+                out_bytes += out[i].iov_len;
+        for (unsigned i = 0; i < n_in; i++)
+                in_bytes += in[i].iov_len;
+        if (in_bytes < sizeof(answer)) {
+                /* Only what is silent can be served. */
+                n_in = 0;
+        } else {
+                head[0] = in[0];
+                head[1] = n_in > 1 ? in[1] : (struct iovec){ 0 };
+                if (head[0].iov_len + head[1].iov_len < sizeof(answer))
+                        return 0; /* in more than two pieces: nobody does that */
+                c.reply_max = MIN(in_bytes - sizeof(answer), (u64)FUSE_REPLY_MAX);
+        }
+        if (virtio_iov_read(out, n_out, 0, &c.header, sizeof(c.header)) == sizeof(c.header) &&
+            c.header.len >= sizeof(c.header) && c.header.len <= out_bytes)
+                r = serve(&c, out, n_out, in, n_in, &silent);
+        trace(FUSE_REQUEST, c.header.opcode, c.header.nodeid, -r, c.reply_len + c.direct_len);
+        if (silent || !n_in)
+                return 0;
+        if (r == 0 && c.reply_len > c.reply_max)
+                r = -ERANGE;
+        answer.unique = c.header.unique;
+        answer.error = r;
+        if (r == 0) {
+                answer.len += (u32)(c.reply_len + c.direct_len);
+                if (c.reply_len)
+                        virtio_iov_write(in, n_in, sizeof(answer), c.reply, c.reply_len);
+        }
+        virtio_iov_write(head, 2, 0, &answer, sizeof(answer));
+        return answer.len;
+}
+
+/* ---- life ---- */
+
+int fuse_thread_enter(const struct fuse_server *s)
+{
+        /* Directory and mask are the thread's own from here on. */
+        if (unshare(CLONE_FS) < 0 || fchdir(s->proc_fd) < 0)
+                return -errno;
+        umask(0);
+        return 0;
+}
+
+void fuse_server_forget_all(struct fuse_server *s)
+{
+        fuse_handles_close_all(s);
+        fuse_inodes_forget_all(s);
+}
+
+static int open_root(struct fuse_server *s, const char *path, struct err **err)
+{
+        struct statx st;
+
+        s->root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (s->root_fd < 0)
+                return err_sys(err, errno, "opening the directory '%s'", path);
+        s->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (s->proc_fd < 0)
+                return err_sys(err, errno, "opening /proc/self/fd");
+        s->next_nodeid = FUSE_ROOT_ID + 1;
+        s->next_fh = 1;
+        s->root = fuse_inode_add(s, FUSE_ROOT_ID, S_IFDIR);
+        if (!s->root || fuse_statx(s->root_fd, &st) < 0)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory to share '%s'", path);
+        s->root->fd = s->root_fd;
+        s->root->keep_fd = true; /* and not counted */
+        fuse_inode_identify(s, s->root, &st);
+        return 0;
+}
+
+static void fuse_server_freep(struct fuse_server **s)
+{
+        fuse_server_free(*s);
+}
+
+int fuse_server_new(const struct fuse_server_config *config, struct fuse_server **ret, struct err **err)
+{
+        _cleanup_(fuse_server_freep) struct fuse_server *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory to share '%s'", config->path);
+        pthread_mutex_init(&s->lock, NULL);
+        s->root_fd = s->proc_fd = -1;
+        s->read_only = config->read_only;
+        s->cached_fds_max = FDS_CACHED(config->fds);
+        s->kept_fds_max = FDS_KEPT(config->fds);
+        s->handles_max = FDS_HANDLES(config->fds);
+        s->inodes_max = config->inodes;
+        s->by_id = calloc(FUSE_BUCKETS, sizeof(struct fuse_inode *));
+        s->by_file = calloc(FUSE_BUCKETS, sizeof(struct fuse_inode *));
+        s->handles = calloc(s->handles_max, sizeof(struct fuse_handle *));
+        if (!s->by_id || !s->by_file || !s->handles)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory to share '%s'", config->path);
+        r = open_root(s, config->path, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+struct fuse_server *fuse_server_free(struct fuse_server *s)
+{
+        if (!s)
+                return NULL;
+        if (s->handles && s->by_id)
+                fuse_server_forget_all(s);
+        free(s->root);
+        free(s->by_id);
+        free(s->by_file);
+        free(s->handles);
+        if (s->root_fd >= 0)
+                close(s->root_fd);
+        if (s->proc_fd >= 0)
+                close(s->proc_fd);
+        pthread_mutex_destroy(&s->lock);
+        free(s);
+        return NULL;
+}
