@@ -25,7 +25,7 @@ struct image_store;
 struct image;
 
 struct image_store_options {
-        const char *root; /* NULL: $STRATA_IMAGE_ROOT, else /var/lib/strata/images or ~/.local/share/strata/images */
+        const char *root; /* NULL: $STRATA_IMAGE_ROOT, $STRATA_ROOT/images, /var/lib/strata/images or ~/.local/share/strata/images */
 };
 
 /* Opens the store, and makes it where there is none. @options may be NULL. */

@@ -296,12 +296,15 @@ static bool is_real_root(void)
 
 static char *default_root(void)
 {
-        const char *root = getenv("STRATA_IMAGE_ROOT"), *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+        const char *root = getenv("STRATA_IMAGE_ROOT"), *all = getenv("STRATA_ROOT"), *data = getenv("XDG_DATA_HOME"),
+                   *home = getenv("HOME");
         char *path = NULL;
         int n;
 
         if (root && root[0])
                 return strdup(root);
+        if (all && all[0]) /* of instances, which have their images in it */
+                return asprintf(&path, "%s/images", all) < 0 ? NULL : path;
         if (is_real_root())
                 return strdup("/var/lib/strata/images");
         if (data && data[0] == '/')
