@@ -427,6 +427,7 @@ static int load(struct launch *l, const struct box_runtime *runtime, const char 
                 r = cgroup_load(l->state->cgroup, &l->cgroup, err);
         if (r < 0)
                 return r;
+        rootfs_strip_targets(l);
         l->in_user_namespace = (l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWUSER;
         return 0;
 }

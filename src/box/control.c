@@ -48,6 +48,7 @@ int box_kill(const struct box_runtime *runtime, const char *id, int signal, bool
 {
         _cleanup_(state_freep) struct box_handle *h = NULL;
         _cleanup_(cgroup_freep) struct cgroup *cg = NULL;
+        _cleanup_(spec_freep) struct spec *spec = NULL;
         _cleanup_close_ int pidfd = -1;
         bool frozen = false;
         int r = load(runtime, id, &h, &cg, err);
@@ -55,6 +56,13 @@ int box_kill(const struct box_runtime *runtime, const char *id, int signal, bool
         if (r < 0)
                 return r;
         pidfd = state_pidfd(h);
+        /* Without a pid namespace of its own the others do not die with the first process. */
+        if (signal == SIGKILL && !all && cg && cgroup_exists(cg)) {
+                r = state_load_config(h, &spec, err);
+                if (r < 0)
+                        return r;
+                all = !(spec->namespaces_new & CLONE_NEWPID);
+        }
         if (all && cg)
                 return cgroup_kill(cg, signal, err);
         if (pidfd < 0)

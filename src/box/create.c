@@ -91,6 +91,7 @@ int launch_converse(struct launch *l, const struct spawned *s, enum sync_type un
                         return type;
                 if (type == SYNC_TERMINAL && ret_master && *ret_master < 0) {
                         *ret_master = fd;
+                        wait_set_up_master(fd);
                         continue;
                 }
                 closep(&fd);
@@ -258,8 +259,10 @@ int box_run(const struct box_runtime *runtime, const struct box_create_args *arg
         }
         if (r == 0)
                 r = make_container(&l, runtime, args, false, foreground, &s, &master, err);
-        if (r < 0)
+        if (r < 0) {
+                wait_drain(master);
                 return r;
+        }
         r = hooks_run(l.spec, HOOK_POSTSTART, l.state, "running", 0, l.state->bundle, err);
         if (r < 0) {
                 launch_undo(&l, &s);

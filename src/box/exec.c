@@ -222,42 +222,17 @@ static int exec_enter(struct launch *l, struct err **err)
         int r;
 
         if (l->cgroup && !l->exec_group) {
-                r = cgroup_enter(l->cgroup, false);
+                r = cgroup_enter(l->cgroup, l->cloned_into_cgroup);
                 if (r < 0)
                         return err_sys(err, -r, "entering the container's control groups");
         }
+        if (!l->process->cpu_affinity || !l->process->cpu_affinity->initial)
+                process_reset_affinity();
         if (l->join_flags && setns(l->join_pidfd, l->join_flags) < 0)
                 return err_sys(err, errno, "joining the container's namespaces");
         if (user && (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0) && errno != EINVAL)
                 return err_sys(err, errno, "becoming root of the container's user namespace");
         return 0;
-}
-
-static int set_affinity(const char *list, struct err **err)
-{
-        cpu_set_t set;
-        const char *p = list;
-
-        if (!list || !list[0])
-                return 0;
-        CPU_ZERO(&set);
-        while (*p) {
-                char *end;
-                unsigned long from = strtoul(p, &end, 10), to = from;
-
-                if (end != p && *end == '-') {
-                        p = end + 1;
-                        to = strtoul(p, &end, 10);
-                }
-                if (end == p || (*end && *end != ',') || to < from || to >= CPU_SETSIZE)
-                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
-                                "process.execCPUAffinity: '%s' is not a list of CPUs", list);
-                for (; from <= to; from++)
-                        CPU_SET(from, &set);
-                p = *end ? end + 1 : end;
-        }
-        return sched_setaffinity(0, sizeof(set), &set) < 0 ? err_sys(err, errno, "process.execCPUAffinity '%s'", list)
-                                                           : 0;
 }
 
 static int exec_terminal(struct launch *l, struct err **err)
@@ -293,7 +268,7 @@ static int exec_run(struct launch *l, int sync, struct err **err)
         if (r == 0)
                 r = process_prepare(l, err);
         if (r == 0 && l->process->cpu_affinity)
-                r = set_affinity(l->process->cpu_affinity->final, err);
+                r = process_set_affinity(l->process->cpu_affinity->final, err);
         if (r < 0)
                 return r;
         prctl(PR_SET_PDEATHSIG, 0);
@@ -393,7 +368,7 @@ static int prepare(
                 if (l->console < 0)
                         return l->console;
         }
-        return l->process->cpu_affinity ? set_affinity(l->process->cpu_affinity->initial, err) : 0;
+        return l->process->cpu_affinity ? process_set_affinity(l->process->cpu_affinity->initial, err) : 0;
 }
 
 int box_exec(const struct box_runtime *runtime, const struct box_exec_args *args, int *ret_status, struct err **err)

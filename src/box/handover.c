@@ -13,6 +13,7 @@
 
 enum { SYS_write_ = 1, SYS_fcntl_ = 72, SYS_execve_ = 59, SYS_exit_group_ = 231 };
 enum { F_SETFD_ = 2, FD_CLOEXEC_ = 1, ENOENT_ = 2 };
+enum { TEXT_MAX_ = 256 };
 enum { SYNC_EXEC_FAILED_ = 8 }; /* enum sync_type; tests/unit/test_box_handover.c holds them together */
 
 static long call(long nr, long a, long b, long c)
@@ -29,18 +30,26 @@ void handover_main(long *stack)
         const long argc = stack[0];
         char **argv = (char **)(stack + 1);
         char **envp = argv + argc + 1;
-        int sock = 0, message[3];
+        struct {
+                int type, value;
+                unsigned id;
+                char text[TEXT_MAX_];
+        } message;
+        int sock = 0, n = 0;
 
         if (argc < 3)
                 call(SYS_exit_group_, 125, 0, 0);
         for (const char *p = argv[1]; *p; p++)
                 sock = sock * 10 + (*p - '0');
         call(SYS_fcntl_, sock, F_SETFD_, FD_CLOEXEC_);
-        message[0] = SYNC_EXEC_FAILED_;
-        message[1] = (int)-call(SYS_execve_, (long)argv[0], (long)(argv + 2), (long)envp);
-        message[2] = 0;
-        call(SYS_write_, sock, (long)message, sizeof(message));
-        call(SYS_exit_group_, message[1] == ENOENT_ ? 127 : 126, 0, 0);
+        message.type = SYNC_EXEC_FAILED_;
+        message.id = 0;
+        for (; n < TEXT_MAX_ - 1 && argv[0][n]; n++)
+                message.text[n] = argv[0][n];
+        message.text[n] = 0;
+        message.value = (int)-call(SYS_execve_, (long)argv[0], (long)(argv + 2), (long)envp);
+        call(SYS_write_, sock, (long)&message, 3 * sizeof(int) + n + 1);
+        call(SYS_exit_group_, message.value == ENOENT_ ? 127 : 126, 0, 0);
         __builtin_unreachable();
 }
 

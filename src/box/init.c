@@ -123,6 +123,7 @@ static int enter_cgroup(const struct launch *l, struct err **err)
 {
         const int r = l->cgroup && !l->entered_cgroup ? cgroup_enter(l->cgroup, l->cloned_into_cgroup) : 0;
 
+        process_reset_affinity();
         return r < 0 ? err_sys(err, -r, "entering the container's control groups") : 0;
 }
 
@@ -201,20 +202,11 @@ static int run_start_hooks(const struct launch *l, struct err **err)
         return hooks_run(l->spec, HOOK_START_CONTAINER, l->state, "created", getpid(), NULL, err);
 }
 
-static int make_root(struct launch *l, struct err **err)
+/* With all mounts made and the host's paths still there. */
+static int run_hooks(struct launch *l, struct err **err)
 {
         int r;
 
-        if (!((l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWNS)) {
-                /* No mounts of its own: the host's, seen from the root directory. */
-                l->root = open(l->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-                if (l->root < 0 || fchdir(l->root) < 0 || chroot(".") < 0)
-                        return err_sys(err, errno, "changing the root to '%s'", l->rootfs);
-                return 0;
-        }
-        r = rootfs_mount(l, err);
-        if (r < 0)
-                return r;
         if (hooks_any(l->spec, HOOK_PRESTART) || hooks_any(l->spec, HOOK_CREATE_RUNTIME)) {
                 r = wait_until_recorded(l, err);
                 if (r < 0)
@@ -226,7 +218,32 @@ static int make_root(struct launch *l, struct err **err)
                         return r;
         }
         /* The process's own number, as it sees itself, is what hooks inside can use. */
-        r = hooks_run(l->spec, HOOK_CREATE_CONTAINER, l->state, "creating", getpid(), l->rootfs, err);
+        return hooks_run(l->spec, HOOK_CREATE_CONTAINER, l->state, "creating", getpid(), l->rootfs, err);
+}
+
+/* No mounts of its own: the host's, seen from the root directory. */
+static int change_root(struct launch *l, struct err **err)
+{
+        int r;
+
+        l->root = open(l->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (l->root < 0)
+                return err_sys(err, errno, "opening '%s'", l->rootfs);
+        r = run_hooks(l, err);
+        if (r == 0 && (fchdir(l->root) < 0 || chroot(".") < 0))
+                return err_sys(err, errno, "changing the root to '%s'", l->rootfs);
+        return r;
+}
+
+static int make_root(struct launch *l, struct err **err)
+{
+        int r;
+
+        if (!((l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWNS))
+                return change_root(l, err);
+        r = rootfs_mount(l, err);
+        if (r == 0)
+                r = run_hooks(l, err);
         if (r == 0)
                 r = set_up_terminal(l, err);
         return r < 0 ? r : rootfs_finish(l, err);
@@ -238,6 +255,8 @@ static int wait_for_start(struct launch *l, struct err **err)
         int sock;
 
         prctl(PR_SET_PDEATHSIG, 0);
+        /* Nothing of the host's stays open in a process that others can look at for long. */
+        process_close_descriptors(l, (int[]){ l->listener, l->sync, l->handover, l->proc }, 4);
         if (sync_send(l->sync, SYNC_READY, 0, -1) < 0)
                 return err_sys(err, errno, "telling the runtime");
         do

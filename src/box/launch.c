@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "hooks.h"
 #include "idmap.h"
 #include "internal.h"
@@ -73,11 +74,23 @@ int launch_move_up(const struct launch *l, int fd)
         return high < 0 ? -errno : high;
 }
 
+/* The kernel raises only what is permitted and inheritable (capabilities(7)). */
+static void warn_of_ambient(const struct spec_process *p)
+{
+        const struct spec_capabilities *c = p ? p->capabilities : NULL;
+
+        for (int cap = 0; c && cap < 64; cap++)
+                if (c->set[CAP_SET_AMBIENT] & ~(c->set[CAP_SET_PERMITTED] & c->set[CAP_SET_INHERITABLE]) & BIT(cap))
+                        log_warn("can't raise ambient capability %s: it is not both permitted and inheritable",
+                                spec_capability_name(cap));
+}
+
 int launch_prepare_process(struct launch *l, struct err **err)
 {
         const char *strict = spec_annotation(l->spec, "run.oci.seccomp_fail_unknown_syscall"); /* crun */
         int r;
 
+        warn_of_ambient(l->process);
         r = seccomp_filter_compile(l->spec->linux_.seccomp, strict && strcmp(strict, "0") != 0, &l->filter, err);
         if (r < 0)
                 return r;
@@ -234,6 +247,8 @@ int launch_record(struct launch *l, const char *id, struct err **err)
         l->state->annotations = json_incref(l->spec->annotations);
         l->state->descriptors = describe_descriptors();
         r = find_rootfs(l, l->state->bundle, err);
+        if (r == 0)
+                rootfs_strip_targets(l);
         if (r == 0)
                 r = state_set_created(l->state, err);
         if (r < 0)

@@ -10,6 +10,10 @@
 
 enum { FSCONFIG_STRING_MAX = 256 };
 
+/* All but those about access times, which mount(2) too keeps when none is given. */
+#define EXCLUSIVE_ATTRS \
+        (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW)
+
 int mount_clone(int fd, bool recursive)
 {
         const int r = open_tree(
@@ -50,15 +54,24 @@ int mount_set(int fd, const struct mount_options *options, struct err **err)
 
 int mount_bind(const char *source, const struct mount_options *options, struct err **err)
 {
+        _cleanup_(err_freep) struct err *locked = NULL;
+        struct mount_options whole = *options;
         _cleanup_close_ int fd = -1;
-        int r;
+        int r = 0;
 
         fd = open_tree(AT_FDCWD, source,
                 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (options->flags & MOUNT_RECURSIVE ? AT_RECURSIVE : 0U) |
                         (options->flags & (MOUNT_SOURCE_NOFOLLOW | MOUNT_COPY_SYMLINK) ? AT_SYMLINK_NOFOLLOW : 0U));
         if (fd < 0)
                 return err_sys(err, errno, "bind mounting '%s'", source);
-        r = mount_set(fd, options, err);
+        /* As with runc and crun: an entry with any attribute names them all. What the kernel has locked in a user
+         * namespace (EPERM) stays. */
+        if (options->set || options->clear) {
+                whole.clear |= EXCLUSIVE_ATTRS & ~whole.set;
+                r = mount_set(fd, &whole, &locked);
+        }
+        if (r < 0 || !(options->set || options->clear))
+                r = mount_set(fd, options, err);
         if (r < 0)
                 return err_wrap(err, r, "bind mounting '%s'", source);
         return TAKE_FD(fd);

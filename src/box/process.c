@@ -208,28 +208,33 @@ static int set_scheduler(const struct spec_scheduler *s, struct err **err)
 
 static int set_memory_policy(const struct spec_memory_policy *m, struct err **err)
 {
-        unsigned long mask[16] = { 0 };
-        const char *p = m->nodes ? m->nodes : "";
+        unsigned long mask[16];
+        const bool none = !m->nodes || !m->nodes[0];
 
-        while (*p) {
-                char *end;
-                unsigned long from = strtoul(p, &end, 10), to = from;
-
-                if (end != p && *end == '-') {
-                        p = end + 1;
-                        to = strtoul(p, &end, 10);
-                }
-                if (end == p || (*end && *end != ',') || to < from || to >= sizeof(mask) * 8)
-                        return err_set(err, ERR_BAD_CONFIG, EINVAL,
-                                "linux.memoryPolicy.nodes: '%s' is not a list of nodes", m->nodes);
-                for (; from <= to; from++)
-                        mask[from / 64] |= 1UL << (from % 64);
-                p = *end ? end + 1 : end;
-        }
-        if (syscall(SYS_set_mempolicy, m->mode | (int)m->flags, m->nodes && m->nodes[0] ? mask : NULL,
-                    m->nodes && m->nodes[0] ? sizeof(mask) * 8 : 0) < 0)
+        if (spec_id_list(none ? "" : m->nodes, mask, sizeof(mask) * 8) < 0)
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "linux.memoryPolicy.nodes: '%s' is not a list of nodes", m->nodes);
+        if (syscall(SYS_set_mempolicy, m->mode | (int)m->flags, none ? NULL : mask, none ? 0 : sizeof(mask) * 8) < 0)
                 return err_sys(err, errno, "linux.memoryPolicy: set_mempolicy");
         return 0;
+}
+
+int process_set_affinity(const char *list, struct err **err)
+{
+        cpu_set_t set;
+
+        if (!list || !list[0])
+                return 0;
+        if (spec_id_list(list, set.__bits, CPU_SETSIZE) < 0)
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "process.execCPUAffinity: '%s' is not a list of CPUs", list);
+        return sched_setaffinity(0, sizeof(set), &set) < 0 ? err_sys(err, errno, "process.execCPUAffinity '%s'", list) : 0;
+}
+
+void process_reset_affinity(void)
+{
+        cpu_set_t all;
+
+        memset(&all, 0xff, sizeof(all));
+        sched_setaffinity(0, sizeof(all), &all); /* less than all is no reason to fail */
 }
 
 static int set_rlimits(const struct spec_process *p, struct err **err)
@@ -547,22 +552,21 @@ static void reset_signals(void)
         sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Everything but stdio, what the caller wants kept, and what the last step needs is closed; those are closed by the
- * exec. */
-static void close_descriptors(const struct launch *l, int sync)
+void process_close_descriptors(const struct launch *l, int *keep, size_t n)
 {
-        const unsigned first = 3 + l->stdio->preserve_fds;
-        const int a = MIN(sync, l->handover), b = MAX(sync, l->handover);
-        unsigned from = first;
+        unsigned from = 3 + l->stdio->preserve_fds;
 
-        for (int i = 0; i < 2; i++) {
-                const int fd = i ? b : a;
+        for (;;) {
+                int next = -1;
 
-                if (fd < (int)from)
-                        continue;
-                if (fd > (int)from)
-                        syscall(SYS_close_range, from, (unsigned)fd - 1, 0);
-                from = (unsigned)fd + 1;
+                for (size_t i = 0; i < n; i++)
+                        if (keep[i] >= (int)from && (next < 0 || keep[i] < next))
+                                next = keep[i];
+                if (next < 0)
+                        break;
+                if (next > (int)from)
+                        syscall(SYS_close_range, from, (unsigned)next - 1, 0);
+                from = (unsigned)next + 1;
         }
         syscall(SYS_close_range, from, ~0U, 0);
 }
@@ -612,7 +616,7 @@ int process_become(const struct launch *l, int sync, struct err **err)
                 if (r < 0)
                         return r;
         }
-        close_descriptors(l, sync);
+        process_close_descriptors(l, (int[]){ sync, l->handover }, 2);
         /* First with the runtime's rights, as runc does: a payload may start where its user could not go. Where root
          * may not (root_squash), again as the user. */
         entered = enter_cwd(p->cwd, NULL) == 0;
@@ -637,6 +641,7 @@ int process_become(const struct launch *l, int sync, struct err **err)
                         return r;
         }
         if (l->before_payload) {
+                environ = env; /* what the hooks get that say nothing of theirs */
                 r = l->before_payload(l, err);
                 if (r < 0)
                         return r;

@@ -7,6 +7,12 @@
 /* Looks for the program in the container (the caller's root) as execvp would; refuses what cannot be executed.
  * *ret is allocated from the spec's arena. */
 int process_find_program(const struct launch *l, const char **ret, struct err **err);
+/* Closes all but stdio, what is preserved, and the @n in @keep, which may have -1s. */
+void process_close_descriptors(const struct launch *l, int *keep, size_t n);
+/* On the CPUs of @list; NULL or "" is all the same. */
+int process_set_affinity(const char *list, struct err **err);
+/* On all CPUs that the control groups allow: what the runtime's caller was bound to is not the container's. */
+void process_reset_affinity(void);
 /* What needs the rights that the payload may not have: labels, limits, scheduling, oom score. Before user and
  * capabilities change. */
 int process_prepare(const struct launch *l, struct err **err);

@@ -85,9 +85,15 @@ static bool wants_idmap(const struct mount_plan *plan)
  * as the host does. */
 static int prepare_idmap(const struct launch *l, struct mount_plan *plan, struct err **err)
 {
+        const bool own = plan->mount->uid_mappings.n || plan->options.id_maps[0] || l->spec->linux_.uid_mappings.n;
         struct spec_id_maps uids = { 0 }, gids = { 0 };
-        int r = mount_maps(l, plan, &uids, &gids, err);
+        int r;
 
+        if (!own && l->namespace_fd[NAMESPACE_USER] >= 0) {
+                plan->map_fd = fcntl(l->namespace_fd[NAMESPACE_USER], F_DUPFD_CLOEXEC, 3);
+                return plan->map_fd < 0 ? err_sys(err, errno, "opening the user namespace") : 0;
+        }
+        r = mount_maps(l, plan, &uids, &gids, err);
         if (r < 0)
                 return r;
         plan->map_fd = idmap_namespace(l->proc, &uids, &gids, err);
@@ -127,6 +133,24 @@ static int open_source(const struct launch *l, const struct mount_plan *plan, st
         return TAKE_FD(fd);
 }
 
+/* What of an absolute @path is inside of the root, or NULL. */
+static const char *below_root(const struct launch *l, const char *path)
+{
+        const size_t n = strlen(l->rootfs);
+
+        return n > 1 && strncmp(path, l->rootfs, n) == 0 && path[n] == '/' ? path + n : NULL;
+}
+
+void rootfs_strip_targets(struct launch *l)
+{
+        for (size_t i = 0; i < l->n_mounts; i++) {
+                const char *inside = below_root(l, l->mounts[i].target);
+
+                if (inside)
+                        l->mounts[i].target = inside;
+        }
+}
+
 int rootfs_prepare_sources(struct launch *l, struct err **err)
 {
         for (size_t i = 0; i < l->n_mounts; i++) {
@@ -139,6 +163,9 @@ int rootfs_prepare_sources(struct launch *l, struct err **err)
                                 return err_wrap(err, r, "mounts[%zu] (%s)", i, plan->target);
                 }
                 if (!l->in_user_namespace || !(plan->options.flags & MOUNT_BIND) || geteuid() != 0)
+                        continue;
+                /* What an earlier entry mounts is there only inside. */
+                if (below_root(l, plan->mount->source))
                         continue;
                 plan->fd = open_source(l, plan, err);
                 if (plan->fd < 0)

@@ -5,6 +5,8 @@
 
 /* Reads the options of every mount entry. In the runtime, before the clone. */
 int rootfs_plan(struct launch *l, struct err **err);
+/* As runc has it: a destination may be written as the host sees it, with the root before it. Once that is known. */
+void rootfs_strip_targets(struct launch *l);
 /* What only the runtime can do for mounts, before the clone: the user namespaces of id-mapped ones and, when the
  * container has a user namespace, the detached bind mounts and devices, whose sources its own user may not reach. */
 int rootfs_prepare_sources(struct launch *l, struct err **err);

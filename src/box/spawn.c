@@ -64,11 +64,34 @@ static u64 clone_flags(const struct launch *l)
         return l->spec->namespaces_new & ~(u32)(CLONE_NEWCGROUP | CLONE_NEWTIME);
 }
 
+/* Into the container's group of v2, where there is one: moving there later waits for a lock that all of the host's
+ * processes share (docs/adr/0030). */
+static pid_t clone_into_group(struct launch *l, struct sys_clone_args *args)
+{
+        const int group = l->cgroup && !l->exec_group ? cgroup_clone_fd(l->cgroup) : -1;
+        pid_t pid;
+
+        l->cloned_into_cgroup = group >= 0;
+        if (group >= 0) {
+                args->flags |= SYS_CLONE_INTO_CGROUP;
+                args->cgroup = (u64)group;
+        }
+        pid = sys_clone3(args);
+        if (pid < 0 && group >= 0) {
+                /* Refused where the group's delegation does not reach; entering by its file may still work. */
+                args->flags &= ~SYS_CLONE_INTO_CGROUP;
+                args->cgroup = 0;
+                l->cloned_into_cgroup = false;
+                pid = sys_clone3(args);
+        }
+        return pid;
+}
+
 /* For a configuration that joins a user or pid namespace by its path. */
 static int enter_by_path(struct launch *l, struct err **err)
 {
         if (l->cgroup) {
-                const int r = cgroup_enter(l->cgroup, false);
+                const int r = cgroup_enter(l->cgroup, l->cloned_into_cgroup);
 
                 if (r < 0)
                         return err_sys(err, -r, "entering the container's control groups");
@@ -107,7 +130,8 @@ static int join_and_clone(struct launch *l, spawn_step *enter, spawn_main *run, 
 static int spawn_by_helper(
         struct launch *l, spawn_step *enter, spawn_main *run, const int pair[2], struct spawned *s, struct err **err)
 {
-        const pid_t helper = sys_clone3(&(struct sys_clone_args){ .exit_signal = SIGCHLD });
+        struct sys_clone_args args = { .exit_signal = SIGCHLD };
+        const pid_t helper = clone_into_group(l, &args);
         int r;
 
         if (helper < 0)
@@ -135,21 +159,8 @@ static int spawn_directly(struct launch *l, spawn_main *run, const int pair[2], 
         struct sys_clone_args args = {
                 .flags = clone_flags(l) | CLONE_PIDFD, .pidfd = (u64)(uintptr_t)&s->pidfd, .exit_signal = SIGCHLD
         };
-        const int group = l->cgroup ? cgroup_clone_fd(l->cgroup) : -1;
 
-        if (group >= 0) {
-                args.flags |= SYS_CLONE_INTO_CGROUP;
-                args.cgroup = (u64)group;
-        }
-        l->cloned_into_cgroup = group >= 0;
-        s->pid = sys_clone3(&args);
-        if (s->pid < 0 && group >= 0) {
-                /* Refused where the group's delegation does not reach; entering by its file may still work. */
-                args.flags &= ~SYS_CLONE_INTO_CGROUP;
-                args.cgroup = 0;
-                l->cloned_into_cgroup = false;
-                s->pid = sys_clone3(&args);
-        }
+        s->pid = clone_into_group(l, &args);
         if (s->pid < 0)
                 return err_sys(err, -s->pid, "cloning the container's process with its namespaces");
         if (s->pid == 0) {

@@ -7,10 +7,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "sys.h"
 
 enum { TEXT_MAX = 2048 };
 
-/* handover.c writes one of these too, without the text. */
+/* handover.c writes one of these too; its text is the program. */
 struct message {
         u32 type;
         s32 value; /* errno of an error */
@@ -77,6 +78,8 @@ int sync_receive(int sock, int *ret_value, int *ret_fd, struct err **err)
                 struct cmsghdr align;
         } control = { 0 };
         struct message m = { 0 };
+        char text[64];
+        int errnum;
         struct iovec iov = { &m, sizeof(m) - 1 };
         struct msghdr msg = {
                 .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
@@ -96,14 +99,13 @@ int sync_receive(int sock, int *ret_value, int *ret_fd, struct err **err)
         fd = take_fd(&msg);
         if ((size_t)n < HEAD_SIZE)
                 return err_set(err, ERR_INTERNAL, EPROTO, "a message of the container's process is damaged");
-        if (m.type == SYNC_ERROR) {
-                const int errnum = m.value > 0 && m.value < 4096 ? m.value : EIO;
-
-                m.text[sizeof(m.text) - 1] = 0;
+        errnum = m.value > 0 && m.value < 4096 ? m.value : EIO;
+        m.text[sizeof(m.text) - 1] = 0;
+        if (m.type == SYNC_ERROR)
                 return err_set(err, m.id < ERR_ID_COUNT ? (enum err_id)m.id : ERR_INTERNAL, errnum, "%s", m.text);
-        }
         if (m.type == SYNC_EXEC_FAILED)
-                return err_sys(err, m.value > 0 && m.value < 4096 ? m.value : EIO, "starting the container's program");
+                return err_set(err, errnum == ENOENT ? ERR_NOT_FOUND : ERR_NO_PERMISSION, errnum, "exec %s: %s", m.text,
+                        sys_error_text(errnum, text, sizeof(text)));
         if (ret_value)
                 *ret_value = m.value;
         if (ret_fd)

@@ -7,6 +7,8 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -44,6 +46,14 @@ static inline pid_t sys_clone3(const struct sys_clone_args *args)
         const long r = syscall(SYS_clone3, args, sizeof(*args));
 
         return r < 0 ? -errno : (pid_t)r;
+}
+
+/* strerror as Go's runtimes write it, for the few texts that tools look for. */
+static inline const char *sys_error_text(int errnum, char *buf, size_t size)
+{
+        snprintf(buf, size, "%s", strerror(errnum));
+        buf[0] = (char)(buf[0] >= 'A' && buf[0] <= 'Z' ? buf[0] + 32 : buf[0]);
+        return buf;
 }
 
 static inline int sys_pidfd_open(pid_t pid)

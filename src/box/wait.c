@@ -116,6 +116,23 @@ static void drain(struct pump *out)
         }
 }
 
+void wait_set_up_master(int master)
+{
+        struct termios settings;
+
+        if (tcgetattr(master, &settings) == 0) {
+                settings.c_oflag &= ~(tcflag_t)ONLCR;
+                tcsetattr(master, TCSANOW, &settings);
+        }
+}
+
+void wait_drain(int master)
+{
+        struct pump out = { .from = master, .to = 1 };
+
+        drain(&out);
+}
+
 static void relay(int pidfd, int signals, int master, int notify)
 {
         struct pump in = { .from = master >= 0 ? 0 : -1, .to = master }, out = { .from = master, .to = 1 };
@@ -158,6 +175,7 @@ int wait_foreground(pid_t pid, int pidfd, int master, int notify, int *ret_statu
         if (master >= 0 && tcgetattr(0, &saved) == 0) {
                 raw = saved;
                 cfmakeraw(&raw);
+                raw.c_oflag |= OPOST; /* see wait_set_up_master */
                 copy_size(master);
                 is_raw = tcsetattr(0, TCSANOW, &raw) == 0;
         }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "box/cgroup/internal.h"
+#include "box/sys.h"
 
 int hierarchy_open(struct hierarchy *h, struct err **err)
 {
@@ -159,6 +160,7 @@ int cgroup_join_sub(struct cgroup *cg, const char *sub, pid_t pid, struct err **
         const size_t list_len = colon ? (size_t)(colon - sub) : 0;
         _cleanup_free_ char *path = NULL;
         unsigned joined = 0;
+        char text[64];
         int r = cgroup_path_clean(colon ? colon + 1 : sub, &path, err);
 
         for (size_t i = 0; r >= 0 && i < cg->n; i++) {
@@ -172,7 +174,9 @@ int cgroup_join_sub(struct cgroup *cg, const char *sub, pid_t pid, struct err **
                         break;
                 dir = openat(h->dir, *path ? path + 1 : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
                 if (dir < 0)
-                        return err_sys(err, errno, "opening cgroup '%s%s'", h->face.path, path);
+                        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno,
+                                "exec --cgroup: error adding pid %d to %s%s/cgroup.procs: %s", (int)pid, h->face.path, path,
+                                sys_error_text(errno, text, sizeof(text)));
                 r = join_group(dir, h->face.path, pid, err);
                 joined++;
         }

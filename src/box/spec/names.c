@@ -1,8 +1,10 @@
 #include "names.h"
 
+#include <errno.h>
 #include <linux/ioprio.h>
 #include <linux/mempolicy.h>
 #include <linux/sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/mount.h>
@@ -191,4 +193,26 @@ const char *spec_hook_name(enum spec_hook_point point)
         };
 
         return names[point];
+}
+
+int spec_id_list(const char *text, unsigned long *mask, size_t bits)
+{
+        enum { WORD = sizeof(*mask) * 8 };
+
+        memset(mask, 0, bits / 8);
+        for (const char *p = text; *p;) {
+                char *end;
+                unsigned long from = strtoul(p, &end, 10), to = from;
+
+                if (end != p && *end == '-') {
+                        p = end + 1;
+                        to = strtoul(p, &end, 10);
+                }
+                if (end == p || (*end && *end != ',') || to < from || to >= bits)
+                        return -EINVAL;
+                for (; from <= to; from++)
+                        mask[from / WORD] |= 1UL << (from % WORD);
+                p = *end ? end + 1 : end;
+        }
+        return 0;
 }

@@ -21,3 +21,6 @@ extern const struct name spec_personalities[];
 extern const struct name spec_mempolicy_modes[];
 extern const struct name spec_mempolicy_flags[];
 extern const struct name spec_propagations[]; /* MS_* */
+
+/* "0-3,7" as bits of @mask, which has room for @bits. -EINVAL: no such list, or beyond the room. */
+int spec_id_list(const char *text, unsigned long *mask, size_t bits);
