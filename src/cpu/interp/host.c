@@ -56,12 +56,30 @@ static void install_handlers(void)
                 sigaction(signals[i], &action, NULL);
 }
 
+/* What kind of instruction: aux of its uop. */
+enum kind {
+        HOST_READS = 1,  /* the memory operand */
+        HOST_WRITES = 2,
+        HOST_X87 = 4,
+        HOST_X87_CONTROL = 8, /* does not record itself in the last-instruction pointers */
+        HOST_ENV = 16,        /* FNSTENV, FNSAVE: stores those pointers */
+        HOST_MMX = 32,        /* raises a pending x87 exception, and with SSE operands its own */
+};
+
+static bool x87_exception_pending(void)
+{
+        u16 fsw;
+
+        __asm__ volatile("fnstsw %0" : "=m"(fsw));
+        return fsw & FSW_ES;
+}
+
 /* What the guest gets for a signal. SIGFPE is #XM or #MF by who can raise it. */
-_noreturn_ static void raise_host_fault(struct interp *in, const struct uop *u, int sig, bool x87)
+_noreturn_ static void raise_host_fault(struct interp *in, const struct uop *u, int sig)
 {
         if (sig == SIGILL)
                 interp_raise(in, u, EXC_UD, NO_ERROR_CODE);
-        if (sig == SIGFPE && x87)
+        if (sig == SIGFPE && (u->aux & HOST_X87 || (u->aux & HOST_MMX && x87_exception_pending())))
                 interp_raise(in, u, EXC_MF, NO_ERROR_CODE);
         if (sig == SIGFPE)
                 interp_raise(in, u, in->cpu->paging.cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD, NO_ERROR_CODE);
@@ -99,14 +117,14 @@ static bool insists_on_alignment(struct interp *in, const struct thunk *thunk)
         u8 xsave[XSAVE_SIZE], operand[128] __attribute__((aligned(64))) = { 0 };
         u64 regs[ARRAY_SIZE(in->regs)];
         const u16 flags = in->flags;
-        unsigned mxcsr;
+        u8 fpu[512] __attribute__((aligned(16)));
         int sig;
 
         memcpy(xsave, in->cpu->xsave, sizeof(xsave));
         memcpy(regs, in->regs, sizeof(regs));
-        __asm__ volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(mxcsr) : "m"(masked));
+        __asm__ volatile("fxsave64 %0\n\tfninit\n\tldmxcsr %1" : "=m"(fpu) : "m"(masked)); /* CVTPD2PI and kin write MMX registers */
         sig = thunk_call(in, thunk, operand + 1);
-        __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+        xsave_host_load(fpu);
         memcpy(in->regs, regs, sizeof(regs));
         memcpy(in->cpu->xsave, xsave, sizeof(xsave));
         in->flags = flags;
@@ -143,15 +161,7 @@ static const struct thunk *thunk_get(struct interp *in, const struct host_insn *
         return thunk;
 }
 
-/* ---- handlers: size is the operand's bytes, aux says what kind of instruction ---- */
-
-enum {
-        HOST_READS = 1,  /* the memory operand */
-        HOST_WRITES = 2,
-        HOST_X87 = 4,
-        HOST_X87_CONTROL = 8, /* does not record itself in the last-instruction pointers */
-        HOST_ENV = 16,        /* FNSTENV, FNSAVE: stores those pointers */
-};
+/* ---- handlers: size is the operand's bytes, aux enum kind ---- */
 
 static const struct thunk *uop_thunk(const struct uop *u)
 {
@@ -163,7 +173,7 @@ HANDLER(op_host_reg)
         const int sig = thunk_call(in, uop_thunk(u), NULL);
 
         if (unlikely(sig))
-                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+                raise_host_fault(in, u, sig);
         NEXT(u);
 }
 
@@ -192,7 +202,7 @@ static _noinline_ void host_mem_slow(struct interp *in, const struct uop *u)
                 mem_read_bytes(in, u, linear, p, size);
         sig = thunk_call(in, uop_thunk(u), p);
         if (sig)
-                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+                raise_host_fault(in, u, sig);
         if (u->aux & HOST_WRITES)
                 mem_write_bytes(in, u, linear, p, size);
 }
@@ -212,7 +222,7 @@ HANDLER(op_host_load)
                 return op_host_slow(in, u);
         sig = thunk_call(in, uop_thunk(u), p);
         if (unlikely(sig))
-                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+                raise_host_fault(in, u, sig);
         NEXT(u);
 }
 
@@ -225,7 +235,7 @@ HANDLER(op_host_store)
                 return op_host_slow(in, u);
         sig = thunk_call(in, uop_thunk(u), p);
         if (unlikely(sig))
-                raise_host_fault(in, u, sig, u->aux & HOST_X87);
+                raise_host_fault(in, u, sig);
         NEXT(u);
 }
 
@@ -263,7 +273,7 @@ static u64 x87_store(struct interp *in, const struct uop *u, unsigned size)
         __asm__ volatile("fxsave64 %0" : "=m"(before));
         sig = thunk_call(in, uop_thunk(u), bounce.memory);
         if (sig)
-                raise_host_fault(in, u, sig, true);
+                raise_host_fault(in, u, sig);
         __asm__ volatile("fnstsw %0\n\tfnstcw %1" : "=m"(fsw), "=m"(fcw));
         /* Any unmasked exception but the inexact result, which is known only after the store. SDM 1, 8.5. */
         if (fsw & ~fcw & 0x1f && !(u->aux & HOST_X87_CONTROL))
@@ -287,7 +297,7 @@ BODY_HANDLER(op_host_x87)
                 const int sig = thunk_call(in, uop_thunk(u), NULL);
 
                 if (sig)
-                        raise_host_fault(in, u, sig, true);
+                        raise_host_fault(in, u, sig);
         } else if (u->aux & HOST_WRITES) {
                 linear = x87_store(in, u, size);
         } else {
@@ -426,6 +436,14 @@ static uop_fn *refused(const struct decoding *d, enum unit unit)
         }
 }
 
+static bool is_mmx(const struct decoding *d)
+{
+        for (unsigned i = 0; i < d->insn.operand_count; i++)
+                if (d->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(d->ops[i].reg.value) == ZYDIS_REGCLASS_MMX)
+                        return true;
+        return d->insn.mnemonic == ZYDIS_MNEMONIC_EMMS;
+}
+
 static bool is_x87_control(ZydisMnemonic m)
 {
         switch (m) {
@@ -464,7 +482,7 @@ bool host_decode(struct decoding *d, struct uop *u)
         uop_fn *fn = refused(d, unit);
         struct host_insn h;
         const struct thunk *thunk;
-        u16 kind = 0;
+        u16 kind = is_mmx(d) ? HOST_MMX : 0;
 
         if (!fn)
                 fn = vector_op_find(d, u);

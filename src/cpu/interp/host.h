@@ -36,6 +36,8 @@ struct host_insn {
 };
 #define NO_HOST_REG 0xff
 
+#define FSW_ES 0x80 /* an unmasked x87 exception waits for the next x87 or MMX instruction, which raises it. SDM 1, 8.1.3.3 */
+
 /* host.c: does the CPU model have an extension that can run this way? */
 bool host_model_has(const struct vcpu *vcpu, ZydisISAExt ext);
 /* host_encode.c: false when the instruction cannot be run that way. */

@@ -81,8 +81,6 @@ BODY_HANDLER(op_maskmov)
         }
 }
 
-#define FSW_ES 0x80 /* an unmasked x87 exception waits for the next instruction that looks. SDM 1, 8.1.3.3 */
-
 /* MASKMOVDQU, MASKMOVQ: bytes of r1 whose mask byte in r2 is negative go to [rdi]. aux: 8 for MMX registers. */
 BODY_HANDLER(op_maskmov_bytes)
 {
