@@ -23,6 +23,7 @@ static bool excluded(const struct decoded *d)
                 ZYDIS_MNEMONIC_HLT,    ZYDIS_MNEMONIC_LGDT,   ZYDIS_MNEMONIC_LIDT,   ZYDIS_MNEMONIC_LLDT,   ZYDIS_MNEMONIC_LTR,
                 ZYDIS_MNEMONIC_LMSW,   ZYDIS_MNEMONIC_RDMSR,  ZYDIS_MNEMONIC_WRMSR,  ZYDIS_MNEMONIC_XSETBV, ZYDIS_MNEMONIC_VMCALL,
                 ZYDIS_MNEMONIC_VMMCALL, ZYDIS_MNEMONIC_UD0,   ZYDIS_MNEMONIC_UD1,    ZYDIS_MNEMONIC_CPUID,  ZYDIS_MNEMONIC_RDPID,
+                ZYDIS_MNEMONIC_SENDUIPI, /* RDRAND to processors without user interrupts */
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(mnemonics); i++)
