@@ -378,6 +378,7 @@ int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cach
         tr->memory = machine->memory;
         tr->n_vcpus = n_vcpus;
         pthread_mutex_init(&tr->lock, NULL);
+        check_turns_init(&tr->turns);
         r = code_memory_init(&tr->code, cache_size, err);
         if (r < 0) {
                 translator_free(tr);
@@ -393,6 +394,7 @@ struct translator *translator_free(struct translator *tr)
         if (tr) {
                 code_memory_free(&tr->code);
                 pthread_mutex_destroy(&tr->lock);
+                check_turns_destroy(&tr->turns);
                 free(tr);
         }
         return NULL;

@@ -24,7 +24,9 @@ struct trial {
         u8 old[NOTED_BYTES_MAX], new[NOTED_BYTES_MAX];
         unsigned n_notes, n_bytes;
         bool overflow;
-        jmp_buf outer; /* in->unwind's */
+        bool deliver;   /* a page fault that ends it is delivered, too */
+        bool delivered; /* so it was */
+        jmp_buf outer;  /* in->unwind's */
 };
 
 /* Instructions decoded for the interpreter, whose blocks are shorter than the translator's may be. */
@@ -92,7 +94,7 @@ static void undo_writes(struct trial *trial)
 
 /* ---- moments ---- */
 
-static void moment_save(struct interp *in, const struct plan *plan, struct moment *m)
+static void moment_save(struct interp *in, const struct plan *plan, bool system, struct moment *m)
 {
         memcpy(m->regs, in->regs, sizeof(m->regs));
         m->rip = in->rip;
@@ -101,8 +103,20 @@ static void moment_save(struct interp *in, const struct plan *plan, struct momen
         memcpy(m->xsave, in->cpu->xsave, XSAVE_SIZE);
         if (plan->fpu)
                 __asm__ volatile("fxsave64 %0" : "=m"(m->fpu));
-        if (plan->system)
+        m->system = system;
+        if (system)
                 memcpy(&m->cpu, in->cpu, sizeof(m->cpu));
+}
+
+/* The address space of CR3 is current again, with what is held of it. */
+static void space_restore(struct interp *in)
+{
+        const struct paging_state *paging = &in->cpu->paging;
+
+        if (paging->cr4 & CR4_PCIDE)
+                tlb_switch_pcid(&in->tlb, (u16)(paging->cr3 & 0xfff), true);
+        else
+                tlb_flush_context(&in->tlb);
 }
 
 static void moment_restore(struct interp *in, const struct plan *plan, const struct moment *m)
@@ -111,8 +125,13 @@ static void moment_restore(struct interp *in, const struct plan *plan, const str
         in->rip = m->rip;
         in->rflags = m->rflags;
         in->flags = m->flags;
-        if (plan->system)
+        if (m->system) {
+                const bool moved = in->cpu->paging.cr3 != m->cpu.paging.cr3;
+
                 memcpy(in->cpu, &m->cpu, sizeof(m->cpu));
+                if (moved)
+                        space_restore(in);
+        }
         if (plan->fpu) {
                 memcpy(in->cpu->xsave, m->xsave, XSAVE_SIZE);
                 __asm__ volatile("fxrstor64 %0" : : "m"(m->fpu));
@@ -146,7 +165,7 @@ static const char *moment_compare(const struct moment *a, const struct moment *b
                 return "x87 or MXCSR";
         if (memcmp(a->xsave, b->xsave, XSAVE_SIZE) != 0)
                 return "vector registers";
-        return plan->system && memcmp(&a->cpu, &b->cpu, sizeof(a->cpu)) != 0 ? "system state" : NULL;
+        return a->system && b->system && memcmp(&a->cpu, &b->cpu, sizeof(a->cpu)) != 0 ? "system state" : NULL;
 }
 
 /* ---- plans ---- */
@@ -168,18 +187,12 @@ static enum verdict judge(const struct insn *g)
         case ZYDIS_MNEMONIC_RDTSC:
         case ZYDIS_MNEMONIC_RDTSCP:
                 return VERDICT_REFUSE;
-        case ZYDIS_MNEMONIC_SYSCALL:
-        case ZYDIS_MNEMONIC_SYSRET:
-        case ZYDIS_MNEMONIC_IRETQ:
-        case ZYDIS_MNEMONIC_SWAPGS:
-        case ZYDIS_MNEMONIC_STI:
-        case ZYDIS_MNEMONIC_POPFQ:
-        case ZYDIS_MNEMONIC_WRFSBASE:
-        case ZYDIS_MNEMONIC_WRGSBASE:
-                return VERDICT_TRY_SYSTEM;
         default:
-                return g->z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED && g->kind != KIND_FLAG_BIT ? VERDICT_REFUSE : VERDICT_TRY;
+                break;
         }
+        if (g->kind == KIND_SYS || g->kind == KIND_SYS_END) /* flushes are no state: what was flushed once too often is filled again */
+                return VERDICT_TRY_SYSTEM;
+        return g->z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED && g->kind != KIND_FLAG_BIT ? VERDICT_REFUSE : VERDICT_TRY;
 }
 
 static bool touches_fpu(const struct insn *g)
@@ -306,6 +319,20 @@ struct bookkeeping {
         struct block *block;
 };
 
+/* A page fault, which translated code may deliver itself. When that cannot be done here, nothing of it counts: it is done again by the interpreter. */
+static bool try_delivery(struct interp *in, struct trial *trial)
+{
+        if (in->event.kind != EVENT_FAULT || in->event.vector != EXC_PF)
+                return false;
+        if (setjmp(in->unwind)) {
+                in->delivering = false;
+                trial->overflow = true;
+                return false;
+        }
+        interp_deliver(in);
+        return true;
+}
+
 /* Runs them in the interpreter from in's present state, to their end or the first instruction that faults or cannot be undone. */
 static void trial_run(struct interp *in, struct trial *trial, const struct sequence *sequence)
 {
@@ -313,7 +340,7 @@ static void trial_run(struct interp *in, struct trial *trial, const struct seque
         const struct bookkeeping kept = { in->instructions, in->pending_dr6, in->pauses, in->irq_waiting, in->block };
 
         trial->n_notes = trial->n_bytes = 0;
-        trial->overflow = false;
+        trial->overflow = trial->delivered = false;
         memcpy(&trial->outer, &in->unwind, sizeof(trial->outer));
         in->trial = trial;
         in->tlb_entries = nothing;
@@ -323,6 +350,7 @@ static void trial_run(struct interp *in, struct trial *trial, const struct seque
                         interp_run_block(in, sequence->blocks[i]);
         } else if (in->has_event) {
                 in->rip = in->event.rip;
+                trial->delivered = trial->deliver && try_delivery(in, trial);
         }
         memcpy(&in->unwind, &trial->outer, sizeof(trial->outer));
         in->trial = NULL;
@@ -332,14 +360,16 @@ static void trial_run(struct interp *in, struct trial *trial, const struct seque
         in->pauses = kept.pauses;
         in->irq_waiting = kept.irq_waiting;
         in->block = kept.block;
+        /* Said by a flush, for who runs translated code. There is none between this and the next look at what is to be done. */
+        __atomic_store_n(&in->kicked, 0, __ATOMIC_RELAXED);
 }
 
 /* The interpreter's outcome of the whole plan, in check->want and check->trial.new; everything else is as before. False: too much for the notes. */
 static bool try_plan(struct interp *in, struct check *check, const struct plan *plan)
 {
-        moment_save(in, plan, &check->before);
+        moment_save(in, plan, true, &check->before);
         trial_run(in, &check->trial, &plan->sequence);
-        moment_save(in, plan, &check->want);
+        moment_save(in, plan, plan->system || check->trial.delivered, &check->want);
         undo_writes(&check->trial);
         moment_restore(in, plan, &check->before);
         return !check->trial.overflow;
@@ -417,7 +447,7 @@ static const char *compare_early(struct interp *in, struct check *check, const s
         }
         if (in->rip == check->got.rip)
                 try_iterations(in, check, plan, u);
-        moment_save(in, plan, &check->want);
+        moment_save(in, plan, plan->system, &check->want);
         what = moment_compare(&check->want, &check->got, plan);
         /* Memory is as it should be now: keep that, put back what the translated block made of it. */
         for (unsigned i = 0; i < trial->n_notes; i++)
@@ -470,7 +500,7 @@ bool check_run(struct interp *in, const struct tblock *block, void (*run)(struct
                 counter_inc(&in->vcpu->counters, COUNTER_CHECKS_SKIPPED);
                 return true;
         }
-        moment_save(in, plan, &check->got);
+        moment_save(in, plan, true, &check->got);
         report.what = compare(in, check, plan, &report);
         pthread_mutex_unlock(device_lock);
         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_CHECKED);
@@ -488,13 +518,11 @@ int check_new(struct interp *in, struct check **ret, struct err **err)
 {
         struct check *check;
 
-        if (in->vcpu->n_vcpus > 1)
-                return err_hint(err, err_set(err, ERR_UNSUPPORTED, ENOTSUP, "checking one engine against another wants a single CPU"),
-                                "with more, a difference may be another CPU's write: use --cpus 1");
         check = aligned_alloc(_Alignof(struct check), sizeof(*check));
         if (!check)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for checking");
         memset(check, 0, sizeof(*check));
+        check->trial.deliver = true;
         in->irq_distance = IRQ_DISTANCE;
         *ret = check;
         return 0;

@@ -9,16 +9,35 @@
  * Translated code may stop earlier than the trial: an operand across pages, a write to code, a fault, a kick. The registers must then be those the
  * interpreter has at that very instruction (or, in a REP, after that iteration): the trial is repeated up to there and compared with.
  *
- * The device lock is held from the trial to the comparison, so that no device sees a write that is undone or changes memory in between. Other vCPUs
- * are not held: with more than one of them a difference may be theirs, so checking wants one (check_new).
+ * System instructions that fast functions do (fast_sys.def) end their block; for them all of struct cpu_state is compared. A page fault that translated code
+ * delivers itself is compared after the delivery.
+ *
+ * The device lock is held from the trial to the comparison, so that no device sees a write that is undone or changes memory in between. And one vCPU at a
+ * time runs guest code, in turns (check_turn.c). What still writes memory behind a vCPU's back is a vCPU thread that accounts for stolen time: a guest with
+ * several CPUs should not look at it (Linux: no-steal-acc).
  *
  * Not compared: instructions that the translator leaves to the interpreter; time stamps and random numbers; blocks of which a single
  * instruction writes more than the notes hold (long REPs). x87 instruction and data pointers differ by design. */
 #pragma once
 
+#include <pthread.h>
+
 #include "internal.h"
 
 struct check;
+
+/* Whose turn it is to run guest code, first come, first served. */
+struct check_turns {
+        pthread_mutex_t lock; /* a leaf */
+        pthread_cond_t given;
+        u64 next, now;        /* tickets */
+};
+void check_turns_init(struct check_turns *turns);
+void check_turns_destroy(struct check_turns *turns);
+void check_turn_take(struct check_turns *turns);
+void check_turn_give(struct check_turns *turns);
+/* At a block boundary of @in, which has the turn: gives it to who waits for it, every so many calls. */
+void check_turn_pass(struct interp *in);
 
 int check_new(struct interp *in, struct check **ret, struct err **err);
 struct check *check_free(struct check *check);
@@ -35,7 +54,8 @@ struct moment {
         u16 flags;       /* LAHF/SETO form */
         u8 xsave[XSAVE_SIZE];
         u8 fpu[512] __attribute__((aligned(16))); /* FXSAVE64 image: x87 and MXCSR; when the block uses them */
-        struct cpu_state cpu;                     /* when the block changes system state */
+        bool system;
+        struct cpu_state cpu;                     /* when @system */
 };
 
 /* A difference, for people. */

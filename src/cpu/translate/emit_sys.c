@@ -61,7 +61,7 @@ static unsigned size_of(const struct insn *g, const struct sys_insn *sys)
 
 bool sys_judge(const struct translate_request *req, struct insn *g)
 {
-        const struct sys_insn *sys = req->no_chains ? NULL : find(g); /* lockstep checking compares what instructions do to the registers */
+        const struct sys_insn *sys = find(g);
 
         if (!sys || g->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE || sys->where == (req->mode & MODE_USER ? WHERE_KERNEL : WHERE_USER))
                 return false;

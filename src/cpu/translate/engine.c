@@ -107,10 +107,15 @@ static enum exit_reason translate_run(struct vcpu *vcpu)
 {
         const u64 began = __builtin_ia32_rdtsc();
         struct interp *in = interp_of(vcpu);
+        struct check_turns *turns = in->translate->check ? &in->translate->translator->turns : NULL;
         enum exit_reason reason;
 
         signals_thread_enter(in);
+        if (turns)
+                check_turn_take(turns);
         reason = interp_run(vcpu);
+        if (turns)
+                check_turn_give(turns);
         signals_thread_leave(in);
         counter_add(&vcpu->counters, COUNTER_RUN_CYCLES, __builtin_ia32_rdtsc() - began);
         return reason;

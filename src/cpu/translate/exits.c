@@ -237,6 +237,8 @@ bool translate_step(struct interp *in)
         const u32 special = t->special && t->special_rip == in->rip ? t->special : 0;
         struct tblock *block;
 
+        if (unlikely(t->check))
+                check_turn_pass(in);
         catch_up(in);
         t->interp_next = false;
         t->special = 0;

@@ -88,7 +88,7 @@ static bool deliver_fault(struct interp *in, u8 vector, u32 error)
 
 const void *fast_page_fault(struct interp *in, u64 gva, u32 error)
 {
-        if (in->translate->no_chains || !deliver_fault(in, EXC_PF, error))
+        if (!deliver_fault(in, EXC_PF, error))
                 return fast_leave(in, INTERP_REASON_MEMORY);
         in->cpu->cr2 = gva;
         counter_inc(&in->vcpu->counters, COUNTER_PAGE_FAULTS);

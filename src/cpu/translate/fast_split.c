@@ -60,9 +60,9 @@ const void *fast_split(struct interp *in, const struct site *site, u64 gva)
                 counter_inc(&in->vcpu->counters, COUNTER_SPLIT_OPERANDS);
                 return (const u8 *)site - site->hit_back;
         }
-        if (in->translate->no_chains || site_block(site)->mode & MODE_CROSSING)
+        if (site_block(site)->mode & MODE_CROSSING)
                 return fast_leave(in, INTERP_REASON_MEMORY);
-        block = fast_find_here(in, MODE_SPLIT);
+        block = in->translate->no_chains ? NULL : fast_find_here(in, MODE_SPLIT);
         return block ? fast_go_to(in, block) : fast_want(in, MODE_SPLIT);
 }
 

@@ -19,6 +19,7 @@
 
 #include <Zydis/Zydis.h>
 
+#include "check.h"
 #include "internal.h"
 
 #define CACHE_SIZE_DEFAULT (128 * MIB) /* virtual; memory as code is made */
@@ -89,6 +90,7 @@ struct translator {
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
         struct insn_note notes[BLOCK_GUEST_MAX];      /* likewise, when it is traced */
+        struct check_turns turns;                     /* check mode */
 };
 
 int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, struct translator **ret, struct err **err);
@@ -174,6 +176,7 @@ struct translate_cpu {
         bool fsgsbase;           /* GS base is set without a system call */
         bool no_chains;          /* check mode: back to the outer loop after each basic block */
         struct check *check;     /* check mode (check.h); else NULL */
+        u32 turn_blocks;         /* check mode: for check_turn_pass */
 };
 
 /* Kernel code with EFLAGS.AC reads user memory. STAC and CLAC are inline, so this is looked up when it is needed. */

@@ -343,7 +343,8 @@ static void decode(struct block_emitter *b, unsigned max, unsigned *ret_bytes, b
                 g->off = (u16)off;
                 off += g->z.length;
                 jccs += g->kind == KIND_JCC;
-                ends = is_end(g) || g->kind >= KIND_FORM || (g->kind == KIND_JCC && (req->no_chains || jccs == JCCS_MAX));
+                ends = is_end(g) || g->kind >= KIND_FORM || (g->kind == KIND_JCC && jccs == JCCS_MAX) ||
+                       (req->no_chains && (g->kind == KIND_JCC || g->kind == KIND_SYS));
         }
         *ret_bytes = off;
 }
