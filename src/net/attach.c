@@ -376,7 +376,7 @@ static int lock_with_bridge(struct net_store *store, struct kernel *kernel, cons
 {
         for (int tries = 0; tries < 10; tries++) {
                 _cleanup_close_ int lock = -1;
-                int r = store_lock(store, LOCK_SH, &lock, err);
+                int r = net_store_lock(store, LOCK_SH, &lock, err);
 
                 if (r == 0)
                         r = bridge_is_up(store, kernel, network, ret_bridge, err);
@@ -388,7 +388,7 @@ static int lock_with_bridge(struct net_store *store, struct kernel *kernel, cons
                 }
                 closep(&lock);
                 lock = -1;
-                r = store_lock(store, LOCK_EX, &lock, err);
+                r = net_store_lock(store, LOCK_EX, &lock, err);
                 if (r == 0 && !network_exists(store, network))
                         r = err_set(err, ERR_NOT_FOUND, ENOENT, "it was removed just now");
                 if (r == 0)
@@ -417,6 +417,8 @@ static int attach_bridge(struct net_store *store, const struct network *network,
                 r = kernel_open(&kernel, err);
         if (r == 0)
                 r = lock_with_bridge(store, &kernel, network, &lock, &bridge, err);
+        if (r == 0)
+                r = leaving_collect(store, &kernel, err);
         if (r == 0)
                 r = endpoint_lock(store, request->container, true, &dir, err);
         if (r < 0)
@@ -530,11 +532,8 @@ int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const
                 if (r == 0)
                         r = firewall_close_ports(store, kernel->nft, endpoint, err);
         }
-        if (r == 0 && kernel && *endpoint->host_ifname && link_has_living_peer(kernel->route, endpoint->host_ifname) > 0) {
-                r = link_delete(kernel->route, endpoint->host_ifname);
-                if (r < 0)
-                        err_sys(err, -r, "removing the interface '%s'", endpoint->host_ifname);
-        }
+        if (r == 0 && kernel && *endpoint->host_ifname)
+                r = leaving_remove(store, kernel, endpoint->host_ifname, endpoint->pid, err);
         if (r < 0)
                 return r;
         names_remove(store, endpoint);
@@ -598,7 +597,7 @@ int net_detach(struct net_store *store, const char *container, const char *name,
         if (name)
                 r = network_find(store, name, &network, err);
         if (r == 0)
-                r = store_lock(store, LOCK_SH, &lock, err);
+                r = net_store_lock(store, LOCK_SH, &lock, err);
         if (r < 0)
                 return r;
         r = endpoint_lock(store, container, false, &dir, err);

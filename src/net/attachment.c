@@ -159,7 +159,7 @@ int net_rename(struct net_store *store, const char *container, const char *old_n
 
         if (!store_is_name(container, CONTAINER_MAX) || !store_is_name(old_name, CONTAINER_MAX) || !store_is_name(new_name, CONTAINER_MAX))
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is no name for a container", new_name);
-        r = store_lock(store, LOCK_SH, &lock, err);
+        r = net_store_lock(store, LOCK_SH, &lock, err);
         if (r < 0)
                 return r;
         r = endpoint_lock(store, container, false, &dir, err);

@@ -219,6 +219,8 @@ static int find_stray(void *opaque, const char *name, int master)
 
         if (strncmp(name, VETH_PREFIX, strlen(VETH_PREFIX)) != 0)
                 return 0;
+        if (leaving_is(strays->ports->check->store, name))
+                return 0;
         for (size_t i = 0; i < strays->ports->n; i++)
                 if (strcmp(strays->ports->names[i], name) == 0)
                         return 0;
@@ -312,7 +314,7 @@ int net_check(struct net_store *store, bool (*is_alive)(void *opaque, const char
         struct check check = { .store = store, .is_alive = is_alive, .problem = problem, .opaque = opaque };
         _cleanup_close_ int lock = -1;
         char boot[64];
-        int r = store_lock(store, LOCK_EX, &lock, err);
+        int r = net_store_lock(store, LOCK_EX, &lock, err);
 
         if (r == 0)
                 r = store_run_name(boot, sizeof(boot), err);
@@ -328,6 +330,8 @@ int net_check(struct net_store *store, bool (*is_alive)(void *opaque, const char
                 r = store_list_dir(store->run, DIR_NAMES, sweep_names, &check, err);
         if (r == 0)
                 r = store_list_dir(store->run, DIR_HELPERS, sweep_helper, &check, err);
+        if (r == 0 && check.kernel)
+                r = leaving_collect(store, &kernel, err);
         if (r == 0 && check.kernel)
                 r = check_bridges(&check, err);
         if (r == 0 && check.kernel)

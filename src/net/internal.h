@@ -25,7 +25,8 @@ enum {
  *                               the directory's lock is the container's
  *   addresses/KEY/ADDRESS       a link whose target is "CONTAINER NAME": who creates it has the address
  *   names/KEY/NAME/CONTAINER    a link whose target is "ADDRESS[ ADDRESS]": what the resolver answers
- *   helpers/CONTAINER.KIND      process id and start time of a resolver or pasta
+ *   leaving/INTERFACE           left to the kernel, which takes it away with its namespace (leaving.c)
+ *   helpers/CONTAINER.KIND      locked by a resolver or pasta as long as it lives
  *   forwarding                  a link: which of the host's forwarding switches we turned on, and the interfaces of then
  *
  * A store elsewhere than root's own has another table and default bridge, so that two of them do not meet. */
@@ -45,11 +46,12 @@ struct net_store {
 #define DIR_ADDRESSES "addresses"
 #define DIR_NAMES     "names"
 #define DIR_HELPERS   "helpers"
+#define DIR_LEAVING   "leaving"
 
 /* --- store.c ---------------------------------------------------------------------------------------------------------- */
 
 /* @operation: LOCK_SH, LOCK_EX. *ret_fd is closed to unlock. */
-int store_lock(struct net_store *store, int operation, int *ret_fd, struct err **err);
+int net_store_lock(struct net_store *store, int operation, int *ret_fd, struct err **err);
 void store_notice(struct net_store *store, const char *fmt, ...) _printf_(2, 3);
 /* The directory below @dirfd, made when it is not there. */
 int store_open_dir(int dirfd, const char *path, int *ret, struct err **err);
@@ -144,6 +146,12 @@ bool network_is_used(struct net_store *store, const char *key);
 int ipam_take(struct net_store *store, const struct network *network, int family, const struct ip *wanted, const char *container,
         const char *name, struct ip *ret, struct err **err);
 void ipam_release(struct net_store *store, const char *key, const struct ip *address, const char *container);
+
+/* leaving.c. Takes the interface away, or leaves that to the kernel when the container's first process has ended. */
+int leaving_remove(struct net_store *store, struct kernel *kernel, const char *ifname, pid_t pid, struct err **err);
+/* Looks after those that were left to the kernel. */
+int leaving_collect(struct net_store *store, struct kernel *kernel, struct err **err);
+bool leaving_is(struct net_store *store, const char *ifname);
 
 struct endpoint;
 int names_add(struct net_store *store, const struct endpoint *endpoint, struct err **err);

@@ -5,10 +5,12 @@
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/ip.h>
+#include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "nl.h"
@@ -70,10 +72,11 @@ static int find_link(int sock, const char *name, struct found *ret)
 
 int link_index(int sock, const char *name)
 {
-        struct found found = { 0 };
-        const int r = find_link(sock, name, &found);
+        struct ifreq request = { 0 };
 
-        return r < 0 ? r : found.index;
+        /* unlike RTM_GETLINK without the lock that is held while interfaces go */
+        snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+        return ioctl(sock, SIOCGIFINDEX, &request) < 0 ? -errno : request.ifr_ifindex;
 }
 
 static int take_peer(void *opaque, const struct nlmsghdr *message)
@@ -87,24 +90,27 @@ static int take_peer(void *opaque, const struct nlmsghdr *message)
 
 int link_has_living_peer(int sock, const char *name)
 {
+        const struct rtgenmsg any = { .rtgen_family = AF_UNSPEC };
         struct nl nl = { 0 };
-        s32 id = -1;
+        s32 number = -1;
         int r;
 
         begin_link(&nl, RTM_GETLINK, 0, 0, 0);
         nl_put_string(&nl, IFLA_IFNAME, name);
         nl_put_u32(&nl, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-        r = nl_ask(sock, &nl, take_peer, &id);
-        if (r == 0 && id >= 0) {
-                /* The kernel looks the namespace up by its number, which it does not find once the last user is gone. */
-                begin_link(&nl, RTM_GETLINK, 0, 1, 0);
-                nl_put_u32(&nl, IFLA_TARGET_NETNSID, (u32)id);
-                r = nl_ask(sock, &nl, NULL, NULL) < 0 ? 0 : 1;
-        } else if (r == 0) {
-                r = 1;
+        r = nl_ask(sock, &nl, take_peer, &number);
+        if (r == 0 && number >= 0) {
+                /* The kernel does not find a namespace by its number once the last user is gone. */
+                nl_begin(&nl, RTM_GETNSID, 0, &any, sizeof(any));
+                nl_put_u32(&nl, NETNSA_NSID, (u32)number);
+                r = nl_ask(sock, &nl, NULL, NULL);
+                if (r == -ENOENT) {
+                        nl_free(&nl);
+                        return 0;
+                }
         }
         nl_free(&nl);
-        return r;
+        return r < 0 ? r : 1;
 }
 
 struct listing {

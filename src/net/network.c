@@ -436,7 +436,7 @@ static int make_default(struct net_store *store, struct err **err)
         int r = network_define(store, "bridge", NULL, &network, err);
 
         if (r == 0)
-                r = store_lock(store, LOCK_EX, &lock, err);
+                r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r < 0)
                 return r;
         if (faccessat(store->fd, DIR_NETWORKS "/bridge.json", F_OK, 0) == 0)
@@ -461,7 +461,7 @@ int net_create(struct net_store *store, const char *name, const struct net_creat
                 return err_set(err, ERR_BUSY, EEXIST, network->pub.predefined ? "the network '%s' is always there"
                                                                              : "there is only one network of the driver '%s'",
                         network->pub.predefined ? name : network->pub.driver);
-        r = store_lock(store, LOCK_EX, &lock, err);
+        r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
                 r = add_network(store, network, err);
         if (r < 0)
@@ -509,7 +509,7 @@ int net_remove(struct net_store *store, const char *name, struct err **err)
                 return r;
         if (network->pub.predefined)
                 return err_set(err, ERR_USAGE, EPERM, "the network '%s' is always there: it cannot be removed", network->pub.name);
-        r = store_lock(store, LOCK_EX, &lock, err);
+        r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
                 r = kernel_open(&kernel, err);
         return r < 0 ? r : remove_network(store, &kernel, network, err);
@@ -548,7 +548,7 @@ int net_prune(struct net_store *store, bool (*keep)(void *opaque, const struct n
 
         if (store->rootless)
                 return 0;
-        r = store_lock(store, LOCK_EX, &lock, err);
+        r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
                 r = kernel_open(&kernel, err);
         return r < 0 ? r : network_each(store, prune_one, &prune, err);

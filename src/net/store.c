@@ -15,9 +15,11 @@
 
 #define DEFAULT_ROOT "/var/lib/strata/net"
 
+enum { JSON_MAX = 1 << 20 };
+
 /* --- files ---------------------------------------------------------------------------------------------------------------- */
 
-int store_lock(struct net_store *store, int operation, int *ret_fd, struct err **err)
+int net_store_lock(struct net_store *store, int operation, int *ret_fd, struct err **err)
 {
         _cleanup_close_ int fd = openat(store->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
@@ -130,6 +132,7 @@ void store_remove_temporary(int dirfd, const char *path)
 int store_write_json(int dirfd, const char *path, const json_t *json, bool durable, struct err **err)
 {
         _cleanup_close_ int fd = -1;
+        _cleanup_free_ char *text = NULL;
         char tmp[NAME_MAX + 1];
         int r = 0;
 
@@ -139,8 +142,11 @@ int store_write_json(int dirfd, const char *path, const json_t *json, bool durab
         fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return err_sys(err, errno, "writing '%s'", path);
-        if (!json || json_dumpfd(json, fd, JSON_COMPACT) < 0)
-                r = -(json ? EIO : ENOMEM);
+        text = json ? json_dumps(json, JSON_COMPACT) : NULL; /* json_dumpfd would write it in a hundred pieces */
+        if (!text)
+                r = -ENOMEM;
+        else if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+                r = -EIO;
         else if (durable && fsync(fd) < 0)
                 r = -errno;
         else if (renameat(dirfd, tmp, dirfd, path) < 0)
@@ -157,12 +163,23 @@ int store_write_json(int dirfd, const char *path, const json_t *json, bool durab
 int store_read_json(int dirfd, const char *path, json_t **ret, struct err **err)
 {
         _cleanup_close_ int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        _cleanup_free_ char *text = NULL;
         json_error_t error;
+        struct stat st;
         json_t *json;
+        ssize_t n;
 
         if (fd < 0)
                 return errno == ENOENT ? -ENOENT : err_sys(err, errno, "reading '%s'", path);
-        json = json_loadfd(fd, JSON_REJECT_DUPLICATES, &error);
+        if (fstat(fd, &st) < 0)
+                return err_sys(err, errno, "reading '%s'", path);
+        if (st.st_size > JSON_MAX)
+                return err_set(err, ERR_TOO_LARGE, EFBIG, "'%s' is too large", path);
+        text = malloc((size_t)st.st_size + 1);
+        n = text ? read(fd, text, (size_t)st.st_size) : -1;
+        if (n < 0)
+                return err_sys(err, text ? errno : ENOMEM, "reading '%s'", path);
+        json = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error);
         if (!json)
                 return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' is damaged: %s", path, error.text);
         *ret = json;
@@ -254,7 +271,7 @@ int store_run_name(char *ret, size_t size, struct err **err)
 
 static int open_run(struct net_store *store, struct err **err)
 {
-        static const char *const dirs[] = { DIR_BRIDGES, DIR_ENDPOINTS, DIR_ADDRESSES, DIR_NAMES, DIR_HELPERS };
+        static const char *const dirs[] = { DIR_BRIDGES, DIR_ENDPOINTS, DIR_ADDRESSES, DIR_NAMES, DIR_LEAVING, DIR_HELPERS };
         char path[64] = "run/";
         int r = store_run_name(path + 4, sizeof(path) - 4, err);
 
