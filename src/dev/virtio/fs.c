@@ -1,6 +1,7 @@
 /* virtio-fs (virtio 1.2, 5.11): the device. Queues: requests of high priority (FORGET), requests.
  *
- * Requests are served by threads, for files of the host may be slow. These threads never wait for the device lock, so whoever
+ * What the host can answer from its memory is answered at once, on the thread that rings the doorbell: waking another one costs
+ * more than most requests. The others are served by threads, for disks are slow. These threads never wait for the device lock, so whoever
  * holds it may wait for them (drain): what is done goes into a list, and is given back to the guest by the thread itself if the lock
  * happens to be free, which saves the way over the event loop, else by the loop.
  *
@@ -26,6 +27,9 @@ struct fs_space { /* struct virtio_fs_config of the specification */
         u32 num_request_queues;
 } _packed_;
 
+/* Bytes that one run of the queue may read at once, with the device lock held. */
+#define QUICK_BYTES_MAX (1U << 20)
+
 /* Lives in virtio_request.data. */
 struct job {
         struct virtio_request *req;
@@ -42,6 +46,7 @@ struct virtio_fs {
         struct fuse_server *server;
         int done_fd;
         struct loop_fd *done_watch;
+        struct fuse_scratch *scratch; /* for what is served at once; under the device lock */
         pthread_t threads[THREADS];
         unsigned n_threads;
         pthread_mutex_t lock; /* innermost; of what follows */
@@ -111,12 +116,17 @@ static void on_done(void *opaque, int revents)
 
 /* ---- the threads ---- */
 
+static struct fuse_message message_of(const struct virtio_request *req)
+{
+        return (struct fuse_message){ .out = req->out, .in = req->in, .n_out = req->n_out, .n_in = req->n_in };
+}
+
 static void serve(struct virtio_fs *fs, struct job *job, struct fuse_scratch *scratch)
 {
-        struct virtio_request *req = job->req;
+        const struct fuse_message message = message_of(job->req);
         bool first;
 
-        job->written = fuse_server_handle(fs->server, scratch, req->out, req->n_out, req->in, req->n_in);
+        job->written = fuse_server_handle(fs->server, scratch, &message);
         pthread_mutex_lock(&fs->lock);
         first = !fs->done.first;
         list_append(&fs->done, job);
@@ -202,10 +212,18 @@ static void fs_run(struct virtio_device *vdev, struct virtqueue *q)
 {
         struct virtio_fs *fs = fs_of(vdev);
         struct virtio_request *req;
+        u64 quick = 0;
 
         while ((req = virtqueue_pop(q))) {
+                const struct fuse_message message = message_of(req);
                 struct job *job = req->data;
+                u32 written;
 
+                if (quick < QUICK_BYTES_MAX && fuse_server_handle_quick(fs->server, fs->scratch, &message, &written)) {
+                        quick += written;
+                        virtqueue_push(req, written);
+                        continue;
+                }
                 job->req = req;
                 pthread_mutex_lock(&fs->lock);
                 list_append(&fs->todo, job);
@@ -263,6 +281,7 @@ static void fs_destroy(struct virtio_device *vdev)
         if (fs->done_fd >= 0)
                 close(fs->done_fd);
         fuse_server_free(fs->server);
+        free(fs->scratch);
         pthread_mutex_destroy(&fs->lock);
         pthread_cond_destroy(&fs->work);
         pthread_cond_destroy(&fs->idle);
@@ -294,6 +313,10 @@ static const struct virtio_type fs_type = {
 
 static int start(struct virtio_fs *fs, struct err **err)
 {
+        fs->done_fd = -1;
+        fs->scratch = malloc(sizeof(*fs->scratch));
+        if (!fs->scratch)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for a shared directory");
         fs->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (fs->done_fd < 0)
                 return err_sys(err, errno, "creating an event descriptor");

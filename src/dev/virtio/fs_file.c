@@ -67,9 +67,11 @@ int fuse_open(struct fuse_call *c)
 {
         const struct fuse_open_in *in = c->arg;
         struct fuse_open_out *out = (struct fuse_open_out *)c->reply;
-        const int fd = fuse_reopen(c->server, c->inode, c->fd, fuse_open_flags(in->flags));
-        int r = 0;
+        int fd, r = 0;
 
+        if (c->quick && in->flags & O_TRUNC)
+                return -EAGAIN;
+        fd = fuse_reopen(c->server, c->inode, c->fd, fuse_open_flags(in->flags));
         if (fd < 0)
                 return fd;
         if (in->flags & O_TRUNC && in->open_flags & FUSE_OPEN_KILL_SUIDGID)
@@ -118,6 +120,13 @@ static bool shorten(struct iovec *iov, unsigned *n, size_t len)
         return len == 0;
 }
 
+static bool ends_at(int fd, u64 offset)
+{
+        struct stat st;
+
+        return fstat(fd, &st) == 0 && (u64)st.st_size <= offset;
+}
+
 int fuse_read(struct fuse_call *c)
 {
         const struct fuse_read_in *in = c->arg;
@@ -131,9 +140,11 @@ int fuse_read(struct fuse_call *c)
         if (r < 0)
                 return r;
         if (c->n_data)
-                n = preadv(handle->fd, c->data, (int)c->n_data, (off_t)in->offset);
+                n = preadv2(handle->fd, c->data, (int)c->n_data, (off_t)in->offset, c->quick ? RWF_NOWAIT : 0);
         if (n < 0)
-                r = -errno;
+                r = errno == EOPNOTSUPP && c->quick ? -EAGAIN : -errno;
+        else if (c->quick && n < in->size && !ends_at(handle->fd, in->offset + (u64)n))
+                r = -EAGAIN; /* the rest has to come from the disk */
         else
                 c->direct_len = (size_t)n;
         fuse_handle_put(c->server, handle);
@@ -278,7 +289,7 @@ static bool add_dent(struct fuse_call *c, size_t room, const struct dent *dent, 
         if (dots)
                 head.ino = c->header.nodeid; /* the host's parent is none of the guest's business */
         /* Without a node id it is only a name: so are files that vanished meanwhile. */
-        if (plus && !dots && fuse_inode_lookup(c->server, c->inode, c->fd, dent->name, (struct fuse_entry_out *)entry) < 0)
+        if (plus && !dots && fuse_inode_lookup(c, dent->name, (struct fuse_entry_out *)entry) < 0)
                 memset(entry, 0, at);
         memcpy(entry + at, &head, FUSE_NAME_OFFSET);
         memcpy(entry + at + FUSE_NAME_OFFSET, dent->name, n);

@@ -17,18 +17,19 @@
 #include "base/cleanup.h"
 #include "dev/virtio/fs_internal.h"
 
-static int open_beneath(int dir_fd, const char *path)
+/* @quick: only if no disk is needed; -EAGAIN. */
+static int open_beneath(int dir_fd, const char *path, bool quick)
 {
         const struct open_how how = {
                 .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
-                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | (quick ? RESOLVE_CACHED : 0),
         };
         long fd;
 
         /* EAGAIN: a rename somewhere made the kernel unsure. A few times is a coincidence, for ever is somebody's intention. */
         for (unsigned i = 0; i < 16; i++) {
                 fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
-                if (fd >= 0 || errno != EAGAIN)
+                if (fd >= 0 || errno != EAGAIN || quick)
                         break;
         }
         return fd < 0 ? -errno : (int)fd;
@@ -220,7 +221,7 @@ int fuse_inode_reopen(struct fuse_server *s, struct fuse_inode *inode)
         relative = path_from(inode, path, &from);
         if (!relative)
                 return -ESTALE;
-        fd = open_beneath(from->fd, relative);
+        fd = open_beneath(from->fd, relative, false);
         if (fd < 0)
                 return fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM ? fd : -ESTALE;
         if (fuse_statx(fd, &st) < 0)
@@ -355,9 +356,10 @@ static void relink(struct fuse_server *s, struct fuse_inode *inode, struct fuse_
         fuse_inode_link(s, inode, dir, copy);
 }
 
-int fuse_inode_lookup(struct fuse_server *s, struct fuse_inode *dir, int dir_fd, const char *name, struct fuse_entry_out *ret)
+int fuse_inode_lookup(struct fuse_call *c, const char *name, struct fuse_entry_out *ret)
 {
-        _cleanup_close_ int fd = open_beneath(dir_fd, name);
+        _cleanup_close_ int fd = open_beneath(c->fd, name, c->quick);
+        struct fuse_server *s = c->server;
         struct fuse_inode *inode;
         struct statx st;
         int r;
@@ -370,7 +372,7 @@ int fuse_inode_lookup(struct fuse_server *s, struct fuse_inode *dir, int dir_fd,
         pthread_mutex_lock(&s->lock);
         inode = inode_of(s, &fd, &st);
         if (inode) {
-                relink(s, inode, dir, name);
+                relink(s, inode, c->inode, name);
                 inode->nlookup++;
                 fuse_entry_fill(s, inode->nodeid, &st, ret);
         }

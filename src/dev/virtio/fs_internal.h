@@ -94,6 +94,7 @@ struct fuse_scratch {
         u8 in[FUSE_IN_MAX];
         u8 reply[FUSE_REPLY_MAX];
         u8 dents[FUSE_DENTS_MAX] __attribute__((aligned(8)));
+        struct iovec iov[VIRTIO_SEGMENTS_MAX];
 };
 
 /* One request. */
@@ -105,7 +106,8 @@ struct fuse_call {
         const char *names[2];         /* those of the table, checked */
         const u8 *rest;               /* what follows them */
         size_t rest_len;
-        struct iovec *data;           /* of a write: what follows the structure. Of a read: where it goes */
+        bool quick;                   /* do it only if it need not wait: -EAGAIN otherwise */
+        struct iovec *data;           /* of a write: what follows the structure. Of a read: where it goes. Room to change it */
         unsigned n_data;
         u8 *reply;                    /* FUSE_REPLY_MAX bytes */
         size_t reply_max;             /* what the guest has room for */
@@ -119,10 +121,19 @@ typedef int fuse_op_fn(struct fuse_call *c); /* 0 or -errno */
 
 /* ---- fs_server.c ---- */
 
-/* Serves one request; returns how many bytes of @in were written, 0 when it is one that gets no answer. On a thread that has
+/* One request, in the guest's memory; not changed. */
+struct fuse_message {
+        const struct iovec *out, *in;
+        unsigned n_out, n_in;
+};
+
+/* Serves a request; returns how many bytes of its in[] were written, 0 when it is one that gets no answer. On a thread that has
  * entered. */
-u32 fuse_server_handle(struct fuse_server *s, struct fuse_scratch *scratch, struct iovec *out, unsigned n_out, struct iovec *in,
-                       unsigned n_in);
+u32 fuse_server_handle(struct fuse_server *s, struct fuse_scratch *scratch, const struct fuse_message *message);
+/* The same on any thread, if it needs to wait for no disk: frequent operations on what the host has in memory. False: nothing was
+ * done. */
+bool fuse_server_handle_quick(struct fuse_server *s, struct fuse_scratch *scratch, const struct fuse_message *message,
+                              u32 *ret_written);
 /* Makes this thread one that serves requests: /proc/self/fd is its own current directory, and it masks no modes. */
 int fuse_thread_enter(const struct fuse_server *s);
 bool fuse_name_is_component(const char *name);
@@ -136,8 +147,8 @@ void fuse_server_forget_all(struct fuse_server *s);
 /* 0 and the inode with its descriptor, to be put back; -ESTALE. */
 int fuse_inode_get(struct fuse_server *s, u64 nodeid, struct fuse_inode **ret, int *ret_fd);
 void fuse_inode_put(struct fuse_server *s, struct fuse_inode *inode);
-/* The file @name of @dir as an answer: opens it and counts a lookup. Fills @ret. */
-int fuse_inode_lookup(struct fuse_server *s, struct fuse_inode *dir, int dir_fd, const char *name, struct fuse_entry_out *ret);
+/* The file @name of the call's directory as an answer: opens it and counts a lookup. Fills @ret. */
+int fuse_inode_lookup(struct fuse_call *c, const char *name, struct fuse_entry_out *ret);
 /* A file without a name: @fd is copied. */
 int fuse_inode_nameless(struct fuse_server *s, int fd, struct fuse_entry_out *ret, struct fuse_inode **ret_inode);
 void fuse_inode_forget(struct fuse_server *s, u64 nodeid, u64 n);

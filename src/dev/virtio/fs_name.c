@@ -13,7 +13,7 @@
 static int reply_entry(struct fuse_call *c, const char *name)
 {
         c->reply_len = sizeof(struct fuse_entry_out);
-        return fuse_inode_lookup(c->server, c->inode, c->fd, name, (struct fuse_entry_out *)c->reply);
+        return fuse_inode_lookup(c, name, (struct fuse_entry_out *)c->reply);
 }
 
 int fuse_lookup(struct fuse_call *c)

@@ -99,6 +99,7 @@ enum {
         OP_SILENT = 4,   /* gets no answer */
         OP_READS = 8,    /* data goes straight into the guest's memory */
         OP_WRITES = 16,  /* data comes straight from there */
+        OP_QUICK = 32,   /* can be served at once when the host has in memory what it takes */
 };
 
 #define SETXATTR_IN_SIZE 8 /* without SETXATTR_EXT */
@@ -112,12 +113,12 @@ static const struct fuse_op {
 } ops[] = {
         { FUSE_INIT, sizeof(struct fuse_init_in), 0, 0, false, fuse_init },
         { FUSE_DESTROY, 0, 0, 0, false, fuse_destroy },
-        { FUSE_FORGET, sizeof(struct fuse_forget_in), 0, OP_SILENT, false, fuse_forget },
-        { FUSE_BATCH_FORGET, sizeof(struct fuse_batch_forget_in), 0, OP_SILENT, false, fuse_batch_forget },
-        { FUSE_INTERRUPT, 0, 0, OP_SILENT, false, fuse_nothing }, /* nothing here waits for long */
+        { FUSE_FORGET, sizeof(struct fuse_forget_in), 0, OP_SILENT | OP_QUICK, false, fuse_forget },
+        { FUSE_BATCH_FORGET, sizeof(struct fuse_batch_forget_in), 0, OP_SILENT | OP_QUICK, false, fuse_batch_forget },
+        { FUSE_INTERRUPT, 0, 0, OP_SILENT | OP_QUICK, false, fuse_nothing }, /* nothing here waits for long */
 
-        { FUSE_LOOKUP, 0, 1, OP_FILE, false, fuse_lookup },
-        { FUSE_READLINK, 0, 0, OP_FILE, false, fuse_readlink },
+        { FUSE_LOOKUP, 0, 1, OP_FILE | OP_QUICK, false, fuse_lookup },
+        { FUSE_READLINK, 0, 0, OP_FILE | OP_QUICK, false, fuse_readlink },
         { FUSE_SYMLINK, 0, 2, OP_FILE | OP_MODIFIES, true, fuse_symlink },
         { FUSE_MKNOD, sizeof(struct fuse_mknod_in), 1, OP_FILE | OP_MODIFIES, false, fuse_mknod },
         { FUSE_MKDIR, sizeof(struct fuse_mkdir_in), 1, OP_FILE | OP_MODIFIES, false, fuse_mkdir },
@@ -129,8 +130,8 @@ static const struct fuse_op {
         { FUSE_CREATE, sizeof(struct fuse_create_in), 1, OP_FILE | OP_MODIFIES, false, fuse_create },
         { FUSE_TMPFILE, sizeof(struct fuse_create_in), 0, OP_FILE | OP_MODIFIES, false, fuse_tmpfile },
 
-        { FUSE_OPEN, sizeof(struct fuse_open_in), 0, OP_FILE, false, fuse_open },
-        { FUSE_READ, sizeof(struct fuse_read_in), 0, OP_READS, false, fuse_read },
+        { FUSE_OPEN, sizeof(struct fuse_open_in), 0, OP_FILE | OP_QUICK, false, fuse_open },
+        { FUSE_READ, sizeof(struct fuse_read_in), 0, OP_READS | OP_QUICK, false, fuse_read },
         { FUSE_WRITE, sizeof(struct fuse_write_in), 0, OP_WRITES | OP_MODIFIES, false, fuse_write },
         { FUSE_RELEASE, sizeof(struct fuse_release_in), 0, 0, false, fuse_release },
         { FUSE_FSYNC, sizeof(struct fuse_fsync_in), 0, 0, false, fuse_fsync },
@@ -145,9 +146,9 @@ static const struct fuse_op {
         { FUSE_RELEASEDIR, sizeof(struct fuse_release_in), 0, 0, false, fuse_release },
         { FUSE_FSYNCDIR, sizeof(struct fuse_fsync_in), 0, 0, false, fuse_fsync },
 
-        { FUSE_GETATTR, sizeof(struct fuse_getattr_in), 0, OP_FILE, false, fuse_getattr },
+        { FUSE_GETATTR, sizeof(struct fuse_getattr_in), 0, OP_FILE | OP_QUICK, false, fuse_getattr },
         { FUSE_SETATTR, sizeof(struct fuse_setattr_in), 0, OP_FILE | OP_MODIFIES, false, fuse_setattr },
-        { FUSE_STATFS, 0, 0, OP_FILE, false, fuse_statfs },
+        { FUSE_STATFS, 0, 0, OP_FILE | OP_QUICK, false, fuse_statfs },
         { FUSE_SETXATTR, SETXATTR_IN_SIZE, 1, OP_FILE | OP_MODIFIES, false, fuse_setxattr },
         { FUSE_GETXATTR, sizeof(struct fuse_getxattr_in), 1, OP_FILE, false, fuse_getxattr },
         { FUSE_LISTXATTR, sizeof(struct fuse_getxattr_in), 0, OP_FILE, false, fuse_listxattr },
@@ -222,79 +223,112 @@ static int run(struct fuse_call *c, const struct fuse_op *op)
         return r;
 }
 
-/* Reads the request and runs it. *ret_silent: there is to be no answer. */
-static int serve(struct fuse_call *c, struct iovec *out, unsigned n_out, struct iovec *in, unsigned n_in, bool *ret_silent)
+/* What is behind the first @skip bytes, as iovecs of the call's own. */
+static void point_at(struct fuse_call *c, const struct iovec *iov, unsigned n, size_t skip)
 {
-        const struct fuse_op *op = find_op(c->header.opcode);
+        c->data = c->scratch->iov;
+        for (unsigned i = 0; i < n; i++) {
+                const size_t here = MIN(skip, iov[i].iov_len);
+
+                skip -= here;
+                if (here < iov[i].iov_len)
+                        c->data[c->n_data++] = (struct iovec){ (u8 *)iov[i].iov_base + here, iov[i].iov_len - here };
+        }
+}
+
+/* Reads the request and runs it. */
+static int serve(struct fuse_call *c, const struct fuse_op *op, const struct fuse_message *m)
+{
         size_t len = c->header.len - sizeof(c->header);
         int r;
 
-        if (!op)
-                return -ENOSYS;
-        *ret_silent = op->flags & OP_SILENT;
         if (op->flags & OP_WRITES)
                 len = MIN(len, (size_t)op->arg_len);
         if (len > FUSE_IN_MAX)
                 return -E2BIG;
-        if (virtio_iov_read(out, n_out, sizeof(c->header), c->scratch->in, len) != len)
+        if (virtio_iov_read(m->out, m->n_out, sizeof(c->header), c->scratch->in, len) != len)
                 return -EINVAL;
         r = parse(c, op, len);
         if (r < 0)
                 return r;
-        if (op->flags & OP_WRITES) {
-                virtio_iov_trim(&out, &n_out, sizeof(c->header) + len);
-                c->data = out;
-                c->n_data = n_out;
-        } else if (op->flags & OP_READS) {
-                virtio_iov_trim(&in, &n_in, sizeof(struct fuse_out_header));
-                c->data = in;
-                c->n_data = n_in;
-        }
+        if (op->flags & OP_WRITES)
+                point_at(c, m->out, m->n_out, sizeof(c->header) + len);
+        else if (op->flags & OP_READS)
+                point_at(c, m->in, m->n_in, sizeof(struct fuse_out_header));
         return run(c, op);
 }
 
-u32 fuse_server_handle(struct fuse_server *s, struct fuse_scratch *scratch, struct iovec *out, unsigned n_out, struct iovec *in,
-                       unsigned n_in)
+static u64 total(const struct iovec *iov, unsigned n)
 {
-        struct fuse_call c = { .server = s, .scratch = scratch, .reply = scratch->reply, .fd = -1 };
+        u64 bytes = 0;
+
+        for (unsigned i = 0; i < n; i++)
+                bytes += iov[i].iov_len;
+        return bytes;
+}
+
+static bool header_read(struct fuse_call *c, const struct fuse_message *m)
+{
+        return virtio_iov_read(m->out, m->n_out, 0, &c->header, sizeof(c->header)) == sizeof(c->header) &&
+               c->header.len >= sizeof(c->header) && c->header.len <= total(m->out, m->n_out);
+}
+
+/* -EAGAIN of a quick call: nothing was written. */
+static int handle(struct fuse_call *c, const struct fuse_message *m, u32 *ret_written)
+{
+        const u64 room = total(m->in, m->n_in);
         struct fuse_out_header answer = { .len = sizeof(answer) };
-        /* Where the answer's header goes: reads change @in. */
-        struct iovec head[2];
-        u64 out_bytes = 0, in_bytes = 0;
-        bool silent = false;
+        const struct fuse_op *op = NULL;
         int r = -EINVAL;
 
-        for (unsigned i = 0; i < n_out; i++)
-                out_bytes += out[i].iov_len;
-        for (unsigned i = 0; i < n_in; i++)
-                in_bytes += in[i].iov_len;
-        if (in_bytes < sizeof(answer)) {
-                /* Only what is silent can be served. */
-                n_in = 0;
-        } else {
-                head[0] = in[0];
-                head[1] = n_in > 1 ? in[1] : (struct iovec){ 0 };
-                if (head[0].iov_len + head[1].iov_len < sizeof(answer))
-                        return 0; /* in more than two pieces: nobody does that */
-                c.reply_max = MIN(in_bytes - sizeof(answer), (u64)FUSE_REPLY_MAX);
+        c->reply = c->scratch->reply;
+        c->fd = -1;
+        if (room >= sizeof(answer))
+                c->reply_max = MIN(room - sizeof(answer), (u64)FUSE_REPLY_MAX);
+        if (header_read(c, m)) {
+                op = find_op(c->header.opcode);
+                if (c->quick && (!op || !(op->flags & OP_QUICK)))
+                        return -EAGAIN;
+                /* Without room for an answer only what is silent can be served. */
+                if (op && (op->flags & OP_SILENT || room >= sizeof(answer)))
+                        r = serve(c, op, m);
+                else
+                        r = -ENOSYS;
         }
-        if (virtio_iov_read(out, n_out, 0, &c.header, sizeof(c.header)) == sizeof(c.header) &&
-            c.header.len >= sizeof(c.header) && c.header.len <= out_bytes)
-                r = serve(&c, out, n_out, in, n_in, &silent);
-        trace(FUSE_REQUEST, c.header.opcode, c.header.nodeid, -r, c.reply_len + c.direct_len);
-        if (silent || !n_in)
+        if (c->quick && r == -EAGAIN)
+                return r;
+        trace(FUSE_REQUEST, c->header.opcode, c->header.nodeid, -r, c->reply_len + c->direct_len);
+        *ret_written = 0;
+        if (room < sizeof(answer) || (op && op->flags & OP_SILENT))
                 return 0;
-        if (r == 0 && c.reply_len > c.reply_max)
+        if (r == 0 && c->reply_len > c->reply_max)
                 r = -ERANGE;
-        answer.unique = c.header.unique;
+        answer.unique = c->header.unique;
         answer.error = r;
         if (r == 0) {
-                answer.len += (u32)(c.reply_len + c.direct_len);
-                if (c.reply_len)
-                        virtio_iov_write(in, n_in, sizeof(answer), c.reply, c.reply_len);
+                answer.len += (u32)(c->reply_len + c->direct_len);
+                virtio_iov_write(m->in, m->n_in, sizeof(answer), c->reply, c->reply_len);
         }
-        virtio_iov_write(head, 2, 0, &answer, sizeof(answer));
-        return answer.len;
+        virtio_iov_write(m->in, m->n_in, 0, &answer, sizeof(answer));
+        *ret_written = answer.len;
+        return 0;
+}
+
+u32 fuse_server_handle(struct fuse_server *s, struct fuse_scratch *scratch, const struct fuse_message *message)
+{
+        struct fuse_call c = { .server = s, .scratch = scratch };
+        u32 written;
+
+        handle(&c, message, &written);
+        return written;
+}
+
+bool fuse_server_handle_quick(struct fuse_server *s, struct fuse_scratch *scratch, const struct fuse_message *message,
+                              u32 *ret_written)
+{
+        struct fuse_call c = { .server = s, .scratch = scratch, .quick = true };
+
+        return handle(&c, message, ret_written) == 0;
 }
 
 /* ---- life ---- */
