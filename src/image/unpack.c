@@ -161,14 +161,16 @@ static int set_opaque(struct unpacker *u, int dir_fd, struct err **err)
         return fsetxattr(dir_fd, name, "y", 1, 0) < 0 ? err_sys(err, errno, "marking a directory as opaque") : 0;
 }
 
-/* In the way of what comes: 1 when it was a whiteout. */
-static int clear_way(struct unpacker *u, int parent, const char *name, struct err **err)
+/* In the way of what comes (a directory when @dir): 1 when it was a whiteout. */
+static int clear_way(struct unpacker *u, int parent, const char *name, bool dir, struct err **err)
 {
         struct stat st;
         int r;
 
         if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
                 return errno == ENOENT ? 0 : err_sys(err, errno, "looking at '%s'", name);
+        if (u->options->keep_kinds && S_ISDIR(st.st_mode) != dir)
+                return err_set(err, ERR_BUSY, EEXIST, "'%s' is %sa directory already", name, dir ? "not " : "");
         r = tree_remove(&u->tree, parent, name, err);
         return r < 0 ? r : S_ISCHR(st.st_mode) && st.st_rdev == 0;
 }
@@ -206,7 +208,7 @@ static int unpack_file(struct unpacker *u, const struct tar_entry *e, int parent
         int r;
 
         if (fd < 0 && errno == EEXIST) {
-                r = clear_way(u, parent, name, err);
+                r = clear_way(u, parent, name, false, err);
                 if (r < 0)
                         return r;
                 fd = openat(parent, name, flags, 0600);
@@ -237,7 +239,7 @@ static int unpack_dir(
                 if (errno != EEXIST || fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
                         return err_sys(err, errno, "making directory '%s'", e->path);
                 if (!S_ISDIR(st.st_mode)) {
-                        was_whiteout = clear_way(u, parent, name, err);
+                        was_whiteout = clear_way(u, parent, name, true, err);
                         if (was_whiteout < 0)
                                 return was_whiteout;
                         if (mkdirat(parent, name, 0700) < 0)
@@ -288,7 +290,7 @@ static int unpack_hardlink(
                 if (fstatat(target_parent, target_name, &new, AT_SYMLINK_NOFOLLOW) == 0 &&
                         fstatat(fd, name, &old, AT_SYMLINK_NOFOLLOW) == 0 && old.st_ino == new.st_ino)
                         return 0;
-                r = clear_way(u, fd, name, err);
+                r = clear_way(u, fd, name, false, err);
                 if (r < 0)
                         return r;
                 r = tree_parent(&u->tree, target, false, &target_parent, &target_name, NULL);
@@ -317,7 +319,7 @@ static int unpack_special(struct unpacker *u, const struct tar_entry *e, int par
         int r = make_special(e, parent, name);
 
         if (r == -EEXIST) {
-                r = clear_way(u, parent, name, err);
+                r = clear_way(u, parent, name, false, err);
                 if (r < 0)
                         return r;
                 r = make_special(e, parent, name);

@@ -11,6 +11,7 @@ struct unpack_options {
         bool user_xattr;    /* opaque marks are user.overlay.* instead of trusted.overlay.* */
         bool squash_owners; /* every file is ours; devices are left out */
         bool plain;         /* no whiteouts: names are taken as they are */
+        bool keep_kinds;    /* a directory does not replace a file, nor the reverse: ERR_BUSY */
 };
 
 struct unpack_result {

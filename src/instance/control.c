@@ -281,3 +281,11 @@ int instance_update(struct instance *inst, const struct instance_update *update,
                 event_write(inst->host, "update", inst, 0, "");
         return r;
 }
+
+int instance_resize(struct instance *inst, u16 rows, u16 columns, struct err **err)
+{
+        _cleanup_(instance_session_freep) struct instance_session *session = NULL;
+        int r = session_open(inst, 0, &session, err);
+
+        return r < 0 ? r : instance_session_resize(session, rows, columns, err);
+}

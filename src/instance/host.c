@@ -390,6 +390,8 @@ struct instance *instance_free(struct instance *inst)
         arena_release(&inst->arena);
         arena_release(&inst->state_arena);
         arena_release(&inst->top_arena);
+        arena_release(&inst->path_arena);
+        arena_release(&inst->network_arena);
         free(inst);
         return NULL;
 }

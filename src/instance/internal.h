@@ -38,6 +38,8 @@ struct instance {
         struct instance_endpoints endpoints;
         struct instance_port *ports;
         struct arena top_arena;
+        struct arena path_arena;
+        struct arena network_arena;
         struct instance_processes processes;
 };
 

@@ -17,5 +17,7 @@ static inline void network_closep(struct network **network)
 const char *network_path(const struct network *network);
 /* /etc/hosts and /etc/resolv.conf; the caller's. */
 int network_texts(struct network *network, const char *hostname, char **ret_hosts, char **ret_resolv, struct err **err);
+/* Where the networks are; the caller's. */
+char *network_root(const struct instance_host *host);
 /* Takes the instance off all networks; fine when it is on none. */
 int network_disconnect(struct instance *inst, struct err **err);

@@ -1,0 +1,53 @@
+/* An instance's writable layer: what changed, how large it is, a new image of it. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "image/walk.h"
+#include "root_view.h"
+#include "tree_copy.h"
+
+int instance_diff(struct instance *inst, int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err)
+{
+        return image_instance_diff(inst->host->images, inst->id, fn, opaque, err);
+}
+
+int instance_commit(struct instance *inst, const struct image_commit_options *options, bool pause, struct image **ret, struct err **err)
+{
+        const struct instance_state *state;
+        bool frozen = false;
+        int r = instance_get_state(inst, &state, err);
+
+        if (r == 0 && pause && state->status == INSTANCE_RUNNING) {
+                r = instance_pause(inst, err);
+                frozen = r == 0;
+        }
+        if (r == 0)
+                r = image_instance_commit(inst->host->images, inst->id, options, ret, err);
+        if (frozen)
+                instance_unpause(inst, NULL);
+        if (r == 0)
+                event_write(inst->host, "commit", inst, 0, "");
+        return r;
+}
+
+int instance_size(struct instance *inst, u64 *ret_layer, u64 *ret_total, struct err **err)
+{
+        struct image_store *store = inst->host->images;
+        _cleanup_(image_freep) struct image *image = NULL;
+        _cleanup_free_ char *upper = NULL;
+        u64 layers = 0;
+        int r = image_instance_image(store, inst->id, &image, err);
+
+        if (r < 0)
+                return r;
+        if (asprintf(&upper, "%s/" DIR_INSTANCES "/%s/upper", image_store_root(store), inst->id) < 0)
+                return err_sys(err, ENOMEM, "measuring '%s'", inst->config.name);
+        for (size_t i = 0; i < image_layer_count(image); i++) {
+                _cleanup_free_ char *path = image_layer_path(store, image, i);
+
+                layers += path ? tree_size(path) : 0;
+        }
+        *ret_layer = tree_size(upper);
+        *ret_total = *ret_layer + layers;
+        return 0;
+}
