@@ -61,7 +61,7 @@ int container_commit_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata commit", "[OPTION...] CONTAINER [IMAGE[:TAG]]",
-                "Make an image of what a container wrote, on top of its own. Prints the image's id.", CONTAINER_OPTIONS(options),
+                "Make an image of what a container wrote, on top of its own. Prints the image's id.", CLI_OPTIONS(options),
                 1, 2, false };
         struct commit chosen = { .pause = true };
         int first, r = cli_options_parse(&usage, argc, argv, &chosen, &first, err);
@@ -104,7 +104,7 @@ int container_export_command(int argc, char **argv, struct err **err)
                 CLI_OPTION("output", 'o', TEXT, 0, "FILE", "(default: standard output)"), { 0 }
         };
         const struct cli_usage usage = { "strata export", "[OPTION...] CONTAINER",
-                "Write all files of a container as a tar archive.", CONTAINER_OPTIONS(options), 1, 1, false };
+                "Write all files of a container as a tar archive.", CLI_OPTIONS(options), 1, 1, false };
         const char *path = NULL;
         int first, r = cli_options_parse(&usage, argc, argv, &path, &first, err);
 

@@ -343,7 +343,7 @@ int container_cp_command(int argc, char **argv, struct err **err)
         const struct cli_usage usage = { "strata cp", "[OPTION...] CONTAINER:PATH PATH|-  or  PATH|- CONTAINER:PATH",
                 "Copy files and directories out of a container or into it, also while it does not run.\n"
                 "DIR/. means what is in DIR; '-' is a tar archive on standard output or input.",
-                CONTAINER_OPTIONS(options), 2, 2, false };
+                CLI_OPTIONS(options), 2, 2, false };
         struct cp cp = { 0 };
         int first, r = cli_options_parse(&usage, argc, argv, &cp, &first, err);
 

@@ -46,7 +46,7 @@ static int exec_run(struct exec *exec, int argc, char **argv, struct arena *aren
         const struct cli_usage usage = { "strata exec", "[OPTION...] CONTAINER COMMAND [ARGUMENT...]",
                 "Run one more process in a running container. The exit status is its own;\n"
                 "126: it cannot be executed, 127: it does not exist.",
-                CONTAINER_OPTIONS(exec_options), 2, -1, true };
+                CLI_OPTIONS(exec_options), 2, -1, true };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         _cleanup_(instance_freep) struct instance *inst = NULL;
         struct instance_strings env = { 0 };
@@ -109,7 +109,7 @@ int container_top_command(int argc, char **argv, struct err **err)
                 CLI_OPTION("format", 0, TEXT, offsetof(struct listing, format), "FORMAT", "table, json or a template"), { 0 }
         };
         const struct cli_usage usage = { "strata top", "[OPTION...] CONTAINER",
-                "List the processes of a container, as the host numbers them.", CONTAINER_OPTIONS(options), 1, 1, false };
+                "List the processes of a container, as the host numbers them.", CLI_OPTIONS(options), 1, 1, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         _cleanup_(instance_freep) struct instance *inst = NULL;
         _cleanup_json_ json_t *rows = json_array();

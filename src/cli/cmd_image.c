@@ -1,7 +1,6 @@
 /* `strata image`: options in, results out; the work is done by the image module. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <termios.h>
@@ -9,26 +8,16 @@
 
 #include "image_cli.h"
 
-#define OPTION_ROOT                                                                                               \
-        {                                                                                                         \
-                "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" \
-        }
-#define OPTION_QUIET                                             \
-        {                                                        \
-                "quiet", 'q', NULL, &quiet, false, "no progress" \
-        }
-#define OPTION_CREDS                                                                                   \
-        {                                                                                              \
-                "creds", 0, "USER:PASSWORD", &creds, false, "instead of those in docker's config.json" \
-        }
-#define OPTION_PLAIN_HTTP                                                                                 \
-        {                                                                                                 \
-                "plain-http", 0, NULL, &plain_http, false, "allow http:// (loopback needs no permission)" \
-        }
-#define OPTION_INSECURE                                                                           \
-        {                                                                                         \
-                "insecure", 0, NULL, &insecure, false, "do not verify the registry's certificate" \
-        }
+#define OPTION_ROOT \
+        CLI_LOCAL("root", 0, TEXT, &root, "DIR", "the image store (default: $STRATA_IMAGE_ROOT or the user's own)")
+#define OPTION_QUIET \
+        CLI_LOCAL("quiet", 'q', FLAG, &quiet, NULL, "no progress")
+#define OPTION_CREDS \
+        CLI_LOCAL("creds", 0, TEXT, &creds, "USER:PASSWORD", "instead of those in docker's config.json")
+#define OPTION_PLAIN_HTTP \
+        CLI_LOCAL("plain-http", 0, FLAG, &plain_http, NULL, "allow http:// (loopback needs no permission)")
+#define OPTION_INSECURE \
+        CLI_LOCAL("insecure", 0, FLAG, &insecure, NULL, "do not verify the registry's certificate")
 
 static int parse_jobs(const char *text, unsigned *ret, struct err **err)
 {
@@ -45,11 +34,10 @@ static int pull(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *creds = NULL, *platform = NULL, *jobs = NULL;
         bool quiet = false, plain_http = false, insecure = false, missing = false;
-        const struct image_option options[] = {
-                { "platform", 0, "OS/ARCH[/VARIANT]", &platform, false,
-                        "of an image made for several (default: this host's)" },
-                { "missing", 0, NULL, &missing, false, "do not ask the registry when the image is there" },
-                { "jobs", 'j', "N", &jobs, false, "layers at a time (default 4)" },
+        const struct cli_option options[] = {
+                CLI_LOCAL("platform", 0, TEXT, &platform, "OS/ARCH[/VARIANT]", "of an image made for several (default: this host's)"),
+                CLI_LOCAL("missing", 0, FLAG, &missing, NULL, "do not ask the registry when the image is there"),
+                CLI_LOCAL("jobs", 'j', TEXT, &jobs, "N", "layers at a time (default 4)"),
                 OPTION_QUIET,
                 OPTION_CREDS,
                 OPTION_PLAIN_HTTP,
@@ -57,13 +45,13 @@ static int pull(int argc, char **argv, struct err **err)
                 OPTION_ROOT,
                 { 0 },
         };
-        const struct image_usage usage = { "strata image pull", "[OPTION...] NAME",
-                "Fetch an image from its registry and unpack it.", options, 1, 1 };
+        const struct cli_usage usage = { "strata image pull", "[OPTION...] NAME",
+                "Fetch an image from its registry and unpack it.", CLI_OPTIONS(options), 1, 1, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         _cleanup_(image_freep) struct image *image = NULL;
         struct image_pull_options pull_options = { 0 };
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r == 0)
                 r = parse_jobs(jobs, &pull_options.jobs, err);
@@ -79,7 +67,7 @@ static int pull(int argc, char **argv, struct err **err)
         pull_options.plain_http = plain_http;
         pull_options.insecure_tls = insecure;
         pull_options.progress = image_bars_progress(bars);
-        r = image_get(store, argv[optind], &pull_options, &image, err);
+        r = image_get(store, argv[first], &pull_options, &image, err);
         if (r < 0)
                 return r;
         puts(image_id(image));
@@ -90,8 +78,8 @@ static int push(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *creds = NULL, *jobs = NULL;
         bool quiet = false, plain_http = false, insecure = false;
-        const struct image_option options[] = {
-                { "jobs", 'j', "N", &jobs, false, "layers at a time (default 4)" },
+        const struct cli_option options[] = {
+                CLI_LOCAL("jobs", 'j', TEXT, &jobs, "N", "layers at a time (default 4)"),
                 OPTION_QUIET,
                 OPTION_CREDS,
                 OPTION_PLAIN_HTTP,
@@ -99,13 +87,13 @@ static int push(int argc, char **argv, struct err **err)
                 OPTION_ROOT,
                 { 0 },
         };
-        const struct image_usage usage = { "strata image push", "[OPTION...] NAME [DESTINATION]",
-                "Send an image to a registry.", options, 1, 2 };
+        const struct cli_usage usage = { "strata image push", "[OPTION...] NAME [DESTINATION]",
+                "Send an image to a registry.", CLI_OPTIONS(options), 1, 2, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         _cleanup_free_ char *digest = NULL;
         struct image_push_options push_options = { 0 };
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r == 0)
                 r = parse_jobs(jobs, &push_options.jobs, err);
@@ -115,12 +103,12 @@ static int push(int argc, char **argv, struct err **err)
         if (r < 0)
                 return r;
         bars = image_bars_new(quiet);
-        push_options.destination = argv[optind + 1]; /* NULL when there is none */
+        push_options.destination = argv[first + 1]; /* NULL when there is none */
         push_options.credentials = creds;
         push_options.plain_http = plain_http;
         push_options.insecure_tls = insecure;
         push_options.progress = image_bars_progress(bars);
-        r = image_push(store, argv[optind], &push_options, &digest, err);
+        r = image_push(store, argv[first], &push_options, &digest, err);
         if (r < 0)
                 return r;
         puts(digest);
@@ -132,16 +120,16 @@ static int push(int argc, char **argv, struct err **err)
 static int tag(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
-        const struct image_option options[] = { OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image tag", "[OPTION...] IMAGE NAME", "Give an image one more name.",
-                options, 2, 2 };
+        const struct cli_option options[] = { OPTION_ROOT, { 0 } };
+        const struct cli_usage usage = { "strata image tag", "[OPTION...] IMAGE NAME", "Give an image one more name.",
+                CLI_OPTIONS(options), 2, 2, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
         r = image_cli_open(root, &store, err);
-        return r < 0 ? r : image_tag(store, argv[optind], argv[optind + 1], err);
+        return r < 0 ? r : image_tag(store, argv[first], argv[first + 1], err);
 }
 
 static void print_removal(void *opaque, const char *what, const char *name)
@@ -153,20 +141,20 @@ static int rm(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool force = false;
-        const struct image_option options[] = {
-                { "force", 'f', NULL, &force, false, "all names of an image given by its id" }, OPTION_ROOT, { 0 }
+        const struct cli_option options[] = {
+                CLI_LOCAL("force", 'f', FLAG, &force, NULL, "all names of an image given by its id"), OPTION_ROOT, { 0 }
         };
-        const struct image_usage usage = { "strata image rm", "[OPTION...] IMAGE...",
-                "Take names away from images, and remove the images that have none left.", options, 1, -1 };
+        const struct cli_usage usage = { "strata image rm", "[OPTION...] IMAGE...",
+                "Take names away from images, and remove the images that have none left.", CLI_OPTIONS(options), 1, -1, false };
         const struct image_removal removal = { print_removal, NULL };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
         r = image_cli_open(root, &store, err);
-        for (; r == 0 && optind < argc; optind++)
-                r = image_remove(store, argv[optind], force, &removal, err);
+        for (; r == 0 && first < argc; first++)
+                r = image_remove(store, argv[first], force, &removal, err);
         return r;
 }
 
@@ -174,16 +162,15 @@ static int prune(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool all = false;
-        const struct image_option options[] = { { "all", 'a', NULL, &all, false,
-                                                        "also images with a name, if no instance uses them, and the build cache" },
+        const struct cli_option options[] = { CLI_LOCAL("all", 'a', FLAG, &all, NULL, "also images with a name, if no instance uses them, and the build cache"),
                 OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image prune", "[OPTION...]",
-                "Remove images without a name and everything unused.", options, 0, 0 };
+        const struct cli_usage usage = { "strata image prune", "[OPTION...]",
+                "Remove images without a name and everything unused.", CLI_OPTIONS(options), 0, 0, false };
         const struct image_removal removal = { print_removal, NULL };
         struct image_prune_options chosen = { .removal = &removal };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         u64 bytes = 0;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
@@ -231,19 +218,18 @@ static int open_output(const char *path, int *ret, struct err **err)
 static int save(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *output = NULL, *format = NULL;
-        const struct image_option options[] = {
-                { "output", 'o', "FILE", &output, false, "instead of standard output" },
-                { "format", 0, "FORMAT", &format, false,
-                        "docker-archive (the default; OCI tools read it too) or oci-archive" },
+        const struct cli_option options[] = {
+                CLI_LOCAL("output", 'o', TEXT, &output, "FILE", "instead of standard output"),
+                CLI_LOCAL("format", 0, TEXT, &format, "FORMAT", "docker-archive (the default; OCI tools read it too) or oci-archive"),
                 OPTION_ROOT,
                 { 0 },
         };
-        const struct image_usage usage = { "strata image save", "[OPTION...] IMAGE...", "Write images to an archive.",
-                options, 1, -1 };
+        const struct cli_usage usage = { "strata image save", "[OPTION...] IMAGE...", "Write images to an archive.",
+                CLI_OPTIONS(options), 1, -1, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         enum image_archive_format chosen = IMAGE_ARCHIVE_DOCKER;
         _cleanup_close_ int fd = -1;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
@@ -254,7 +240,7 @@ static int save(int argc, char **argv, struct err **err)
                         "there is: docker-archive, oci-archive");
         r = image_cli_open(root, &store, err);
         /* Before anything is overwritten. */
-        for (int i = optind; r == 0 && i < argc; i++) {
+        for (int i = first; r == 0 && i < argc; i++) {
                 struct image *image = NULL;
 
                 r = image_find(store, argv[i], &image, err);
@@ -262,7 +248,7 @@ static int save(int argc, char **argv, struct err **err)
         }
         if (r == 0)
                 r = open_output(output, &fd, err);
-        return r < 0 ? r : image_save(store, (const char *const *)argv + optind, chosen, fd, err);
+        return r < 0 ? r : image_save(store, (const char *const *)argv + first, chosen, fd, err);
 }
 
 static void print_loaded(void *opaque, const char *name)
@@ -274,14 +260,14 @@ static int load(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *input = NULL;
         bool quiet = false;
-        const struct image_option options[] = { { "input", 'i', "FILE", &input, false, "instead of standard input" },
+        const struct cli_option options[] = { CLI_LOCAL("input", 'i', TEXT, &input, "FILE", "instead of standard input"),
                 OPTION_QUIET, OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image load", "[OPTION...]",
-                "Read images from a docker or OCI archive.", options, 0, 0 };
+        const struct cli_usage usage = { "strata image load", "[OPTION...]",
+                "Read images from a docker or OCI archive.", CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         _cleanup_close_ int fd = -1;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
@@ -297,28 +283,27 @@ static int load(int argc, char **argv, struct err **err)
 static int import(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *message = NULL;
-        _cleanup_(image_words_clear) struct image_words changes = { 0 };
-        const struct image_option options[] = {
-                { "change", 'c', "INSTRUCTION", &changes, true,
-                        "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ... as in a Dockerfile" },
-                { "message", 'm', "TEXT", &message, false, "a comment in the image's history" },
+        _cleanup_(cli_words_clear) struct cli_words changes = { 0 };
+        const struct cli_option options[] = {
+                CLI_LOCAL("change", 'c', LIST, &changes, "INSTRUCTION", "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ... as in a Dockerfile"),
+                CLI_LOCAL("message", 'm', TEXT, &message, "TEXT", "a comment in the image's history"),
                 OPTION_ROOT,
                 { 0 },
         };
-        const struct image_usage usage = { "strata image import", "[OPTION...] FILE|- [NAME]",
-                "Make an image of a root file system's archive (tar, also gzip or zstd).", options, 1, 2 };
+        const struct cli_usage usage = { "strata image import", "[OPTION...] FILE|- [NAME]",
+                "Make an image of a root file system's archive (tar, also gzip or zstd).", CLI_OPTIONS(options), 1, 2, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_freep) struct image *image = NULL;
         struct image_import_options import_options = { 0 };
         _cleanup_close_ int fd = -1;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
-        import_options.name = argv[optind + 1];
+        import_options.name = argv[first + 1];
         import_options.comment = message;
-        import_options.changes = changes.list;
-        r = open_input(argv[optind], &fd, err);
+        import_options.changes = changes.item;
+        r = open_input(argv[first], &fd, err);
         if (r == 0)
                 r = image_cli_open(root, &store, err);
         if (r == 0)
@@ -339,13 +324,12 @@ static int check(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool quick = false;
-        const struct image_option options[] = { { "quick", 0, NULL, &quick, false, "do not read the layers' blobs" },
+        const struct cli_option options[] = { CLI_LOCAL("quick", 0, FLAG, &quick, NULL, "do not read the layers' blobs"),
                 OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image check", "[OPTION...]",
-                "Say what is damaged or half-made in the store. The status is 0 when it is whole, else 1.", options, 0,
-                0 };
+        const struct cli_usage usage = { "strata image check", "[OPTION...]",
+                "Say what is damaged or half-made in the store. The status is 0 when it is whole, else 1.", CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
@@ -387,19 +371,19 @@ static int login(int argc, char **argv, struct err **err)
 {
         const char *user = NULL, *password = NULL;
         bool plain_http = false, insecure = false, from_stdin = false;
-        const struct image_option options[] = {
-                { "username", 'u', "NAME", &user, false, "who" },
-                { "password", 'p', "PASSWORD", &password, false, "others on this machine can see it; better is:" },
-                { "password-stdin", 0, NULL, &from_stdin, false, "read it from standard input (the default)" },
+        const struct cli_option options[] = {
+                CLI_LOCAL("username", 'u', TEXT, &user, "NAME", "who"),
+                CLI_LOCAL("password", 'p', TEXT, &password, "PASSWORD", "others on this machine can see it; better is:"),
+                CLI_LOCAL("password-stdin", 0, FLAG, &from_stdin, NULL, "read it from standard input (the default)"),
                 OPTION_PLAIN_HTTP,
                 OPTION_INSECURE,
                 { 0 },
         };
-        const struct image_usage usage = { "strata image login", "[OPTION...] -u NAME [REGISTRY]",
-                "Check credentials with a registry and keep them in docker's config.json.", options, 0, 1 };
+        const struct cli_usage usage = { "strata image login", "[OPTION...] -u NAME [REGISTRY]",
+                "Check credentials with a registry and keep them in docker's config.json.", CLI_OPTIONS(options), 0, 1, false };
         struct image_pull_options pull_options = { 0 };
         char typed[512];
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
@@ -413,7 +397,7 @@ static int login(int argc, char **argv, struct err **err)
         }
         pull_options.plain_http = plain_http;
         pull_options.insecure_tls = insecure;
-        r = image_login(argv[optind], user, password, &pull_options, err);
+        r = image_login(argv[first], user, password, &pull_options, err);
         if (r == 0)
                 puts("login succeeded");
         return r;
@@ -421,12 +405,12 @@ static int login(int argc, char **argv, struct err **err)
 
 static int logout(int argc, char **argv, struct err **err)
 {
-        const struct image_option options[] = { { 0 } };
-        const struct image_usage usage = { "strata image logout", "[REGISTRY]", "Forget a registry's credentials.",
-                options, 0, 1 };
-        int r = image_options_parse(&usage, argc, argv, err);
+        const struct cli_option options[] = { { 0 } };
+        const struct cli_usage usage = { "strata image logout", "[REGISTRY]", "Forget a registry's credentials.",
+                CLI_OPTIONS(options), 0, 1, false };
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
-        return r != 0 ? MIN(r, 0) : image_logout(argv[optind], err);
+        return r != 0 ? MIN(r, 0) : image_logout(argv[first], err);
 }
 
 const struct command cli_image_commands[] = {

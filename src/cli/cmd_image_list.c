@@ -1,6 +1,5 @@
 /* `strata image ls`, `inspect` and `history`. */
 #include <errno.h>
-#include <getopt.h>
 #include <libsmartcols/libsmartcols.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,14 +9,10 @@
 #define ID_DIGITS 12
 #define NONE      "<none>"
 
-#define OPTION_ROOT                                                                                               \
-        {                                                                                                         \
-                "root", 0, "DIR", &root, false, "the image store (default: $STRATA_IMAGE_ROOT or the user's own)" \
-        }
-#define OPTION_FORMAT                                                                \
-        {                                                                            \
-                "format", 0, "FORMAT", &format, false, "table (the default) or json" \
-        }
+#define OPTION_ROOT \
+        CLI_LOCAL("root", 0, TEXT, &root, "DIR", "the image store (default: $STRATA_IMAGE_ROOT or the user's own)")
+#define OPTION_FORMAT \
+        CLI_LOCAL("format", 0, TEXT, &format, "FORMAT", "table (the default) or json")
 
 static int print_json(const json_t *json, struct err **err)
 {
@@ -120,19 +115,19 @@ int image_ls_command(int argc, char **argv, struct err **err)
         static const char *const digest_columns[] = { "REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE" };
         const char *root = NULL, *format = NULL;
         struct ls ls = { 0 };
-        const struct image_option options[] = {
+        const struct cli_option options[] = {
                 OPTION_FORMAT,
-                { "quiet", 'q', NULL, &ls.quiet, false, "ids only" },
-                { "no-trunc", 0, NULL, &ls.no_trunc, false, "whole ids" },
-                { "digests", 0, NULL, &ls.digests, false, "the manifests' digests too" },
+                CLI_LOCAL("quiet", 'q', FLAG, &ls.quiet, NULL, "ids only"),
+                CLI_LOCAL("no-trunc", 0, FLAG, &ls.no_trunc, NULL, "whole ids"),
+                CLI_LOCAL("digests", 0, FLAG, &ls.digests, NULL, "the manifests' digests too"),
                 OPTION_ROOT,
                 { 0 },
         };
-        const struct image_usage usage = { "strata image ls", "[OPTION...]",
-                "List images. SIZE is what a registry would send.", options, 0, 0 };
+        const struct cli_usage usage = { "strata image ls", "[OPTION...]",
+                "List images. SIZE is what a registry would send.", CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         bool json;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r == 0)
                 r = image_format_parse(format, &json, err);
@@ -184,12 +179,12 @@ int image_inspect_json(struct image_store *store, const char *name, json_t **ret
 int image_inspect_command(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
-        const struct image_option options[] = { OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image inspect", "[OPTION...] IMAGE...",
-                "Print configuration, manifest and the directories of the layers, lowest first.", options, 1, -1 };
+        const struct cli_option options[] = { OPTION_ROOT, { 0 } };
+        const struct cli_usage usage = { "strata image inspect", "[OPTION...] IMAGE...",
+                "Print configuration, manifest and the directories of the layers, lowest first.", CLI_OPTIONS(options), 1, -1, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         json_t *list;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
@@ -197,10 +192,10 @@ int image_inspect_command(int argc, char **argv, struct err **err)
         if (r < 0)
                 return r;
         list = json_array();
-        for (; r == 0 && optind < argc; optind++) {
+        for (; r == 0 && first < argc; first++) {
                 json_t *json;
 
-                r = image_inspect_json(store, argv[optind], &json, err);
+                r = image_inspect_json(store, argv[first], &json, err);
                 if (r == 0)
                         json_array_append_new(list, json);
         }
@@ -243,14 +238,14 @@ static int history_table(const json_t *list, struct err **err)
 int image_history_command(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *format = NULL;
-        const struct image_option options[] = { OPTION_FORMAT, OPTION_ROOT, { 0 } };
-        const struct image_usage usage = { "strata image history", "[OPTION...] IMAGE",
-                "Say how an image was made, newest step first.", options, 1, 1 };
+        const struct cli_option options[] = { OPTION_FORMAT, OPTION_ROOT, { 0 } };
+        const struct cli_usage usage = { "strata image history", "[OPTION...] IMAGE",
+                "Say how an image was made, newest step first.", CLI_OPTIONS(options), 1, 1, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_freep) struct image *image = NULL;
         json_t *list;
         bool json;
-        int r = image_options_parse(&usage, argc, argv, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
         if (r == 0)
                 r = image_format_parse(format, &json, err);
@@ -258,7 +253,7 @@ int image_history_command(int argc, char **argv, struct err **err)
                 return MIN(r, 0);
         r = image_cli_open(root, &store, err);
         if (r == 0)
-                r = image_find(store, argv[optind], &image, err);
+                r = image_find(store, argv[first], &image, err);
         if (r < 0)
                 return r;
         list = json_array();

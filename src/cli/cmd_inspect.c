@@ -111,7 +111,7 @@ int container_inspect_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata inspect", "[OPTION...] NAME...",
-                "Print everything about containers, images, networks or volumes, as JSON.", CONTAINER_OPTIONS(options), 1, -1,
+                "Print everything about containers, images, networks or volumes, as JSON.", CLI_OPTIONS(options), 1, -1,
                 false };
         struct inspect inspect = { 0 };
         int first, r = cli_options_parse(&usage, argc, argv, &inspect, &first, err);

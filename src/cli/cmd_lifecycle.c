@@ -35,7 +35,7 @@ static int stop_command(const char *command, const char *summary, struct stop *s
                 CLI_OPTION("signal", 's', REFUSED, 0, "SIGNAL", "--stop-signal of 'strata run' chooses it; 'strata kill -s' sends one"),
                 { 0 },
         };
-        const struct cli_usage usage = { command, "[OPTION...] CONTAINER...", summary, CONTAINER_OPTIONS(options), 1, -1,
+        const struct cli_usage usage = { command, "[OPTION...] CONTAINER...", summary, CLI_OPTIONS(options), 1, -1,
                 false };
         int first, r = cli_options_parse(&usage, argc, argv, stop, &first, err);
 
@@ -69,7 +69,7 @@ int container_kill_command(int argc, char **argv, struct err **err)
                 CLI_PARSED("signal", 's', 0, "SIGNAL", "a name or a number (default: KILL)", cli_parse_signal), { 0 }
         };
         const struct cli_usage usage = { "strata kill", "[OPTION...] CONTAINER...",
-                "Send a signal to the first process of running containers.", CONTAINER_OPTIONS(options), 1, -1, false };
+                "Send a signal to the first process of running containers.", CLI_OPTIONS(options), 1, -1, false };
         int signal = SIGKILL, first, r = cli_options_parse(&usage, argc, argv, &signal, &first, err);
 
         return r != 0 ? MIN(r, 0) : container_each(argv + first, kill_one, &signal, 0, err);
@@ -98,7 +98,7 @@ int container_rm_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata rm", "[OPTION...] CONTAINER...",
-                "Remove containers, with everything that they wrote.", CONTAINER_OPTIONS(options), 1, -1, false };
+                "Remove containers, with everything that they wrote.", CLI_OPTIONS(options), 1, -1, false };
         struct rm rm = { 0 };
         int first, r = cli_options_parse(&usage, argc, argv, &rm, &first, err);
 

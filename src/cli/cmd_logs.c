@@ -50,7 +50,7 @@ int container_logs_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata logs", "[OPTION...] CONTAINER",
-                "Print what a container wrote: its standard output and its standard error.", CONTAINER_OPTIONS(options), 1, 1,
+                "Print what a container wrote: its standard output and its standard error.", CLI_OPTIONS(options), 1, 1,
                 false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         _cleanup_(instance_freep) struct instance *inst = NULL;
@@ -155,7 +155,7 @@ int container_events_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata events", "[OPTION...]", "Say what happens to containers, as it happens.",
-                CONTAINER_OPTIONS(options), 0, 0, false };
+                CLI_OPTIONS(options), 0, 0, false };
         struct events events = { .since = CLI_UNSET };
         int first, r = cli_options_parse(&usage, argc, argv, &events, &first, err);
 

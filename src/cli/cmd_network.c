@@ -145,7 +145,7 @@ static int create_network(struct create *create, const char *name, struct arena 
 static int create_command(int argc, char **argv, struct err **err)
 {
         const struct cli_usage usage = { "strata network create", "[OPTION...] NAME",
-                "Make a network. Its containers find each other by name.", CONTAINER_OPTIONS(create_options), 1, 1, false };
+                "Make a network. Its containers find each other by name.", CLI_OPTIONS(create_options), 1, 1, false };
         struct create create = { .ipv4 = true };
         struct arena arena = { 0 };
         int first, r = cli_options_parse(&usage, argc, argv, &create, &first, err);
@@ -241,7 +241,7 @@ static int ls_command(int argc, char **argv, struct err **err)
                 CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct ls, no_trunc), NULL, "whole ids"),
                 { 0 },
         };
-        const struct cli_usage usage = { "strata network ls", "[OPTION...]", "List networks.", CONTAINER_OPTIONS(options), 0, 0,
+        const struct cli_usage usage = { "strata network ls", "[OPTION...]", "List networks.", CLI_OPTIONS(options), 0, 0,
                 false };
         struct ls ls = { .listing.columns = columns, .rows = json_array() };
         int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
@@ -344,7 +344,7 @@ static int inspect_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata network inspect", "[OPTION...] NETWORK...",
-                "Print everything about networks, as JSON.", CONTAINER_OPTIONS(options), 1, -1, false };
+                "Print everything about networks, as JSON.", CLI_OPTIONS(options), 1, -1, false };
         const char *format = NULL;
         int first, r = cli_options_parse(&usage, argc, argv, &format, &first, err);
 
@@ -379,7 +379,7 @@ static int rm_command(int argc, char **argv, struct err **err)
                 CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"), { 0 }
         };
         const struct cli_usage usage = { "strata network rm", "[OPTION...] NETWORK...",
-                "Remove networks that no container is on.", CONTAINER_OPTIONS(options), 1, -1, false };
+                "Remove networks that no container is on.", CLI_OPTIONS(options), 1, -1, false };
         bool force = false;
         int first, r = cli_options_parse(&usage, argc, argv, &force, &first, err);
 
@@ -432,7 +432,7 @@ static int prune_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata network prune", "[OPTION...]",
-                "Remove networks that no container is on or names.", CONTAINER_OPTIONS(options), 0, 0, false };
+                "Remove networks that no container is on or names.", CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         bool force = false;
         int first, r = cli_options_parse(&usage, argc, argv, &force, &first, err);

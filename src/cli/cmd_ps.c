@@ -323,7 +323,7 @@ int container_ps_command(int argc, char **argv, struct err **err)
         };
         struct listing_column shown[ARRAY_SIZE(columns)];
         const struct cli_usage usage = { "strata ps", "[OPTION...]", "List containers: those that run.",
-                CONTAINER_OPTIONS(options), 0, 0, false };
+                CLI_OPTIONS(options), 0, 0, false };
         struct ps ps = { .last = -1, .listing.columns = shown };
         int first, r;
 

@@ -211,7 +211,7 @@ int container_start_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata start", "[OPTION...] CONTAINER...",
-                "Start containers that do not run. With -a the exit status is the container's.", CONTAINER_OPTIONS(options),
+                "Start containers that do not run. With -a the exit status is the container's.", CLI_OPTIONS(options),
                 1, -1, false };
         struct start start = { 0 };
         int first, r = cli_options_parse(&usage, argc, argv, &start, &first, err);
@@ -263,7 +263,7 @@ int container_attach_command(int argc, char **argv, struct err **err)
         };
         const struct cli_usage usage = { "strata attach", "[OPTION...] CONTAINER",
                 "Connect standard input, output and error to a running container. The exit status is its own.",
-                CONTAINER_OPTIONS(options), 1, 1, false };
+                CLI_OPTIONS(options), 1, 1, false };
         struct attach attach = { .sig_proxy = true };
         int first, r = cli_options_parse(&usage, argc, argv, &attach, &first, err);
 

@@ -178,7 +178,7 @@ int container_stats_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata stats", "[OPTION...] [CONTAINER...]",
-                "Say what containers use: again and again on a terminal, once in a pipe.", CONTAINER_OPTIONS(options), 0, -1,
+                "Say what containers use: again and again on a terminal, once in a pipe.", CLI_OPTIONS(options), 0, -1,
                 false };
         struct stats stats = { .listing.columns = columns };
         int first, r = cli_options_parse(&usage, argc, argv, &stats, &first, err);

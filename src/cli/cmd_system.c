@@ -76,7 +76,7 @@ int system_check_command(int argc, char **argv, struct err **err)
         const struct cli_usage usage = { "strata system check", "[OPTION...]",
                 "Look whether containers, images and networks are whole, and whether anything is left of\n"
                 "containers that do not run. The exit status is 1 when there is a problem.",
-                CONTAINER_OPTIONS(options), 0, 0, false };
+                CLI_OPTIONS(options), 0, 0, false };
         struct check check = { 0 };
         int first, r = cli_options_parse(&usage, argc, argv, &check, &first, err);
 
@@ -183,7 +183,7 @@ int system_prune_command(int argc, char **argv, struct err **err)
         };
         const struct cli_usage usage = { "strata system prune", "[OPTION...]",
                 "Remove containers that do not run, networks that nobody uses, and images without a name.",
-                CONTAINER_OPTIONS(options), 0, 0, false };
+                CLI_OPTIONS(options), 0, 0, false };
 
         return prune_command(&usage, "This removes all stopped containers, unused networks and images without a name.",
                 prune_everything, argc, argv, err);
@@ -197,7 +197,7 @@ int container_prune_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata container prune", "[OPTION...]", "Remove containers that do not run.",
-                CONTAINER_OPTIONS(options), 0, 0, false };
+                CLI_OPTIONS(options), 0, 0, false };
 
         return prune_command(&usage, "This removes all stopped containers.", prune_containers, argc, argv, err);
 }
@@ -296,7 +296,7 @@ int system_df_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata system df", "[OPTION...]",
-                "Say what images (as a registry would send them), containers and volumes take.", CONTAINER_OPTIONS(options), 0, 0,
+                "Say what images (as a registry would send them), containers and volumes take.", CLI_OPTIONS(options), 0, 0,
                 false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         _cleanup_json_ json_t *rows = json_array();

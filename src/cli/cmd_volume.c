@@ -37,7 +37,7 @@ static int create_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume create", "[OPTION...] [NAME]",
-                "Make a volume, with a name of its own where none is given. Fine when it is there.", CONTAINER_OPTIONS(options), 0,
+                "Make a volume, with a name of its own where none is given. Fine when it is there.", CLI_OPTIONS(options), 0,
                 1, false };
         struct instance_config config = INSTANCE_CONFIG_EMPTY; /* labels are read into one */
         struct arena arena = { 0 };
@@ -117,7 +117,7 @@ static int ls_command(int argc, char **argv, struct err **err)
                 CLI_OPTION("cluster", 0, REFUSED, 0, NULL, "volumes belong to this host"),
                 { 0 },
         };
-        const struct cli_usage usage = { "strata volume ls", "[OPTION...]", "List volumes.", CONTAINER_OPTIONS(options), 0, 0,
+        const struct cli_usage usage = { "strata volume ls", "[OPTION...]", "List volumes.", CLI_OPTIONS(options), 0, 0,
                 false };
         struct ls ls = { .listing.columns = columns, .rows = json_array() };
         int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
@@ -183,7 +183,7 @@ static int inspect_command(int argc, char **argv, struct err **err)
                 CLI_OPTION("format", 'f', TEXT, 0, "FORMAT", "json or a template as '{{.Mountpoint}}'"), { 0 }
         };
         const struct cli_usage usage = { "strata volume inspect", "[OPTION...] VOLUME...",
-                "Print everything about volumes, as JSON.", CONTAINER_OPTIONS(options), 1, -1, false };
+                "Print everything about volumes, as JSON.", CLI_OPTIONS(options), 1, -1, false };
         const char *format = NULL;
         int first, r = cli_options_parse(&usage, argc, argv, &format, &first, err);
 
@@ -216,7 +216,7 @@ static int rm_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = { CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"), { 0 } };
         const struct cli_usage usage = { "strata volume rm", "[OPTION...] VOLUME...",
-                "Remove volumes that no container mounts, with what is in them.", CONTAINER_OPTIONS(options), 1, -1, false };
+                "Remove volumes that no container mounts, with what is in them.", CLI_OPTIONS(options), 1, -1, false };
         bool force = false;
         int first, r = cli_options_parse(&usage, argc, argv, &force, &first, err);
 
@@ -250,7 +250,7 @@ static int prune_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume prune", "[OPTION...]",
-                "Remove anonymous volumes that no container mounts.", CONTAINER_OPTIONS(options), 0, 0, false };
+                "Remove anonymous volumes that no container mounts.", CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         struct prune prune = { 0 };
         u64 bytes = 0;

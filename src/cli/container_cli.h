@@ -15,9 +15,6 @@
 /* Exit statuses that docker's run and exec have of their own. */
 enum { CONTAINER_STATUS_OURS = 125, CONTAINER_STATUS_NOT_EXECUTABLE = 126, CONTAINER_STATUS_NO_COMMAND = 127 };
 
-/* A table of one group, which ends with a line for nothing. */
-#define CONTAINER_OPTIONS(table) ((const struct cli_option_group[]){ { "options", (table), 0 }, { 0 } })
-
 #define _cleanup_json_ _cleanup_(json_decrefp)
 
 /* Prints @err, frees it, and returns the exit status of docker's run: 126 or 127 where the command is at fault, else 125. */

@@ -1,4 +1,4 @@
-/* What the `strata image` commands share: options from tables, the store, output. */
+/* What the `strata image` commands share: the store, output. */
 #pragma once
 
 #include <jansson.h>
@@ -6,35 +6,7 @@
 #include "base/cleanup.h"
 #include "cli.h"
 #include "image/image.h"
-
-struct image_option {
-        const char *name;
-        char letter;       /* 0: none */
-        const char *value; /* what to call it in the help; NULL: a flag */
-        void *target; /* bool * for a flag, const char ** for a value, struct image_words * when it may be given often */
-        bool many;
-        const char *help;
-};
-
-struct image_words {
-        const char **list; /* ends with NULL */
-        size_t n;
-};
-static inline void image_words_clear(struct image_words *words)
-{
-        free(words->list);
-}
-
-struct image_usage {
-        const char *command;   /* "strata image pull" */
-        const char *arguments; /* "[OPTION...] NAME" */
-        const char *summary;
-        const struct image_option *options; /* ends with name NULL */
-        int min, max;                       /* words; max -1: any number */
-};
-
-/* Reads the options. The words are then at argv[optind]. 1 when --help was answered. */
-int image_options_parse(const struct image_usage *usage, int argc, char **argv, struct err **err);
+#include "options.h"
 
 /* "table" or "json" (NULL is table). */
 int image_format_parse(const char *format, bool *ret_json, struct err **err);

@@ -135,7 +135,7 @@ static bool find_option(const struct cli_usage *usage, const char *name, size_t 
         for (const struct cli_option_group *group = usage->groups; group && group->options; group++)
                 for (const struct cli_option *o = group->options; o->name; o++)
                         if (letter ? o->letter == letter : strlen(o->name) == len && strncmp(o->name, name, len) == 0) {
-                                *ret = (struct found){ o, (char *)target + group->base + o->offset };
+                                *ret = (struct found){ o, o->target ? o->target : (char *)target + group->base + o->offset };
                                 return true;
                         }
         return false;

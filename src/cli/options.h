@@ -42,6 +42,7 @@ struct cli_option {
         char letter;      /* 0: none */
         enum cli_kind kind;
         size_t offset;
+        void *target;      /* instead, in a table that is made when it is used */
         const char *value; /* what the help calls it; NULL: takes none */
         const char *help;
         cli_parse_fn *parse;
@@ -59,12 +60,21 @@ struct cli_option {
                 .help = (help_), .parse = (parse_)                                                               \
         }
 
+#define CLI_LOCAL(name_, letter_, kind_, target_, value_, help_)                                               \
+        {                                                                                                      \
+                .name = (name_), .letter = (letter_), .kind = CLI_##kind_, .target = (target_), .value = (value_), \
+                .help = (help_)                                                                                \
+        }
+
 /* Options under one heading, filling the structure at @base of the command's own. */
 struct cli_option_group {
         const char *title;
         const struct cli_option *options; /* ends with name NULL */
         size_t base;
 };
+
+/* A table alone. */
+#define CLI_OPTIONS(table) ((const struct cli_option_group[]){ { "options", (table), 0 }, { 0 } })
 
 struct cli_usage {
         const char *command;   /* "strata stop" */
