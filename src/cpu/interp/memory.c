@@ -19,6 +19,16 @@ static bool has_breakpoints(const struct interp *in)
         return in->cpu->dr[7] & 0xff || in->vcpu->debug.n_points;
 }
 
+/* What translated code would use: an entry that the guest has not flushed counts, whatever the page tables say now. NULL: none, it has to be walked. */
+static u8 *trial_translate(struct interp *in, u64 linear, enum mmu_access access, enum tlb_mode mode)
+{
+        u8 *hva = tlb_lookup(&in->tlb, mode, access, linear, 1);
+
+        if (hva || tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, mode, access, linear))
+                return hva;
+        return tlb_lookup(&in->tlb, mode, access, linear, 1);
+}
+
 /* Translates the page part of an access; fills the TLB when the page may be accessed without us. */
 static void access_page(struct interp *in, const struct uop *u, u64 linear, enum mmu_access access, enum tlb_mode mode,
                         struct piece *piece)
@@ -29,6 +39,13 @@ static void access_page(struct interp *in, const struct uop *u, u64 linear, enum
         bool watched;
         int r;
 
+        if (unlikely(in->trial)) {
+                *piece = (struct piece){ .hva = trial_translate(in, linear, access, mode) };
+                if (piece->hva) {
+                        piece->gpa = guest_memory_gpa(mem, piece->hva);
+                        return;
+                }
+        }
         r = mmu_walk(mem, &in->cpu->paging, linear, access, tlb_walk_flags(mode), &tr);
         if (unlikely(r))
                 interp_raise_pf(in, u, linear, (u32)r & 0xffff);

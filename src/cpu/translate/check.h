@@ -2,7 +2,7 @@
  *
  * Theory of operation. With checking on, a block is one basic block without links (translate_request.no_chains). Before the translator's code runs,
  * the interpreter executes the same instructions from the same state as a *trial*: its writes go to memory, but the old bytes are noted before each
- * (in->trial: no write uses the soft TLB, nothing is entered in it, and what cannot be undone - a device, a page of code - ends the trial before
+ * (in->trial: nothing goes past that, translations are those of the soft TLB, and what cannot be undone - a device, a page of code - ends the trial before
  * the instruction). Then memory and registers are put back, the translated block runs, and both outcomes are compared: rip, general
  * registers, all arithmetic and other flags, the rest of struct cpu_state, vector and x87 registers, and every byte the trial wrote.
  *
