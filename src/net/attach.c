@@ -193,6 +193,7 @@ static int plan(struct net_store *store, const struct network *network, const st
         endpoint->mtu = network->pub.mtu;
         endpoint->mac = endpoint->dns = endpoint->ifname = endpoint->host_ifname = "";
         endpoint->pid = request->pid;
+        endpoint->internal = network->pub.internal;
         r = name_interfaces(store, request, endpoint, err);
         endpoint->default_route &= !network->pub.internal;
         if (r == 0 && network->pub.dns)

@@ -42,12 +42,15 @@ static int add_one(int run, const char *dir, const char *container, const char *
 
 int names_add(struct net_store *store, const struct endpoint *endpoint, struct err **err)
 {
-        char addresses[2 * INET6_ADDRSTRLEN + 2], dir[sizeof(DIR_NAMES) + KEY_LEN + 2];
+        char addresses[2 * INET6_ADDRSTRLEN + 2], dir[sizeof(DIR_NAMES) + KEY_LEN + 16];
 
         snprintf(addresses, sizeof(addresses), "%s%s%s", ip_format(&endpoint->ip[V4]).text, endpoint->ip[V6].len ? " " : "",
                 ip_format(&endpoint->ip[V6]).text);
         snprintf(dir, sizeof(dir), DIR_NAMES "/%.12s", endpoint->key);
         if (mkdirat(store->run, dir, 0755) < 0 && errno != EEXIST)
+                return err_sys(err, errno, "adding names");
+        /* the resolver then asks nobody outside */
+        if (endpoint->internal && symlinkat("-", store->run, strcat(dir, "/.internal")) < 0 && errno != EEXIST)
                 return err_sys(err, errno, "adding names");
         for (const char **name = endpoint->names; name && *name; name++) {
                 const int r = add_one(store->run, path_of(endpoint, *name).text, endpoint->container, addresses);
