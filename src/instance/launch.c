@@ -85,9 +85,10 @@ static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
                         &mount_fd, err);
         if (r < 0)
                 return r;
-        if (syscall(SYS_move_mount, mount_fd, "", inst->dir, DIR_ROOTFS, 4 /* MOVE_MOUNT_F_EMPTY_PATH */) < 0)
+        /* By path: inst->dir is of the mount namespace that was left, where nothing can be mounted any more. */
+        if (syscall(SYS_move_mount, mount_fd, "", AT_FDCWD, path, 4 /* MOVE_MOUNT_F_EMPTY_PATH */) < 0)
                 return err_sys(err, errno, "mounting the root");
-        root = openat(inst->dir, DIR_ROOTFS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        root = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (root < 0)
                 return err_sys(err, errno, "opening the root");
         *ret_path = TAKE_PTR(path);
