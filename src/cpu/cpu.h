@@ -231,6 +231,9 @@ struct vcpu_debug {
 
 struct cpu_engine;
 
+/* Whether the translator runs user code by way of a shadow window (mmu/shadow.h). */
+enum shadow_policy { SHADOW_AUTO, SHADOW_NEVER, SHADOW_ALWAYS };
+
 struct vcpu {
         unsigned index;        /* 0-based; also the APIC id */
         unsigned n_vcpus;      /* in the machine */
@@ -238,6 +241,7 @@ struct vcpu {
         const struct cpu_engine *engine;
         void *engine_data;     /* the engine's own part of this vCPU */
         void *engine_machine;  /* the engine's own part of the machine, shared by its vCPUs */
+        enum shadow_policy shadow; /* set before vcpu_create */
         bool check;            /* the translator compares every block with the interpreter; set before vcpu_create */
 
         struct guest_memory *memory;

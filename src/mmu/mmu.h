@@ -69,7 +69,7 @@ enum {
 struct mmu_translation {
         u64 gpa;       /* of the address itself */
         u64 page_size; /* bytes of the guest page */
-        bool user, writable, executable, global, dirty;
+        bool user, writable, executable, global, dirty, accessed;
 };
 
 /* Walks the guest page tables for @gva (32-bit, PAE or 4-level as @ps says; identity without CR0.PG). Sets accessed and dirty
@@ -163,9 +163,20 @@ struct tlb_table {
         u64 huge[TLB_HUGE_PAGES]; /* addresses >> 30 of guest pages of 1 GiB with entries */
         unsigned n_huge;         /* more than TLB_HUGE_PAGES: there are others */
         u64 generation;          /* of its fetch translations: a new number when others than those of the page of tlb_flush_page went */
+        u32 jump_mode;           /* the translator's: which mode the code of the jumps is for */
+        u32 heat;                /* the translator's: how busy the user code of this space is */
         u16 pcid;                /* spaces only */
         bool used;               /* spaces only: belongs to pcid */
 } __attribute__((aligned(4096)));
+
+/* What was flushed of the address space that a shadow window shows (shadow.h) since it was last looked at. */
+#define TLB_STALE_MAX 62
+struct tlb_stale {
+        bool all;      /* any of it */
+        u32 n;
+        u64 pages[TLB_STALE_MAX]; /* guest addresses; with TLB_STALE_WRITES: pages of the host that may not be written unseen any more */
+};
+#define TLB_STALE_WRITES 1u
 
 struct soft_tlb {
         struct tlb_table kernel;
@@ -173,6 +184,8 @@ struct soft_tlb {
         struct tlb_table *space;    /* the current one */
         unsigned next_space;        /* to be taken for another PCID */
         u64 next_generation;
+        struct tlb_table *shadowed; /* the space that a shadow window shows, or NULL */
+        struct tlb_stale shadow_stale;
         struct tlb_set non_global;  /* entries of kernel that an address-space switch drops */
         bool non_global_victims;    /* it drops the kernel's victims as well */
         bool non_global_exec;       /* it drops kernel jumps as well */
@@ -215,6 +228,16 @@ static inline void *tlb_entry_hit(const struct tlb_entry *entries, enum mmu_acce
 static inline void *tlb_lookup(struct soft_tlb *tlb, enum tlb_mode mode, enum mmu_access access, u64 gva, unsigned size)
 {
         return tlb_entry_hit(tlb_table_of(tlb, mode, gva)->entries, access, gva, size);
+}
+
+/* The current address space is shown by a shadow window. */
+static inline bool tlb_is_shadowed(const struct soft_tlb *tlb)
+{
+        return tlb->shadowed == tlb->space;
+}
+static inline bool tlb_shadow_is_stale(const struct soft_tlb *tlb)
+{
+        return tlb->shadow_stale.all || tlb->shadow_stale.n;
 }
 
 static inline unsigned tlb_walk_flags(enum tlb_mode mode)
@@ -264,5 +287,7 @@ void tlb_jump_enter(struct tlb_table *table, u64 rip, const void *code);
 void tlb_jump_enter_more(struct tlb_table *table, enum tlb_jump_kind kind, u64 rip, const void *code);
 /* Forgets the jumps to @code in all tables, at whatever address the page of it is mapped; @page_offset is that of its first guest byte. */
 void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *code);
+/* Forgets the jumps of @table. */
+void tlb_jumps_clear_of(struct tlb_table *table);
 /* Forgets all jumps (the code cache was emptied, or what blocks were made for has changed). */
 void tlb_jumps_clear(struct soft_tlb *tlb);

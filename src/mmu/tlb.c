@@ -111,8 +111,20 @@ static void generation_new(struct soft_tlb *tlb, struct tlb_table *table)
         table->generation = ++tlb->next_generation;
 }
 
+static void stale_note(struct soft_tlb *tlb, u64 page)
+{
+        struct tlb_stale *stale = &tlb->shadow_stale;
+
+        if (stale->n == TLB_STALE_MAX)
+                stale->all = true;
+        else
+                stale->pages[stale->n++] = page;
+}
+
 static void table_clear(struct soft_tlb *tlb, struct tlb_table *table)
 {
+        if (table == tlb->shadowed)
+                tlb->shadow_stale.all = true;
         lines_clear(table->entries, &table->entry_lines);
         entry_empty(table, 0);
         entry_empty(table, TLB_SIZE);
@@ -347,6 +359,8 @@ static void flush_page_of(struct soft_tlb *tlb, struct tlb_table *table, u64 gva
 {
         const unsigned index = tlb_index(gva), victim = tlb_victim(gva);
 
+        if (table == tlb->shadowed)
+                stale_note(tlb, gva);
         if (is_huge(table, gva)) {
                 if (table == &tlb->kernel)
                         kernel_clear(tlb);
@@ -460,6 +474,8 @@ void tlb_drop_writes(struct soft_tlb *tlb, const void *page_hva)
         const u64 page = (uintptr_t)page_hva & PAGE_MASK;
         u16 *writers = tlb->writers[page_bucket(page)];
 
+        if (tlb->shadowed)
+                stale_note(tlb, page | TLB_STALE_WRITES);
         if (writers[0] == TLB_MANY) {
                 writers[0] = writers[1] = writers[2] = writers[3] = 0;
                 for (unsigned i = 0; i <= TLB_SPACES; i++)
@@ -637,9 +653,14 @@ void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *cod
         }
 }
 
+void tlb_jumps_clear_of(struct tlb_table *table)
+{
+        if (table->jump_lines.words_used | table->more_lines.words_used)
+                jumps_clear(table);
+}
+
 void tlb_jumps_clear(struct soft_tlb *tlb)
 {
         for (unsigned i = 0; i <= TLB_SPACES; i++)
-                if (table_at(tlb, i)->jump_lines.words_used | table_at(tlb, i)->more_lines.words_used)
-                        jumps_clear(table_at(tlb, i));
+                tlb_jumps_clear_of(table_at(tlb, i));
 }

@@ -215,6 +215,7 @@ static int walk_once(const struct guest_memory *mem, const struct paging_state *
                 ret->executable = !nx;
                 ret->global = pte & PTE_G && ps->cr4 & CR4_PGE;
                 ret->dirty = (pte | set) & PTE_D;
+                ret->accessed = (pte | set) & PTE_A;
                 return 0;
         }
 }
@@ -226,7 +227,7 @@ int mmu_walk_noting(const struct guest_memory *mem, const struct paging_state *p
 
         if (!(ps->cr0 & CR0_PG)) {
                 *ret = (struct mmu_translation){ .gpa = gva, .page_size = PAGE_SIZE, .user = true, .writable = true,
-                                                 .executable = true, .dirty = true };
+                                                 .executable = true, .dirty = true, .accessed = true };
                 return 0;
         }
         for (unsigned i = 0; i < WALK_TRIES; i++) {

@@ -257,6 +257,7 @@ static int create_vcpus(struct vm *vm, struct err **err)
                 vcpu->engine_machine = vm->engine_machine;
                 vcpu->engine = vm->engine;
                 vcpu->check = vm->config.check;
+                vcpu->shadow = vm->config.shadow;
                 r = vm->engine->vcpu_create(vcpu, err);
                 if (r < 0) {
                         vcpu->engine = NULL;

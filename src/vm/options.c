@@ -150,6 +150,19 @@ static int parse_engine(struct vmm_options *o, const char *arg, struct err **err
         return 0;
 }
 
+static int parse_shadow(struct vmm_options *o, const char *arg, struct err **err)
+{
+        static const char *const names[] = { [SHADOW_AUTO] = "auto", [SHADOW_NEVER] = "never", [SHADOW_ALWAYS] = "always" };
+
+        for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+                if (strcmp(arg, names[i]) == 0) {
+                        o->vm.shadow = (enum shadow_policy)i;
+                        return 0;
+                }
+        }
+        return err_set(err, ERR_USAGE, EINVAL, "--shadow is auto, never or always, not '%s'", arg);
+}
+
 static int parse_check(struct vmm_options *o, const char *arg, struct err **err)
 {
         if (strcmp(arg, "interp") != 0)

@@ -47,6 +47,7 @@ struct vm_config {
         u64 memory;
         unsigned n_cpus;
         const char *engine;
+        enum shadow_policy shadow;
         bool check; /* the translator is compared with the interpreter, block by block */
         struct vm_disk_config disks[VM_DISKS_MAX];
         size_t n_disks;

@@ -52,6 +52,8 @@ static void install_handlers(void)
         static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
         struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
 
+        /* A kick that comes meanwhile must find the thread where it will go on. */
+        sigfillset(&action.sa_mask);
         for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
                 sigaction(signals[i], &action, NULL);
 }

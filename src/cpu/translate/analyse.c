@@ -237,6 +237,7 @@ bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decod
 
         g->bytes = bytes;
         g->mem = NULL;
+        g->base = g->index = (struct value){ 0 };
         g->disp = 0;
         g->gprs = 0;
         g->mem_size = 0;

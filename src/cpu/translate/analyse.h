@@ -28,6 +28,12 @@ enum insn_kind {
         KIND_INTERP,
 };
 
+/* What is known of a number: a symbol stands for the unknown value that something had at some point of the block (window.h). */
+struct value {
+        u16 symbol;
+        s32 off;
+};
+
 struct insn {
         ZydisDecodedInstruction z;
         ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -51,6 +57,7 @@ struct insn {
         bool needs_flags;  /* reads arithmetic flags, or leaves some as they were */
         bool writes_flags;
         bool kills_flags;  /* the flags after it do not depend on those before */
+        struct value base, index; /* of the memory operand, by window.c; symbol 0: there is none */
         u16 gprs;          /* every general register that takes part, implicit ones too: bits by enum gpr */
 };
 

@@ -6,6 +6,14 @@
 
 #define COLDS_MAX 512
 
+/* Bases that were compared with a range of the shadow window (emit_shadow.c); the comparison holds until the end of the block. */
+#define SHADOW_CHECKS_MAX 16
+struct shadow_checks {
+        u16 symbol[SHADOW_CHECKS_MAX];
+        u8 what[SHADOW_CHECKS_MAX]; /* enum shadow_range, or that it is an index */
+        u8 n;
+};
+
 /* A way out, emitted behind the hot code: add what the probe subtracted (misses), load the site's address, jump to the stub. */
 struct cold {
         u16 patch_off;     /* rel32 of the hot code that leads here */
@@ -20,6 +28,7 @@ struct cold {
         s32 target;        /* COLD_FAR: relative to the block's page */
         bool complete;     /* TEXIT_LOOKUP: all but the jump has happened */
         bool elsewhere;    /* TEXIT_MISS: SITE_ELSEWHERE */
+        u8 host;           /* TEXIT_SHADOW: the base or index */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
 
@@ -32,7 +41,10 @@ struct block_emitter {
         struct windows windows;
         struct cold colds[COLDS_MAX];
         unsigned n_colds;
+        struct shadow_checks shadow_checks;
         bool user;            /* user-mode block: position-independent */
+        bool shadow;          /* MODE_SHADOW, */
+        bool shadow_fixed;    /* MODE_SHADOW_FIXED */
         bool ac;              /* EFLAGS.AC here, under SMAP */
         bool eflags_valid;    /* the arithmetic flags are in EFLAGS */
         bool image_valid;     /* ... and in the image; neither: FLAGS_ANYWHERE */
@@ -84,6 +96,20 @@ void memory_stack(struct block_emitter *b, const struct insn *g, s32 disp, enum 
 bool memory_stack_open(const struct block_emitter *b, const struct insn *g);
 /* scratch 0 = host address of @size bytes @disp from the guest address in host register @host. */
 void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access access, unsigned size);
+/* The operand at @member of the TLB entry that scratch 1 names. */
+struct hmem memory_entry_member(const struct block_emitter *b, bool user_table, s32 member);
+/* In a MODE_SHADOW block: the operand, or what @g pushes or pops, by way of the shadow window (emit_shadow.c). False: the soft TLB's. */
+bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *ret);
+bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struct hmem *ret);
+/* Would shadow_stack leave scratch 1 alone? */
+bool shadow_stack_free(const struct block_emitter *b, const struct insn *g);
+/* The instruction's first memory access begins here. */
+void memory_resume_here(struct block_emitter *b);
+/* User code of this block has its tables by gs; else an address of its tables is made with in->tlb.space. */
+static inline bool space_by_gs(const struct block_emitter *b)
+{
+        return b->user && !b->shadow;
+}
 /* scratch 0 = linear address of @g's operand; flags must be saved. */
 bool memory_address(struct block_emitter *b, const struct insn *g, s32 by);
 /* scratch 0 = guest linear address on entry, host address on return, scratch 1 destroyed. */

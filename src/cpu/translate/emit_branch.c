@@ -45,6 +45,8 @@ static void jump_index(struct block_emitter *b, unsigned target)
         emit_rorx(e, SCRATCH1, target, JUMP_INDEX_ROTATE);
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
         emit_u32(e, JUMP_INDEX_MASK);
+        if (b->shadow)
+                emit_op_mem(e, 0x03, true, SCRATCH1, hmem_ctx(CTX(tlb.space))); /* add */
         flags_destroyed(b);
 }
 
@@ -52,7 +54,7 @@ static void jump_index(struct block_emitter *b, unsigned target)
 static struct hmem jump_slot_member(const struct block_emitter *b, size_t member)
 {
         if (b->user)
-                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = true,
+                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = space_by_gs(b),
                                       .disp = (s32)(offsetof(struct tlb_table, jumps) + member) };
         return (struct hmem){ .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.jumps) + (s32)member };
 }
@@ -392,13 +394,13 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
         }
         if (c->kind == TEXIT_MISS) {
                 const s32 member = (s32)(offsetof(struct tlb_entry, base) + 8u * c->access);
-                const struct hmem user = { .base = SCRATCH1, .index = REG_NONE, .gs = true, .disp = member };
-                const struct hmem kernel = { .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + member };
 
-                emit_op_mem(e, 0x03, true, SCRATCH0, c->user_table ? user : kernel); /* what the probe subtracted */
+                emit_op_mem(e, 0x03, true, SCRATCH0, memory_entry_member(b, c->user_table, member)); /* what the probe subtracted */
                 if (c->span)
                         emit_crossing(b, c);
         }
+        if (c->kind == TEXIT_SHADOW && c->host != SCRATCH0)
+                emit_mov_rr(e, SCRATCH0, c->host);
         emit_site_of(b, &site, c->hit_off);
 }
 

@@ -57,7 +57,7 @@ static bool operand_offset(struct block_emitter *b, const struct insn *g, bool n
         return true;
 }
 
-static void resume_here(struct block_emitter *b)
+void memory_resume_here(struct block_emitter *b)
 {
         b->insn_resume = b->insn_has_resume ? b->insn_resume : (u16)emit_off(&b->e);
         b->insn_has_resume = true;
@@ -67,7 +67,7 @@ bool memory_address(struct block_emitter *b, const struct insn *g, s32 by)
 {
         const ZydisRegister seg = g->mem->mem.segment;
 
-        resume_here(b);
+        memory_resume_here(b);
         if (!operand_offset(b, g, g->z.address_width == 32, by))
                 return false;
         if (seg == ZYDIS_REGISTER_FS || seg == ZYDIS_REGISTER_GS)
@@ -76,11 +76,10 @@ bool memory_address(struct block_emitter *b, const struct insn *g, s32 by)
         return true;
 }
 
-/* The operand at @member of the entry that scratch 1 indexes. */
-static struct hmem entry_member(bool user_table, s32 member)
+struct hmem memory_entry_member(const struct block_emitter *b, bool user_table, s32 member)
 {
         if (user_table)
-                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = true, .disp = member };
+                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = space_by_gs(b), .disp = member };
         return (struct hmem){ .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + member };
 }
 
@@ -93,7 +92,9 @@ static void probe_table(struct block_emitter *b, enum mmu_access access, unsigne
         emit_rorx(e, SCRATCH1, SCRATCH0, TLB_INDEX_ROTATE);
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
         emit_u32(e, TLB_INDEX_MASK);
-        emit_op_mem(e, 0x2b, true, SCRATCH0, entry_member(user_table, (s32)(offsetof(struct tlb_entry, base) + 8 * access)));
+        if (user_table && !space_by_gs(b))
+                emit_op_mem(e, 0x03, true, SCRATCH1, hmem_ctx(CTX(tlb.space))); /* add */
+        emit_op_mem(e, 0x2b, true, SCRATCH0, memory_entry_member(b, user_table, (s32)(offsetof(struct tlb_entry, base) + 8 * access)));
         emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xfa }, 3); /* cmp r10, imm32 */
         emit_u32(e, (u32)(PAGE_SIZE - size));
         cold = block_cold(b, emit_jcc_later(e, CC_A), TEXIT_MISS);
@@ -105,7 +106,7 @@ static void probe_table(struct block_emitter *b, enum mmu_access access, unsigne
                 cold->user_table = user_table;
                 cold->arg = b->align_mask;
         }
-        emit_op_mem(e, 0x03, true, SCRATCH0, entry_member(user_table, offsetof(struct tlb_entry, page)));
+        emit_op_mem(e, 0x03, true, SCRATCH0, memory_entry_member(b, user_table, offsetof(struct tlb_entry, page)));
         if (cold)
                 cold->hit_off = (u16)emit_off(e);
 }
@@ -132,7 +133,7 @@ void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size
 
 void memory_at(struct block_emitter *b, unsigned host, s32 disp, enum mmu_access access, unsigned size)
 {
-        resume_here(b);
+        memory_resume_here(b);
         if (disp)
                 emit_lea(&b->e, SCRATCH0, hmem_base(host, disp));
         else
@@ -193,7 +194,7 @@ bool memory_operand(struct block_emitter *b, const struct insn *g, enum mmu_acce
         s32 by;
         int k;
 
-        if (window_serves(b, g->operand_access, ret))
+        if (window_serves(b, g->operand_access, ret) || (b->shadow && !(b->req->mode & MODE_SPLIT) && shadow_operand(b, g, ret)))
                 return true;
         b->align_mask = (u8)(g->aligned ? g->mem_size - 1 : 0);
         k = window_wanted(b, g->operand_access, &window, &by);
@@ -218,7 +219,7 @@ bool memory_stack_open(const struct block_emitter *b, const struct insn *g)
 {
         struct hmem unused;
 
-        return window_serves(b, g->stack_access, &unused);
+        return window_serves(b, g->stack_access, &unused) || (b->shadow && shadow_stack_free(b, g));
 }
 
 void memory_stack(struct block_emitter *b, const struct insn *g, s32 disp, enum mmu_access access, struct hmem *ret)
@@ -227,11 +228,11 @@ void memory_stack(struct block_emitter *b, const struct insn *g, s32 disp, enum 
         s32 by;
         int k;
 
-        if (window_serves(b, g->stack_access, ret))
+        if (window_serves(b, g->stack_access, ret) || (b->shadow && shadow_stack(b, g, disp, ret)))
                 return;
         k = window_wanted(b, g->stack_access, &window, &by);
         flags_save(b);
-        resume_here(b);
+        memory_resume_here(b);
         emit_lea(&b->e, SCRATCH0, hmem_base(g->kind == KIND_LEAVE ? RBP : HOST_GUEST_RSP, disp + (k < 0 ? 0 : by)));
         if (k >= 0) {
                 window_open(b, k, &window, access, by, ret);

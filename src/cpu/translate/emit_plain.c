@@ -138,6 +138,7 @@ static bool emit_high_byte(struct block_emitter *b, const struct insn *g, const 
         block_record(b, RECORD_SWAPPED, b->guest_off, low);
         emit_lea(e, low, at);
         mem = hmem_base(low, 0);
+        mem.gs = at.gs;
         if (!reencode(e, g, map, &mem))
                 return false;
         flags_after(b, g);

@@ -87,7 +87,9 @@ static int translate_vcpu_create(struct vcpu *vcpu, struct err **err)
         if (vcpu->check)
                 r = check_new(in, &t->check, err);
         t->no_chains = t->check;
+        shadowing_new(in);
         if (r < 0) {
+                shadowing_free(in);
                 interp_vcpu_destroy(vcpu);
                 cpu_part_free(t);
         }
@@ -99,6 +101,8 @@ static void translate_vcpu_destroy(struct vcpu *vcpu)
         struct interp *in = interp_of(vcpu);
         struct translate_cpu *t = in ? in->translate : NULL;
 
+        if (t)
+                shadowing_free(in);
         interp_vcpu_destroy(vcpu);
         cpu_part_free(t);
 }

@@ -21,6 +21,13 @@ static void catch_up(struct interp *in)
         struct translate_cpu *t = in->translate;
         const u64 epoch = __atomic_load_n(&t->translator->epoch, __ATOMIC_ACQUIRE);
 
+        if (t->unfit) {
+                pthread_mutex_lock(&t->translator->lock);
+                if (!t->unfit->stale)
+                        block_drop(t->translator, t->unfit);
+                pthread_mutex_unlock(&t->translator->lock);
+                t->unfit = NULL;
+        }
         if (epoch != t->epoch_seen) {
                 tlb_jumps_clear(&in->tlb);
                 t->pending = NULL;
@@ -35,23 +42,22 @@ static void catch_up(struct interp *in)
 /* Jump caches do not know modes, but for user and kernel. */
 static void follow_mode(struct interp *in)
 {
-        struct translate_cpu *t = in->translate;
         const u32 mode = translate_mode(in) & ~(u32)MODE_AC;
-        u32 *last = mode & MODE_USER ? &t->user_mode : &t->kernel_mode;
+        struct tlb_table *table = mode & MODE_USER ? in->tlb.space : &in->tlb.kernel;
 
-        if (*last != mode) {
-                tlb_jumps_clear(&in->tlb);
-                *last = mode;
+        if (table->jump_mode != mode) {
+                tlb_jumps_clear_of(table);
+                table->jump_mode = mode;
         }
 }
 
-/* User code's TLB is found by the host's GS base. */
+/* User code finds its memory by the host's GS base. */
 static void follow_space(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
-        const u64 base = (uintptr_t)in->tlb.space;
+        const u64 base = user_gs_base(in);
 
-        if (t->gs_base == base)
+        if (!(in->mode & MODE_USER) || t->gs_base == base)
                 return;
         if (t->fsgsbase)
                 __asm__ volatile("wrgsbase %0" : : "r"(base));
@@ -121,6 +127,7 @@ static bool try_make(struct interp *in, const struct tblock *key, struct tblock 
                 struct translate_request req = {
                         .rip = in->rip, .gpa = key->gpa, .code = source.bytes, .room = source.room + source.room_2, .mode = key->mode,
                         .crossing = key->mode & MODE_CROSSING, .no_chains = in->translate->no_chains,
+                        .site_ranges = tr->site_ranges, .regs = in->regs,
                 };
 
                 *ret = block_make(tr, &req, key, &in->vcpu->counters);
@@ -246,6 +253,10 @@ bool translate_step(struct interp *in)
                 t->pending = NULL;
                 return false;
         }
+        if (t->watch.has_timer && !t->watch.armed)
+                shadowing_arm(&t->watch);
+        if (in->mode & MODE_USER)
+                shadowing_follow(in);
         follow_mode(in);
         /* The link was to where we are now, unless an interrupt came between. */
         if (t->pending && t->pending_rip != in->rip)

@@ -76,6 +76,19 @@ static const void *tlb_missed(struct interp *in, const struct site *site, u64 gv
         return fast_resume(site);
 }
 
+/* The base of a shadow access was elsewhere. The block will be made anew, knowing it. */
+static const void *shadow_missed(struct interp *in, const struct site *site, u64 base)
+{
+        static const u8 seen[] = { [SHADOW_LOW] = SITE_SEEN_LOW, [SHADOW_HIGH] = SITE_SEEN_HIGH, [SHADOW_NONE] = SITE_SEEN_BOTH };
+        struct tblock *block = site_block(site);
+
+        at_site(in, site);
+        in->translate->translator->site_ranges[site_slot(block->gpa + site->guest_off, site->arg)] |= site->access ? SITE_SUM : seen[shadow_range_of(base)];
+        in->translate->unfit = block;
+        counter_inc(&in->vcpu->counters, COUNTER_SHADOW_MISSES);
+        return NULL;
+}
+
 /* Where code at @rip is fetched from, if that needs nobody's help; else false. */
 static bool fetch_gpa(struct interp *in, u64 rip, u64 *ret_gpa)
 {
@@ -111,9 +124,24 @@ const void *fast_want(struct interp *in, u32 special)
 /* Jump caches hold blocks of one mode each, none with AC. */
 static bool jumps_fit(const struct interp *in, u32 mode)
 {
-        const struct translate_cpu *t = in->translate;
+        return mode == (mode & MODE_USER ? in->tlb.space : &in->tlb.kernel)->jump_mode;
+}
 
-        return mode == (mode & MODE_USER ? t->user_mode : t->kernel_mode);
+/* User code finds its memory by the host's GS base, or by a shadow window that may have to be looked at first. */
+static bool user_ready(struct interp *in)
+{
+        struct translate_cpu *t = in->translate;
+        const u64 base = user_gs_base(in);
+
+        if (tlb_is_shadowed(&in->tlb) && tlb_shadow_is_stale(&in->tlb))
+                return false;
+        if (t->gs_base == base)
+                return true;
+        if (!t->fsgsbase)
+                return false;
+        __asm__ volatile("wrgsbase %0" : : "r"(base));
+        t->gs_base = base;
+        return true;
 }
 
 const void *fast_go(struct interp *in)
@@ -123,6 +151,8 @@ const void *fast_go(struct interp *in)
         const void *code = cached ? tlb_jump_find(table, in->rip) : NULL;
         const struct tblock *block;
 
+        if (in->mode & MODE_USER && !user_ready(in))
+                return NULL;
         if (code) {
                 in->page_va = in->rip & PAGE_MASK;
                 return code;
@@ -238,4 +268,5 @@ fast_fn *const fast_exits[TEXIT_KINDS] = {
         [TEXIT_LOOKUP_USER] = jump_missed,
         [TEXIT_INTERP] = interp_wanted,
         [TEXIT_FAST] = fast_wanted,
+        [TEXIT_SHADOW] = shadow_missed,
 };

@@ -325,7 +325,7 @@ const void *fast_write_cr3(struct interp *in, const struct site *site, u64 value
 
         if (pcid)
                 value &= ~CR3_NO_FLUSH;
-        if (value >> MMU_MAXPHYADDR || !in->translate->fsgsbase || fast_is_traced())
+        if (value >> MMU_MAXPHYADDR || fast_is_traced())
                 return leave(in);
         cpu->paging.cr3 = value;
         if (pcid) {
@@ -334,9 +334,6 @@ const void *fast_write_cr3(struct interp *in, const struct site *site, u64 value
                 tlb_flush_context(&in->tlb);
                 counter_inc(&in->vcpu->counters, COUNTER_TLB_FLUSHES);
         }
-        /* User code's TLB is found by the host's GS base. */
-        in->translate->gs_base = (uintptr_t)in->tlb.space;
-        __asm__ volatile("wrgsbase %0" : : "r"(in->translate->gs_base));
         fast_mode_changed(in);
         in->rip += site->access;
         return fast_go(in);

@@ -16,7 +16,7 @@
  *     host rsp = in->regs (so everything in struct interp is [rsp + disp]; [rsp - 8] is in->flags_image)
  *     host r10, r11 = scratch, dead between guest instructions; r10 = in->bounce[1] when a fast function returns
  *     host r14 = scratch, or a window (window.c): kept when a fast function returns
- *     host gs base = in->tlb.space: the tables of the guest's user address space
+ *     host gs base, user mode: in->tlb.space, the tables of the address space; with MODE_SHADOW the bias of the shadow window's high range
  *     xmm/ymm 0-15, x87, MXCSR = the guest's own, when in->vectors_live (x87 and MXCSR: always)
  *     EFLAGS: DF is clear always; the guest's DF, IF, IOPL, AC... are in in->rflags
  *
@@ -26,7 +26,7 @@
  * anything of it could fault or destroy them the two do the same: nothing.
  *
  * Memory. An access looks into the soft TLB (mmu.h): kernel-mode code into in->tlb.kernel by rsp, user-mode code, and kernel code with
- * EFLAGS.AC, into the current space by gs. A miss leaves through a cold stub and comes back to the access when the entry was filled.
+ * EFLAGS.AC, into the current space by gs (or by in->tlb.space). A miss leaves through a cold stub and comes back to the access when the entry was filled.
  *
  * Position. User-mode blocks do not know where they are: the page's address is in->page_va, so that a library page is translated once, wherever each
  * process maps it. They are found by guest-physical address. Jumps inside a page are linked; jumps to another page go through the jump cache of
@@ -76,6 +76,9 @@ enum flags_at {
 #define MODE_SPLIT (1u << 20)    /* one instruction whose memory operand, which it writes, goes on in the next page (fast_split.c) */
 #define MODE_UNSHARED (1u << 18) /* no shared looks into the TLB (window.c). Reached by links with @unshared only, never in the jump cache */
 
+#define MODE_SHADOW (1u << 21) /* user mode, the address space is shown by a shadow window: emit_shadow.c */
+#define MODE_SHADOW_FIXED (1u << 22) /* ... whose low range is at SHADOW_LOW_FIXED */
+
 /* Reasons to leave translated code: the stub that a site jumps to. */
 enum exit_kind {
         TEXIT_MISS,    /* soft TLB miss in the kernel's table, or an operand of two pages; r10 = gva */
@@ -89,6 +92,7 @@ enum exit_kind {
         TEXIT_INTERP,  /* the interpreter does this instruction; site->arg is an enum interp_reason */
         TEXIT_VECTORS, /* vector registers needed: load them, go on at site->resume_off */
         TEXIT_FAST,    /* fast function site->arg of fast.def */
+        TEXIT_SHADOW,  /* operand site->arg of the instruction is not in the range its access was made for; r10 = its base, or with site->access its index */
         TEXIT_KINDS
 };
 
@@ -217,11 +221,26 @@ struct translate_request {
         u32 mode;         /* enum mode | MODE_AC | MODE_SMAP */
         bool crossing;    /* one instruction; room reaches into the next page */
         bool no_chains;   /* check mode: one basic block, every exit goes to the outer loop */
+        const u8 *site_ranges;  /* by site_slot: what is known of the addresses that instructions use; NULL: nothing */
+        const u64 *regs;  /* the guest's registers at rip, as far as they can be guessed; NULL */
         const bool *has_extension; /* by ZydisISAExt: does the guest's model have it; NULL: all */
         struct insn_note *notes;   /* filled for the dump when not NULL: BLOCK_GUEST_MAX of them */
         const u8 *run_at; /* where the code will run */
         const void *const *stubs; /* by enum exit_kind: where each stub is, within 2 GiB of run_at */
 };
+/* MODE_SHADOW: where an operand's address was found to be other than first thought. Only hints, so slots may be shared. */
+#define SITE_SLOT_BITS 17
+enum {
+        SITE_SEEN_LOW = 1,
+        SITE_SEEN_HIGH = 2,
+        SITE_SEEN_BOTH = 3,
+        SITE_SUM = 4, /* base and index mean nothing one by one, look at their sum */
+};
+enum { OPERAND_EXPLICIT, OPERAND_STACK, OPERANDS };
+static inline unsigned site_slot(u64 gpa, unsigned operand)
+{
+        return (unsigned)((gpa * OPERANDS + operand) * 0x9e3779b97f4a7c15ULL >> (64 - SITE_SLOT_BITS));
+}
 struct translation {
         u8 *code;         /* buffer of BLOCK_CODE_MAX, given by the caller */
         unsigned code_size, guest_bytes, n_instructions;

@@ -21,6 +21,7 @@
 
 #include "check.h"
 #include "internal.h"
+#include "mmu/shadow.h"
 
 #define CACHE_SIZE_DEFAULT (128 * MIB) /* virtual; memory as code is made */
 #define SEGMENT_SIZE (1 * MIB)
@@ -86,6 +87,7 @@ struct translator {
         struct far_page far_pages[1u << FAR_PAGES_BITS];
         bool any_far;
         unsigned n_vcpus;
+        u8 site_ranges[1u << SITE_SLOT_BITS];         /* written without the lock: hints */
         u64 dropped;                                  /* blocks, since a vCPU last counted them */
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
@@ -154,12 +156,23 @@ void far_links_check(struct interp *in, u64 gva);
 
 /* ---- a vCPU's part ---- */
 
+/* What decides whether user code runs by way of the shadow window (shadowing.c). */
+struct shadow_watch {
+        timer_t timer;
+        bool has_timer;
+        bool armed;              /* a tick will come; atomic: set by the thread, cleared by its own signal handler */
+        bool change;             /* a tick found that something should change */
+        u32 faults, guest_faults; /* host faults in the window since the last tick; of these, the guest's own */
+        u64 fault_cycles;
+        u32 bad_ticks, owner_idle;
+        u64 page_faults, flushes; /* counters at the last tick */
+};
+
 struct translate_cpu {
         struct translator *translator;
         pid_t tid;               /* of the thread that runs it; atomic */
         u64 epoch_seen;          /* atomic */
         u64 gs_base;             /* the host's, as last set */
-        u32 kernel_mode, user_mode; /* of the blocks in the jump caches */
         u32 special;             /* MODE_CROSSING, MODE_SPLIT: the block wanted at special_rip is of this kind; or 0 */
         u64 special_rip;
         struct { u8 *low, *high; unsigned first, size; } split; /* where in->bounce[1] is to be written: the first bytes, the others */
@@ -171,6 +184,9 @@ struct translate_cpu {
         u64 sti_rip;             /* of the instruction behind the STI that last set IF: interrupts wait until it is done */
         bool flush_pending;      /* the kernel's executable mappings of flush_gva changed */
         u64 flush_gva;
+        struct shadow *shadow;   /* NULL: none to be had */
+        struct shadow_watch watch;
+        struct tblock *unfit;    /* to be made anew: an address was not where the block expects it. Valid until the epoch changes */
         void *stack;             /* of signal handlers */
         stack_t thread_stack;    /* the thread's own */
         bool fsgsbase;           /* GS base is set without a system call */
@@ -190,7 +206,7 @@ static inline u32 translate_mode(const struct interp *in)
         const u32 mode = in->mode & ~(u32)MODE_STACK32;
 
         if (mode & MODE_USER)
-                return mode;
+                return mode | (tlb_is_shadowed(&in->tlb) ? in->shadow_mode : 0);
         return mode | (translate_ac(in) ? MODE_AC : 0) | (in->cpu->paging.cr4 & CR4_SMAP ? MODE_SMAP : 0);
 }
 static inline enum tlb_mode translate_tlb_mode(const struct interp *in)
@@ -203,6 +219,25 @@ bool translate_step(struct interp *in);
 /* soft_tlb.kernel_exec_flushed. */
 void translate_exec_flushed(void *interp, u64 gva);
 bool translate_host_fsgsbase(void);
+
+/* shadowing.c: when user code runs by way of the shadow window */
+void shadowing_new(struct interp *in);
+void shadowing_free(struct interp *in);
+/* The vCPU runs on another thread than before. */
+void shadowing_thread(struct interp *in);
+/* A tick is to come. */
+void shadowing_arm(struct shadow_watch *w);
+/* In the outer loop, before user code runs: follows flushes, and takes or leaves the window. */
+void shadowing_follow(struct interp *in);
+/* From the signal handler: a host fault at @host in @block. False: it is the interpreter's to look at. */
+bool shadowing_fault(struct interp *in, struct tblock *block, u64 host, bool write, bool *ret_unfit);
+/* From the timer's handler; @user: in translated user code. True: the outer loop is wanted. */
+bool shadowing_tick(struct interp *in, bool user);
+/* What GS has to be for user code. */
+static inline u64 user_gs_base(const struct interp *in)
+{
+        return tlb_is_shadowed(&in->tlb) ? in->translate->shadow->bias[SHADOW_HIGH] : (uintptr_t)in->tlb.space;
+}
 
 /* fast.c */
 extern fast_fn *const fast_exits[TEXIT_KINDS];
@@ -257,3 +292,5 @@ void signals_thread_enter(struct interp *in);
 void signals_thread_leave(struct interp *in);
 size_t signals_stack_size(void);
 void translate_kick(struct vcpu *vcpu);
+/* The signal of the timer of shadowing.c. */
+#define TICK_SIGNAL (SIGRTMIN + 4)

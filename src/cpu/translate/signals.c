@@ -141,6 +141,20 @@ static void on_kick(int sig, siginfo_t *info, void *context)
         }
 }
 
+/* The timer of shadowing.c. */
+static void on_tick(int sig, siginfo_t *info, void *context)
+{
+        struct interp *in = running;
+        const u8 *rip = context_rip(context);
+        const struct tblock *block;
+
+        if (!in)
+                return;
+        block = code_contains(in->translate->translator, rip) ? block_at(in->translate->translator, rip) : NULL;
+        if (shadowing_tick(in, block && block->mode & MODE_USER))
+                on_kick(sig, info, context);
+}
+
 /* INT3 at the entry of a block that was dropped (its flags are in the image: it was found in a jump cache), or a step after a kick. */
 static void on_trap(int sig, siginfo_t *info, void *context)
 {
@@ -159,13 +173,41 @@ static void on_trap(int sig, siginfo_t *info, void *context)
         }
 }
 
+#define TRAP_PAGE_FAULT 14
+
+/* A page fault in the shadow window: true when the access may be tried again. */
+static bool shadow_dealt_with(struct interp *in, const ucontext_t *uc)
+{
+        struct translate_cpu *t = in->translate;
+        const greg_t *gregs = uc->uc_mcontext.gregs;
+        struct tblock *block = block_at(t->translator, context_rip(uc));
+        bool unfit = false;
+        unsigned guest_off;
+
+        if (!block || !t->shadow || gregs[REG_TRAPNO] != TRAP_PAGE_FAULT)
+                return false;
+        if (shadowing_fault(in, block, (u64)gregs[REG_CR2], gregs[REG_ERR] & PF_W, &unfit))
+                return true;
+        if (unfit) {
+                /* The soft TLB's, then. */
+                guest_off = record_at(block, (unsigned)(context_rip(uc) - block->code))->guest_off;
+                for (unsigned i = 0; i < OPERANDS; i++)
+                        t->translator->site_ranges[site_slot(block->gpa + guest_off, i)] = SITE_SEEN_BOTH;
+                t->unfit = block;
+        }
+        return false;
+}
+
 bool translate_host_fault(int sig, void *context)
 {
         struct interp *in = running;
         ucontext_t *uc = context;
 
-        (void)sig;
-        if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_block(in, context_rip(uc), uc))
+        if (!in || !code_contains(in->translate->translator, context_rip(uc)))
+                return false;
+        if (sig == SIGSEGV && shadow_dealt_with(in, uc))
+                return true;
+        if (!leave_block(in, context_rip(uc), uc))
                 return false;
         in->translate->interp_next = true;
         in->translate->interp_rip = in->rip;
@@ -196,6 +238,8 @@ static void install(void)
         sigfillset(&action.sa_mask);
         action.sa_sigaction = on_kick;
         sigaction(KICK_SIGNAL, &action, NULL);
+        action.sa_sigaction = on_tick;
+        sigaction(TICK_SIGNAL, &action, NULL);
         action.sa_sigaction = on_trap;
         sigaction(SIGTRAP, &action, NULL);
 }
@@ -218,6 +262,7 @@ static void unblock_signals(void)
 
         sigemptyset(&set);
         sigaddset(&set, KICK_SIGNAL);
+        sigaddset(&set, TICK_SIGNAL);
         sigaddset(&set, SIGTRAP);
         pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
@@ -230,8 +275,10 @@ void signals_thread_enter(struct interp *in)
         if (t->tid != gettid()) {
                 __atomic_store_n(&t->tid, gettid(), __ATOMIC_RELEASE);
                 unblock_signals();
+                shadowing_thread(in);
         }
         t->gs_base = 0; /* the thread may have run another vCPU */
+        t->watch.armed = false; /* the tick may have come while nothing was running */
         sigaltstack(&stack, &t->thread_stack);
         running = in;
 }

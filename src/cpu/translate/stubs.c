@@ -173,11 +173,16 @@ static void emit_load_vectors(struct emitter *e, struct kick_window *window, con
         emit_last_look(e, SCRATCH0, window, kicked);
 }
 
+/* scratch @reg, an offset in the tables of the current space, becomes an address. */
+static void emit_space(struct emitter *e, unsigned reg)
+{
+        emit_op_mem(e, 0x03, true, reg, hmem_ctx(CTX(tlb.space))); /* add */
+}
+
 static struct hmem more_member(enum exit_kind kind, size_t member)
 {
         if (kind == TEXIT_LOOKUP_USER)
-                return (struct hmem){ .base = SCRATCH2, .index = REG_NONE, .gs = true,
-                                      .disp = (s32)(offsetof(struct tlb_table, more_jumps) + member) };
+                return hmem_base(SCRATCH2, (s32)(offsetof(struct tlb_table, more_jumps) + member));
         if (kind == TEXIT_LOOKUP_AC)
                 member += TLB_JUMP_OTHER * TLB_MORE_JUMPS * sizeof(struct tlb_jump);
         return (struct hmem){ .base = RSP, .index = SCRATCH2, .disp = CTX(tlb.kernel.more_jumps) + (s32)member };
@@ -189,7 +194,7 @@ static struct hmem victim_member(bool user, size_t member)
         const s32 disp = (s32)(TLB_SIZE * sizeof(struct tlb_entry) + member);
 
         if (user)
-                return (struct hmem){ .base = SCRATCH1, .index = REG_NONE, .gs = true, .disp = disp };
+                return hmem_base(SCRATCH1, disp);
         return (struct hmem){ .base = RSP, .index = SCRATCH1, .disp = CTX(tlb.kernel.entries) + disp };
 }
 #define SPLIT_MAX 64u /* bytes of an operand: near the end of a page C looks whether it crosses */
@@ -219,6 +224,8 @@ static void emit_miss(struct emitter *e, bool user, enum mmu_access access, stru
         emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xeb, TLB_VICTIM_SHIFT - 5 }, 4); /* shr r11, imm: an entry has 32 bytes */
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
         emit_u32(e, (TLB_VICTIMS - 1) << 5);
+        if (user)
+                emit_space(e, SCRATCH1);
         emit_op_mem(e, 0x3b, true, SCRATCH2, victim_member(user, offsetof(struct tlb_entry, base) + 8 * access)); /* cmp */
         emit_jump_if(e, 5, missed_saved);
         emit_op_reg(e, 0x31, true, SCRATCH0, SCRATCH2);     /* xor r14, r10: the offset */
@@ -248,6 +255,8 @@ static void emit_lookup(struct emitter *e, enum exit_kind kind, struct kick_wind
         emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xee, TLB_MORE_SHIFT - 4 }, 4); /* shr r14, imm: a slot has 16 bytes */
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe6 }, 3); /* and r14d, imm32 */
         emit_u32(e, (TLB_MORE_JUMPS - 1) << 4);
+        if (kind == TEXIT_LOOKUP_USER)
+                emit_space(e, SCRATCH2);
         emit_op_mem(e, 0x3b, true, SCRATCH0, more_member(kind, offsetof(struct tlb_jump, rip)));
         emit_jump_if(e, 5, missed);
         emit_load(e, SCRATCH2, more_member(kind, offsetof(struct tlb_jump, code)));

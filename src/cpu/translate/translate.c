@@ -158,6 +158,7 @@ void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size)
 
         flags_save(b);
         flags_destroyed(b);
+        b->shadow_checks.n = 0; /* what C changes, window.c does not follow: FS */
         emit_site(b, &site);
 }
 
@@ -168,6 +169,7 @@ struct mark {
         struct record last_record;
         bool eflags_valid, image_valid, ac, full, vectors_checked;
         struct window open[WINDOWS];
+        struct shadow_checks shadow_checks;
 };
 
 static void mark_set(const struct block_emitter *b, struct mark *m)
@@ -178,6 +180,7 @@ static void mark_set(const struct block_emitter *b, struct mark *m)
                 .vectors_checked = b->vectors_checked,
         };
         memcpy(m->open, b->windows.open, sizeof(m->open));
+        m->shadow_checks = b->shadow_checks;
         m->last_record = b->out->records[m->n_records - 1];
 }
 
@@ -194,6 +197,7 @@ static void mark_return(struct block_emitter *b, const struct mark *m)
         b->full = m->full;
         b->vectors_checked = m->vectors_checked;
         memcpy(b->windows.open, m->open, sizeof(m->open));
+        b->shadow_checks = m->shadow_checks;
 }
 
 /* The guest's vector registers are loaded when the first block that uses them runs. */
@@ -396,7 +400,8 @@ bool translate_block(const struct translate_request *req, struct translation *re
         for (unsigned max = req->mode & MODE_UNSHARED ? UNSHARED_MAX : INSTRUCTIONS_MAX; max;) {
                 ret->n_links = ret->n_records = ret->n_instructions = 0;
                 b = (struct block_emitter){
-                        .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere,
+                        .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .shadow = req->mode & MODE_SHADOW,
+                        .shadow_fixed = req->mode & MODE_SHADOW_FIXED, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere,
                         .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at },
                 };
                 if (emit_block(&b, max))

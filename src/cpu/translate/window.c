@@ -17,14 +17,6 @@
 const u8 window_reg[WINDOWS] = { SCRATCH2 };
 
 #define OFFSET_MAX (1 << 24)
-#define SYMBOL_RIP 1 /* the page's address */
-#define SYMBOL_FIRST 2
-
-/* What is known of a register. */
-struct value {
-        u16 symbol;
-        s32 off;
-};
 
 struct follower {
         struct value regs[GPR_COUNT];
@@ -144,6 +136,21 @@ static int operand_access(struct windows *w, const struct follower *f, const str
         return add_access(w, f->regs[insn_gpr(m->base)], disp, g->mem_size, g->mem_writes, insn);
 }
 
+/* The parts of a memory operand's address. */
+static void operand_parts(const struct follower *f, struct insn *g)
+{
+        const ZydisDecodedOperandMem *m = &g->mem->mem;
+
+        if (m->base == ZYDIS_REGISTER_RIP)
+                g->base = (struct value){ SYMBOL_RIP, 0 };
+        else if (decode_is_gpr(m->base))
+                g->base = f->regs[insn_gpr(m->base)];
+        else if (m->segment == ZYDIS_REGISTER_FS)
+                g->base = (struct value){ SYMBOL_FS, 0 };
+        if (decode_is_gpr(m->index))
+                g->index = f->regs[insn_gpr(m->index)];
+}
+
 static int stack_access(struct windows *w, const struct follower *f, const struct insn *g, unsigned insn)
 {
         switch ((enum insn_kind)g->kind) {
@@ -175,6 +182,8 @@ void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip)
 
                 g->operand_access = g->mem && simple ? (s16)operand_access(w, &f, g, i, rip) : (s16)-1;
                 g->stack_access = (s16)stack_access(w, &f, g, i);
+                if (g->mem)
+                        operand_parts(&f, g);
                 follow(&f, g);
         }
 }

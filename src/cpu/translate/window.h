@@ -5,6 +5,9 @@
 
 #define ACCESSES_MAX 160
 #define WINDOWS 1
+#define SYMBOL_RIP 1   /* the page's address */
+#define SYMBOL_FS 2    /* the base of FS */
+#define SYMBOL_FIRST 3 /* from here on: what the registers hold when the block is entered, by enum gpr; then others */
 #define WINDOW_SPAN_MAX 1024
 
 /* A memory access whose address is a known distance from another's: the same symbol. */

@@ -1,0 +1,305 @@
+/* Memory operands by way of a shadow window (mmu/shadow.h): the guest's access is the host's, at the guest's address plus the bias of the range that the
+ * address is in. Each operand is made for one range, the one that it was seen to use; its base register is compared with the range and leaves for C
+ * (TEXIT_SHADOW) when it is elsewhere, which translates the block anew. Where both are used, the soft TLB serves.
+ *
+ *      high    rorx r11, base, 40; cmp r11b, 55h; jl cold      op gs:[base + index * scale + disp]
+ *      low     cmp base, 7fffffffh; ja cold                    op [base + index * scale + disp + SHADOW_LOW_FIXED]
+ *      index   movsxd r11, index; cmp r11, index; jne cold
+ *
+ * The first comparison looks at address bits 40-47 only. What has other bits above them than a canonical user address is not canonical after the bias was
+ * added either, and faults by itself: the bias changes bits below 47 alone and leaves bit 47 clear, whatever they are. The guards of the window
+ * take any displacement and any index that is a 32-bit number. A comparison holds for all operands of the block with the same symbol (window.h), since they
+ * are never more than OFFSET_MAX apart.
+ *
+ * Where base and index make sense only together (SITE_SUM), or there is a segment besides, the address is computed in scratch 0 and compared. */
+#include "block.h"
+#include "mmu/shadow.h"
+
+#define CC_NE 5
+#define CC_A 7
+#define CC_L 12
+#define HIGH_SHIFT 40
+#define CHECK_INDEX 0x80
+_Static_assert(SHADOW_HIGH_START >> HIGH_SHIFT == 0x55 && SHADOW_HIGH_END >> HIGH_SHIFT == 0x80, "a signed comparison of bits 40-47");
+_Static_assert(SHADOW_LOW_END == 0x80000000ULL, "an unsigned comparison with an immediate");
+
+/* An operand on its way. */
+struct shadow_access {
+        struct value base, index; /* symbol 0: none, or nothing is known of it */
+        enum shadow_range range;
+        unsigned operand;         /* OPERAND_* */
+        bool sum;
+};
+
+/* ---- which range ---- */
+
+/* What @v is when the block is entered now. */
+static bool value_now(const struct block_emitter *b, struct value v, u64 *ret)
+{
+        if (v.symbol == SYMBOL_RIP)
+                *ret = b->req->rip & PAGE_MASK;
+        else if (b->req->regs && v.symbol >= SYMBOL_FIRST && v.symbol < SYMBOL_FIRST + GPR_COUNT)
+                *ret = b->req->regs[v.symbol - SYMBOL_FIRST];
+        else
+                return false;
+        *ret += (u64)(s64)v.off;
+        return true;
+}
+
+static void guess(const struct block_emitter *b, const struct insn *g, struct shadow_access *a)
+{
+        u64 base = 0, index = 0;
+
+        a->range = a->operand == OPERAND_STACK ? SHADOW_HIGH : shadow_range_of(b->req->rip);
+        if (!a->base.symbol && a->operand == OPERAND_EXPLICIT)
+                a->range = SHADOW_LOW;
+        if (!value_now(b, a->base, &base))
+                return;
+        if (a->index.symbol && value_now(b, a->index, &index)) {
+                const unsigned scale = g->mem->mem.scale ? g->mem->mem.scale : 1;
+
+                a->sum = index * scale + (u64)(s64)(s32)g->disp + BIT(31) > BIT(32);
+                base += a->sum ? index * scale : 0;
+        }
+        if (shadow_range_of(base) != SHADOW_NONE)
+                a->range = shadow_range_of(base);
+}
+
+/* False: the soft TLB's. */
+static bool decide(const struct block_emitter *b, const struct insn *g, struct shadow_access *a)
+{
+        const u8 seen = b->req->site_ranges ? b->req->site_ranges[site_slot(b->req->gpa + b->guest_off, a->operand)] : 0;
+
+        if ((seen & SITE_SEEN_BOTH) == SITE_SEEN_BOTH)
+                return false;
+        guess(b, g, a);
+        a->sum |= seen & SITE_SUM;
+        if (seen & SITE_SEEN_BOTH)
+                a->range = seen & SITE_SEEN_LOW ? SHADOW_LOW : SHADOW_HIGH;
+        return true;
+}
+
+/* ---- comparisons ---- */
+
+static bool is_checked(const struct block_emitter *b, struct value v, unsigned what)
+{
+        const struct shadow_checks *c = &b->shadow_checks;
+
+        for (unsigned i = 0; v.symbol && i < c->n; i++)
+                if (c->symbol[i] == v.symbol && c->what[i] == what)
+                        return true;
+        return false;
+}
+
+static void leave_if(struct block_emitter *b, unsigned cc, unsigned host, unsigned what, unsigned operand)
+{
+        struct cold *cold = block_cold(b, emit_jcc_later(&b->e, cc), TEXIT_SHADOW);
+
+        if (cold) {
+                cold->arg = (u8)operand;
+                cold->access = what == CHECK_INDEX;
+                cold->host = (u8)host;
+        }
+}
+
+static void emit_compare(struct block_emitter *b, unsigned host, unsigned what, unsigned operand)
+{
+        struct emitter *e = &b->e;
+        unsigned cc;
+
+        flags_destroyed(b);
+        if (what == CHECK_INDEX) {
+                emit_op_reg(e, 0x63, true, SCRATCH1, host); /* movsxd r11, host */
+                emit_op_reg(e, 0x39, true, host, SCRATCH1); /* cmp r11, host */
+                cc = CC_NE;
+        } else if (what == SHADOW_HIGH) {
+                emit_rorx(e, SCRATCH1, host, HIGH_SHIFT);
+                emit_bytes(e, (const u8[]){ 0x41, 0x80, 0xfb, SHADOW_HIGH_START >> HIGH_SHIFT }, 4); /* cmp r11b, imm8 */
+                cc = CC_L;
+        } else {
+                emit_op_reg(e, 0x81, true, 7, host); /* cmp host, simm32 */
+                emit_u32(e, SHADOW_LOW_END - 1);
+                cc = CC_A;
+        }
+        leave_if(b, cc, host, what, operand);
+}
+
+static void remember(struct block_emitter *b, struct value v, unsigned what)
+{
+        struct shadow_checks *c = &b->shadow_checks;
+
+        if (v.symbol && c->n < SHADOW_CHECKS_MAX) {
+                c->symbol[c->n] = v.symbol;
+                c->what[c->n++] = (u8)what;
+        }
+}
+
+/* Compares @host, which holds @v, unless that is known. */
+static void check(struct block_emitter *b, unsigned host, struct value v, unsigned what, unsigned operand)
+{
+        if (is_checked(b, v, what))
+                return;
+        emit_compare(b, host, what, operand);
+        remember(b, v, what);
+}
+
+/* The same for an index that lives in memory: guest register @reg. */
+static void check_spilled_index(struct block_emitter *b, unsigned reg, struct value v)
+{
+        const struct hmem at = hmem_ctx(CTX_REG((s32)reg));
+        struct emitter *e = &b->e;
+
+        if (is_checked(b, v, CHECK_INDEX))
+                return;
+        flags_destroyed(b);
+        emit_op_mem(e, 0x63, true, SCRATCH1, at); /* movsxd r11, dword */
+        emit_op_mem(e, 0x3b, true, SCRATCH1, at); /* cmp r11, qword */
+        leave_if(b, CC_NE, SCRATCH0, CHECK_INDEX, OPERAND_EXPLICIT);
+        remember(b, v, CHECK_INDEX);
+}
+
+/* Before the first check: flags are in the image if one is to come. An instruction with two operands may have to start again at the first, with flags
+ * there too (memory_operand of emit_memory.c). */
+static void begin(struct block_emitter *b, const struct insn *g, bool checks)
+{
+        if (checks || (g->mem && (g->kind == KIND_PUSH || g->kind == KIND_CALL)))
+                flags_save(b);
+        memory_resume_here(b);
+}
+
+/* ---- operands ---- */
+
+/* @at, which is without bias, with that of @range. Uses scratch 0, and scratch 1 when flags must be kept. */
+static struct hmem biased(struct block_emitter *b, struct hmem at, enum shadow_range range)
+{
+        const struct hmem low = hmem_ctx(CTX(shadow_low));
+        struct emitter *e = &b->e;
+
+        if (range == SHADOW_HIGH) {
+                at.gs = true;
+                return at;
+        }
+        if (b->shadow_fixed && at.disp < (s32)SHADOW_LOW_FIXED - 1) {
+                at.disp += (s32)SHADOW_LOW_FIXED;
+                return at;
+        }
+        if (at.base != SCRATCH0 && at.index == REG_NONE && at.base != REG_NONE) {
+                emit_load(e, SCRATCH0, low);
+                at.index = SCRATCH0;
+                return at;
+        }
+        if (at.base != SCRATCH0 || at.index != REG_NONE || at.disp)
+                emit_lea(e, SCRATCH0, at);
+        if (!b->eflags_valid) {
+                emit_op_mem(e, 0x03, true, SCRATCH0, low); /* add */
+        } else {
+                emit_load(e, SCRATCH1, low);
+                emit_lea(e, SCRATCH0, (struct hmem){ .base = SCRATCH0, .index = SCRATCH1 });
+        }
+        return hmem_base(SCRATCH0, 0);
+}
+
+/* The address as a whole: segments, 32 bits, base and index that mean nothing by themselves. */
+static bool computed_operand(struct block_emitter *b, const struct insn *g, const struct shadow_access *a, struct hmem *ret)
+{
+        begin(b, g, true);
+        if (!memory_address(b, g, 0))
+                return false;
+        emit_compare(b, SCRATCH0, a->range, a->operand);
+        *ret = biased(b, hmem_base(SCRATCH0, 0), a->range);
+        return true;
+}
+
+static bool is_simple(const struct insn *g)
+{
+        const ZydisDecodedOperandMem *m = &g->mem->mem;
+        const bool fs = m->segment == ZYDIS_REGISTER_FS;
+
+        if (m->segment == ZYDIS_REGISTER_GS || g->z.address_width != 64 || (s64)g->disp != (s32)g->disp)
+                return false;
+        if (fs)
+                return m->base == ZYDIS_REGISTER_NONE && m->index == ZYDIS_REGISTER_NONE;
+        return m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_NONE || decode_is_gpr(m->base);
+}
+
+/* The host register with @g's base; REG_NONE: there is none. *disp becomes what is to be added. False: not possible. */
+static bool fetch_base(struct block_emitter *b, const struct insn *g, u8 *ret, s32 *disp)
+{
+        const ZydisDecodedOperandMem *m = &g->mem->mem;
+
+        *ret = SCRATCH0;
+        *disp = (s32)g->disp;
+        if (m->base == ZYDIS_REGISTER_RIP) {
+                const s64 at = (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s64)g->disp;
+
+                *disp = (s32)at;
+                emit_load(&b->e, SCRATCH0, hmem_ctx(CTX(page_va)));
+                return at == (s32)at;
+        }
+        if (m->segment == ZYDIS_REGISTER_FS)
+                emit_load(&b->e, SCRATCH0, hmem_ctx(CTX(seg_base[SEG_FS])));
+        else
+                *ret = m->base == ZYDIS_REGISTER_NONE ? REG_NONE : (u8)reg_fetch(b, insn_gpr(m->base), SCRATCH0);
+        return true;
+}
+
+bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *ret)
+{
+        struct shadow_access a = { .base = g->base, .index = g->index, .operand = OPERAND_EXPLICIT };
+        const ZydisDecodedOperandMem *m = &g->mem->mem;
+        const bool has_index = m->index != ZYDIS_REGISTER_NONE;
+        struct hmem at = { .index = REG_NONE };
+        bool has_base;
+
+        if (!decide(b, g, &a))
+                return false;
+        if (!is_simple(g) || (has_index && a.sum))
+                return computed_operand(b, g, &a, ret);
+        has_base = g->base.symbol;
+        if (!has_base && a.range != SHADOW_LOW)
+                return false;
+        begin(b, g, (has_base && !is_checked(b, a.base, a.range)) || (has_index && !is_checked(b, a.index, CHECK_INDEX)));
+        if (!fetch_base(b, g, &at.base, &at.disp))
+                return false;
+        if (has_base)
+                check(b, at.base, a.base, a.range, a.operand);
+        if (has_index) {
+                at.index = (u8)reg_fetch(b, insn_gpr(m->index), SCRATCH1);
+                at.scale = (u8)__builtin_ctz(m->scale ? m->scale : 1);
+                if (at.index == SCRATCH1) {
+                        /* Scratch 1 is wanted: by the comparison, and by other operands. */
+                        emit_lea(&b->e, SCRATCH0, at);
+                        check_spilled_index(b, insn_gpr(m->index), a.index);
+                        at = hmem_base(SCRATCH0, 0);
+                } else {
+                        check(b, at.index, a.index, CHECK_INDEX, a.operand);
+                }
+        }
+        *ret = biased(b, at, a.range);
+        return true;
+}
+
+bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struct hmem *ret)
+{
+        const unsigned host = g->kind == KIND_LEAVE ? RBP : HOST_GUEST_RSP;
+        struct shadow_access a = { .operand = OPERAND_STACK };
+
+        if (g->stack_access >= 0)
+                a.base = (struct value){ b->windows.accesses[g->stack_access].symbol, b->windows.accesses[g->stack_access].off };
+        if (!decide(b, g, &a))
+                return false;
+        begin(b, g, !is_checked(b, a.base, a.range));
+        check(b, host, a.base, a.range, a.operand);
+        *ret = biased(b, hmem_base(host, disp), a.range);
+        return true;
+}
+
+bool shadow_stack_free(const struct block_emitter *b, const struct insn *g)
+{
+        struct shadow_access a = { .operand = OPERAND_STACK };
+
+        if (g->stack_access < 0)
+                return false;
+        a.base = (struct value){ b->windows.accesses[g->stack_access].symbol, b->windows.accesses[g->stack_access].off };
+        return decide(b, g, &a) && a.range == SHADOW_HIGH && is_checked(b, a.base, a.range);
+}
