@@ -248,14 +248,19 @@ json_t *config_to_json(const struct instance_config *config)
         return fields_to_json(config_fields, config);
 }
 
-int config_from_json(const json_t *json, struct arena *arena, struct instance_config *ret, struct err **err)
+int config_adopt(struct instance *inst, json_t *json, struct err **err)
 {
-        struct fields_context ctx = { .arena = arena, .err = err };
+        struct fields_context ctx = { .arena = &inst->arena, .err = err };
         struct instance_config config = { 0 };
-        int r = fields_read(&ctx, json, config_fields, &config);
+        int r;
 
+        arena_release(&inst->arena);
+        json_decref(inst->config_source);
+        inst->config_source = json;
+        inst->config = config;
+        r = fields_read(&ctx, json, config_fields, &config);
         if (r == 0)
-                *ret = config;
+                inst->config = config;
         return r;
 }
 
@@ -303,11 +308,8 @@ int config_load(struct instance *inst, struct err **err)
         json_t *json = NULL;
         int r = json_load(inst, CONFIG_FILE, &json, err);
 
-        if (r == 0) {
-                arena_release(&inst->arena);
-                r = config_from_json(json, &inst->arena, &inst->config, err);
-        }
-        json_decref(json);
+        if (r == 0)
+                r = config_adopt(inst, json, err);
         if (r == 0 && (!inst->config.id || strcmp(inst->config.id, inst->id) != 0 || !inst->config.name))
                 r = err_set(err, ERR_BAD_STATE, EINVAL, "its configuration is another's");
         return r < 0 ? err_wrap(err, r, "instance %.12s", inst->id) : 0;

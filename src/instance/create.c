@@ -72,9 +72,8 @@ static int prepare_config(
 {
         json_t *json = config_to_json(given);
         struct instance_config *config = &inst->config;
-        int r = json ? config_from_json(json, &inst->arena, config, err) : err_sys(err, ENOMEM, "making a configuration");
+        int r = json ? config_adopt(inst, json, err) : err_sys(err, ENOMEM, "making a configuration");
 
-        json_decref(json);
         if (r < 0)
                 return r;
         config->id = inst->id;

@@ -388,6 +388,7 @@ struct instance *instance_free(struct instance *inst)
                 return NULL;
         closep(&inst->dir);
         arena_release(&inst->arena);
+        json_decref(inst->config_source);
         arena_release(&inst->state_arena);
         arena_release(&inst->top_arena);
         arena_release(&inst->path_arena);

@@ -32,6 +32,7 @@ struct instance {
         int dir;
         char box_root[40];  /* the runtime's state directory, by dir */
         struct arena arena; /* of the configuration */
+        json_t *config_source;
         struct instance_config config;
         struct arena state_arena;
         struct instance_state state;
@@ -69,7 +70,8 @@ char *instance_path(const struct instance *inst, const char *file);
 /* --- config.c --------------------------------------------------------------------------------------------------------- */
 
 json_t *config_to_json(const struct instance_config *config);
-int config_from_json(const json_t *json, struct arena *arena, struct instance_config *ret, struct err **err);
+/* The instance's configuration is @json's from now on, whose strings it borrows; takes the reference. */
+int config_adopt(struct instance *inst, json_t *json, struct err **err);
 int config_save(const struct instance *inst, struct err **err);
 int config_load(struct instance *inst, struct err **err);
 /* Writes @json as a file of the instance: whole or not at all. */
