@@ -8,6 +8,9 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 
 /* Messages above @level are dropped; WARN at start. */
 void log_set_level(enum log_level level);
+/* Takes the messages in place of stderr. Set once, before threads. */
+void log_set_sink(void (*sink)(enum log_level level, const char *text, void *arg), void *arg);
+const char *log_level_name(enum log_level level);
 void log_message(enum log_level level, const char *fmt, ...) _printf_(2, 3);
 
 #define log_error(...) log_message(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "hooks.h"
 #include "idmap.h"
 #include "internal.h"
@@ -155,7 +156,10 @@ static int set_up(struct launch *l, struct spawned *s, int *ret_master, struct e
         if (r < 0)
                 return r;
         sync_send(s->sync, SYNC_GO, 0, -1); /* when it died, the conversation says why */
+        log_debug("child process in init()");
         r = launch_converse(l, s, l->listener >= 0 ? SYNC_READY : SYNC_END, ret_master, err);
+        if (r == 0)
+                log_debug("init: closing the pipe to signal completion");
         launch_end_placeholder(l);
         return r;
 }

@@ -315,6 +315,16 @@ static bool leads_up(const char *path)
         return false;
 }
 
+static int set_initial_affinity(const char *list, struct err **err)
+{
+        const int r = process_set_affinity(list, err);
+        cpu_set_t set;
+
+        if (r == 0 && list && list[0] && sched_getaffinity(0, sizeof(set), &set) == 0)
+                log_debug("nsexec: affinity: 0x%lx", set.__bits[0]);
+        return r;
+}
+
 static int prepare(
         struct launch *l, const struct box_runtime *runtime, const struct box_exec_args *args, struct err **err)
 {
@@ -368,7 +378,7 @@ static int prepare(
                 if (l->console < 0)
                         return l->console;
         }
-        return l->process->cpu_affinity ? process_set_affinity(l->process->cpu_affinity->initial, err) : 0;
+        return l->process->cpu_affinity ? set_initial_affinity(l->process->cpu_affinity->initial, err) : 0;
 }
 
 int box_exec(const struct box_runtime *runtime, const struct box_exec_args *args, int *ret_status, struct err **err)
@@ -392,8 +402,11 @@ int box_exec(const struct box_runtime *runtime, const struct box_exec_args *args
                 r = cgroup_join_sub(l.cgroup, l.exec_group, s.pid, err);
         if (r == 0)
                 r = sync_send(s.sync, SYNC_GO, 0, -1);
+        log_debug("child process in init()");
         if (r == 0)
                 r = launch_converse(&l, &s, SYNC_END, &master, err);
+        if (r == 0)
+                log_debug("setns_init: about to exec");
         if (r == 0)
                 r = launch_publish(&args->stdio, s.pid, s.pidfd, err);
         if (r < 0) {

@@ -67,6 +67,7 @@ static int run(const struct spec_hook *hook, const char *state, const char *cwd,
 {
         _cleanup_close_ int in = memfd_create("state", MFD_CLOEXEC), pidfd = -1;
         const int stdio[] = { in, out, errors };
+        char text[64];
         int status = 0;
         bool late;
         pid_t pid;
@@ -83,11 +84,14 @@ static int run(const struct spec_hook *hook, const char *state, const char *cwd,
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
         if (late)
-                return err_set(err, ERR_IO, ETIMEDOUT, "hook '%s' took longer than %d s", hook->path, *hook->timeout);
+                return err_set(err, ERR_IO, ETIMEDOUT, "error running hook '%s': it took longer than %d s", hook->path,
+                        *hook->timeout);
         if (WIFSIGNALED(status))
-                return err_set(err, ERR_IO, EIO, "hook '%s' was killed by signal %d", hook->path, WTERMSIG(status));
+                return err_set(err, ERR_IO, EIO, "error running hook '%s': killed by signal %d: %s", hook->path,
+                        WTERMSIG(status), sys_small(strsignal(WTERMSIG(status)), text, sizeof(text)));
         if (WEXITSTATUS(status))
-                return err_set(err, ERR_IO, EIO, "hook '%s' failed: exit status %d", hook->path, WEXITSTATUS(status));
+                return err_set(
+                        err, ERR_IO, EIO, "error running hook '%s': exit status %d", hook->path, WEXITSTATUS(status));
         return 0;
 }
 

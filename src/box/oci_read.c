@@ -10,16 +10,44 @@ const json_t *oci_member(const json_t *object, const char *key)
         return json_is_null(value) ? NULL : value;
 }
 
+bool oci_s64(const json_t *json, s64 *ret)
+{
+        const double real = json_is_real(json) ? json_real_value(json) : 0;
+
+        if (json_is_integer(json))
+                *ret = json_integer_value(json);
+        else if (json_is_real(json) && real >= -0x1p53 && real <= 0x1p53 && real == (double)(s64)real)
+                *ret = (s64)real;
+        else
+                return false;
+        return true;
+}
+
+bool oci_u64(const json_t *json, u64 *ret)
+{
+        const double real = json_is_real(json) ? json_real_value(json) : 0;
+        s64 value;
+
+        if (real >= 0x1p63 && real <= 0x1p64)
+                *ret = real >= 0x1p64 ? UINT64_MAX : (u64)real;
+        else if (oci_s64(json, &value) && value >= 0)
+                *ret = (u64)value;
+        else
+                return false;
+        return true;
+}
+
 int oci_read_int(const json_t *object, const char *key, s64 smallest, s64 largest, s64 *ret, struct err **err)
 {
         const json_t *value = oci_member(object, key);
+        s64 number;
 
         if (!value)
                 return 0;
-        if (!json_is_integer(value) || json_integer_value(value) < smallest || json_integer_value(value) > largest)
+        if (!oci_s64(value, &number) || number < smallest || number > largest)
                 return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a whole number from %lld to %lld", key,
                         (long long)smallest, (long long)largest);
-        *ret = json_integer_value(value);
+        *ret = number;
         return 0;
 }
 
@@ -29,15 +57,9 @@ int oci_read_u64(const json_t *object, const char *key, u64 *ret, struct err **e
 
         if (!value)
                 return 0;
-        if (json_is_integer(value) && json_integer_value(value) >= 0) {
-                *ret = (u64)json_integer_value(value);
-                return 0;
-        }
-        if (json_is_real(value) && json_real_value(value) >= 0x1p63 && json_real_value(value) < 0x1p64) {
-                *ret = (u64)json_real_value(value);
-                return 0;
-        }
-        return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a whole number that is not negative", key);
+        return oci_u64(value, ret)
+                       ? 0
+                       : err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' must be a whole number that is not negative", key);
 }
 
 int oci_read_bool(const json_t *object, const char *key, bool *ret, struct err **err)

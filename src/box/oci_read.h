@@ -7,6 +7,11 @@
 
 #include "base/err.h"
 
+/* The whole number that @json is; false when it is none or does not fit. Numbers above the range of s64 come as reals,
+ * and 18446744073709551615, which is how Go writes "no limit", as 2^64. */
+bool oci_u64(const json_t *json, u64 *ret);
+bool oci_s64(const json_t *json, s64 *ret);
+
 /* The member, or NULL when it is absent or null. Any @object, NULL and other types included. */
 const json_t *oci_member(const json_t *object, const char *key);
 

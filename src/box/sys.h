@@ -48,12 +48,17 @@ static inline pid_t sys_clone3(const struct sys_clone_args *args)
         return r < 0 ? -errno : (pid_t)r;
 }
 
-/* strerror as Go's runtimes write it, for the few texts that tools look for. */
-static inline const char *sys_error_text(int errnum, char *buf, size_t size)
+/* A text of the C library as Go has it, beginning small: for the few messages that tools look for. */
+static inline const char *sys_small(const char *text, char *buf, size_t size)
 {
-        snprintf(buf, size, "%s", strerror(errnum));
+        snprintf(buf, size, "%s", text);
         buf[0] = (char)(buf[0] >= 'A' && buf[0] <= 'Z' ? buf[0] + 32 : buf[0]);
         return buf;
+}
+
+static inline const char *sys_error_text(int errnum, char *buf, size_t size)
+{
+        return sys_small(strerror(errnum), buf, size);
 }
 
 static inline int sys_pidfd_open(pid_t pid)

@@ -57,7 +57,7 @@ static void print_usage(void)
 static void print_version(void)
 {
         printf("%s version " STRATA_VERSION "\ncommit: " STRATA_VERSION "\nspec: " SPEC_VERSION
-               "\n+SYSTEMD +CGROUP +SECCOMP +APPARMOR +SELINUX +CAP\n",
+               "\n+SYSTEMD +CGROUP +SECCOMP +APPARMOR +SELINUX +CAP +CRIU\n",
                 program_invocation_short_name);
 }
 
@@ -132,37 +132,52 @@ int oci_signal(const char *text)
 
 /* ---- errors: to stderr for people, to --log for engines, in the form that runc's have ---- */
 
-static void write_log(const struct oci *oci, const char *message)
+/* One line as runc's logger writes it. */
+static void write_line(const struct oci *oci, FILE *f, enum log_level level, const char *message)
 {
-        _cleanup_fclose_ FILE *f = NULL;
+        const bool is_json = oci->log_format && strcmp(oci->log_format, "json") == 0;
+        const time_t now = time(NULL);
         char when[32];
         struct tm tm;
-        const time_t now = time(NULL);
+        json_t *json;
 
-        if (!oci->log || !(f = fopen(oci->log, "ae")))
-                return;
         strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
-        if (oci->log_format && strcmp(oci->log_format, "json") == 0) {
-                json_t *line = json_pack("{s:s, s:s, s:s}", "level", "error", "msg", message, "time", when);
-
-                if (line)
-                        json_dumpf(line, f, JSON_COMPACT);
-                json_decref(line);
-                fputc('\n', f);
+        if (is_json) {
+                json = json_pack("{s:s, s:s, s:s}", "level", log_level_name(level), "msg", message, "time", when);
         } else {
-                json_t *quoted = json_string(message);
-
-                fprintf(f, "time=\"%s\" level=error msg=", when);
-                if (quoted)
-                        json_dumpf(quoted, f, JSON_ENCODE_ANY);
-                json_decref(quoted);
-                fputc('\n', f);
+                fprintf(f, "time=\"%s\" level=%s msg=", when, log_level_name(level));
+                json = json_string(message);
         }
+        if (json)
+                json_dumpf(json, f, JSON_COMPACT | JSON_ENCODE_ANY);
+        json_decref(json);
+        fputc('\n', f);
+}
+
+static void write_log(const struct oci *oci, enum log_level level, const char *message)
+{
+        _cleanup_fclose_ FILE *f = oci->log ? fopen(oci->log, "ae") : NULL;
+
+        if (f)
+                write_line(oci, f, level, message);
+}
+
+/* Warnings and debug messages: into the log where there is one, else where a person sees them. */
+static void take_message(enum log_level level, const char *text, void *arg)
+{
+        const struct oci *oci = arg;
+
+        if (oci->log)
+                write_log(oci, level, text);
+        else if (level == LOG_LEVEL_DEBUG)
+                write_line(oci, stderr, level, text);
+        else
+                fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, log_level_name(level), text);
 }
 
 static int report(const struct oci *oci, struct err *err, int status)
 {
-        write_log(oci, err_message(err));
+        write_log(oci, LOG_LEVEL_ERROR, err_message(err));
         err_print(err, program_invocation_short_name);
         err_free(err);
         return status ? status : 1;
@@ -224,6 +239,7 @@ static int set_up(struct oci *oci, const struct globals *g, char **ret_root, str
                 else if (type && oci->log[type] == ':')
                         return err_set(err, ERR_UNSUPPORTED, ENOTSUP, "--log: '%s': only files are supported", g->log);
         }
+        log_set_sink(take_message, oci);
         if (g->debug)
                 log_set_level(LOG_LEVEL_DEBUG);
         oci->runtime.criu = g->criu;

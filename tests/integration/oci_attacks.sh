@@ -75,9 +75,18 @@ done
 is "nor with exec" "$(cat "$TMPDIR/entered" 2>/dev/null)" ""
 # shellcheck disable=SC2016
 is "exec leaks no descriptor" "$(oci exec "$(name cwd)" /bin/sh -c 'for f in 3 4 5 6 7 8 9 10 11 12; do readlink /proc/self/fd/$f; done' 7</etc/passwd | grep -v /proc/)" ""
-ln -s /proc/self/fd/4 "$bundle/rootfs/link"
-ok "nor by a symlink" bash -c "! $OCI --root $TMPDIR/state exec --cwd /link $(name cwd) /bin/true 2>/dev/null"
+for fd in $(seq 3 24); do
+        ln -sfn "/proc/self/fd/$fd" "$bundle/rootfs/link"
+        out=$(oci exec --cwd /link "$(name cwd)" /bin/ls / 2>/dev/null) && echo "link $fd $out" >>"$TMPDIR/entered"
+done
+is "nor by a symlink" "$(grep ^link "$TMPDIR/entered" 2>/dev/null)" ""
 oci delete -f "$(name cwd)"
+# What waits for its start can be looked at for long.
+oci_ids+=("$(name created)")
+(cd "$bundle" && oci create "$(name created)" </dev/null >"$TMPDIR/created.out" 2>&1)
+pid=$(oci state "$(name created)" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+is "a created container holds nothing of the host's open" "$(for f in $(seq 3 100); do readlink "/proc/$pid/fd/$f"; done | grep -Ev '^(/proc|/memfd:payload \(deleted\)|socket:.*)$')" ""
+oci delete -f "$(name created)"
 
 # --- what paths of the image lead to (CVE-2021-30465, CVE-2025-31133, CVE-2025-52565) ----------------------------------------
 
@@ -166,5 +175,10 @@ sh_config 'mkdir /tmp/c; for o in memory rdma cpu none,name=x; do mount -t cgrou
 chmod 755 "$TMPDIR" "$bundle"
 run
 is "root of a user namespace reaches no release_agent" "$out" ""
+# shellcheck disable=SC2016
+sh_config 'for f in /sys/fs/cgroup/release_agent /sys/fs/cgroup/*/release_agent; do [ -e $f ] && echo $f; done' \
+        "[m.update(options=['rw']) for m in c['mounts'] if m['type'] == 'cgroup']"
+run
+is "nor does a writable mount of its control groups show one" "$out" ""
 
 done_testing

@@ -62,7 +62,7 @@ static void a_missing_payload_is_told(void **state)
 
         assert_int_equal(run("/nonexistent", "", &sock), 127);
         assert_int_equal(sync_receive(sock, NULL, NULL, &err), -ENOENT);
-        assert_non_null(strstr(err_message(err), "No such file"));
+        assert_non_null(strstr(err_message(err), "exec /nonexistent: no such file"));
 }
 
 static void its_file_cannot_be_written(void **state)

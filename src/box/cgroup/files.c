@@ -100,3 +100,11 @@ char *cgroup_next_line(char **pos)
         *pos = end;
         return line;
 }
+
+int cgroup_write_device(int dir, const char *file, u32 major, u32 minor, u64 value, struct err **err)
+{
+        char text[64];
+
+        snprintf(text, sizeof(text), "%u:%u %llu", major, minor, (unsigned long long)value);
+        return cgroup_write(dir, file, text, err);
+}

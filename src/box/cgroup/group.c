@@ -181,7 +181,7 @@ int cgroup_join_sub(struct cgroup *cg, const char *sub, pid_t pid, struct err **
                 joined++;
         }
         if (r >= 0 && joined == 0)
-                return err_set(err, ERR_NOT_FOUND, ENOENT, "the container has no cgroup of '%.*s'", (int)list_len, sub);
+                return err_set(err, ERR_NOT_FOUND, ENOENT, "exec --cgroup: unknown controller '%.*s'", (int)list_len, sub);
         return r;
 }
 

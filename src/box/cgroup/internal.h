@@ -10,6 +10,8 @@
  * */
 int cgroup_write(int dir, const char *file, const char *value, struct err **err);
 int cgroup_write_number(int dir, const char *file, s64 value, struct err **err);
+/* "MAJOR:MINOR VALUE", as files about block devices want it. */
+int cgroup_write_device(int dir, const char *file, u32 major, u32 minor, u64 value, struct err **err);
 /* The text of @file without the last newline, at most a megabyte. Free with free(). */
 int cgroup_read(int dir, const char *file, char **ret, struct err **err);
 /* A number; "max" and "-1" are UINT64_MAX. */

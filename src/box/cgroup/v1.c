@@ -207,22 +207,18 @@ static int apply_blkio(const struct hierarchy *h, const struct cgroup_resources 
                 r = cgroup_write_number(h->dir, "blkio.leaf_weight", res->value[CGROUP_IO_LEAF_WEIGHT], err);
         for (size_t i = 0; r >= 0 && i < res->n_io_weights; i++) {
                 const struct cgroup_io_weight *w = &res->io_weight[i];
-                char text[64];
 
-                snprintf(text, sizeof(text), "%u:%u %u", w->major, w->minor, w->weight);
                 if (w->weight)
-                        r = cgroup_write(
-                                h->dir, weight_file(h, "blkio.weight_device", "blkio.bfq.weight_device"), text, err);
-                snprintf(text, sizeof(text), "%u:%u %u", w->major, w->minor, w->leaf_weight);
+                        r = cgroup_write_device(h->dir, weight_file(h, "blkio.weight_device", "blkio.bfq.weight_device"),
+                                w->major, w->minor, w->weight, err);
                 if (r >= 0 && w->leaf_weight)
-                        r = cgroup_write(h->dir, "blkio.leaf_weight_device", text, err);
+                        r = cgroup_write_device(
+                                h->dir, "blkio.leaf_weight_device", w->major, w->minor, w->leaf_weight, err);
         }
         for (size_t i = 0; r >= 0 && i < res->n_io_rates; i++) {
                 const struct cgroup_io_rate *rate = &res->io_rate[i];
-                char text[64];
 
-                snprintf(text, sizeof(text), "%u:%u %llu", rate->major, rate->minor, (unsigned long long)rate->rate);
-                r = cgroup_write(h->dir, rate_files[rate->limit], text, err);
+                r = cgroup_write_device(h->dir, rate_files[rate->limit], rate->major, rate->minor, rate->rate, err);
         }
         return r;
 }

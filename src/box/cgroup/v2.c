@@ -205,10 +205,9 @@ static int apply_io(const struct hierarchy *h, const struct cgroup_resources *re
         for (size_t i = 0; r >= 0 && i < res->n_io_weights; i++) {
                 const struct cgroup_io_weight *w = &res->io_weight[i];
 
-                snprintf(text, sizeof(text), "%u:%u %lld", w->major, w->minor,
-                        (long long)(bfq ? w->weight : io_weight_of(w->weight)));
                 if (w->weight)
-                        r = cgroup_write(h->dir, bfq ? "io.bfq.weight" : "io.weight", text, err);
+                        r = cgroup_write_device(h->dir, bfq ? "io.bfq.weight" : "io.weight", w->major, w->minor,
+                                bfq ? w->weight : (u64)io_weight_of(w->weight), err);
         }
         for (size_t i = 0; r >= 0 && i < res->n_io_rates; i++) {
                 const struct cgroup_io_rate *rate = &res->io_rate[i];

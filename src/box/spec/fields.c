@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "box/oci_read.h"
 #include "spec.h"
 
 static const char *type_name(const json_t *json)
@@ -86,30 +87,23 @@ static void store(void *out, unsigned size, u64 value)
 int fields_integer(struct fields_context *ctx, const json_t *json, unsigned size, bool is_signed, void *out)
 {
         const unsigned bits = size * 8;
+        s64 value;
+        u64 large;
 
-        if (json_is_real(json)) {
-                const double real = json_real_value(json);
-
-                /* What does not fit a JSON library's integer: 18446744073709551615 is how Go writes "no limit". */
-                if (!is_signed && bits == 64 && real >= 0x1p63 && real <= 0x1p64) {
-                        store(out, size, real >= 0x1p64 ? UINT64_MAX : (u64)real);
-                        return 0;
-                }
-                if (!(real >= -0x1p53 && real <= 0x1p53) || real != (double)(s64)real)
-                        return fields_error(ctx, "must be a whole number in range");
-        } else if (!json_is_integer(json)) {
+        if (!json_is_number(json))
                 return wrong_type(ctx, "a number", json);
+        if (!is_signed && bits == 64 && oci_u64(json, &large)) {
+                store(out, size, large);
+                return 0;
         }
-        {
-                const s64 value = json_is_real(json) ? (s64)json_real_value(json) : json_integer_value(json);
-
-                if (!is_signed && (value < 0 || (bits < 64 && value >> bits)))
-                        return fields_error(ctx, "%lld is out of range 0 to %llu", (long long)value,
-                                bits < 64 ? (1ULL << bits) - 1 : (unsigned long long)UINT64_MAX);
-                if (is_signed && bits < 64 && (value < -(1LL << (bits - 1)) || value >= 1LL << (bits - 1)))
-                        return fields_error(ctx, "%lld is out of range", (long long)value);
-                store(out, size, (u64)value);
-        }
+        if (!oci_s64(json, &value))
+                return fields_error(ctx, "must be a whole number in range");
+        if (!is_signed && (value < 0 || (bits < 64 && value >> bits)))
+                return fields_error(ctx, "%lld is out of range 0 to %llu", (long long)value,
+                        bits < 64 ? (1ULL << bits) - 1 : (unsigned long long)UINT64_MAX);
+        if (is_signed && bits < 64 && (value < -(1LL << (bits - 1)) || value >= 1LL << (bits - 1)))
+                return fields_error(ctx, "%lld is out of range", (long long)value);
+        store(out, size, (u64)value);
         return 0;
 }
 
