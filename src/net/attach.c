@@ -21,7 +21,6 @@
 
 /* --- inside the container's namespace --------------------------------------------------------------------------------------------------- */
 
-/* lo may be down still: IP_FREEBIND does not ask. */
 static int bind_resolver(int type, int *ret)
 {
         const struct sockaddr_in address = {
@@ -30,8 +29,7 @@ static int bind_resolver(int type, int *ret)
         _cleanup_close_ int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         const int on = 1;
 
-        if (fd < 0 || setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)) < 0 ||
-                (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0) ||
+        if (fd < 0 || (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0) ||
                 bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 || (type == SOCK_STREAM && listen(fd, 16) < 0))
                 return -errno;
         *ret = TAKE_FD(fd);
@@ -50,7 +48,9 @@ int inside_open(int netns_fd, bool dns, struct inside *ret, struct err **err)
                 return err_sys(err, errno, "entering the container's network namespace");
         r = nl_open(NETLINK_ROUTE, &inside.route, err);
         if (r == 0 && dns) {
-                r = bind_resolver(SOCK_DGRAM, &inside.udp);
+                r = link_configure_inside(inside.route, &(struct link_inside){ .ifname = NULL }); /* lo, for the address */
+                if (r == 0)
+                        r = bind_resolver(SOCK_DGRAM, &inside.udp);
                 if (r == 0)
                         r = bind_resolver(SOCK_STREAM, &inside.tcp);
                 if (r < 0)

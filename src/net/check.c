@@ -55,8 +55,13 @@ static void restart_resolver(struct check *check, const struct endpoint *endpoin
         _cleanup_close_ int netns = -1;
         char path[64];
 
-        if (!*endpoint->dns || resolver_runs(check->store, endpoint->container))
+        if (!*endpoint->dns)
                 return;
+        for (int i = 0; i < 10; i++) { /* one that was started just now takes a moment to its lock */
+                if (resolver_runs(check->store, endpoint->container))
+                        return;
+                usleep(10000);
+        }
         report(check, "the resolver of '%s' does not run", endpoint->container);
         snprintf(path, sizeof(path), "/proc/%d/ns/net", endpoint->pid);
         netns = endpoint->pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;

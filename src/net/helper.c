@@ -55,23 +55,29 @@ int helper_find(struct net_store *store, const char *container, const char *kind
         return 0;
 }
 
+static void kill_owner(int fd)
+{
+        const pid_t pid = owner_of(fd);
+        _cleanup_close_ int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+        struct pollfd gone = { .fd = pidfd, .events = POLLIN };
+
+        if (pidfd < 0 || owner_of(fd) != pid) /* still: so the descriptor is of that process and not of one after it */
+                return;
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        poll(&gone, 1, END_MS);
+        waitpid(pid, NULL, WNOHANG); /* when it is our own child */
+}
+
 void helper_stop(struct net_store *store, const char *container, const char *kind)
 {
         const struct lock_path path = path_of(container, kind);
-        _cleanup_close_ int fd = openat(store->run, path.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW), pidfd = -1;
-        const pid_t pid = fd < 0 ? 0 : owner_of(fd);
+        _cleanup_close_ int fd = openat(store->run, path.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
-        if (pid > 0)
-                pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-        if (pidfd >= 0 && owner_of(fd) == pid) { /* still, so the descriptor is of that process and not of one after it */
-                struct pollfd gone = { .fd = pidfd, .events = POLLIN };
-
-                syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-                poll(&gone, 1, END_MS);
-                waitpid(pid, NULL, WNOHANG); /* when it is our own child */
-        }
-        if (fd >= 0)
-                unlinkat(store->run, path.text, 0);
+        if (fd < 0)
+                return;
+        kill_owner(fd);
+        unlinkat(store->run, path.text, 0);
+        kill_owner(fd); /* one that had not come to its lock before; after this it finds that the file has no name */
 }
 
 int helper_spawn(const char *const *argv, const int *fds, size_t n_fds, pid_t *ret, struct err **err)

@@ -48,6 +48,7 @@ static const struct sock_filter filter[] = {
         ALLOW(getrandom),
         ALLOW(exit_group),
         ALLOW(rt_sigreturn),
+        ALLOW(restart_syscall), /* a poll that was interrupted by a stop */
         ALLOW_WITHOUT(openat, 2, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC),
         LOAD(nr),
         /* sockets of the internet families alone: AF_INET is 2, AF_INET6 10 */
