@@ -1,8 +1,8 @@
 /* Saved state of a shared directory: which numbers the guest knows, by which path each was found, and what is open.
  *
- * A restored machine finds the files by path again, when it uses them. Inode numbers of the time of saving are checked too, but a
- * file that is another one now (another host, a copy of the directory) is taken instead, once, if it is of the same kind. A file
- * whose name was gone when the state was saved is lost: ESTALE. */
+ * A restored machine finds the files by path again: when it uses them, or all at once where the directory is not the one that it was
+ * (another host, a copy), for then inode numbers say nothing. A file that is another one now is taken instead if it is of the same
+ * kind. A file whose name was gone when the state was saved is lost: ESTALE. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -47,6 +47,9 @@ static void inode_save(const struct fuse_inode *inode, struct state_out *out)
 void fuse_server_save(struct fuse_server *s, struct state_out *out)
 {
         pthread_mutex_lock(&s->lock);
+        state_put_u64(out, s->root->dev);
+        state_put_u64(out, s->root->ino);
+        state_put_u64(out, (u64)s->root->born_ns);
         state_put_u64(out, s->next_nodeid);
         state_put_u64(out, s->next_fh);
         state_put_u32(out, s->n_inodes - 1); /* without the root */
@@ -128,6 +131,14 @@ static void inode_apply_link(struct fuse_server *s, const struct saved_inode *sa
                 fuse_inode_release(s, inode);
 }
 
+/* Finds each by its path, so that a lookup of the same name gives the same number. Those that are gone stay stale. */
+static void find_all(struct fuse_server *s)
+{
+        for (unsigned i = 0; i < FUSE_BUCKETS; i++)
+                for (struct fuse_inode *inode = s->by_id[i]; inode; inode = inode->next_by_id)
+                        fuse_inode_reopen(s, inode);
+}
+
 static void handle_apply(struct fuse_server *s, const struct saved_handle *saved)
 {
         struct fuse_inode *inode;
@@ -163,6 +174,8 @@ static bool inodes_pass(struct fuse_server *s, struct state_in *in, u32 n,
 
 int fuse_server_load(struct fuse_server *s, struct state_in *in, struct err **err)
 {
+        const u64 dev = state_get_u64(in), ino = state_get_u64(in), born_ns = state_get_u64(in);
+        const bool same_directory = dev == s->root->dev && ino == s->root->ino && born_ns == (u64)s->root->born_ns;
         const u64 next_nodeid = state_get_u64(in), next_fh = state_get_u64(in);
         const u32 n_inodes = state_get_u32(in);
         const struct state_in inodes = *in; /* borrowed bytes: to be read three times */
@@ -196,6 +209,8 @@ int fuse_server_load(struct fuse_server *s, struct state_in *in, struct err **er
         inodes_pass(s, &pass, n_inodes, inode_apply_link);
         s->next_nodeid = next_nodeid;
         s->next_fh = next_fh;
+        if (!same_directory)
+                find_all(s);
         pthread_mutex_unlock(&s->lock);
         for (u32 i = 0; i < n_handles; i++)
                 handle_apply(s, &handles[i]);
