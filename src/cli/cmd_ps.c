@@ -53,6 +53,15 @@ static s64 now_seconds(void)
         return time(NULL);
 }
 
+/* When it was made; ns since 1970. */
+static s64 created_ns(const struct instance_config *config)
+{
+        s64 ns = 0;
+
+        cli_parse_time(&ns, config->created, NULL);
+        return ns;
+}
+
 /* "Up 2 hours (healthy)", "Exited (1) 3 days ago", "Created" */
 static void status_text(const struct instance_state *state, char *text, size_t size)
 {
@@ -162,7 +171,7 @@ static int size_text(struct instance *inst, char *text, size_t size, struct err 
 static json_t *row_of(const struct ps *ps, struct instance *inst, const struct instance_state *state, struct err **err)
 {
         const struct instance_config *config = instance_get_config(inst);
-        const s64 created = listing_time_read(config->created);
+        const s64 created = created_ns(config) / (s64)NSEC_PER_SEC;
         unsigned n_volumes;
         _cleanup_free_ char *command = command_text(config, ps->no_trunc), *ports = container_ports_text(inst),
                             *labels = container_labels_text(&config->labels), *mounts = mounts_text(config, &n_volumes),
@@ -238,7 +247,7 @@ static bool is_wanted(const struct ps *ps, struct instance *inst, const struct i
         const bool running = state->status == INSTANCE_RUNNING || state->status == INSTANCE_PAUSED ||
                 state->status == INSTANCE_RESTARTING;
         const char *health = *state->health ? state->health : "none";
-        const s64 created = listing_time_read(config->created);
+        const s64 created = created_ns(config);
         char code[16];
 
         snprintf(code, sizeof(code), "%d", state->exit_code);
@@ -287,7 +296,7 @@ static int find_bound(struct ps *ps, const char *key, s64 *ret, char id[65], str
         r = instance_find(ps->host, name, &inst, err);
         if (r < 0)
                 return r;
-        *ret = listing_time_read(instance_get_config(inst)->created);
+        *ret = created_ns(instance_get_config(inst));
         snprintf(id, 65, "%s", instance_id(inst));
         return 0;
 }

@@ -293,10 +293,3 @@ struct listing_text listing_local_time(s64 seconds)
         strftime(time.text, sizeof(time.text), "%Y-%m-%d %H:%M:%S %z %Z", localtime_r(&at, &tm));
         return time;
 }
-
-s64 listing_time_read(const char *text)
-{
-        struct tm tm = { 0 };
-
-        return strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) ? timegm(&tm) : 0;
-}

@@ -46,5 +46,3 @@ struct listing_text listing_duration(s64 seconds);
 struct listing_text listing_time(s64 ns);
 /* Seconds since 1970, local time: "2026-01-31 12:00:00 +0000 UTC" */
 struct listing_text listing_local_time(s64 seconds);
-/* 0 when @text is no RFC 3339 time. */
-s64 listing_time_read(const char *text);

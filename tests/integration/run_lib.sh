@@ -1,0 +1,98 @@
+# Sourced by the tests of `strata run` and its relatives: a root of the test's own, an image of busybox, a network namespace
+# in which bridges and ports are nobody else's.
+# shellcheck shell=bash
+
+if [ -z "${STRATA_TEST_NETNS:-}" ] && [ "$(id -u)" = 0 ]; then
+        export STRATA_TEST_NETNS=1
+        exec unshare -n "$0" "$@"
+fi
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+export STRATA_ROOT=$TMPDIR/root
+unset STRATA_IMAGE_ROOT STRATA_NET_ROOT XDG_RUNTIME_DIR
+[ "$(id -u)" = 0 ] || skip_all "not root"
+[ -x "$STRATA" ] || skip_all "$STRATA is not built"
+BUSYBOX=$(command -v busybox) || skip_all "busybox is not installed"
+ip link set lo up
+
+strata() {
+        "$STRATA" "$@"
+}
+
+# Everything that was made goes, also after a failure.
+clean_up() {
+        local ids
+        ids=$(strata ps -aq 2>/dev/null)
+        # shellcheck disable=SC2086 # words
+        [ -z "$ids" ] || strata rm -fv $ids >/dev/null 2>&1
+        strata network prune -f >/dev/null 2>&1
+}
+trap clean_up EXIT
+
+# busybox_image NAME [CHANGE...]: imports an image of busybox's commands.
+busybox_image() {
+        local name=$1 d=$TMPDIR/busybox program changes=()
+        shift
+        if [ ! -e "$d" ]; then
+                mkdir -p "$d"/{bin,dev,etc,proc,root,sys,tmp,home/user,data}
+                cp "$BUSYBOX" "$d/bin/busybox"
+                for program in $("$BUSYBOX" --list); do
+                        [ "$program" = busybox ] || ln -s busybox "$d/bin/$program"
+                done
+                printf 'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' >"$d/etc/passwd"
+                printf 'root:x:0:\nuser:x:1000:\nextra:x:2000:user\n' >"$d/etc/group"
+                chmod 1777 "$d/tmp"
+                chown -R 1000:1000 "$d/home/user"
+                echo 'from the image' >"$d/data/seed"
+                echo 'no program' >"$d/bin/not-executable"
+        fi
+        for program in "$@"; do
+                changes+=(-c "$program")
+        done
+        tar -C "$d" -cf "$TMPDIR/busybox.tar" .
+        strata image import "${changes[@]}" "$TMPDIR/busybox.tar" "$name" >/dev/null
+}
+
+# run OPTION... IMAGE...: `strata run --rm`; what it said in out and errors, its status in status.
+run() {
+        out=$(strata run --rm "$@" 2>"$TMPDIR/errors" </dev/null)
+        status=$?
+        # shellcheck disable=SC2034 # for the caller
+        errors=$(cat "$TMPDIR/errors")
+}
+
+# try COMMAND...: the same of any command.
+try() {
+        out=$(strata "$@" 2>"$TMPDIR/errors" </dev/null)
+        # shellcheck disable=SC2034 # for the caller
+        status=$?
+        # shellcheck disable=SC2034 # for the caller
+        errors=$(cat "$TMPDIR/errors")
+}
+
+# has TEXT PART
+has() {
+        [[ $1 == *"$2"* ]] && return
+        printf '# got:  %s\n# part: %s\n' "$1" "$2"
+        return 1
+}
+
+# eventually COMMAND...: until it succeeds, ten seconds at most.
+eventually() {
+        local i
+        for ((i = 0; i < 200; i++)); do
+                "$@" && return
+                sleep 0.05
+        done
+        return 1
+}
+
+# state NAME: running, exited, ...
+state() {
+        strata inspect -f '{{.State.Status}}' "$1"
+}
+
+is_state() {
+        [ "$(state "$1" 2>/dev/null)" = "$2" ]
+}
