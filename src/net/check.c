@@ -45,7 +45,9 @@ static const char *why_dead(struct check *check, const struct endpoint *endpoint
         if (network_by_key(check->store, endpoint->key, &network, NULL) == -ENOENT)
                 return "the network is gone";
         if (!check->kernel)
-                return pasta_runs(check->store, endpoint->container) ? NULL : "its pasta is gone";
+                return process_has_ended(endpoint->pid)                     ? "its process has ended"
+                       : !pasta_runs(check->store, endpoint->container) ? "its pasta is gone"
+                                                                           : NULL;
         return link_has_living_peer(check->kernel->route, endpoint->host_ifname) > 0 ? NULL : "its interface is gone";
 }
 
@@ -55,7 +57,7 @@ static void restart_resolver(struct check *check, const struct endpoint *endpoin
         _cleanup_close_ int netns = -1;
         char path[64];
 
-        if (!*endpoint->dns)
+        if (strcmp(endpoint->dns, RESOLVER_ADDRESS) != 0)
                 return;
         for (int i = 0; i < 10; i++) { /* one that was started just now takes a moment to its lock */
                 if (resolver_runs(check->store, endpoint->container))

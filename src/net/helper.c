@@ -80,7 +80,7 @@ void helper_stop(struct net_store *store, const char *container, const char *kin
         kill_owner(fd); /* one that had not come to its lock before; after this it finds that the file has no name */
 }
 
-int helper_spawn(const char *const *argv, const int *fds, size_t n_fds, pid_t *ret, struct err **err)
+int helper_spawn(const char *const *argv, const int *fds, size_t n_fds, int log, pid_t *ret, struct err **err)
 {
         posix_spawn_file_actions_t actions;
         posix_spawnattr_t attr;
@@ -98,6 +98,8 @@ int helper_spawn(const char *const *argv, const int *fds, size_t n_fds, pid_t *r
         posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
         posix_spawn_file_actions_adddup2(&actions, 0, 1);
+        if (log >= 0)
+                posix_spawn_file_actions_adddup2(&actions, log, 2);
         for (size_t i = 0; i < n_fds; i++) {
                 /* above all the numbers that are written to */
                 high[i] = fds[i] < 0 ? -1 : fcntl(fds[i], F_DUPFD_CLOEXEC, 3 + (int)n_fds);

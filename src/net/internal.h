@@ -151,6 +151,8 @@ void ipam_release(struct net_store *store, const char *key, const struct ip *add
 int leaving_remove(struct net_store *store, struct kernel *kernel, const char *ifname, pid_t pid, struct err **err);
 /* Looks after those that were left to the kernel. */
 int leaving_collect(struct net_store *store, struct kernel *kernel, struct err **err);
+/* Whether it has left its namespaces; false for 0, a process that nobody named. */
+bool process_has_ended(pid_t pid);
 bool leaving_is(struct net_store *store, const char *ifname);
 
 struct endpoint;

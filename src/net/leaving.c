@@ -27,8 +27,7 @@ static struct leaving_path path_of(const char *ifname)
         return p;
 }
 
-/* A zombie has left its namespaces. */
-static bool has_ended(pid_t pid)
+bool process_has_ended(pid_t pid)
 {
         char path[32], stat[512];
         const char *state;
@@ -59,7 +58,7 @@ int leaving_remove(struct net_store *store, struct kernel *kernel, const char *i
 {
         if (link_index(kernel->route, ifname) == -ENODEV)
                 return 0;
-        if (has_ended(pid) && symlinkat("-", store->run, path_of(ifname).text) == 0)
+        if (process_has_ended(pid) && symlinkat("-", store->run, path_of(ifname).text) == 0)
                 return 0;
         return delete_link(kernel, ifname, err);
 }

@@ -41,7 +41,7 @@ int resolver_start(struct net_store *store, const char *container, pid_t pid, co
         }
         argv[n] = NULL;
         /* the order that resolve/main.c knows */
-        return helper_spawn(argv, (const int[]){ inside->udp, inside->tcp, store->run, lock, pidfd }, 5, &child, err);
+        return helper_spawn(argv, (const int[]){ inside->udp, inside->tcp, store->run, lock, pidfd }, 5, -1, &child, err);
 }
 
 bool resolver_runs(struct net_store *store, const char *container)
