@@ -186,7 +186,9 @@ int instance_remove(struct instance *inst, unsigned flags, struct err **err)
 
         if (r < 0)
                 return r;
-        if (supervisor_alive(inst) && status != INSTANCE_EXITED) {
+        if (supervisor_alive(inst) && status == INSTANCE_EXITED)
+                supervisor_wait_gone(inst); /* it is at its end */
+        else if (supervisor_alive(inst)) {
                 if (!(flags & INSTANCE_REMOVE_FORCE)) {
                         r = err_set(err, ERR_BUSY, EBUSY, "the instance '%s' is %s", inst->config.name,
                                 instance_status_name(status));

@@ -66,6 +66,24 @@ static const char *time_text(struct arena *arena)
                 tm.tm_min, tm.tm_sec, now.tv_nsec);
 }
 
+/* "busybox" for "docker.io/library/busybox:latest". */
+static const char *familiar_name(struct arena *arena, const char *full)
+{
+        static const char *const prefixes[] = { "docker.io/library/", "docker.io/" };
+        static const char latest[] = ":latest";
+        size_t n;
+
+        for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
+                if (strncmp(full, prefixes[i], strlen(prefixes[i])) == 0) {
+                        full += strlen(prefixes[i]);
+                        break;
+                }
+        n = strlen(full);
+        if (n > sizeof(latest) && strcmp(full + n - (sizeof(latest) - 1), latest) == 0)
+                n -= sizeof(latest) - 1;
+        return arena_printf(arena, "%.*s", (int)n, full);
+}
+
 /* Our copy of what the caller gave, completed. */
 static int prepare_config(
         struct instance *inst, const struct image *image, const struct instance_config *given, struct err **err)
@@ -80,7 +98,7 @@ static int prepare_config(
         config->image_id = arena_strdup(&inst->arena, image_id(image));
         config->image_digest = arena_strdup(&inst->arena, image_digest(image));
         if (!config->image || !config->image[0])
-                config->image = arena_strdup(&inst->arena, image_name(image));
+                config->image = familiar_name(&inst->arena, image_name(image));
         config->created = time_text(&inst->arena);
         if (!config->image_id || !config->image_digest || !config->image || !config->created)
                 return err_sys(err, ENOMEM, "making a configuration");

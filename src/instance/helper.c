@@ -2,14 +2,30 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "box/seal.h"
 #include "health.h"
 #include "session.h"
 
 static int start(struct instance *inst, struct err **err)
 {
-        int r = launch_clean(inst, err);
+        const char *report = getenv(HELPER_REPORT);
+        _cleanup_(err_freep) struct err *error = NULL;
+        int r = 0;
 
-        return r < 0 ? r : launch_instance(inst, err);
+        /* Before anything is made: it comes back here. The copy does not know where it came from. */
+        if (launch_needs_program(inst)) {
+                setenv("STRATA_PROGRAMS", inst->host->programs, 1);
+                r = seal_reexec(&error);
+        }
+        if (r == 0)
+                r = launch_clean(inst, &error);
+        if (r == 0)
+                r = launch_instance(inst, &error);
+        if (report)
+                helper_report(atoi(report), r, error);
+        if (r < 0 && err)
+                *err = TAKE_PTR(error);
+        return r;
 }
 
 static int clean(struct instance *inst, struct err **err)

@@ -201,7 +201,7 @@ int host_lock(struct instance_host *host, int *ret, struct err **err)
         return 0;
 }
 
-/* docker's rule, so that names go where docker's go: a host name, a file name. */
+/* Nearly docker's rule, so that names go where docker's go: a host name, a file name. */
 int name_check(const char *name, struct err **err)
 {
         size_t n = 0;
@@ -209,10 +209,10 @@ int name_check(const char *name, struct err **err)
         for (; name[n]; n++)
                 if (!isalnum((unsigned char)name[n]) && !(n > 0 && strchr("_.-", name[n])))
                         break;
-        if (n < 2 || name[n] || n > NAME_LEN_MAX) {
+        if (n < 1 || name[n] || n > NAME_LEN_MAX) {
                 const int r = err_set(err, ERR_USAGE, EINVAL, "'%.200s' cannot be a name", name);
 
-                return err_hint(err, r, "a name is of 2 to %d letters, digits, '_', '.' and '-', the first a letter or digit",
+                return err_hint(err, r, "a name is of 1 to %d letters, digits, '_', '.' and '-', the first a letter or digit",
                         NAME_LEN_MAX);
         }
         return 0;

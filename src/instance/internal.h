@@ -92,6 +92,10 @@ int strings_add(struct arena *arena, struct instance_strings *list, const char *
 int instance_lock(const struct instance *inst, bool wait, int *ret, struct err **err);
 /* Whether a supervisor lives: it holds the lock on FILE_LOCK. */
 bool supervisor_alive(const struct instance *inst);
+/* Whether it has nothing to do any more but to clean up. */
+bool supervisor_is_ending(const struct instance *inst);
+/* Returns when none lives. */
+void supervisor_wait_gone(const struct instance *inst);
 /* Takes that lock for one that is about to be started: inherited. -EBUSY. */
 int supervisor_lock(const struct instance *inst, int *ret, struct err **err);
 /* Before anything is made that could be left: "starting". */
@@ -111,6 +115,9 @@ struct box_runtime launch_runtime(const struct instance *inst);
 /* The short-lived helper's work: everything from the image to a running first process. stdio and console are this process's
  * descriptors 0, 1, 2 and the socket @console in the instance's directory. */
 int launch_instance(struct instance *inst, struct err **err);
+/* Whether the runtime will want to start its program again from a protected copy (box/seal.h): others can look at the process
+ * before it is the container's. */
+bool launch_needs_program(const struct instance *inst);
 /* Takes all of that back, however far it came. Fine when there is nothing. */
 int launch_clean(struct instance *inst, struct err **err);
 /* After an end that will not be followed by a start: launch_clean, and with --rm the whole instance. */

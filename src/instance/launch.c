@@ -14,6 +14,7 @@
 
 #include "exec.h"
 #include "network.h"
+#include "rights.h"
 #include "spec.h"
 
 #define DIR_ROOTFS "rootfs"
@@ -306,6 +307,16 @@ static int launch(struct instance *inst, struct err **err)
                 r = run_container(&plan, err);
         json_decref(plan.mounts);
         return r;
+}
+
+bool launch_needs_program(const struct instance *inst)
+{
+        const struct instance_config *c = &inst->config;
+        struct security security;
+
+        if (c->pid_mode && c->pid_mode[0] && strcmp(c->pid_mode, "private") != 0)
+                return true;
+        return security_parse(c, &security, NULL) == 0 && (security.apparmor || security.seccomp_file);
 }
 
 int launch_instance(struct instance *inst, struct err **err)

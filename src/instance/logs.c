@@ -111,22 +111,27 @@ static FILE *open_log(const struct instance *inst, size_t i)
         return fd < 0 ? NULL : fdopen(fd, "r");
 }
 
-/* Lines that are complete, in all files together. */
+/* In all files together; a piece at the end counts. */
 static s64 count_lines(FILE *const *files, size_t n)
 {
         s64 lines = 0;
+        bool piece = false;
         char *line = NULL;
         size_t room = 0;
 
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = n; i-- > 0;) {
                 ssize_t len;
 
-                while ((len = getline(&line, &room, files[i])) > 0)
-                        lines += len > (ssize_t)PREFIX_LEN - 2 && line[TIME_LEN + 8] == 'F';
+                while ((len = getline(&line, &room, files[i])) > 0) {
+                        if (len <= (ssize_t)PREFIX_LEN - 2)
+                                continue;
+                        piece = line[TIME_LEN + 8] == 'P';
+                        lines += !piece;
+                }
                 rewind(files[i]);
         }
         free(line);
-        return lines;
+        return lines + piece;
 }
 
 static bool is_replaced(const struct instance *inst, FILE *file)

@@ -53,6 +53,14 @@ json_t *spec_environment(const struct instance_strings *env, const char *home, c
         return list;
 }
 
+static void add_group(json_t *gids, u32 gid)
+{
+        for (size_t i = 0; i < json_array_size(gids); i++)
+                if (json_integer_value(json_array_get(gids, i)) == gid)
+                        return;
+        json_array_append_new(gids, json_integer(gid));
+}
+
 static int add_groups(const struct instance_config *c, int root, json_t *gids, struct err **err)
 {
         for (size_t i = 0; i < c->groups.n; i++) {
@@ -65,7 +73,7 @@ static int add_groups(const struct instance_config *c, int root, json_t *gids, s
                 r = build_user_find(root, text, &user, err);
                 if (r < 0)
                         return r;
-                json_array_append_new(gids, json_integer(user.gid));
+                add_group(gids, user.gid);
         }
         return 0;
 }
@@ -80,7 +88,7 @@ int spec_user(const struct instance_config *c, const char *name, int root, json_
                 return r;
         gids = json_array();
         for (size_t i = 0; i < ret_user->n_groups; i++)
-                json_array_append_new(gids, json_integer(ret_user->groups[i]));
+                add_group(gids, ret_user->groups[i]);
         r = add_groups(c, root, gids, err);
         user = json_pack("{s:I, s:I, s:o}", "uid", (json_int_t)ret_user->uid, "gid", (json_int_t)ret_user->gid,
                 "additionalGids", gids);

@@ -133,7 +133,7 @@ static int open_stdio(struct start *s, struct err **err)
 /* --- the processes -------------------------------------------------------------------------------------------------------------- */
 
 /* The error goes as "STATUS\nID\nHINT\nMESSAGE". */
-static void report(int fd, int r, const struct err *error)
+void helper_report(int fd, int r, const struct err *error)
 {
         _cleanup_free_ char *text = NULL;
         const char *hint = error ? err_get_hint(error) : NULL;
@@ -179,6 +179,20 @@ static void use_stdio(const struct start *s)
         dup2(s->err_[1] >= 0 ? s->err_[1] : null, 2);
 }
 
+/* In place of a copy of the command: the runtime may have to start its own program again, which here would be whatever command
+ * this is. Returns only on failure. */
+static void execute_helper(struct start *s)
+{
+        const struct instance_host *host = s->inst->host;
+        char program[PATH_MAX], fd[16];
+
+        snprintf(program, sizeof(program), "%s/strata", host->programs);
+        snprintf(fd, sizeof(fd), "%d", s->report[1]);
+        setenv(HELPER_REPORT, fd, 1);
+        fcntl(s->report[1], F_SETFD, 0);
+        execl(program, "strata", HELPER_START, host->root, s->inst->id, NULL);
+}
+
 static _noreturn_ void helper(struct start *s, pid_t parent)
 {
         struct err *error = NULL;
@@ -201,8 +215,10 @@ static _noreturn_ void helper(struct start *s, pid_t parent)
         closep(&s->err_[0]);
         closep(&s->err_[1]);
         closep(&s->report[0]);
+        if (launch_needs_program(s->inst))
+                execute_helper(s);
         r = launch_instance(s->inst, &error);
-        report(s->report[1], r, error);
+        helper_report(s->report[1], r, error);
         _exit(r < 0 ? helper_status(error) : 0);
 }
 
@@ -276,8 +292,11 @@ static int start_locked(struct instance *inst, unsigned attach, struct instance_
 {
         _cleanup_(start_release) struct start s = { inst, -1, -1, -1, { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 } };
         _cleanup_(instance_session_freep) struct instance_session *session = NULL;
-        int r = supervisor_lock(inst, &s.lock, err);
+        int r;
 
+        if (supervisor_is_ending(inst))
+                supervisor_wait_gone(inst);
+        r = supervisor_lock(inst, &s.lock, err);
         if (r == 0)
                 r = supervise_save(inst, err);
         if (r == 0)

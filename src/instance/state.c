@@ -44,6 +44,15 @@ bool supervisor_alive(const struct instance *inst)
         return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+void supervisor_wait_gone(const struct instance *inst)
+{
+        struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+        _cleanup_close_ int fd = openat(inst->dir, FILE_LOCK, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+        while (fd >= 0 && fcntl(fd, F_OFD_SETLKW, &lock) < 0 && errno == EINTR)
+                ;
+}
+
 int supervisor_lock(const struct instance *inst, int *ret, struct err **err)
 {
         struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
@@ -132,6 +141,14 @@ static bool says(const struct record *record, const char *key, const char *value
         char text[64] = "";
 
         return record_get(record, key, text, sizeof(text)) && strcmp(text, value) == 0;
+}
+
+bool supervisor_is_ending(const struct instance *inst)
+{
+        struct record record;
+
+        record_load(inst, FILE_STATE, &record);
+        return says(&record, "status", "exiting") && supervisor_alive(inst);
 }
 
 /* Whether somebody who does not live any more left something. */

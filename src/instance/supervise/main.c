@@ -494,6 +494,8 @@ int supervise(int argc, char **argv, char **envp)
         struct supervisor *s = &supervisor;
         const u64 blocked = ~0ULL;
 
+        if (argc > 2 && argv[1][0] == 'i')
+                return init_main(argv + 2, envp);
         if (argc != SUPERVISE_ARGC)
                 return 125;
         s->envp = envp;

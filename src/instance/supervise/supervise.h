@@ -83,6 +83,9 @@ void supervisor_stop(struct supervisor *s, int signal, s64 timeout);
 void supervisor_cleaned(struct supervisor *s);
 s64 supervisor_now(void);
 
+/* init.c: the program's other mode. Returns the exit status. */
+int init_main(char **argv, char *const *envp);
+
 /* clients.c */
 void clients_accept(struct supervisor *s);
 void clients_receive(struct supervisor *s, struct client *c);
