@@ -5,8 +5,8 @@
 
 #include "cpu.h"
 
-/* Signature in CPUID.1:EAX and, after reset, in EDX: family 6, model 8FH, stepping 8. See cpuid.def for why. */
-#define CPU_SIGNATURE 0x000806f8u
+/* Signature in CPUID.1:EAX and, after reset, in EDX: family 6, model F0H, stepping 0. See cpuid.def for why. */
+#define CPU_SIGNATURE 0x000f0600u
 
 /* The KVM paravirtual interface that every engine offers. Source: Linux, Documentation/virt/kvm/x86/cpuid.rst. */
 #define CPUID_KVM_SIGNATURE 0x40000000u
