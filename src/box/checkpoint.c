@@ -16,7 +16,7 @@
 #include "spec/names.h"
 #include "sys.h"
 
-enum { LOG_LEVEL_ALL = 4 };
+enum { LOG_LEVEL_ALL = 4, REAPED_TRIES = 600 };
 
 /* enum criu_cg_mode of rpc.proto */
 static const struct name cgroup_modes[] = {
@@ -484,6 +484,13 @@ static int run_thawed(const struct launch *l, const struct criu_request *q, cons
         return r;
 }
 
+/* In a pid namespace that lives on, restore wants the same number: it is free when the parent has reaped the process. */
+static void wait_reaped(pid_t pid)
+{
+        for (int i = 0; i < REAPED_TRIES && kill(pid, 0) == 0; i++)
+                usleep(5000);
+}
+
 int box_checkpoint(const struct box_runtime *runtime, const struct box_checkpoint_args *args, struct err **err)
 {
         _cleanup_(launch_release) struct launch l;
@@ -510,5 +517,9 @@ int box_checkpoint(const struct box_runtime *runtime, const struct box_checkpoin
                 r = run_thawed(&l, &q, &server, args, err);
         if (r < 0)
                 return err_wrap(err, r, "checkpointing container '%s'", args->id);
-        return args->leave_running || args->pre_dump ? 0 : box_delete(runtime, args->id, true, err);
+        if (args->leave_running || args->pre_dump)
+                return 0;
+        if (!(l.spec->namespaces_new & CLONE_NEWPID))
+                wait_reaped(l.state->pid);
+        return box_delete(runtime, args->id, true, err);
 }

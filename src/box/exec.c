@@ -232,6 +232,10 @@ static int exec_enter(struct launch *l, struct err **err)
                 return err_sys(err, errno, "joining the container's namespaces");
         if (user && (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0) && errno != EINVAL)
                 return err_sys(err, errno, "becoming root of the container's user namespace");
+        /* Without a mount namespace of its own a container is no more than its root directory (init.c). */
+        if (!(l->spec->namespaces_new & CLONE_NEWNS) && !(l->join_flags & CLONE_NEWNS) &&
+                (chdir(l->state->rootfs) < 0 || chroot(".") < 0))
+                return err_sys(err, errno, "changing the root to '%s'", l->state->rootfs);
         return 0;
 }
 

@@ -17,6 +17,8 @@ struct mount_plan {
         int map_fd;         /* the user namespace with the maps of an id-mapped mount, or -1 */
 };
 
+enum lsm { LSM_NONE, LSM_APPARMOR, LSM_SELINUX };
+
 /* All that the runtime prepares before the container's process exists; the process works on its copy. Descriptors are
  * close-on-exec, -1 when absent. */
 struct launch {
@@ -43,6 +45,7 @@ struct launch {
         int notify, notify_tree; /* notify.h: the socket, the detached mount of its directory; -1 */
         const char *notify_path;
         int namespace_fd[NAMESPACE_COUNT];
+        enum lsm lsm;
         pid_t placeholder; /* systemd driver: what its scope was made around; 0 */
         int sync;          /* in the container's process: its end of sync.h */
         /* The same: runs last, with the payload's user, capabilities and filter; or NULL. */

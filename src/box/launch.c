@@ -91,6 +91,7 @@ int launch_prepare_process(struct launch *l, struct err **err)
         int r;
 
         warn_of_ambient(l->process);
+        l->lsm = process_find_lsm();
         r = seccomp_filter_compile(l->spec->linux_.seccomp, strict && strcmp(strict, "0") != 0, &l->filter, err);
         if (r < 0)
                 return r;

@@ -143,6 +143,16 @@ static bool filter_allows(const struct seccomp_filter *filter, u32 nr)
         return false;
 }
 
+enum lsm process_find_lsm(void)
+{
+        _cleanup_close_ int fd = open("/sys/module/apparmor/parameters/enabled", O_RDONLY | O_CLOEXEC);
+        char enabled = 0;
+
+        if (fd >= 0 && read(fd, &enabled, 1) == 1 && enabled == 'Y')
+                return LSM_APPARMOR;
+        return faccessat(AT_FDCWD, "/sys/fs/selinux/enforce", F_OK, 0) == 0 ? LSM_SELINUX : LSM_NONE;
+}
+
 bool process_needs_clone(const struct spec_process *p, const struct seccomp_filter *filter)
 {
         if (p->apparmor_profile && p->apparmor_profile[0])
@@ -160,20 +170,12 @@ static int write_label(const struct launch *l, struct err **err)
 {
         _cleanup_free_ char *text = NULL;
         const struct spec_process *p = l->process;
-        char enabled[8] = "";
 
-        if (p->selinux_label && p->selinux_label[0]) {
-                if (faccessat(AT_FDCWD, "/sys/fs/selinux/enforce", F_OK, 0) == 0)
-                        return procfs_write(l->proc, "thread-self/attr/exec", p->selinux_label, err);
-        }
-        if (!p->apparmor_profile || !p->apparmor_profile[0])
+        if (l->lsm == LSM_SELINUX && p->selinux_label && p->selinux_label[0])
+                return procfs_write(l->proc, "thread-self/attr/exec", p->selinux_label, err);
+        /* As runc: a profile where there is no AppArmor means nothing. */
+        if (l->lsm != LSM_APPARMOR || !p->apparmor_profile || !p->apparmor_profile[0])
                 return 0;
-        {
-                _cleanup_close_ int fd = open("/sys/module/apparmor/parameters/enabled", O_RDONLY | O_CLOEXEC);
-
-                if (fd < 0 || read(fd, enabled, 1) != 1 || enabled[0] != 'Y')
-                        return 0; /* as runc: a profile where there is no AppArmor means nothing */
-        }
         if (asprintf(&text, "exec %s", p->apparmor_profile) < 0)
                 return err_sys(err, ENOMEM, "setting the AppArmor profile");
         if (procfs_write(l->proc, "thread-self/attr/apparmor/exec", text, NULL) == 0)
@@ -493,15 +495,17 @@ static char **make_environment(const struct launch *l)
 {
         const struct spec_process *p = l->process;
         char **env = arena_new(&l->spec->arena, char *, p->env.n + 6);
-        const char *home;
+        const char *home = environment(p, "HOME");
+        const bool set_home = !home || !home[0]; /* one that is empty counts as none, as with runc */
         size_t n = 0;
 
         if (!env)
                 return NULL;
         for (size_t i = 0; i < p->env.n; i++)
-                if (p->env.n > ENV_UNIQUE_MAX || !is_overridden(p, i))
+                if ((p->env.n > ENV_UNIQUE_MAX || !is_overridden(p, i)) &&
+                        !(set_home && strncmp(p->env.item[i], "HOME=", 5) == 0))
                         env[n++] = (char *)p->env.item[i];
-        if (!environment(p, "HOME")) {
+        if (set_home) {
                 home = find_home(&l->spec->arena, p->user.uid);
                 env[n] = home ? arena_printf(&l->spec->arena, "HOME=%s", home) : NULL;
                 if (!env[n++])

@@ -18,6 +18,8 @@ void process_reset_affinity(void);
 int process_prepare(const struct launch *l, struct err **err);
 /* User, capabilities, working directory, seccomp, and away. Returns only on failure. */
 int process_become(const struct launch *l, int sync, struct err **err);
+/* Which of the kernel's modules labels processes. In the runtime: the /sys of a container says what its image wants. */
+enum lsm process_find_lsm(void);
 /* Whether the handover program cannot do the last step (the filter forbids execveat, or a label is bound to the next
  * exec): then the runtime must run from a read-only clone of itself. */
 bool process_needs_clone(const struct spec_process *process, const struct seccomp_filter *filter);

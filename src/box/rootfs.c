@@ -315,7 +315,7 @@ static int complete_options(
         existing = root_find(l->root, plan->target, O_DIRECTORY);
         if (existing >= 0 && fstat(existing, &st) == 0)
                 r = add_data(l, options, arena_printf(&l->spec->arena, "mode=%04o", st.st_mode & 07777), err);
-        if (r == 0 && label && label[0] && faccessat(AT_FDCWD, "/sys/fs/selinux/enforce", F_OK, 0) == 0)
+        if (r == 0 && label && label[0] && l->lsm == LSM_SELINUX)
                 r = add_data(l, options, arena_printf(&l->spec->arena, "context=%s", label), err);
         return r;
 }

@@ -56,6 +56,13 @@ out=$(cd "$bundle" && oci create "$(name run)" 2>&1)
 ok "create says that the program is missing" grep -q "/bin/missing" <<<"$out"
 ok "and leaves nothing" test ! -e "$TMPDIR/state/$(name run)"
 
+config 'p["args"] = ["/bin/sleep", "1000"]; l["namespaces"] = [n for n in l["namespaces"] if n["type"] != "mount"]; l["maskedPaths"] = []; l["readonlyPaths"] = []; c["mounts"] = []; c["root"]["readonly"] = False'
+echo inside >"$bundle/rootfs/here"
+start nomount
+is "without a mount namespace exec sees the container's root" "$(oci exec "$(name nomount)" /bin/cat /here)" inside
+oci delete -f "$(name nomount)"
+rm -f "$bundle/rootfs/here"
+
 # --- the process ------------------------------------------------------------------------------------------------------
 
 sh_config 'id -u; id -g; id -G; umask; pwd; echo $A $HOME' 'p["user"] = {"uid": 1000, "gid": 1001, "umask": 0o27, "additionalGids": [5, 6]}; p["cwd"] = "/tmp"; p["env"].append("A=1")'
