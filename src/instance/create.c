@@ -39,7 +39,7 @@ static int take_name(struct instance *inst, struct err **err)
         int r = given ? name_check(inst->config.name, err) : 0;
 
         if (r == 0)
-                r = host_lock(inst->host, &lock, err);
+                r = host_lock(inst->host, true, &lock, err);
         if (r < 0)
                 return r;
         if (given)
@@ -163,7 +163,7 @@ int instance_destroy(struct instance *inst, bool volumes, struct err **err)
         if (inst->config.name) {
                 _cleanup_close_ int lock = -1;
 
-                if (host_lock(host, &lock, NULL) == 0)
+                if (host_lock(host, true, &lock, NULL) == 0)
                         name_drop(host, inst->config.name, inst->id);
         }
         snprintf(path, sizeof(path), DIR_INSTANCES "/%s", inst->id);
@@ -181,7 +181,7 @@ int instance_rename(struct instance *inst, const char *name, struct err **err)
         if (r == 0)
                 r = config_load(inst, err);
         if (r == 0)
-                r = host_lock(inst->host, &names, err);
+                r = host_lock(inst->host, true, &names, err);
         if (r < 0)
                 return r;
         old = inst->config.name;

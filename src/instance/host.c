@@ -188,15 +188,18 @@ char *instance_path(const struct instance *inst, const char *file)
 
 /* --- names -------------------------------------------------------------------------------------------------------------- */
 
-int host_lock(struct instance_host *host, int *ret, struct err **err)
+int host_lock(struct instance_host *host, bool wait, int *ret, struct err **err)
 {
         _cleanup_close_ int fd = openat(host->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
         if (fd < 0)
                 return err_sys(err, errno, "opening the lock of '%s'", host->root);
-        while (flock(fd, LOCK_EX) < 0)
+        while (flock(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB) < 0) {
+                if (errno == EWOULDBLOCK)
+                        return -EAGAIN;
                 if (errno != EINTR)
                         return err_sys(err, errno, "locking '%s'", host->root);
+        }
         *ret = TAKE_FD(fd);
         return 0;
 }
@@ -426,8 +429,12 @@ static int collect(void *opaque, struct instance_host *host, const char *id, str
         struct listing *l = opaque;
         int r = instance_open(host, id, &inst, NULL);
 
-        if (r < 0 || faccessat(inst->dir, "config.json", F_OK, 0) < 0)
-                return 0; /* removed meanwhile, or not complete */
+        if (r < 0)
+                return 0; /* removed meanwhile */
+        if (faccessat(inst->dir, "config.json", F_OK, 0) < 0) {
+                instance_drop_incomplete(inst, NULL);
+                return 0;
+        }
         r = config_load(inst, &problem);
         if (r < 0) {
                 if (faccessat(inst->dir, "config.json", F_OK, 0) == 0)

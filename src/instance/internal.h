@@ -46,8 +46,9 @@ struct instance {
 
 /* --- host.c ----------------------------------------------------------------------------------------------------------- */
 
-/* Names are given and taken under it; for moments. Closing @ret unlocks. */
-int host_lock(struct instance_host *host, int *ret, struct err **err);
+/* Names are given and taken under it; for moments. Closing @ret unlocks. -EAGAIN (without an error) when it is not to be waited
+ * for. */
+int host_lock(struct instance_host *host, bool wait, int *ret, struct err **err);
 /* The instance of that exact id. */
 int instance_open(struct instance_host *host, const char *id, struct instance **ret, struct err **err);
 /* Calls @fn for the id of every directory of an instance, also of those that are not complete. */
@@ -63,6 +64,9 @@ void name_drop(struct instance_host *host, const char *name, const char *id);
 
 /* The file has @data afterwards, or what it had before. @durable: also after a power failure. */
 int file_replace(int dir, const char *tmp, const char *name, const void *data, size_t len, bool durable, struct err **err);
+
+/* A directory without a configuration whose maker does not hold it is half made, or half removed: the rest goes. */
+int instance_drop_incomplete(struct instance *inst, struct err **err);
 
 /* "ROOT/instances/ID/FILE"; the caller's. */
 char *instance_path(const struct instance *inst, const char *file);

@@ -6,15 +6,28 @@
 
 #include "internal.h"
 
-/* A directory without a configuration whose maker does not hold it: half made, or half removed. */
-static int drop_incomplete(struct instance *inst, struct err **err)
+static int drop_name_of(void *opaque, int dirfd, const char *name, struct err **err)
 {
-        _cleanup_close_ int lock = -1;
+        const struct instance *inst = opaque;
+
+        name_drop(inst->host, name, inst->id);
+        return 0;
+}
+
+int instance_drop_incomplete(struct instance *inst, struct err **err)
+{
+        _cleanup_close_ int lock = -1, names = -1;
         int r = instance_lock(inst, false, &lock, NULL);
 
         if (r < 0 || faccessat(inst->dir, "config.json", F_OK, 0) == 0 || supervisor_alive(inst))
                 return 0;
-        r = launch_clean(inst, err);
+        r = host_lock(inst->host, false, &names, err);
+        if (r == -EAGAIN)
+                return 0; /* the next one who comes by; or we ourselves have it */
+        if (r == 0)
+                r = launch_clean(inst, err);
+        if (r == 0) /* its configuration is gone, and said which it was */
+                r = io_list_dir(inst->host->fd, DIR_NAMES, drop_name_of, inst, err);
         return r < 0 ? r : instance_destroy(inst, true, err);
 }
 
@@ -27,7 +40,7 @@ static int recover(void *opaque, struct instance_host *host, const char *id, str
         if (r < 0)
                 return 0; /* gone meanwhile */
         if (faccessat(inst->dir, "config.json", F_OK, 0) < 0)
-                return drop_incomplete(inst, err);
+                return instance_drop_incomplete(inst, err);
         r = config_load(inst, NULL);
         return r < 0 ? 0 : instance_get_state(inst, &state, err);
 }
@@ -82,6 +95,6 @@ int instance_host_recover(struct instance_host *host, struct err **err)
         if (r == 0)
                 r = drop_pins(host, err);
         if (r == 0)
-                r = host_lock(host, &lock, err);
+                r = host_lock(host, true, &lock, err);
         return r < 0 ? r : io_list_dir(host->fd, DIR_NAMES, drop_name, host, err);
 }

@@ -259,6 +259,8 @@ int instance_get_state(struct instance *inst, const struct instance_state **ret,
                 .health_failing = (unsigned)record_number(&record, "health_failing", 0) };
         if (s->status == INSTANCE_EXITED && s->started_ns == 0)
                 s->status = INSTANCE_CREATED; /* it never ran */
+        if (s->status == INSTANCE_CREATED && s->restarts > 0)
+                s->status = INSTANCE_RESTARTING;
         if (s->status == INSTANCE_RUNNING && alive && is_frozen(inst))
                 s->status = INSTANCE_PAUSED;
         *ret = s;

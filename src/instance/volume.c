@@ -79,7 +79,7 @@ int instance_volume_create(struct instance_host *host, const char *name, const s
         if (r < 0)
                 return r;
         copy = strdup(name ? name : made_up);
-        r = copy ? host_lock(host, &lock, err) : err_sys(err, ENOMEM, "making a volume");
+        r = copy ? host_lock(host, true, &lock, err) : err_sys(err, ENOMEM, "making a volume");
         if (r == 0)
                 r = make_volume(host, copy, labels, !name, err);
         if (r == 0 && ret_name)
@@ -129,7 +129,7 @@ int volume_fill(struct instance_host *host, const char *name, int root, const ch
         if (from < 0 || !is_empty(to))
                 return 0; /* the image has nothing there */
         /* One at a time: two first uses do not mix. */
-        r = host_lock(host, &lock, err);
+        r = host_lock(host, true, &lock, err);
         if (r == 0 && is_empty(to))
                 r = tree_copy(from, to, err);
         return r < 0 ? err_wrap(err, r, "filling the volume '%s'", name) : 0;
@@ -246,7 +246,7 @@ int instance_volume_remove(struct instance_host *host, const char *name, struct 
 {
         _cleanup_close_ int lock = -1;
         struct users users = { name, 0 };
-        int r = host_lock(host, &lock, err);
+        int r = host_lock(host, true, &lock, err);
 
         if (r == 0 && (name_check(name, NULL) < 0 || !volume_exists(host, name)))
                 r = err_set(err, ERR_NOT_FOUND, ENOENT, "there is no volume '%.200s'", name);
@@ -302,7 +302,7 @@ int instance_volume_prune(struct instance_host *host, bool all, void (*removed)(
 {
         struct pruning p = { host, all, json_array(), 0 };
         _cleanup_close_ int lock = -1;
-        int r = host_lock(host, &lock, err);
+        int r = host_lock(host, true, &lock, err);
 
         if (r == 0)
                 r = instance_volume_list(host, choose, &p, err);

@@ -149,20 +149,29 @@ def until_gone(what):
     return left
 
 
+def wrong_states():
+    """What ps calls running and has no process, or the reverse. Some are on their way."""
+    wrong = []
+    for line in filter(None, strata("ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.State}}").stdout.split("\n")):
+        number, state = line.split()
+        if state != "restarting" and (state in ("running", "paused")) != bool(processes_of({number})):
+            wrong.append(line)
+    return wrong
+
+
 def mounts():
     return [line for line in open("/proc/self/mountinfo") if work in line]
 
 
-def namespaces():
-    """Of processes that nobody has: those of ours would hold one."""
-    held = []
+def processes_of(ids):
+    found = []
     for path in glob.glob("/proc/[0-9]*/cgroup"):
         try:
-            if any(i in open(path).read() for i in seen):
-                held.append(path)
+            text = open(path).read()
+            found += [path] if any(i in text for i in ids) else []
         except OSError:
             pass
-    return held
+    return found
 
 
 stuck, seen = [], set()
@@ -180,13 +189,7 @@ try:
 
     listed = strata("ps", "-aq", "--no-trunc")
     point("they can be listed", listed.returncode == 0, listed.stderr)
-    states = strata("ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.State}}").stdout.split("\n")
-    wrong = []
-    for line in filter(None, states):
-        number, state = line.split()
-        runs = any(number in open(p).read() for p in glob.glob("/proc/[0-9]*/cgroup") if os.path.exists(p))
-        if runs != (state in ("running", "paused")):
-            wrong.append(line)
+    wrong = until_gone(wrong_states)
     point("ps says what runs", not wrong, wrong)
 
     problems = []
@@ -200,7 +203,7 @@ try:
     again = strata("system", "check")
     point("nothing is wrong afterwards", again.returncode == 0, recovered.stdout, recovered.stderr, again.stdout, again.stderr)
     point("no process of ours is left", not until_gone(ours), ours())
-    point("no process of a container is left", not until_gone(namespaces), namespaces())
+    point("no process of a container is left", not until_gone(lambda: processes_of(seen)), processes_of(seen))
     point("no control group is left", not until_gone(groups), groups())
     point("no mount is left", not mounts(), mounts())
     point("no directory of an instance is left", not os.listdir(work + "/root/instances"), os.listdir(work + "/root/instances"))
