@@ -279,7 +279,7 @@ static u64 x87_store(struct interp *in, const struct uop *u, unsigned size)
         __asm__ volatile("fnstsw %0\n\tfnstcw %1" : "=m"(fsw), "=m"(fcw));
         /* Any unmasked exception but the inexact result, which is known only after the store. SDM 1, 8.5. */
         if (fsw & ~fcw & 0x1f && !(u->aux & HOST_X87_CONTROL))
-                return in->fpu_dp;
+                return ea_offset(in, u) + in->seg_base[u->seg];
         xsave_host_load(before);
         linear = ea_linear(in, u, size, MMU_WRITE);
         mem_probe_write(in, u, linear, size);

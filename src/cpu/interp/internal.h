@@ -178,6 +178,7 @@ struct interp {
         u64 code_base;         /* seg_base[SEG_CS] for which the jump cache is valid */
         void *host_exec;       /* host.c */
         u64 fpu_ip, fpu_dp;    /* x87 last-instruction pointers as the guest sees them */
+        u64 x87_dp;            /* translated code: the latter, of the instruction being executed */
         u8 host_fpu[512] __attribute__((aligned(16))); /* the thread's own x87 and MXCSR while the guest's are loaded */
 };
 

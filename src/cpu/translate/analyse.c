@@ -179,6 +179,8 @@ static void judge(const struct translate_request *req, struct insn *g, bool oper
                         leave_to_interp(g, INTERP_REASON_STRING);
         } else if (g->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP) {
                 leave_to_interp(g, INTERP_REASON_SYSTEM);
+        } else if (x87_judge(req, g)) {
+                g->kind = KIND_X87;
         } else if (g->kind == KIND_FORM || g->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 || g->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX) {
                 leave_to_interp(g, INTERP_REASON_FORM);
                 sys_judge(req, g); /* PAUSE */
@@ -230,6 +232,22 @@ static bool must_be_aligned(const struct insn *g)
         }
 }
 
+/* They need SSE or AVX to be on, as those that name its registers do. */
+static bool is_vector_without_operand(ZydisMnemonic mnemonic)
+{
+        switch (mnemonic) {
+        case ZYDIS_MNEMONIC_VZEROUPPER:
+        case ZYDIS_MNEMONIC_VZEROALL:
+        case ZYDIS_MNEMONIC_LDMXCSR:
+        case ZYDIS_MNEMONIC_STMXCSR:
+        case ZYDIS_MNEMONIC_VLDMXCSR:
+        case ZYDIS_MNEMONIC_VSTMXCSR:
+                return true;
+        default:
+                return false;
+        }
+}
+
 bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decoder, const u8 *bytes, unsigned room,
                   struct insn *ret)
 {
@@ -248,7 +266,7 @@ bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decod
         {
                 const bool operands_fine = note_operands(g);
 
-                g->vector |= g->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || g->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL;
+                g->vector |= is_vector_without_operand(g->z.mnemonic);
                 judge(req, g, operands_fine);
         }
         note_flags(g);

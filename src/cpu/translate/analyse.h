@@ -22,6 +22,8 @@ enum insn_kind {
         KIND_FLAG_BIT,
         KIND_BIT_TEST, /* plain, but with a bit string in memory */
         KIND_STRING,   /* MOVS, STOS, LODS, SCAS, CMPS */
+        KIND_X87,      /* emit_x87.c */
+        KIND_READ_SEG, /* MOV from a segment register (emit_sys.c) */
         KIND_SYS,      /* a system instruction done by a fast function (emit_sys.c) */
         KIND_SYS_END,  /* the same, and the block ends */
         KIND_FORM,     /* from here on: for the interpreter */
@@ -66,7 +68,9 @@ bool insn_analyse(const struct translate_request *req, const ZydisDecoder *decod
                   struct insn *ret);
 /* The operand of a fast system instruction: none; the value or the address in scratch 0; a register that it writes. */
 enum sys_operand { SYS_OPERAND_NONE, SYS_OPERAND_VALUE, SYS_OPERAND_ADDRESS, SYS_OPERAND_DEST };
-/* Makes @g one for a fast function when it can be (emit_sys.c). */
+/* Is @g an x87 instruction that is translated (emit_x87.c)? */
+bool x87_judge(const struct translate_request *req, const struct insn *g);
+/* Makes @g one for a fast function when it can be, or KIND_READ_SEG (emit_sys.c). */
 bool sys_judge(const struct translate_request *req, struct insn *g);
 /* Number of a general register of any size; AH..BH count as RAX..RBX. */
 unsigned insn_gpr(ZydisRegister reg);

@@ -29,6 +29,7 @@ struct cold {
         bool complete;     /* TEXIT_LOOKUP: all but the jump has happened */
         bool elsewhere;    /* TEXIT_MISS: SITE_ELSEWHERE */
         u8 host;           /* TEXIT_SHADOW: the base or index */
+        bool x87_store;    /* TEXIT_MISS: SITE_X87_STORE */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
 
@@ -137,6 +138,8 @@ bool emit_flag_bit(struct block_emitter *b, const struct insn *g);
 bool emit_bit_test(struct block_emitter *b, const struct insn *g);
 bool emit_string(struct block_emitter *b, const struct insn *g);
 bool emit_sys(struct block_emitter *b, const struct insn *g);
+bool emit_read_seg(struct block_emitter *b, const struct insn *g);
+bool emit_x87(struct block_emitter *b, const struct insn *g);
 /* A call of fast function @id that completes the instruction; @size as in struct site. */
 void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
 

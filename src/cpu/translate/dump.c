@@ -69,7 +69,7 @@ static void print_site(FILE *out, const struct site *site)
         case TEXIT_MISS_WRITE:
         case TEXIT_MISS_USER:
         case TEXIT_MISS_USER_WRITE:
-                fprintf(out, ", %s of %u", site->access < ARRAY_SIZE(access_names) ? access_names[site->access] : "?", site->size);
+                fprintf(out, ", %s of %u", (site->access & SITE_ACCESS) < ARRAY_SIZE(access_names) ? access_names[site->access & SITE_ACCESS] : "?", site->size);
                 break;
         case TEXIT_LINK:
                 fprintf(out, " %u", site->arg);

@@ -16,11 +16,9 @@ static const struct sys_insn {
 #undef SYS
 };
 
-/* MOV to CR3, MOV from CR0, CR2, CR3 and CR4, MOV from a segment register. */
+/* MOV to CR3, MOV from CR0, CR2, CR3 and CR4. */
 static const struct sys_insn write_cr3 = { ZYDIS_MNEMONIC_MOV, FAST_WRITE_CR3, WHERE_KERNEL, SYS_OPERAND_VALUE, true };
 static const struct sys_insn read_cr = { ZYDIS_MNEMONIC_MOV, FAST_READ_CR, WHERE_KERNEL, SYS_OPERAND_DEST, false };
-
-static const struct sys_insn read_seg = { ZYDIS_MNEMONIC_MOV, FAST_READ_SEG, WHERE_ANY, SYS_OPERAND_DEST, false };
 
 static bool is_of_class(const ZydisDecodedOperand *op, ZydisRegisterClass class)
 {
@@ -33,8 +31,13 @@ static const struct sys_insn *find_mov(const ZydisDecodedOperand *dst, const Zyd
                 return dst->reg.value == ZYDIS_REGISTER_CR3 ? &write_cr3 : NULL;
         if (is_of_class(src, ZYDIS_REGCLASS_CONTROL))
                 return ZydisRegisterGetId(src->reg.value) <= 4 ? &read_cr : NULL;
-        /* To 16 bits it would have to keep the rest of the register. */
-        return is_of_class(src, ZYDIS_REGCLASS_SEGMENT) && dst->type == ZYDIS_OPERAND_TYPE_REGISTER && dst->size >= 32 ? &read_seg : NULL;
+        return NULL;
+}
+
+static bool is_read_seg(const struct insn *g)
+{
+        return g->z.mnemonic == ZYDIS_MNEMONIC_MOV && is_of_class(&g->ops[1], ZYDIS_REGCLASS_SEGMENT) &&
+               g->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
 }
 
 static const struct sys_insn *find(const struct insn *g)
@@ -54,13 +57,17 @@ static unsigned size_of(const struct insn *g, const struct sys_insn *sys)
         if (sys->operand != SYS_OPERAND_VALUE && sys->operand != SYS_OPERAND_DEST)
                 return g->z.operand_width / 8;
         size = insn_gpr(op->reg.value) | (op->size == 64 ? SYS_WIDE : 0);
-        if (sys == &read_cr || sys == &read_seg)
+        if (sys == &read_cr)
                 size |= (unsigned)ZydisRegisterGetId(g->ops[1].reg.value) << SYS_SOURCE_SHIFT;
         return size;
 }
 
 bool sys_judge(const struct translate_request *req, struct insn *g)
 {
+        if (is_read_seg(g)) {
+                g->kind = KIND_READ_SEG;
+                return true;
+        }
         const struct sys_insn *sys = find(g);
 
         if (!sys || g->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE || sys->where == (req->mode & MODE_USER ? WHERE_KERNEL : WHERE_USER))
@@ -69,6 +76,28 @@ bool sys_judge(const struct translate_request *req, struct insn *g)
         g->fast = sys->fast;
         g->fast_operand = sys->operand;
         g->fast_size = (u8)size_of(g, sys);
+        return true;
+}
+
+/* Selectors are in the guest's state; 16 bits keep the rest of the register. */
+bool emit_read_seg(struct block_emitter *b, const struct insn *g)
+{
+        const unsigned seg = (unsigned)ZydisRegisterGetId(g->ops[1].reg.value), reg = insn_gpr(g->ops[0].reg.value);
+        const unsigned host = host_reg_of[reg];
+        struct emitter *e = &b->e;
+
+        b->class = INSN_INLINE;
+        b->why = "segment register";
+        if (seg >= SEG_COUNT)
+                return false;
+        emit_load(e, SCRATCH1, hmem_ctx(CTX(cpu)));
+        emit_op_mem(e, 0x0fb7, false, SCRATCH1, hmem_base(SCRATCH1, (s32)offsetof(struct cpu_state, seg[seg].selector))); /* movzx */
+        if (g->ops[0].size == 16)
+                emit_u8(e, 0x66);
+        if (host == HOST_NONE)
+                emit_op_mem(e, 0x89, g->ops[0].size != 16, SCRATCH1, hmem_ctx(CTX_REG(reg)));
+        else
+                emit_op_reg(e, 0x89, false, SCRATCH1, host);
         return true;
 }
 

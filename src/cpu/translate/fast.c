@@ -55,19 +55,29 @@ static bool in_conflict(struct interp *in, u64 gva)
         return again;
 }
 
+/* Is there an x87 exception that is not masked? */
+static bool x87_unmasked(void)
+{
+        const u16 exceptions = 0x3f;
+        u16 fcw;
+
+        __asm__ volatile("fnstcw %0" : "=m"(fcw));
+        return ~fcw & exceptions;
+}
+
 static const void *tlb_missed(struct interp *in, const struct site *site, u64 gva)
 {
         int r;
 
         at_site(in, site);
-        if (gva & site->arg)
+        if (gva & site->arg || (site->access & SITE_X87_STORE && x87_unmasked()))
                 return fast_leave(in, INTERP_REASON_MEMORY);
         if ((gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE)
                 return fast_split(in, site, gva);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_MISSES);
         if (in_conflict(in, gva))
                 return fast_leave(in, INTERP_REASON_MEMORY);
-        r = tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access & ~SITE_ELSEWHERE, gva);
+        r = tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access & SITE_ACCESS, gva);
         if (r > 0 && !(site->access & SITE_ELSEWHERE))
                 return fast_page_fault(in, gva, (u32)r & ~(u32)MMU_FAULT);
         if (r)

@@ -183,13 +183,6 @@ static const void *write_register(struct interp *in, const struct site *site, u6
         return fast_done(in, site);
 }
 
-const void *fast_read_seg(struct interp *in, const struct site *site, u64 unused)
-{
-        const unsigned seg = site->size >> SYS_SOURCE_SHIFT;
-
-        return seg < SEG_COUNT ? write_register(in, site, in->cpu->seg[seg].selector) : leave(in);
-}
-
 static const void *read_base(struct interp *in, const struct site *site, unsigned seg)
 {
         if (!(in->cpu->paging.cr4 & CR4_FSGSBASE))

@@ -113,6 +113,8 @@ enum fast_id {
 };
 
 /* Lies right behind the cold stub that loads its address into r11 and jumps to the stub of its kind. Flags are in the image then. */
+#define SITE_ACCESS 3
+#define SITE_X87_STORE 0x40 /* with an exception unmasked it may not happen */
 #define SITE_ELSEWHERE 0x80 /* the address that missed is a window's start, not that of the instruction's operand: no CR2 */
 struct site {
         u16 back;        /* bytes from here back to the block's code */
@@ -120,7 +122,7 @@ struct site {
         u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image); TEXIT_LOOKUP: guest rsp grows by it */
         u16 hit_back;    /* TEXIT_MISS: bytes from here back to where to go on with the operand's host address in scratch 0 */
         u8 kind;         /* enum exit_kind */
-        u8 access;       /* TEXIT_MISS: enum mmu_access, SITE_ELSEWHERE; TEXIT_FAST: the instruction's length */
+        u8 access;       /* TEXIT_MISS: enum mmu_access, SITE_ELSEWHERE, SITE_X87_STORE; TEXIT_FAST: the instruction's length */
         u8 size;         /* TEXIT_MISS: bytes; TEXIT_FAST: of an element of a string instruction; of a system instruction's operand in bytes, or
                           * its register: number, SYS_WIDE when all 64 bits count, a control or segment register's number << SYS_SOURCE_SHIFT */
         u8 arg;          /* TEXIT_MISS: bits that must be clear in the address, or #GP comes first */
@@ -136,10 +138,12 @@ enum record_kind {
         RECORD_FINISH_REG,  /* all of it has but: regs[arg] = scratch 1 (64 bits); goes on at guest_off */
         RECORD_FINISH_RSP,  /* all of it has but: guest rsp += (s8)arg; goes on at guest_off */
         RECORD_FINISH_STRING, /* all of it has but: rsi and/or rdi += arg & 15 (STRING_RSI, STRING_RDI in arg); goes on at guest_off */
+        RECORD_FINISH_X87,  /* all of it has but: the guest's last-instruction pointers (emit_x87.c); goes on at guest_off */
         RECORD_FINISH_SPLIT, /* all of it has but: its operand is in in->bounce[1] still (fast_split.c); goes on at guest_off */
         RECORD_JUMP,        /* all of it has; goes on at the rip in scratch 0 */
         RECORD_LINK,        /* all of it has; goes on at the target of links[arg] */
 };
+#define X87_MEMORY 0x80 /* RECORD_FINISH_X87: the instruction has a memory operand; the rest of arg is its length */
 #define STRING_RSI 0x10
 #define STRING_RDI 0x20
 struct record {

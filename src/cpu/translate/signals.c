@@ -75,6 +75,10 @@ static void roll_back(struct interp *in, const struct tblock *block, const u8 *r
                 if (record->arg & STRING_RDI)
                         in->regs[RDI] += record->arg & 15;
                 break;
+        case RECORD_FINISH_X87:
+                in->fpu_ip = in->rip - (record->arg & ~X87_MEMORY);
+                in->fpu_dp = record->arg & X87_MEMORY ? in->x87_dp : in->fpu_dp;
+                break;
         case RECORD_FINISH_SPLIT:
                 split_write(in);
                 break;

@@ -244,6 +244,10 @@ static bool emit_straight(struct block_emitter *b, const struct insn *g)
                 return emit_string(b, g);
         case KIND_SYS:
                 return emit_sys(b, g);
+        case KIND_READ_SEG:
+                return emit_read_seg(b, g);
+        case KIND_X87:
+                return emit_x87(b, g);
         case KIND_NOP:
                 b->class = INSN_IDENTITY;
                 return true;
