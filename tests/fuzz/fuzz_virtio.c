@@ -16,8 +16,7 @@
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
-#include "dev/virtio/virtio.h"
-#include "input.h"
+#include "board.h"
 
 #define RAM_SIZE (256 * KIB)
 #define DEVICES 4 /* slots 1..4 */
@@ -25,47 +24,13 @@
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
 struct machine {
-        struct device_env env;
-        pthread_mutex_t lock;
-        struct counters counters;
-        struct io_space ports;
-        struct device *devices;
-        struct pci_bus *bus;
+        struct board board;
         struct virtio_console *console;
         struct net_backend wire;
-        struct virtio_device *vdev[DEVICES];
-        unsigned n_vdevs;
         bool wire_full, quiesced;
 };
 
 /* ---- the board ---- */
-
-static void line_set(void *opaque, unsigned n, bool level)
-{
-}
-
-static struct irq_line env_irq(struct device_env *env, unsigned gsi)
-{
-        return (struct irq_line){ .set = line_set };
-}
-
-static void env_stop(struct device_env *env, enum machine_stop why, unsigned code)
-{
-}
-
-static void env_add(struct device_env *env, struct device *dev)
-{
-        struct machine *m = container_of(env, struct machine, env);
-
-        dev->next = m->devices;
-        m->devices = dev;
-        if (strncmp(dev->ops->name, "virtio", 6) == 0)
-                m->vdev[m->n_vdevs++] = container_of(dev, struct virtio_device, pci.dev);
-}
-
-static void msi_send(void *opaque, u64 address, u32 data)
-{
-}
 
 static void on_output(void *opaque, const u8 *data, size_t n)
 {
@@ -113,7 +78,7 @@ static struct block_device *disk_new(struct machine *m)
         require(fd >= 0 && ftruncate(fd, 64 * KIB) == 0);
         snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
         options.path = path;
-        require(block_open(&options, m->env.loop, &m->counters, &disk, NULL) == 0);
+        require(block_open(&options, m->board.env.loop, &m->board.counters, &disk, NULL) == 0);
         close(fd);
         return disk;
 }
@@ -126,55 +91,23 @@ static struct machine *machine_new(bool vnet)
         struct virtio_blk_config blk = { .serial = "fuzz" };
 
         require(m);
-        pthread_mutex_init(&m->lock, NULL);
-        io_space_init(&m->ports, &m->lock, &m->counters, true);
-        m->env = (struct device_env){
-                .ports = &m->ports, .lock = &m->lock, .counters = &m->counters, .irq = env_irq, .stop = env_stop,
-                .add = env_add, .msi = { .send = msi_send },
-        };
-        require(guest_memory_new(RAM_SIZE, &m->lock, &m->counters, &m->env.memory, NULL) == 0);
-        m->env.loop = loop_new(&m->lock, NULL);
-        require(m->env.loop);
-        require(pci_bus_new(&m->env, &m->bus, NULL) == 0);
+        board_init(&m->board, RAM_SIZE);
         m->wire.ops = &wire_ops;
         m->wire.vnet_header = vnet;
         m->wire.offloads = vnet ? 15 : 0;
         net.backend = &m->wire;
         blk.block = disk_new(m);
-        require(virtio_rng_new(&m->env, m->bus, NULL) == 0);
-        require(virtio_console_new(&m->env, m->bus, &console, &m->console, NULL) == 0);
-        require(virtio_net_new(&m->env, m->bus, &net, NULL) == 0);
-        require(virtio_blk_new(&m->env, m->bus, &blk, NULL) == 0);
-        require(pci_assign_resources(m->bus, NULL) == 0);
+        require(virtio_rng_new(&m->board.env, m->board.bus, NULL) == 0);
+        require(virtio_console_new(&m->board.env, m->board.bus, &console, &m->console, NULL) == 0);
+        require(virtio_net_new(&m->board.env, m->board.bus, &net, NULL) == 0);
+        require(virtio_blk_new(&m->board.env, m->board.bus, &blk, NULL) == 0);
+        require(pci_assign_resources(m->board.bus, NULL) == 0);
         return m;
-}
-
-static void stop_loop(void *opaque)
-{
-        loop_stop(opaque);
 }
 
 static void machine_free(struct machine *m)
 {
-        struct loop_timer end;
-
-        loop_timer_init(&end, m->env.loop, stop_loop, m->env.loop);
-        pthread_mutex_lock(&m->lock);
-        loop_timer_set(&end, 1);
-        pthread_mutex_unlock(&m->lock);
-        loop_run(m->env.loop, NULL);
-        pthread_mutex_lock(&m->lock);
-        while (m->devices) {
-                struct device *dev = m->devices;
-
-                m->devices = dev->next;
-                dev->ops->destroy(dev);
-        }
-        pthread_mutex_unlock(&m->lock);
-        loop_free(m->env.loop);
-        guest_memory_free(m->env.memory);
-        io_space_free(&m->ports);
-        pthread_mutex_destroy(&m->lock);
+        board_free(&m->board);
         free(m);
 }
 
@@ -182,7 +115,7 @@ static void machine_free(struct machine *m)
 
 static struct virtio_device *device(struct machine *m, struct input *in)
 {
-        return m->vdev[take(in, 1) % DEVICES];
+        return m->board.vdev[take(in, 1) % DEVICES];
 }
 
 static void do_register(struct machine *m, struct input *in)
@@ -194,9 +127,9 @@ static void do_register(struct machine *m, struct input *in)
         u64 value;
 
         if (what & 0x8000)
-                io_write(&m->env.memory->mmio, vdev->bar_address + offset, take(in, size), size);
+                io_write(&m->board.env.memory->mmio, vdev->bar_address + offset, take(in, size), size);
         else
-                io_read(&m->env.memory->mmio, vdev->bar_address + offset, size, &value);
+                io_read(&m->board.env.memory->mmio, vdev->bar_address + offset, size, &value);
 }
 
 static void do_msix(struct machine *m, struct input *in)
@@ -207,9 +140,9 @@ static void do_msix(struct machine *m, struct input *in)
         u64 value;
 
         if (what & 0x8000)
-                io_write(&m->env.memory->mmio, vdev->pci.bars[1].mapped + (what >> 2 & 0xfff), take(in, size), size);
+                io_write(&m->board.env.memory->mmio, vdev->pci.bars[1].mapped + (what >> 2 & 0xfff), take(in, size), size);
         else
-                io_read(&m->env.memory->mmio, vdev->pci.bars[1].mapped + (what >> 2 & 0xfff), size, &value);
+                io_read(&m->board.env.memory->mmio, vdev->pci.bars[1].mapped + (what >> 2 & 0xfff), size, &value);
 }
 
 static void do_config(struct machine *m, struct input *in)
@@ -220,9 +153,9 @@ static void do_config(struct machine *m, struct input *in)
         u64 value;
 
         if (what & 0x800000)
-                io_write(&m->env.memory->mmio, at, take(in, size), size);
+                io_write(&m->board.env.memory->mmio, at, take(in, size), size);
         else
-                io_read(&m->env.memory->mmio, at, size, &value);
+                io_read(&m->board.env.memory->mmio, at, size, &value);
 }
 
 static void do_ram(struct machine *m, struct input *in)
@@ -233,7 +166,7 @@ static void do_ram(struct machine *m, struct input *in)
         for (unsigned i = 0; i < n; i++) {
                 const u8 byte = (u8)take(in, 1);
 
-                guest_memory_write(m->env.memory, gpa + i, &byte, 1);
+                guest_memory_write(m->board.env.memory, gpa + i, &byte, 1);
         }
 }
 
@@ -243,41 +176,36 @@ static u64 rings(unsigned d, unsigned n)
         return 0x1000 + 0x4000ULL * (2 * d + (n & 1));
 }
 
-static void common_set(struct machine *m, const struct virtio_device *vdev, unsigned offset, unsigned size, u64 value)
-{
-        io_write(&m->env.memory->mmio, vdev->bar_address + offset, value, size);
-}
-
 static void do_set_up(struct machine *m, struct input *in)
 {
         const unsigned d = (unsigned)take(in, 1) % DEVICES;
-        const struct virtio_device *vdev = m->vdev[d];
+        const struct virtio_device *vdev = m->board.vdev[d];
         const u64 features = vdev->features & (take(in, 6) | BIT(VIRTIO_F_VERSION_1));
         const u64 what = take(in, 1), size = 1u << (what & 7);
         const u64 config = PCI_ECAM_BASE + ((u64)vdev->pci.slot << 15);
         static const u8 zero[0x4000];
 
-        io_write(&m->env.memory->mmio, config + PCI_COMMAND, 6, 2);
-        io_write(&m->env.memory->mmio, config + vdev->pci.msix.cap + 2, what & 8 ? 0x8000 : 0, 2);
+        io_write(&m->board.env.memory->mmio, config + PCI_COMMAND, 6, 2);
+        io_write(&m->board.env.memory->mmio, config + vdev->pci.msix.cap + 2, what & 8 ? 0x8000 : 0, 2);
         for (unsigned i = 0; i < vdev->pci.msix.n; i++)
-                io_write(&m->env.memory->mmio, vdev->pci.bars[1].mapped + 16 * i + 12, what >> 4 & 1, 4);
-        common_set(m, vdev, 0x14, 1, 0);
+                io_write(&m->board.env.memory->mmio, vdev->pci.bars[1].mapped + 16 * i + 12, what >> 4 & 1, 4);
+        board_common_set(&m->board, vdev, 0x14, 1, 0);
         for (unsigned i = 0; i < 2; i++) {
-                common_set(m, vdev, 0x08, 4, i);
-                common_set(m, vdev, 0x0c, 4, features >> (32 * i));
+                board_common_set(&m->board, vdev, 0x08, 4, i);
+                board_common_set(&m->board, vdev, 0x0c, 4, features >> (32 * i));
         }
-        common_set(m, vdev, 0x14, 1, 0xb);
+        board_common_set(&m->board, vdev, 0x14, 1, 0xb);
         for (unsigned i = 0; i < vdev->type->n_queues; i++) {
-                guest_memory_write(m->env.memory, rings(d, i), zero, sizeof(zero));
-                common_set(m, vdev, 0x16, 2, i);
-                common_set(m, vdev, 0x18, 2, size);
-                common_set(m, vdev, 0x1a, 2, i + 1);
-                common_set(m, vdev, 0x20, 8, rings(d, i));
-                common_set(m, vdev, 0x28, 8, rings(d, i) + 0x2000);
-                common_set(m, vdev, 0x30, 8, rings(d, i) + 0x3000);
-                common_set(m, vdev, 0x1c, 2, 1);
+                guest_memory_write(m->board.env.memory, rings(d, i), zero, sizeof(zero));
+                board_common_set(&m->board, vdev, 0x16, 2, i);
+                board_common_set(&m->board, vdev, 0x18, 2, size);
+                board_common_set(&m->board, vdev, 0x1a, 2, i + 1);
+                board_common_set(&m->board, vdev, 0x20, 8, rings(d, i));
+                board_common_set(&m->board, vdev, 0x28, 8, rings(d, i) + 0x2000);
+                board_common_set(&m->board, vdev, 0x30, 8, rings(d, i) + 0x3000);
+                board_common_set(&m->board, vdev, 0x1c, 2, 1);
         }
-        common_set(m, vdev, 0x14, 1, 0xf);
+        board_common_set(&m->board, vdev, 0x14, 1, 0xf);
 }
 
 /* A descriptor with plausible fields. */
@@ -291,7 +219,7 @@ static void do_descriptor(struct machine *m, struct input *in)
                 u16 flags, next;
         } desc = { take(in, 2) << 2, (u32)take(in, 2), (u16)(take(in, 1) & 7), (u16)(take(in, 1) & 127) };
 
-        guest_memory_write(m->env.memory, at, &desc, sizeof(desc));
+        guest_memory_write(m->board.env.memory, at, &desc, sizeof(desc));
 }
 
 static void do_available(struct machine *m, struct input *in)
@@ -299,16 +227,16 @@ static void do_available(struct machine *m, struct input *in)
         const unsigned which = (unsigned)take(in, 1);
         const u64 avail = rings(which & 3, which >> 2 & 1) + 0x2000;
         const u16 head = (u16)(take(in, 1) & 127);
-        const struct virtio_device *vdev = m->vdev[which & 3];
+        const struct virtio_device *vdev = m->board.vdev[which & 3];
         const struct virtqueue *q = &vdev->queues[which >> 2 & 1];
         u16 idx = 0;
 
-        guest_memory_read(m->env.memory, avail + 2, &idx, 2);
-        guest_memory_write(m->env.memory, avail + 4 + 2 * (idx & (q->size ? q->size - 1U : 0)), &head, 2);
+        guest_memory_read(m->board.env.memory, avail + 2, &idx, 2);
+        guest_memory_write(m->board.env.memory, avail + 4 + 2 * (idx & (q->size ? q->size - 1U : 0)), &head, 2);
         idx++;
-        guest_memory_write(m->env.memory, avail + 2, &idx, 2);
+        guest_memory_write(m->board.env.memory, avail + 2, &idx, 2);
         if (which & 0x80)
-                io_write(&m->env.memory->mmio, vdev->bar_address + 0x3000 + 4 * (which >> 2 & 1), 0, 2);
+                io_write(&m->board.env.memory->mmio, vdev->bar_address + 0x3000 + 4 * (which >> 2 & 1), 0, 2);
 }
 
 /* A chain as a driver would make it: a header of 16 bytes, some readable and some writable parts, one status byte. The header's
@@ -317,12 +245,12 @@ static void do_request(struct machine *m, struct input *in)
 {
         const unsigned which = (unsigned)take(in, 1), d = which & 3, n = which >> 2 & 1;
         const unsigned outs = which >> 3 & 3, ins = which >> 5 & 3;
-        const struct virtqueue *q = &m->vdev[d]->queues[n];
+        const struct virtqueue *q = &m->board.vdev[d]->queues[n];
         const u64 header[2] = { take(in, 1) & 15, take(in, 1) }, base = rings(d, n);
         u16 index = (u16)(take(in, 1) & 127), idx = 0;
         const u16 head = index;
 
-        guest_memory_write(m->env.memory, 0x30000, header, sizeof(header));
+        guest_memory_write(m->board.env.memory, 0x30000, header, sizeof(header));
         for (unsigned i = 0; i < 2 + outs + ins; i++) {
                 const bool last = i == 1 + outs + ins, write = i > outs;
                 struct {
@@ -335,14 +263,14 @@ static void do_request(struct machine *m, struct input *in)
                         desc.addr = 0x30010, desc.len = 1;
                 else if (i > 0)
                         desc.addr = 0x20000 + take(in, 2), desc.len = (u32)take(in, 1) << (take(in, 1) & 9);
-                guest_memory_write(m->env.memory, base + 16ULL * index, &desc, sizeof(desc));
+                guest_memory_write(m->board.env.memory, base + 16ULL * index, &desc, sizeof(desc));
                 index = (u16)((index + 1) & 127);
         }
-        guest_memory_read(m->env.memory, base + 0x2002, &idx, 2);
-        guest_memory_write(m->env.memory, base + 0x2004 + 2 * (idx & (q->size ? q->size - 1U : 0)), &head, 2);
+        guest_memory_read(m->board.env.memory, base + 0x2002, &idx, 2);
+        guest_memory_write(m->board.env.memory, base + 0x2004 + 2 * (idx & (q->size ? q->size - 1U : 0)), &head, 2);
         idx++;
-        guest_memory_write(m->env.memory, base + 0x2002, &idx, 2);
-        io_write(&m->env.memory->mmio, m->vdev[d]->bar_address + 0x3000 + 4 * n, 0, 2);
+        guest_memory_write(m->board.env.memory, base + 0x2002, &idx, 2);
+        io_write(&m->board.env.memory->mmio, m->board.vdev[d]->bar_address + 0x3000 + 4 * n, 0, 2);
 }
 
 static void do_ports(struct machine *m, struct input *in)
@@ -350,8 +278,8 @@ static void do_ports(struct machine *m, struct input *in)
         const u64 what = take(in, 1);
         u64 value;
 
-        io_write(&m->ports, PCI_CONFIG_ADDRESS + (what & 7), take(in, 4), 1u << (what >> 3 & 3));
-        io_read(&m->ports, PCI_CONFIG_ADDRESS + (what & 7), 1u << (what >> 5 & 3), &value);
+        io_write(&m->board.ports, PCI_CONFIG_ADDRESS + (what & 7), take(in, 4), 1u << (what >> 3 & 3));
+        io_read(&m->board.ports, PCI_CONFIG_ADDRESS + (what & 7), 1u << (what >> 5 & 3), &value);
 }
 
 static void do_host(struct machine *m, struct input *in)
@@ -380,28 +308,11 @@ static void do_host(struct machine *m, struct input *in)
         }
 }
 
-/* What was saved must load, also after the bytes were changed a little it must not break. */
 static void do_state(struct machine *m, struct input *in)
 {
         struct device *dev = &device(m, in)->pci.dev;
-        const u64 flip = take(in, 2);
-        struct state_out out;
-        struct state_in state = { 0 };
 
-        dev->ops->quiesce(dev);
-        state_out_init(&out);
-        dev->ops->save(dev, &out);
-        require(state_out_finish(&out, NULL) == 0);
-        state.data = out.data;
-        state.len = state.section_end = out.len;
-        require(dev->ops->load(dev, &state, 1, NULL) == 0);
-        if (flip) {
-                out.data[(flip >> 3) % out.len] ^= (u8)(1u << (flip & 7));
-                state.pos = 0;
-                dev->ops->load(dev, &state, 1, NULL);
-        }
-        dev->ops->resume(dev);
-        state_out_free(&out);
+        board_save_and_load(dev, take(in, 2));
 }
 
 static void do_life(struct machine *m, struct input *in)
@@ -440,10 +351,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
                 const unsigned op = (unsigned)take(&in, 1) % ARRAY_SIZE(operations);
 
                 if (operations[op].locked)
-                        pthread_mutex_lock(&m->lock);
+                        pthread_mutex_lock(&m->board.lock);
                 operations[op].run(m, &in);
                 if (operations[op].locked)
-                        pthread_mutex_unlock(&m->lock);
+                        pthread_mutex_unlock(&m->board.lock);
         }
         machine_free(m);
         return 0;

@@ -179,7 +179,7 @@ struct virtio_device {
         u16 config_vector;
         u32 device_feature_select, driver_feature_select;
         u16 queue_select;
-        u8 config[VIRTIO_CONFIG_MAX]; /* device configuration as the driver reads it */
+        u8 config[VIRTIO_CONFIG_MAX] __attribute__((aligned(8))); /* device configuration as the driver reads it */
         struct virtqueue queues[VIRTIO_QUEUES_MAX];
         struct loop_timer rerun;   /* continues queues that used up their budget */
         u32 rerun_queues;          /* bit n: queue n */
