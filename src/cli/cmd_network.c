@@ -445,11 +445,73 @@ static int prune_command(int argc, char **argv, struct err **err)
         return r < 0 ? r : network_prune(host, err);
 }
 
+/* --- connect, disconnect ------------------------------------------------------------------------------------------- */
+
+struct connect {
+        struct instance_network network;
+        struct cli_words aliases;
+};
+
+static int connect_container(const char *name, const struct instance_network *network, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        _cleanup_(instance_freep) struct instance *inst = NULL;
+        int r = container_open(name, &host, &inst, err);
+
+        return r < 0 ? r : instance_network_connect(inst, network, err);
+}
+
+static int connect_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_OPTION("alias", 0, LIST, offsetof(struct connect, aliases), "NAME", "one more name on this network"),
+                CLI_OPTION("ip", 0, TEXT, offsetof(struct connect, network.ip), "ADDRESS", "of it (IPv4)"),
+                CLI_OPTION("ip6", 0, TEXT, offsetof(struct connect, network.ip6), "ADDRESS", "of it (IPv6)"),
+                CLI_OPTION("link", 0, REFUSED, 0, "CONTAINER", "containers of a network find each other by name"),
+                CLI_OPTION("link-local-ip", 0, REFUSED, 0, "ADDRESS", "give an address with --ip"),
+                CLI_OPTION("driver-opt", 0, REFUSED, 0, "KEY=VALUE", "'strata network create -o' takes options"),
+                CLI_OPTION("gw-priority", 0, REFUSED, 0, "N", "the first network that has one gives the default route"),
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata network connect", "[OPTION...] NETWORK CONTAINER",
+                "Put a container on one more network, also while it runs.", CLI_OPTIONS(options), 2, 2, false };
+        struct connect connect = { .aliases = { 0 } };
+        int first, r = cli_options_parse(&usage, argc, argv, &connect, &first, err);
+
+        if (r == 0) {
+                connect.network.name = argv[first];
+                connect.network.aliases = (struct instance_strings){ connect.aliases.item, connect.aliases.n };
+                r = connect_container(argv[first + 1], &connect.network, err);
+        }
+        cli_words_clear(&connect.aliases);
+        return MIN(r, 0);
+}
+
+static int disconnect_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_OPTION("force", 'f', IGNORED, 0, NULL, NULL), /* docker's, for what its daemon forgot */
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata network disconnect", "[OPTION...] NETWORK CONTAINER",
+                "Take a container off a network, also while it runs.", CLI_OPTIONS(options), 2, 2, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        _cleanup_(instance_freep) struct instance *inst = NULL;
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = container_open(argv[first + 1], &host, &inst, err);
+        return r < 0 ? r : instance_network_disconnect(inst, argv[first], err);
+}
+
 const struct command cli_network_commands[] = {
         { "create", "[OPTION...] NAME", "make one", create_command, NULL },
         { "ls", "[OPTION...]", "list them", ls_command, NULL },
         { "inspect", "[OPTION...] NETWORK...", "everything about some, as JSON", inspect_command, NULL },
         { "rm", "[OPTION...] NETWORK...", "remove some", rm_command, NULL },
         { "prune", "[OPTION...]", "remove unused ones", prune_command, NULL },
+        { "connect", "[OPTION...] NETWORK CONTAINER", "put a container on one", connect_command, NULL },
+        { "disconnect", "[OPTION...] NETWORK CONTAINER", "take it off", disconnect_command, NULL },
         { 0 },
 };

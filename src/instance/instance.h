@@ -284,6 +284,11 @@ int instance_get_endpoints(struct instance *inst, const struct instance_endpoint
 /* Published ports as they are open now (a chosen host port filled in). The item's lifetime is as above. */
 int instance_get_ports(struct instance *inst, const struct instance_port **ret, size_t *ret_n, struct err **err);
 
+/* Puts it on one more network, or takes it off one: at once when it runs, and at each start. Not for one that has no network of
+ * its own (none, host, container:NAME). ERR_BUSY: it is on it already; ERR_NOT_FOUND: it is not. */
+int instance_network_connect(struct instance *inst, const struct instance_network *network, struct err **err);
+int instance_network_disconnect(struct instance *inst, const char *network, struct err **err);
+
 /* What `docker inspect` prints for a container: one object. */
 int instance_inspect(struct instance *inst, bool size, json_t **ret, struct err **err);
 /* Bytes of the writable layer, and of layer and image together. */

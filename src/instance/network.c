@@ -50,7 +50,7 @@ char *network_root(const struct instance_host *host)
         return asprintf(&path, "%s/net", host->root) < 0 ? NULL : path;
 }
 
-static int open_store(const struct instance_host *host, struct net_store **ret, struct err **err)
+int network_open_store(const struct instance_host *host, struct net_store **ret, struct err **err)
 {
         _cleanup_free_ char *root = network_root(host);
 
@@ -58,7 +58,7 @@ static int open_store(const struct instance_host *host, struct net_store **ret, 
                     : err_sys(err, ENOMEM, "opening the networks");
 }
 
-static const char *mode_of(const struct instance *inst)
+const char *network_mode_of(const struct instance *inst)
 {
         const char *mode = inst->config.network_mode;
 
@@ -197,12 +197,12 @@ static int attach_all(struct network *network, const char *hostname, struct err 
         const struct instance_config *c = &inst->config;
         _cleanup_(net_store_closep) struct net_store *store = NULL;
         struct net_ports ports = { 0 };
-        int r = open_store(inst->host, &store, err);
+        int r = network_open_store(inst->host, &store, err);
 
         if (r == 0)
                 r = make_ports(inst, &ports, err);
         if (r == 0 && c->networks.n == 0)
-                r = attach(network, store, mode_of(inst), NULL, hostname, &ports, err);
+                r = attach(network, store, network_mode_of(inst), NULL, hostname, &ports, err);
         for (size_t i = 0; r == 0 && i < c->networks.n; i++)
                 r = attach(network, store, c->networks.item[i].name, &c->networks.item[i], hostname, i ? NULL : &ports, err);
         free(ports.item);
@@ -214,7 +214,7 @@ static int attach_all(struct network *network, const char *hostname, struct err 
 int network_connect(struct instance *inst, const char *hostname, struct network **ret, struct err **err)
 {
         _cleanup_(network_closep) struct network *network = calloc(1, sizeof(*network));
-        const char *mode = mode_of(inst);
+        const char *mode = network_mode_of(inst);
         int r = 0;
 
         if (!network)
@@ -238,13 +238,13 @@ int network_connect(struct instance *inst, const char *hostname, struct network 
 
 int network_disconnect(struct instance *inst, struct err **err)
 {
-        const char *mode = mode_of(inst);
+        const char *mode = network_mode_of(inst);
         _cleanup_(net_store_closep) struct net_store *store = NULL;
         int r;
 
         if (strncmp(mode, MODE_CONTAINER, strlen(MODE_CONTAINER)) == 0 || strcmp(mode, "host") == 0)
                 return 0;
-        r = open_store(inst->host, &store, err);
+        r = network_open_store(inst->host, &store, err);
         return r < 0 ? r : net_detach(store, inst->id, NULL, err);
 }
 
@@ -372,7 +372,7 @@ static int list_endpoints(struct instance *inst, struct listing *l, struct err *
                 return err_sys(err, ENOMEM, "listing networks");
         if (!supervisor_alive(inst))
                 return 0;
-        r = open_store(inst->host, &store, err);
+        r = network_open_store(inst->host, &store, err);
         if (r == 0)
                 r = net_endpoint_list(store, NULL, inst->id, add_endpoint, l, err);
         return r == 0 && l->failed ? err_sys(err, ENOMEM, "listing networks") : r;

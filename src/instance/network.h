@@ -3,6 +3,7 @@
 
 #include "internal.h"
 
+struct net_store;
 struct network;
 
 /* Makes the network namespace, or finds the one to be joined, and puts it on its networks. On failure nothing is left. */
@@ -17,6 +18,9 @@ static inline void network_closep(struct network **network)
 const char *network_path(const struct network *network);
 /* /etc/hosts and /etc/resolv.conf; the caller's. */
 int network_texts(struct network *network, const char *hostname, char **ret_hosts, char **ret_resolv, struct err **err);
+/* "none", "host", "container:NAME" or the name of a network: where it is when no list of networks says more. */
+const char *network_mode_of(const struct instance *inst);
+int network_open_store(const struct instance_host *host, struct net_store **ret, struct err **err);
 /* Where the networks are; the caller's. */
 char *network_root(const struct instance_host *host);
 /* Takes the instance off all networks; fine when it is on none. */
