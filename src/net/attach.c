@@ -7,72 +7,14 @@
 
 #include <fcntl.h>
 #include <linux/if_tun.h>
-#include <linux/netlink.h>
-#include <netinet/tcp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 
 #include "firewall.h"
-#include "nl.h"
 
 /* --- inside the container's namespace --------------------------------------------------------------------------------------------------- */
-
-static int bind_resolver(int type, int *ret)
-{
-        const struct sockaddr_in address = {
-                .sin_family = AF_INET, .sin_port = htons(53), .sin_addr = { htonl(0x7f00000b) } /* RESOLVER_ADDRESS */
-        };
-        _cleanup_close_ int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        const int on = 1;
-
-        if (fd < 0 || (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0) ||
-                bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 || (type == SOCK_STREAM && listen(fd, 16) < 0))
-                return -errno;
-        *ret = TAKE_FD(fd);
-        return 0;
-}
-
-int inside_open(int netns_fd, bool dns, struct inside *ret, struct err **err)
-{
-        _cleanup_close_ int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-        struct inside inside = INSIDE_CLOSED;
-        int r;
-
-        if (home < 0)
-                return err_sys(err, errno, "opening the network namespace");
-        if (setns(netns_fd, CLONE_NEWNET) < 0)
-                return err_sys(err, errno, "entering the container's network namespace");
-        r = nl_open(NETLINK_ROUTE, &inside.route, err);
-        if (r == 0 && dns) {
-                r = link_configure_inside(inside.route, &(struct link_inside){ .ifname = NULL }); /* lo, for the address */
-                if (r == 0)
-                        r = bind_resolver(SOCK_DGRAM, &inside.udp);
-                if (r == 0)
-                        r = bind_resolver(SOCK_STREAM, &inside.tcp);
-                if (r < 0)
-                        err_sys(err, -r, "opening the resolver's sockets on " RESOLVER_ADDRESS);
-        }
-        if (setns(home, CLONE_NEWNET) < 0) {
-                /* No way back: the caller must do nothing more with networks. It has not happened to anybody yet. */
-                r = err_set(err, ERR_INTERNAL, errno, "leaving the container's network namespace failed");
-        }
-        if (r < 0)
-                inside_close(&inside);
-        else
-                *ret = inside;
-        return r;
-}
-
-void inside_close(struct inside *inside)
-{
-        closep(&inside->route);
-        closep(&inside->udp);
-        closep(&inside->tcp);
-}
 
 static int configure_inside(const struct inside *inside, const struct endpoint *endpoint, struct err **err)
 {

@@ -4,7 +4,8 @@
 #include "internal.h"
 #include "ports.h"
 
-/* Opens in the namespace @netns_fd: a socket of rtnetlink; with @dns also the resolver's, bound to RESOLVER_ADDRESS (udp, tcp). */
+/* Opens in the namespace @netns_fd: a socket of rtnetlink; with @dns also the resolver's (udp, tcp), who is asked at
+ * RESOLVER_ADDRESS from then on. */
 struct inside {
         int route, udp, tcp;
 };

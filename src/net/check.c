@@ -44,10 +44,10 @@ static const char *why_dead(struct check *check, const struct endpoint *endpoint
                 return "the container does not run";
         if (network_by_key(check->store, endpoint->key, &network, NULL) == -ENOENT)
                 return "the network is gone";
+        if (process_has_ended(endpoint->pid))
+                return "its process has ended";
         if (!check->kernel)
-                return process_has_ended(endpoint->pid)                     ? "its process has ended"
-                       : !pasta_runs(check->store, endpoint->container) ? "its pasta is gone"
-                                                                           : NULL;
+                return pasta_runs(check->store, endpoint->container) ? NULL : "its pasta is gone";
         return link_has_living_peer(check->kernel->route, endpoint->host_ifname) > 0 ? NULL : "its interface is gone";
 }
 

@@ -23,7 +23,7 @@
 
 #include "nft.h"
 
-enum { PORTS4, PORTS4_AT, PORTS6, PORTS6_AT, BRIDGES, INTERNAL, MASQUERADE, SAME, GUARDED, UPLINKS, N_SETS };
+enum { PORTS4, PORTS4_AT, PORTS6, PORTS6_AT, SELF4, SELF6, N_PORT_SETS, BRIDGES = N_PORT_SETS, INTERNAL, MASQUERADE, SAME, GUARDED, UPLINKS, N_SETS };
 
 static const struct nft_set sets[N_SETS] = {
         [PORTS4] = { "ports4", NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_PORT), 8, NFT_CONCAT(NFT_TYPE_IPV4, NFT_TYPE_PORT), 8 },
@@ -32,6 +32,8 @@ static const struct nft_set sets[N_SETS] = {
         [PORTS6] = { "ports6", NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_PORT), 8, NFT_CONCAT(NFT_TYPE_IPV6, NFT_TYPE_PORT), 20 },
         [PORTS6_AT] = { "ports6_at", NFT_CONCAT(NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_IPV6), NFT_TYPE_PORT), 24,
                 NFT_CONCAT(NFT_TYPE_IPV6, NFT_TYPE_PORT), 20 },
+        [SELF4] = { "self4", NFT_CONCAT(NFT_TYPE_IPV4, NFT_TYPE_IPV4), 8, 0, 0 },
+        [SELF6] = { "self6", NFT_CONCAT(NFT_TYPE_IPV6, NFT_TYPE_IPV6), 32, 0, 0 },
         [BRIDGES] = { "bridges", NFT_TYPE_IFNAME, 16, 0, 0 },
         [INTERNAL] = { "internal", NFT_TYPE_IFNAME, 16, 0, 0 },
         [MASQUERADE] = { "masquerade", NFT_TYPE_IFNAME, 16, 0, 0 },
@@ -65,6 +67,7 @@ static const u32 local_address = RTN_LOCAL;
 #define DPORT(r)      NFT_PAYLOAD(r, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)
 #define SADDR4(r, n)  NFT_PAYLOAD(r, NFT_PAYLOAD_NETWORK_HEADER, 12, n)
 #define DADDR4(r, n)  NFT_PAYLOAD(r, NFT_PAYLOAD_NETWORK_HEADER, 16, n)
+#define SADDR6(r)     NFT_PAYLOAD(r, NFT_PAYLOAD_NETWORK_HEADER, 8, 16)
 #define DADDR6(r)     NFT_PAYLOAD(r, NFT_PAYLOAD_NETWORK_HEADER, 24, 16)
 #define FOR_THE_HOST  NFT_FIB_TYPE_OF_DADDR(0), NFT_CMP(0, NFT_CMP_EQ, &local_address, 4)
 #define WAS_PUBLISHED NFT_CT(0, NFT_CT_STATUS), NFT_HAS_BITS(0, IPS_DST_NAT), NFT_CMP(0, NFT_CMP_NEQ, zero, 4)
@@ -101,8 +104,11 @@ static const struct {
         { "to", { WAS_PUBLISHED, ACCEPT } },
         { "to", { DROP } },
 
-        /* a container that asks for its own network's published port: the answer has to come back through the host */
+        /* a container that asks for its own network's published port: the answer has to come back through the host. (With
+         * br_netfilter the packet does not seem to come from an interface; then answers come back anyway, but for its own.) */
         { "postrouting", { WAS_PUBLISHED, STAYS_ON_ONE, NFT_MASQUERADE } },
+        { "postrouting", { FAMILY_IS(ipv4), WAS_PUBLISHED, SADDR4(0, 4), DADDR4(1, 4), NFT_IN(0, "self4"), NFT_MASQUERADE } },
+        { "postrouting", { FAMILY_IS(ipv6), WAS_PUBLISHED, SADDR6(0), DADDR6(4), NFT_IN(0, "self6"), NFT_MASQUERADE } },
         { "postrouting", { FAMILY_IS(ipv4), SADDR4(0, 1), NFT_CMP(0, NFT_CMP_EQ, loopback, 1), OIFNAME(0), NFT_IN(0, "bridges"), NFT_MASQUERADE } },
         { "postrouting", { IIFNAME(0), NFT_IN(0, "masquerade"), OIFNAME(0), NFT_NOT_IN(0, "bridges"), NFT_MASQUERADE } },
 };
@@ -207,6 +213,16 @@ static int each_port(const struct endpoint *endpoint,
                         if (port_element(endpoint, &endpoint->ports[i], family, &set, &element))
                                 r = fn(opaque, set, &element, &endpoint->ports[i]);
                 }
+        for (int family = 0; endpoint->n_ports && family < 2 && r == 0; family++) {
+                const struct ip *ip = &endpoint->ip[family];
+                struct nft_element element = { .comment = endpoint->container };
+
+                if (!ip->len)
+                        continue;
+                memcpy(element.key, ip->bytes, ip->len);
+                memcpy(element.key + ip->len, ip->bytes, ip->len);
+                r = fn(opaque, family == V4 ? SELF4 : SELF6, &element, &endpoint->ports[0]);
+        }
         return r;
 }
 
@@ -214,7 +230,7 @@ struct batch {
         struct nl nl;
         const char *table;
         int sock;
-        const struct published *asked[2 * PORTS_MAX]; /* by number of the message */
+        const struct published *asked[2 * PORTS_MAX + 2]; /* by number of the message */
         size_t n;
 };
 
@@ -222,7 +238,7 @@ static int add_port(void *opaque, int set, const struct nft_element *element, co
 {
         struct batch *batch = opaque;
 
-        nft_add_element(&batch->nl, batch->table, &sets[set], element, true);
+        nft_add_element(&batch->nl, batch->table, &sets[set], element, sets[set].data_len > 0);
         if (batch->n < ARRAY_SIZE(batch->asked))
                 batch->asked[batch->n++] = port;
         return 0;
@@ -232,7 +248,7 @@ int firewall_open_ports(const struct net_store *store, int nft, const struct end
 {
         _cleanup_free_ struct batch *batch = calloc(1, sizeof(*batch));
         const struct published *port;
-        int r;
+        int r, refused;
 
         if (!batch)
                 return err_sys(err, ENOMEM, "publishing ports");
@@ -240,9 +256,10 @@ int firewall_open_ports(const struct net_store *store, int nft, const struct end
         nft_begin(&batch->nl);
         each_port(endpoint, add_port, batch);
         r = batch->n ? nft_commit(nft, &batch->nl) : 0;
+        refused = batch->nl.index - 1; /* the first message begins the transaction */
         nl_free(&batch->nl);
-        if (r == -EEXIST && batch->nl.index >= 1 && (size_t)batch->nl.index <= batch->n) {
-                port = batch->asked[batch->nl.index - 1];
+        if (r == -EEXIST && refused >= 0 && (size_t)refused < batch->n) {
+                port = batch->asked[refused];
                 return err_set(err, ERR_BUSY, EADDRINUSE, "port %u/%s is published by another container", port->host_port,
                         net_protocol_name(port->protocol));
         }
@@ -415,7 +432,7 @@ int firewall_compare(struct net_store *store, int nft, unsigned *ret, struct err
         struct count wanted = { 0 };
         int r = endpoint_each(store, NULL, count_endpoint, &wanted, err);
 
-        for (; is.set <= PORTS6_AT && r == 0; is.set++) {
+        for (; is.set < N_PORT_SETS && r == 0; is.set++) {
                 r = nft_list_elements(nft, store->table, &sets[is.set], count_element, &is);
                 if (r < 0)
                         return err_sys(err, -r, "reading the nftables table '%s'", store->table);

@@ -77,6 +77,22 @@ void nft_put_lookup(struct nl *nl, const struct nft_expr *expr)
                 nl_put_be32(nl, NFTA_LOOKUP_FLAGS, expr->b);
 }
 
+void nft_put_value(struct nl *nl, const struct nft_expr *expr)
+{
+        nl_put_be32(nl, NFTA_IMMEDIATE_DREG, reg(expr->reg));
+        put_value(nl, NFTA_IMMEDIATE_DATA, expr->data, expr->len);
+}
+
+void nft_put_write_port(struct nl *nl, const struct nft_expr *expr)
+{
+        nl_put_be32(nl, NFTA_PAYLOAD_SREG, reg(expr->reg));
+        nl_put_be32(nl, NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER);
+        nl_put_be32(nl, NFTA_PAYLOAD_OFFSET, expr->a);
+        nl_put_be32(nl, NFTA_PAYLOAD_LEN, 2);
+        nl_put_be32(nl, NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET);
+        nl_put_be32(nl, NFTA_PAYLOAD_CSUM_OFFSET, expr->b);
+}
+
 void nft_put_verdict(struct nl *nl, const struct nft_expr *expr)
 {
         size_t data, verdict;

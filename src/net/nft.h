@@ -30,6 +30,10 @@ struct nft_expr {
 #define NFT_IN(r, set)                  { .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (set) }
 #define NFT_NOT_IN(r, set)              { .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (set), .b = NFT_LOOKUP_F_INV }
 #define NFT_MAP(r, map, to)             { .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (map), .a = 1, .c = (to) }
+/* ... written into ... */
+#define NFT_VALUE(r, bytes, size)         { .put = nft_put_value, .name = "immediate", .reg = (r), .data = (bytes), .len = (size) }
+/* (two bytes of the transport header, and where its checksum is) */
+#define NFT_WRITE_PORT(r, off, checksum) { .put = nft_put_write_port, .name = "payload", .reg = (r), .a = (off), .b = (checksum) }
 /* ... and something is done. */
 #define NFT_VERDICT(code, chain)        { .put = nft_put_verdict, .name = "immediate", .a = (u32)(code), .text = (chain) }
 #define NFT_DNAT(family, address, port) { .put = nft_put_dnat, .name = "nat", .reg = (address), .a = (family), .b = (port) }
@@ -43,6 +47,8 @@ void nft_put_fib(struct nl *nl, const struct nft_expr *expr);
 void nft_put_cmp(struct nl *nl, const struct nft_expr *expr);
 void nft_put_mask(struct nl *nl, const struct nft_expr *expr);
 void nft_put_lookup(struct nl *nl, const struct nft_expr *expr);
+void nft_put_value(struct nl *nl, const struct nft_expr *expr);
+void nft_put_write_port(struct nl *nl, const struct nft_expr *expr);
 void nft_put_verdict(struct nl *nl, const struct nft_expr *expr);
 void nft_put_dnat(struct nl *nl, const struct nft_expr *expr);
 void nft_put_masquerade(struct nl *nl, const struct nft_expr *expr);

@@ -1,0 +1,183 @@
+#!/bin/bash
+# test: timeout=240
+# Networks of containers in a namespace that plays the host: who reaches whom, by address, name and published port, and that
+# nothing stays behind.
+. "$(dirname "$0")/net_lib.sh"
+
+# The outside: a host on the same wire.
+container outside
+ip link add wire type veth peer name eth0 netns "$outside"
+ip address add 192.0.2.1/24 dev wire
+ip link set wire up
+inside "$outside" ip address add 192.0.2.2/24 dev eth0
+inside "$outside" ip link set eth0 up
+serve "$outside" 80 "outside"
+
+container a
+container b
+container c
+container d
+ok "a user-defined network" net create web --ipv6 >/dev/null
+net create other >/dev/null
+net create inner --internal >/dev/null
+ok "a container on it" attach web a "$a" -p 8080:80 -p 127.0.0.1:8081:80 -p 5353:53/udp
+ok "another one" attach web b "$b" --alias database --hold 0
+attach other c "$c"
+attach inner d "$d"
+serve "$a" 80 "a"
+serve "$c" 80 "c"
+
+# --- by address ------------------------------------------------------------------------------------------------------
+
+is "a neighbour by address" "$(get_in "$b" "$(address a)")" "a to $(address b)"
+is "the host reaches its containers" "$(get "$(address a)" | cut -c1-1)" a
+is "the outside by masquerading" "$(get_in "$a" 192.0.2.2)" "outside to 192.0.2.1"
+ok "another network's container is not reached" nothing get_in "$b" "$(address c)"
+ok "nor the other way" nothing get_in "$c" "$(address a)"
+ok "an internal network reaches nothing outside" nothing get_in "$d" 192.0.2.2
+ok "nor other networks" nothing get_in "$d" "$(address a)"
+inside "$outside" ip route add "$(address a)/32" via 192.0.2.1
+ok "what is not published is closed, also for who routes to it" nothing get_in "$outside" "$(address a)"
+serve "$a" 8000 "a6" "::"
+is "a neighbour by IPv6" "$(get_in "$b" "[$(of a ip6)]:8000")" "a6 to $(of b ip6)"
+
+# --- published ports ----------------------------------------------------------------------------------------------------
+
+is "a published port from outside" "$(get_in "$outside" 192.0.2.1:8080)" "a to 192.0.2.2"
+is "and from the host by its address" "$(get 192.0.2.1:8080 | cut -c1-1)" a
+is "and by 127.0.0.1" "$(get 127.0.0.1:8080 | cut -c1-1)" a
+is "and from a neighbour" "$(get_in "$b" 192.0.2.1:8080 | cut -c1-1)" a
+is "and from the container itself" "$(get_in "$a" 192.0.2.1:8080 | cut -c1-1)" a
+is "and from another network" "$(get_in "$c" 192.0.2.1:8080 | cut -c1-1)" a
+ok "but not from an internal one" nothing get_in "$d" 192.0.2.1:8080
+is "one published on 127.0.0.1 is there" "$(get 127.0.0.1:8081 | cut -c1-1)" a
+ok "and not outside" nothing get_in "$outside" 192.0.2.1:8081
+ok "nor in a container" nothing get_in "$b" 192.0.2.1:8081
+inside "$a" /usr/bin/python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 53))
+while True:
+    data, peer = s.recvfrom(100); s.sendto(b"pong " + data, peer)' &
+sleep 0.3
+is "a UDP port from outside" "$(inside "$outside" /usr/bin/python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2); s.sendto(b"x", ("192.0.2.1", 5353)); print(s.recv(100).decode())' 2>&1)" "pong x"
+
+# The bridges route loopback addresses for that; containers must not profit.
+/usr/bin/python3 -m http.server --bind 127.0.0.1 --directory / 9999 >/dev/null 2>&1 &
+sleep 0.4
+container i
+attach other i "$i"
+ok "the host's loopback is out of reach" fails inside "$i" /usr/bin/python3 -c "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+open('/proc/sys/net/ipv4/conf/eth0/route_localnet', 'w').write('1')
+open('/proc/sys/net/ipv4/conf/all/route_localnet', 'w').write('1')
+import subprocess
+subprocess.run(['ip', 'route', 'del', 'local', '127.0.0.0/8', 'table', 'local'])
+subprocess.run(['ip', 'route', 'add', '127.0.0.1/32', 'via', '$(of i gateway)'])
+t = socket.socket(); t.settimeout(1.5); t.bind(('$(address i)', 0)); t.connect(('127.0.0.1', 9999))"
+
+container e
+ok "a port that is published already is refused" fails net attach web e "/proc/$e/ns/net" -p 8080:80
+ok "with its number" grep -q '8080/tcp' "$TMPDIR/failed"
+ok "a port of a program of the host is refused" fails net attach web e "/proc/$e/ns/net" -p 9999:80
+is "and nothing of the container is left" "$(net endpoints | grep -c '^e ')" 0
+ok "a host port that is free is chosen" attach web e "$e" -p 80 -p 8100-8101:81-82 --hold 1
+port=$(grep -oE 'port=0.0.0.0:[0-9]+:80/' "$TMPDIR/e" | cut -d: -f2)
+serve "$e" 80 "e"
+is "and works" "$(get 127.0.0.1:"$port" | cut -c1-1)" e
+ok "as does a range" grep -q 'port=0.0.0.0:8100:81/tcp port=0.0.0.0:8101:82/tcp' "$TMPDIR/e"
+
+# The operator's rules.
+nft add table inet operator
+nft add chain inet operator forward '{ type filter hook forward priority 10; policy accept; }'
+nft add rule inet operator forward meta l4proto tcp ct original proto-dst 8080 drop
+ok "the operator's drop wins" nothing get_in "$outside" 192.0.2.1:8080
+nft delete table inet operator
+nft add table inet operator
+nft add chain inet operator input '{ type filter hook input priority 0; policy drop; }'
+: >"$TMPDIR/notices"
+container f
+attach other f "$f" -p 8200:80
+ok "and an input policy that published ports pass by is told of" grep -q 'operator input' "$TMPDIR/notices"
+nft delete table inet operator
+
+# --- names --------------------------------------------------------------------------------------------------------------------
+
+is "a neighbour by name" "$(ask "$b" a A)" "NOERROR $(address a)"
+is "in capitals, by TCP" "$(ask "$b" A A tcp)" "NOERROR $(address a)"
+is "by its IPv6 address" "$(ask "$b" a AAAA)" "NOERROR $(of a ip6)"
+is "by an alias" "$(ask "$a" database A)" "NOERROR $(address b)"
+is "an address by its name" "$(ask "$b" "$(address a | awk -F. '{print $4"."$3"."$2"."$1}').in-addr.arpa" PTR)" "NOERROR a"
+ok "a name of another network is unknown" test "$(ask "$c" a A)" != "NOERROR $(address a)"
+is "an internal network asks nobody outside" "$(ask "$d" example.org A)" "NXDOMAIN"
+# A server outside that knows everything.
+inside "$outside" /usr/bin/python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("192.0.2.2", 53))
+while True:
+    q, peer = s.recvfrom(600)
+    answer = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x08\x08\x04\x04"
+    s.sendto(b"\0\0" + q[2:], peer)                                   # wrong number
+    s.sendto(q[:2] + b"\x81\x80\0\1\0\1\0\0\0\0\1x\0\0\1\0\1" + answer, peer)  # wrong question
+    s.sendto(q[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + q[12:] + answer, peer)' &
+sleep 0.3
+container g
+attach other g "$g" --dns 192.0.2.2
+is "other names are asked outside, and forged replies ignored" "$(ask "$g" example.org A)" "NOERROR 8.8.4.4"
+
+# --- when somebody interferes ----------------------------------------------------------------------------------------------
+
+ok "all is well" nothing net check
+nft flush ruleset
+ok "a flushed ruleset is found" grep -q 'the table is gone' <(net check)
+is "and comes back with the ports" "$(get_in "$outside" 192.0.2.1:8080)" "a to 192.0.2.2"
+nft flush ruleset
+container h
+attach other h "$h"
+is "attaching brings it back, too" "$(get_in "$outside" 192.0.2.1:8080)" "a to 192.0.2.2"
+kill -9 "$(pgrep -f '[s]trata-resolve b')"
+sleep 0.1
+ok "a killed resolver is found" grep -q "resolver of 'b'" <(net check)
+is "and comes back" "$(ask "$b" a A)" "NOERROR $(address a)"
+ip link delete "$(net ls | awk '$2 == "web" { print $4 }')"
+net check >/dev/null
+is "so does a removed bridge" "$(get_in "$b" "$(address a)")" "a to $(address b)"
+
+# --- the end ---------------------------------------------------------------------------------------------------------------------
+
+ok "a network in use is not removed" fails net rm web
+net detach b web
+is "a detached container's name is gone" "$(ask "$a" b A | grep -c "$(address b)")" 0
+is "and its interface" "$(inside "$b" ip -o link | grep -c eth0)" 0
+end "$a"
+ok "a dead container is detached" net detach a
+ok "and again" net detach a
+ok "its port is free" nothing get 127.0.0.1:8080
+inside "$h" sleep 1000 &
+shared=$!
+sleep 0.1
+kill -9 "$h"
+wait "$h" 2>/dev/null
+net detach h
+end "$b" "$c" "$d" "$e" "$f" "$g" "$i"
+ok "what nobody detached is found" test "$(net check | grep -c 'is on the network')" -ge 5
+ok "all is well afterwards" nothing net check
+net create kept >/dev/null
+sleep 3 # the one whose namespace lives on: h
+net check >/dev/null
+is "an interface goes though its namespace is shared" "$(inside "$shared" ip -o link | grep -c eth0)" 0
+end "$shared"
+is "prune removes what nobody uses" "$(net prune | sort | paste -sd' ')" "inner kept other web"
+is "nothing is left" "$(leftovers)" ""
+is "forwarding is off again" "$(cat /proc/sys/net/ipv4/ip_forward)" 0
+
+# --- what it costs --------------------------------------------------------------------------------------------------------------------
+
+container x
+attach bridge warm "$x"
+net detach warm
+net bench 20 "/proc/$x/ns/net" | sort -n | awk '{ a[NR] = $1; d[NR] = $2 } END { print "# attach " a[int(NR / 2) + 1] " us, detach of a living one " d[int(NR / 2) + 1] " us" }'
+end "$x"
+done_testing
