@@ -6,7 +6,7 @@
  *
  * There is one per vCPU, for one address space at a time. Two ranges of guest addresses are shown: *low*, where programs with a fixed address live, and
  * *high*, where position-independent ones, libraries, mmaps and stacks are (Linux, 47-bit addresses). Each lies between guards, so code may
- * check a base register alone and add any 32-bit displacement and an index that it knows to be a 32-bit number, times 8.
+ * check a base register alone and add any 32-bit displacement and an index that it knows to be a 32-bit number, signed or not, times 8.
  *
  * What is not shown faults; shadow_fault then looks into the guest's tables and shows the page and its neighbours, or says that it is the guest's fault.
  * A page is writable only if a write needs nobody's attention: writable and dirty in the tables, and without page flags (memory.h). */
@@ -17,7 +17,7 @@
 #define SHADOW_LOW_END BIT(31)              /* [0, end) */
 #define SHADOW_HIGH_START (0x55ULL << 40)   /* Linux puts position-independent programs right above 0x5555'5555'4000 */
 #define SHADOW_HIGH_END BIT(47)
-#define SHADOW_GUARD (20 * GIB)
+#define SHADOW_GUARD (40 * GIB)
 /* The low range is shown here if nobody else in the process has it: so near to the guest's own addresses that code can say it in a displacement. */
 #define SHADOW_LOW_FIXED GIB
 

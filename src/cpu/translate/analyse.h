@@ -33,6 +33,7 @@ enum insn_kind {
 /* What is known of a number: a symbol stands for the unknown value that something had at some point of the block (window.h). */
 struct value {
         u16 symbol;
+        bool narrow; /* the symbol is a 32-bit number, signed or unsigned */
         s32 off;
 };
 

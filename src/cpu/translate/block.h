@@ -14,6 +14,41 @@ struct shadow_checks {
         u8 n;
 };
 
+/* Flags that come back when this is undone and done again (emit_loop.c). */
+struct redo {
+        u8 host;
+        bool wide, sub, set;
+        s32 by;
+};
+
+/* What a comparison is for. */
+struct purpose {
+        unsigned what;      /* enum shadow_range, or CHECK_INDEX */
+        unsigned operand;   /* OPERAND_* ... */
+        unsigned guest_off; /* of the instruction there */
+};
+
+#define LOOP_USES_MAX 8
+
+/* A register that the loop's operands use, and for what. */
+struct loop_use {
+        struct value value;
+        struct purpose purpose;
+        u8 reg;            /* guest register; GPR_COUNT: the page's address */
+        bool counted;      /* the loop adds a constant to it */
+};
+
+/* A block that is a loop (emit_loop.c). */
+struct loop {
+        struct loop_use uses[LOOP_USES_MAX];
+        unsigned n_uses;
+        unsigned n;        /* instructions, the jump included; 0: it is none */
+        unsigned latch;    /* index of the instruction before which counted registers are compared; n: there are none */
+        struct redo redo;
+        bool vectors;
+        struct value end[GPR_COUNT]; /* what the registers hold at the jump */
+};
+
 /* A way out, emitted behind the hot code: add what the probe subtracted (misses), load the site's address, jump to the stub. */
 struct cold {
         u16 patch_off;     /* rel32 of the hot code that leads here */
@@ -30,6 +65,7 @@ struct cold {
         bool elsewhere;    /* TEXIT_MISS: SITE_ELSEWHERE */
         u8 host;           /* TEXIT_SHADOW: the base or index */
         bool x87_store;    /* TEXIT_MISS: SITE_X87_STORE */
+        struct redo redo;  /* TEXIT_SHADOW: what brings the flags back, if set */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
 
@@ -51,6 +87,8 @@ struct block_emitter {
         bool image_valid;     /* ... and in the image; neither: FLAGS_ANYWHERE */
         bool full;            /* some table is full: the block cannot be used */
         bool no_anywhere;     /* flags were wanted where they could be anywhere: try again without */
+        struct loop loop;
+        struct redo redo;
         u16 guest_off;        /* of the instruction being emitted */
         u16 next_off;         /* of the one after it */
         u16 insn_resume;      /* code offset where its first memory access began (flags in the image) */
@@ -102,6 +140,8 @@ struct hmem memory_entry_member(const struct block_emitter *b, bool user_table, 
 /* In a MODE_SHADOW block: the operand, or what @g pushes or pops, by way of the shadow window (emit_shadow.c). False: the soft TLB's. */
 bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *ret);
 bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struct hmem *ret);
+/* Before the site of a TEXIT_SHADOW. */
+void shadow_cold(struct block_emitter *b, const struct cold *c);
 /* Would shadow_stack leave scratch 1 alone? */
 bool shadow_stack_free(const struct block_emitter *b, const struct insn *g);
 /* The instruction's first memory access begins here. */
@@ -142,6 +182,14 @@ bool emit_read_seg(struct block_emitter *b, const struct insn *g);
 bool emit_x87(struct block_emitter *b, const struct insn *g);
 /* A call of fast function @id that completes the instruction; @size as in struct site. */
 void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
+
+/* ---- loops (emit_loop.c) ---- */
+/* Right behind the entries: what need not be done in each round, if the block is a loop. */
+void loop_begin(struct block_emitter *b);
+/* Before instruction @g, number b->loop.latch of a loop. */
+void loop_latch(struct block_emitter *b, const struct insn *g);
+/* Makes sure that the guest's vector registers are loaded. */
+void check_vectors(struct block_emitter *b);
 
 /* ---- ends of blocks (emit_branch.c) ---- */
 /* @goes_on: the block continues with the instruction behind the jump. */

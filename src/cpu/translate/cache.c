@@ -303,6 +303,7 @@ static struct tblock *header_make(struct translator *tr, struct code_segment *se
         block->n_records = (u16)t->n_records;
         block->code_size = t->code_size;
         block->guest_bytes = (u16)t->guest_bytes;
+        block->loop_off = t->loop_off;
         block->n_instructions = (u16)t->n_instructions;
         return block;
 }

@@ -125,9 +125,11 @@ void emit_goto(struct block_emitter *b, s32 target, bool complete)
         set_link(b, i, emit_jmp_later(e));
 }
 
-static void jcc_to(struct block_emitter *b, unsigned cc, s32 target)
+/* @loops: to where the block's rounds begin. */
+static void jcc_to(struct block_emitter *b, unsigned cc, s32 target, bool loops)
 {
         struct emitter *e = &b->e;
+        unsigned i;
 
         if (is_far(b, target)) {
                 struct cold *cold = block_cold(b, emit_jcc_later(e, cc), COLD_FAR);
@@ -139,7 +141,9 @@ static void jcc_to(struct block_emitter *b, unsigned cc, s32 target)
                 return;
         }
         align_patch(b, 2);
-        set_link(b, block_link(b, target), emit_jcc_later(e, cc));
+        i = block_link(b, target);
+        b->out->links[i].loop = loops;
+        set_link(b, i, emit_jcc_later(e, cc));
 }
 
 /* #GP at the branch; where user-mode code lies is not known here. */
@@ -155,7 +159,7 @@ bool emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on)
         if (is_noncanonical(b, branch_target(b, g)))
                 return false;
         flags_restore(b);
-        jcc_to(b, g->cc, branch_target(b, g));
+        jcc_to(b, g->cc, branch_target(b, g), b->loop.n && g == &b->insns[b->loop.n - 1]);
         if (!goes_on)
                 emit_goto(b, (s32)(b->req->rip & (PAGE_SIZE - 1)) + b->next_off, false);
         return true;
@@ -386,7 +390,7 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
         emit_patch(e, c->patch_off, emit_off(e));
         b->guest_off = c->guest_off;
         b->eflags_valid = c->save_flags;
-        b->image_valid = !c->save_flags;
+        b->image_valid = !c->save_flags && !c->redo.set;
         block_record(b, is_lookup(c->kind) && c->complete ? RECORD_JUMP : RECORD_RESTART, c->guest_off, 0);
         if (c->kind == COLD_FAR) {
                 emit_goto(b, c->target, false);
@@ -399,8 +403,8 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
                 if (c->span)
                         emit_crossing(b, c);
         }
-        if (c->kind == TEXIT_SHADOW && c->host != SCRATCH0)
-                emit_mov_rr(e, SCRATCH0, c->host);
+        if (c->kind == TEXIT_SHADOW)
+                shadow_cold(b, c);
         emit_site_of(b, &site, c->hit_off);
 }
 

@@ -12,24 +12,14 @@
  * are never more than OFFSET_MAX apart.
  *
  * Where base and index make sense only together (SITE_SUM), or there is a segment besides, the address is computed in scratch 0 and compared. */
-#include "block.h"
-#include "mmu/shadow.h"
+#include "emit_shadow.h"
 
 #define CC_NE 5
 #define CC_A 7
 #define CC_L 12
 #define HIGH_SHIFT 40
-#define CHECK_INDEX 0x80
 _Static_assert(SHADOW_HIGH_START >> HIGH_SHIFT == 0x55 && SHADOW_HIGH_END >> HIGH_SHIFT == 0x80, "a signed comparison of bits 40-47");
 _Static_assert(SHADOW_LOW_END == 0x80000000ULL, "an unsigned comparison with an immediate");
-
-/* An operand on its way. */
-struct shadow_access {
-        struct value base, index; /* symbol 0: none, or nothing is known of it */
-        enum shadow_range range;
-        unsigned operand;         /* OPERAND_* */
-        bool sum;
-};
 
 /* ---- which range ---- */
 
@@ -65,10 +55,9 @@ static void guess(const struct block_emitter *b, const struct insn *g, struct sh
                 a->range = shadow_range_of(base);
 }
 
-/* False: the soft TLB's. */
-static bool decide(const struct block_emitter *b, const struct insn *g, struct shadow_access *a)
+bool shadow_decide(const struct block_emitter *b, const struct insn *g, struct shadow_access *a)
 {
-        const u8 seen = b->req->site_ranges ? b->req->site_ranges[site_slot(b->req->gpa + b->guest_off, a->operand)] : 0;
+        const u8 seen = b->req->site_ranges ? b->req->site_ranges[site_slot(b->req->gpa + g->off, a->operand)] : 0;
 
         if ((seen & SITE_SEEN_BOTH) == SITE_SEEN_BOTH)
                 return false;
@@ -85,34 +74,38 @@ static bool is_checked(const struct block_emitter *b, struct value v, unsigned w
 {
         const struct shadow_checks *c = &b->shadow_checks;
 
+        if (what == CHECK_INDEX && v.narrow)
+                return true;
         for (unsigned i = 0; v.symbol && i < c->n; i++)
                 if (c->symbol[i] == v.symbol && c->what[i] == what)
                         return true;
         return false;
 }
 
-static void leave_if(struct block_emitter *b, unsigned cc, unsigned host, unsigned what, unsigned operand)
+static void leave_if(struct block_emitter *b, unsigned cc, unsigned host, struct purpose p)
 {
         struct cold *cold = block_cold(b, emit_jcc_later(&b->e, cc), TEXIT_SHADOW);
 
         if (cold) {
-                cold->arg = (u8)operand;
-                cold->access = what == CHECK_INDEX;
+                cold->arg = (u8)p.operand;
+                cold->access = p.what == CHECK_INDEX;
                 cold->host = (u8)host;
+                cold->resume_off = (u16)p.guest_off;
+                cold->redo = b->redo;
         }
 }
 
-static void emit_compare(struct block_emitter *b, unsigned host, unsigned what, unsigned operand)
+static void emit_compare(struct block_emitter *b, unsigned host, struct purpose p)
 {
         struct emitter *e = &b->e;
         unsigned cc;
 
         flags_destroyed(b);
-        if (what == CHECK_INDEX) {
+        if (p.what == CHECK_INDEX) {
                 emit_op_reg(e, 0x63, true, SCRATCH1, host); /* movsxd r11, host */
                 emit_op_reg(e, 0x39, true, host, SCRATCH1); /* cmp r11, host */
                 cc = CC_NE;
-        } else if (what == SHADOW_HIGH) {
+        } else if (p.what == SHADOW_HIGH) {
                 emit_rorx(e, SCRATCH1, host, HIGH_SHIFT);
                 emit_bytes(e, (const u8[]){ 0x41, 0x80, 0xfb, SHADOW_HIGH_START >> HIGH_SHIFT }, 4); /* cmp r11b, imm8 */
                 cc = CC_L;
@@ -121,7 +114,7 @@ static void emit_compare(struct block_emitter *b, unsigned host, unsigned what, 
                 emit_u32(e, SHADOW_LOW_END - 1);
                 cc = CC_A;
         }
-        leave_if(b, cc, host, what, operand);
+        leave_if(b, cc, host, p);
 }
 
 static void remember(struct block_emitter *b, struct value v, unsigned what)
@@ -134,17 +127,15 @@ static void remember(struct block_emitter *b, struct value v, unsigned what)
         }
 }
 
-/* Compares @host, which holds @v, unless that is known. */
-static void check(struct block_emitter *b, unsigned host, struct value v, unsigned what, unsigned operand)
+void shadow_check(struct block_emitter *b, unsigned host, struct value v, struct purpose p)
 {
-        if (is_checked(b, v, what))
+        if (is_checked(b, v, p.what))
                 return;
-        emit_compare(b, host, what, operand);
-        remember(b, v, what);
+        emit_compare(b, host, p);
+        remember(b, v, p.what);
 }
 
-/* The same for an index that lives in memory: guest register @reg. */
-static void check_spilled_index(struct block_emitter *b, unsigned reg, struct value v)
+void shadow_check_spilled(struct block_emitter *b, unsigned reg, struct value v, struct purpose p)
 {
         const struct hmem at = hmem_ctx(CTX_REG((s32)reg));
         struct emitter *e = &b->e;
@@ -154,7 +145,7 @@ static void check_spilled_index(struct block_emitter *b, unsigned reg, struct va
         flags_destroyed(b);
         emit_op_mem(e, 0x63, true, SCRATCH1, at); /* movsxd r11, dword */
         emit_op_mem(e, 0x3b, true, SCRATCH1, at); /* cmp r11, qword */
-        leave_if(b, CC_NE, SCRATCH0, CHECK_INDEX, OPERAND_EXPLICIT);
+        leave_if(b, CC_NE, SCRATCH0, p);
         remember(b, v, CHECK_INDEX);
 }
 
@@ -205,12 +196,12 @@ static bool computed_operand(struct block_emitter *b, const struct insn *g, cons
         begin(b, g, true);
         if (!memory_address(b, g, 0))
                 return false;
-        emit_compare(b, SCRATCH0, a->range, a->operand);
+        emit_compare(b, SCRATCH0, purpose_of(g, a->range, a->operand));
         *ret = biased(b, hmem_base(SCRATCH0, 0), a->range);
         return true;
 }
 
-static bool is_simple(const struct insn *g)
+bool shadow_is_simple(const struct insn *g)
 {
         const ZydisDecodedOperandMem *m = &g->mem->mem;
         const bool fs = m->segment == ZYDIS_REGISTER_FS;
@@ -251,9 +242,9 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
         struct hmem at = { .index = REG_NONE };
         bool has_base;
 
-        if (!decide(b, g, &a))
+        if (!shadow_decide(b, g, &a))
                 return false;
-        if (!is_simple(g) || (has_index && a.sum))
+        if (!shadow_is_simple(g) || (has_index && a.sum))
                 return computed_operand(b, g, &a, ret);
         has_base = g->base.symbol;
         if (!has_base && a.range != SHADOW_LOW)
@@ -262,21 +253,28 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
         if (!fetch_base(b, g, &at.base, &at.disp))
                 return false;
         if (has_base)
-                check(b, at.base, a.base, a.range, a.operand);
+                shadow_check(b, at.base, a.base, purpose_of(g, a.range, a.operand));
         if (has_index) {
                 at.index = (u8)reg_fetch(b, insn_gpr(m->index), SCRATCH1);
                 at.scale = (u8)__builtin_ctz(m->scale ? m->scale : 1);
                 if (at.index == SCRATCH1) {
                         /* Scratch 1 is wanted: by the comparison, and by other operands. */
                         emit_lea(&b->e, SCRATCH0, at);
-                        check_spilled_index(b, insn_gpr(m->index), a.index);
+                        shadow_check_spilled(b, insn_gpr(m->index), a.index, purpose_of(g, CHECK_INDEX, a.operand));
                         at = hmem_base(SCRATCH0, 0);
                 } else {
-                        check(b, at.index, a.index, CHECK_INDEX, a.operand);
+                        shadow_check(b, at.index, a.index, purpose_of(g, CHECK_INDEX, a.operand));
                 }
         }
         *ret = biased(b, at, a.range);
         return true;
+}
+
+static struct value stack_value(const struct block_emitter *b, const struct insn *g)
+{
+        const struct access *a = &b->windows.accesses[g->stack_access];
+
+        return (struct value){ .symbol = a->symbol, .off = a->off };
 }
 
 bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struct hmem *ret)
@@ -285,11 +283,11 @@ bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struc
         struct shadow_access a = { .operand = OPERAND_STACK };
 
         if (g->stack_access >= 0)
-                a.base = (struct value){ b->windows.accesses[g->stack_access].symbol, b->windows.accesses[g->stack_access].off };
-        if (!decide(b, g, &a))
+                a.base = stack_value(b, g);
+        if (!shadow_decide(b, g, &a))
                 return false;
         begin(b, g, !is_checked(b, a.base, a.range));
-        check(b, host, a.base, a.range, a.operand);
+        shadow_check(b, host, a.base, purpose_of(g, a.range, a.operand));
         *ret = biased(b, hmem_base(host, disp), a.range);
         return true;
 }
@@ -300,6 +298,28 @@ bool shadow_stack_free(const struct block_emitter *b, const struct insn *g)
 
         if (g->stack_access < 0)
                 return false;
-        a.base = (struct value){ b->windows.accesses[g->stack_access].symbol, b->windows.accesses[g->stack_access].off };
-        return decide(b, g, &a) && a.range == SHADOW_HIGH && is_checked(b, a.base, a.range);
+        a.base = stack_value(b, g);
+        return shadow_decide(b, g, &a) && a.range == SHADOW_HIGH && is_checked(b, a.base, a.range);
+}
+
+/* add or sub @host, simm32. */
+static void emit_add(struct emitter *e, const struct redo *r, bool sub)
+{
+        emit_op_reg(e, 0x81, r->wide, sub ? 5 : 0, r->host);
+        emit_u32(e, (u32)r->by);
+}
+
+void shadow_cold(struct block_emitter *b, const struct cold *c)
+{
+        struct emitter *e = &b->e;
+
+        if (c->redo.set) {
+                /* Nobody knows the flags here, and the register is not always right: a kick steps on (signals.c). */
+                emit_add(e, &c->redo, !c->redo.sub);
+                emit_add(e, &c->redo, c->redo.sub);
+                b->eflags_valid = true;
+                flags_save(b);
+        }
+        if (c->host != SCRATCH0)
+                emit_mov_rr(e, SCRATCH0, c->host);
 }

@@ -93,7 +93,7 @@ static const void *shadow_missed(struct interp *in, const struct site *site, u64
         struct tblock *block = site_block(site);
 
         at_site(in, site);
-        in->translate->translator->site_ranges[site_slot(block->gpa + site->guest_off, site->arg)] |= site->access ? SITE_SUM : seen[shadow_range_of(base)];
+        in->translate->translator->site_ranges[site_slot(block->gpa + site->resume_off, site->arg)] |= site->access ? SITE_SUM : seen[shadow_range_of(base)];
         in->translate->unfit = block;
         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_MISSES);
         return NULL;

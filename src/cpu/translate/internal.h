@@ -119,7 +119,8 @@ enum fast_id {
 struct site {
         u16 back;        /* bytes from here back to the block's code */
         u16 guest_off;   /* of the instruction from the block's first byte */
-        u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image); TEXIT_LOOKUP: guest rsp grows by it */
+        u16 resume_off;  /* in the code, where to go on when the reason is gone (flags in the image); TEXIT_LOOKUP: guest rsp grows by it;
+                          * TEXIT_SHADOW: guest_off of the instruction with the operand */
         u16 hit_back;    /* TEXIT_MISS: bytes from here back to where to go on with the operand's host address in scratch 0 */
         u8 kind;         /* enum exit_kind */
         u8 access;       /* TEXIT_MISS: enum mmu_access, SITE_ELSEWHERE, SITE_X87_STORE; TEXIT_FAST: the instruction's length */
@@ -162,6 +163,7 @@ struct link {
         u16 stub_off;    /* where it points while unlinked */
         bool entry_b;    /* flags are in the image there */
         bool unshared;   /* the target's mode has MODE_UNSHARED as well */
+        bool loop;       /* to the block's own loop_off (emit_loop.c) */
         struct tblock *to;       /* linked to; NULL: not linked. All under the machine's lock */
         struct tblock *from;
         struct link *next_in;    /* other links to the same block */
@@ -178,6 +180,7 @@ struct tblock {
         u16 n_instructions;
         u8 *code;        /* where it runs */
         u32 code_size;
+        u16 loop_off;    /* where rounds but the first begin, flags in EFLAGS; 0: it is no loop */
         u16 n_links, n_records;
         struct link *links;
         struct record *records;
@@ -248,6 +251,7 @@ static inline unsigned site_slot(u64 gpa, unsigned operand)
 struct translation {
         u8 *code;         /* buffer of BLOCK_CODE_MAX, given by the caller */
         unsigned code_size, guest_bytes, n_instructions;
+        u16 loop_off;
         struct link links[BLOCK_LINKS_MAX];
         unsigned n_links;
         struct record records[BLOCK_RECORDS_MAX];

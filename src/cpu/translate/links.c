@@ -143,6 +143,6 @@ bool link_make(struct translator *tr, struct link *link, struct tblock *to)
         link->to = to;
         link->next_in = to->links_in;
         to->links_in = link;
-        point(tr, link, to->code + (link->entry_b ? ENTRY_B : 0));
+        point(tr, link, to->code + (link->loop && to == from ? to->loop_off : link->entry_b ? ENTRY_B : 0));
         return true;
 }

@@ -201,7 +201,7 @@ static void mark_return(struct block_emitter *b, const struct mark *m)
 }
 
 /* The guest's vector registers are loaded when the first block that uses them runs. */
-static void check_vectors(struct block_emitter *b)
+void check_vectors(struct block_emitter *b)
 {
         struct emitter *e = &b->e;
         struct cold *cold;
@@ -368,7 +368,10 @@ static bool emit_block(struct block_emitter *b, unsigned max)
         decode(b, max, &bytes, &cut);
         windows_find(&b->windows, b->insns, b->n_insns, req->rip);
         emit_entries(b);
+        loop_begin(b);
         for (unsigned i = 0; i < b->n_insns && !ends; i++) {
+                if (b->loop.n && i == b->loop.latch && i < b->loop.n)
+                        loop_latch(b, &b->insns[i]);
                 /* The last conditional jump has both its sides linked. */
                 ends = emit_one(b, &b->insns[i], i + 1 < b->n_insns);
                 bytes = b->next_off;
@@ -403,6 +406,7 @@ bool translate_block(const struct translate_request *req, struct translation *re
 
         for (unsigned max = req->mode & MODE_UNSHARED ? UNSHARED_MAX : INSTRUCTIONS_MAX; max;) {
                 ret->n_links = ret->n_records = ret->n_instructions = 0;
+                ret->loop_off = 0;
                 b = (struct block_emitter){
                         .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .shadow = req->mode & MODE_SHADOW,
                         .shadow_fixed = req->mode & MODE_SHADOW_FIXED, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere,

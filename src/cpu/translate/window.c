@@ -25,7 +25,7 @@ struct follower {
 
 static void forget(struct follower *f, unsigned reg)
 {
-        f->regs[reg] = (struct value){ f->next_symbol++, 0 };
+        f->regs[reg] = (struct value){ .symbol = f->next_symbol++ };
 }
 
 static void move(struct follower *f, unsigned dst, struct value v, s64 by)
@@ -33,7 +33,7 @@ static void move(struct follower *f, unsigned dst, struct value v, s64 by)
         if (v.off + by > OFFSET_MAX || v.off + by < -OFFSET_MAX)
                 forget(f, dst);
         else
-                f->regs[dst] = (struct value){ v.symbol, (s32)(v.off + by) };
+                f->regs[dst] = (struct value){ .symbol = v.symbol, .narrow = v.narrow, .off = (s32)(v.off + by) };
 }
 
 /* MOV, LEA, ADD, SUB, INC, DEC of whole registers by constants. False: not one of them. */
@@ -71,14 +71,31 @@ static bool follow_arithmetic(struct follower *f, const struct insn *g)
         }
 }
 
+/* Is what @g writes to @op a 32-bit number, signed or unsigned? Writes of 32 bits clear the upper half. */
+static bool writes_narrow(const struct insn *g, const ZydisDecodedOperand *op)
+{
+        switch (g->z.mnemonic) {
+        case ZYDIS_MNEMONIC_MOVSXD:
+        case ZYDIS_MNEMONIC_MOVSX:
+        case ZYDIS_MNEMONIC_MOVZX:
+                return op->size >= 32;
+        case ZYDIS_MNEMONIC_CDQE:
+                return true;
+        default:
+                return op->size == 32;
+        }
+}
+
 static void forget_written(struct follower *f, const struct insn *g)
 {
         for (unsigned i = 0; i < g->z.operand_count; i++) {
                 const ZydisDecodedOperand *op = &g->ops[i];
 
-                if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(op->reg.value) &&
-                    op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-                        forget(f, insn_gpr(op->reg.value));
+                if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !decode_is_gpr(op->reg.value) ||
+                    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+                        continue;
+                forget(f, insn_gpr(op->reg.value));
+                f->regs[insn_gpr(op->reg.value)].narrow = writes_narrow(g, op);
         }
 }
 
@@ -129,7 +146,7 @@ static int operand_access(struct windows *w, const struct follower *f, const str
             g->z.address_width != 64 || disp > OFFSET_MAX || disp < -OFFSET_MAX)
                 return -1;
         if (m->base == ZYDIS_REGISTER_RIP)
-                return add_access(w, (struct value){ SYMBOL_RIP, 0 }, (s64)(rip & (PAGE_SIZE - 1)) + g->off + g->z.length + disp,
+                return add_access(w, (struct value){ .symbol = SYMBOL_RIP }, (s64)(rip & (PAGE_SIZE - 1)) + g->off + g->z.length + disp,
                                   g->mem_size, g->mem_writes, insn);
         if (!decode_is_gpr(m->base))
                 return -1;
@@ -142,11 +159,11 @@ static void operand_parts(const struct follower *f, struct insn *g)
         const ZydisDecodedOperandMem *m = &g->mem->mem;
 
         if (m->base == ZYDIS_REGISTER_RIP)
-                g->base = (struct value){ SYMBOL_RIP, 0 };
+                g->base = (struct value){ .symbol = SYMBOL_RIP };
         else if (decode_is_gpr(m->base))
                 g->base = f->regs[insn_gpr(m->base)];
         else if (m->segment == ZYDIS_REGISTER_FS)
-                g->base = (struct value){ SYMBOL_FS, 0 };
+                g->base = (struct value){ .symbol = SYMBOL_FS };
         if (decode_is_gpr(m->index))
                 g->index = f->regs[insn_gpr(m->index)];
 }
@@ -168,14 +185,30 @@ static int stack_access(struct windows *w, const struct follower *f, const struc
         }
 }
 
+static void follower_init(struct follower *f)
+{
+        *f = (struct follower){ .next_symbol = SYMBOL_FIRST };
+        for (unsigned r = 0; r < GPR_COUNT; r++)
+                forget(f, r);
+}
+
+void windows_values_after(const struct insn *insns, unsigned n, struct value ret[GPR_COUNT])
+{
+        struct follower f;
+
+        follower_init(&f);
+        for (unsigned i = 0; i < n; i++)
+                follow(&f, &insns[i]);
+        memcpy(ret, f.regs, sizeof(f.regs));
+}
+
 void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip)
 {
-        struct follower f = { .next_symbol = SYMBOL_FIRST };
+        struct follower f;
 
+        follower_init(&f);
         w->n_accesses = 0;
         memset(w->open, 0, sizeof(w->open));
-        for (unsigned r = 0; r < GPR_COUNT; r++)
-                forget(&f, r);
         for (unsigned i = 0; i < n; i++) {
                 struct insn *g = &insns[i];
                 const bool simple = g->kind == KIND_PLAIN || g->kind == KIND_PUSH || g->kind == KIND_CALL || g->kind == KIND_JMP;
