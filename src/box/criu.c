@@ -414,6 +414,14 @@ int criu_check(const char *program, struct err **err)
 
 /* ---- a request ---- */
 
+/* The text behind "Error (FILE:LINE): ", or all of it. */
+static const char *without_place(const char *text)
+{
+        const char *error = strstr(text, "Error ("), *end = error ? strstr(error, "): ") : NULL;
+
+        return end ? end + 3 : text;
+}
+
 /* A line "(00.1) Error (criu/mount.c:123): mnt: ..." that says why, not one that only follows or that criu itself
  * gets over. */
 static bool tells(const char *text)
@@ -438,10 +446,10 @@ static char *find_reason(const char *path)
                 return NULL;
         TAKE_FD(fd);
         while (getline(&line, &room, f) > 0) {
-                const char *error = strstr(line, "Error ("), *text = error ? strstr(error, "): ") : NULL;
+                const char *text = without_place(line);
 
-                if (text && tells(text + 3))
-                        return strndup(text + 3, strcspn(text + 3, "\n"));
+                if (text != line && tells(text))
+                        return strndup(text, strcspn(text, "\n"));
         }
         return NULL;
 }
@@ -451,7 +459,7 @@ static int failed(enum criu_type type, const struct answer *a, const struct criu
         _cleanup_free_ char *reason = find_reason(server->log);
         const char *what = type == CRIU_RESTORE ? "restore" : type == CRIU_DUMP ? "dump" : "pre-dump";
         const char *why = reason       ? reason
-                          : a->text[0] ? a->text
+                          : a->text[0] ? without_place(a->text)
                           : a->error   ? strerror(a->error)
                                        : "it ended early";
         const int r = err_set(err, ERR_IO, a->error > 0 ? a->error : EIO, "criu %s failed: %s", what, why);

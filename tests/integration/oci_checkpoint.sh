@@ -45,11 +45,96 @@ refused "a program that is no criu is said" "need the criu program" oci --criu "
 refused "restore says it too" "need the criu program" oci --criu /nonexistent/criu restore -b "$bundle" --image-path "$image" "$(name none)"
 ok "a refusal leaves no image" test ! -e "$image"
 ok "and the container running" counts
+
+# What criu might say: a stand-in that speaks its protocol. $FAKE chooses what it answers.
+cat >"$TMPDIR/fake-criu" <<'END'
+#!/usr/bin/python3
+import os, socket, sys
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+def message(*fields):
+    out = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        else:
+            out += varint(number << 3 | 2) + varint(len(value)) + value
+    return out
+
+def fields(data):
+    def number():
+        nonlocal data
+        value = shift = 0
+        while True:
+            byte, data = data[0], data[1:]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+    while data:
+        key = number()
+        if key & 7:
+            n = number()
+            value, data = data[:n], data[n:]
+        else:
+            value = number()
+        yield key >> 3, value
+
+sock = socket.socket(fileno=int(sys.argv[2]))
+how = os.environ["FAKE"]
+request = list(fields(sock.recv(1 << 20)))
+kind = request[0][1]
+if kind == 10:
+    sock.send(message((1, 10), (2, 1), (10, message((1, 3 if how == "old" else 4), (2, 17)))))
+    sys.exit(0)
+options = list(fields(request[1][1]))
+if how == "garbage":
+    sock.send(os.urandom(300))
+elif how == "huge":
+    sock.send(message((1, kind), (2, 1))[:-1] + b"\xff" * 20)
+elif how == "error":
+    sock.send(message((1, kind), (2, 0), (7, 22), (9, b"Error (criu/x.c:1): mnt: no mount here\n")))
+elif how == "ok":
+    with open(os.environ["FAKE_OPTIONS"], "w") as f:
+        for number, value in options:
+            print(number, value if isinstance(value, int) else value.decode(), file=f)
+    sock.send(message((1, 6), (2, 1), (5, message((1, b"pre-dump"), (2, 1)))))
+    assert list(fields(sock.recv(1 << 20)))[1] == (3, 1)
+    os.kill(next(v for n, v in options if n == 2), 9)
+    sock.send(message((1, kind), (2, 1)))
+END
+chmod +x "$TMPDIR/fake-criu"
+export FAKE_OPTIONS=$TMPDIR/options
+fake() {
+        FAKE=$1 oci --criu "$TMPDIR/fake-criu" "${@:2}" --image-path "$image"
+}
+refused "a criu that is too old is said" "is too old: 4.0 or newer" fake old checkpoint "$(name ref)"
+refused "what criu says is passed on" "criu dump failed: mnt: no mount here" fake error checkpoint "$(name ref)"
+refused "an end without an answer is an error" "criu dump failed" fake eof checkpoint "$(name ref)"
+refused "an answer that is none too" "criu" fake garbage checkpoint "$(name ref)"
+refused "one that is cut off too" "criu" fake huge checkpoint "$(name ref)"
+ok "the container goes on" counts
+echo '["/dev/null","pipe:[1]","pipe:[2]"]' >"$image/descriptors.json"
+refused "so for restore" "criu restore failed: mnt: no mount here" fake error restore -d -b "$bundle" "$(name none)"
+is "which leaves nothing" "$(ls "$TMPDIR/state"; find /sys/fs/cgroup -maxdepth 5 -type d -name "$(name none)" 2>/dev/null)" "$(name ref)"
+pid=$(oci state "$(name ref)" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+ok "a dump ends the container" fake ok checkpoint "$(name ref)" --tcp-established --file-locks
+is "criu was told what is wanted" "$(grep -Ex "2 $pid|13 $bundle/rootfs|5 1|8 1|3 1|34 3" "$TMPDIR/options" | sort | tr '\n' ' ')" "13 $bundle/rootfs 2 $pid 34 3 5 1 8 1 "
+ok "masked files are the host's" grep -q '^37 mnt\[/proc/.*\]:/dev/null$' "$TMPDIR/options"
+ok "and so is what stdio was" grep -q '^37 file\[[0-9a-f]*:[0-9a-f]*\]$' "$TMPDIR/options"
+is "and nothing is left" "$(ls "$TMPDIR/state")" ""
+rm -rf "$image"
+start ref
+
 version=$("$CRIU" --version 2>/dev/null | sed -n 's/^Version: \([0-9]*\)\..*/\1/p')
 if [ -z "$version" ]; then
         reason="no criu: name one of 4.0 or newer by \$CRIU"
 elif [ "$version" -lt 4 ]; then
-        refused "a criu that is too old is said" "is too old: 4.0 or newer is needed" criu_oci checkpoint --image-path "$image" "$(name ref)"
         reason="criu is older than 4.0: name a newer one by \$CRIU"
 fi
 if [ -n "${reason:-}" ]; then

@@ -1,4 +1,5 @@
 /* config.json: what is understood, and that what is wrong is refused with the name of the member. */
+#include <errno.h>
 #include <linux/sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "box/mount_options.h"
+#include "box/spec/names.h"
 #include "box/spec/spec.h"
 
 /* The least that a configuration needs, around @members. */
@@ -226,6 +228,20 @@ static void the_template_is_a_configuration(void **state)
         }
 }
 
+static void lists_of_numbers_are_read_or_refused(void **state)
+{
+        static const char *const bad[] = { "-", "1-", "-1", "3-2", "1,,2", "a", "1;2", "128", "0-128", "99999999999999999999", " " };
+        unsigned long mask[2];
+
+        assert_int_equal(spec_id_list("0-2,5,127", mask, 128), 0);
+        assert_int_equal(mask[0], 0x27);
+        assert_int_equal(mask[1], 1UL << 63);
+        assert_int_equal(spec_id_list("", mask, 128), 0);
+        assert_int_equal(mask[0] | mask[1], 0);
+        for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+                assert_int_equal(spec_id_list(bad[i], mask, 128), -EINVAL);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -246,6 +262,7 @@ int main(void)
                 cmocka_unit_test(a_truncated_document_is_refused_with_its_place),
                 cmocka_unit_test(mount_options_are_sorted),
                 cmocka_unit_test(the_template_is_a_configuration),
+                cmocka_unit_test(lists_of_numbers_are_read_or_refused),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
