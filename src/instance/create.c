@@ -105,6 +105,56 @@ static int prepare_config(
         return config_merge(&inst->arena, config, image_get_config(image), err);
 }
 
+/* --volumes-from: what another has mounted, but where there is something already. */
+static int add_mount(struct instance *inst, const struct instance_mount *from, bool read_only, struct err **err)
+{
+        struct instance_config *c = &inst->config;
+        struct instance_mount *item;
+
+        for (size_t i = 0; i < c->mounts.n; i++)
+                if (strcmp(c->mounts.item[i].target, from->target) == 0)
+                        return 0;
+        item = arena_new(&inst->arena, struct instance_mount, c->mounts.n + 1);
+        if (!item)
+                return err_sys(err, ENOMEM, "taking over volumes");
+        if (c->mounts.n)
+                memcpy(item, c->mounts.item, c->mounts.n * sizeof(*item));
+        item[c->mounts.n] = (struct instance_mount){ .type = arena_strdup(&inst->arena, from->type),
+                .source = from->source ? arena_strdup(&inst->arena, from->source) : NULL,
+                .target = arena_strdup(&inst->arena, from->target),
+                .read_only = from->read_only || read_only,
+                .no_copy = true };
+        c->mounts.item = item;
+        if (!item[c->mounts.n].type || !item[c->mounts.n].target)
+                return err_sys(err, ENOMEM, "taking over volumes");
+        c->mounts.n++;
+        return 0;
+}
+
+static int add_volumes_from(struct instance *inst, struct err **err)
+{
+        const struct instance_config *c = &inst->config;
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < c->volumes_from.n; i++) {
+                _cleanup_(instance_freep) struct instance *other = NULL;
+                _cleanup_free_ char *name = strdup(c->volumes_from.item[i]);
+                char *option = name ? strchr(name, ':') : NULL;
+
+                if (!name)
+                        return err_sys(err, ENOMEM, "taking over volumes");
+                if (option)
+                        *option++ = '\0';
+                if (option && strcmp(option, "ro") != 0 && strcmp(option, "rw") != 0)
+                        return err_set(err, ERR_USAGE, EINVAL, "--volumes-from: '%s' is neither ro nor rw", option);
+                r = instance_find(inst->host, name, &other, err);
+                for (size_t m = 0; r == 0 && m < other->config.mounts.n; m++)
+                        if (strcmp(other->config.mounts.item[m].type, "tmpfs") != 0)
+                                r = add_mount(inst, &other->config.mounts.item[m], option && strcmp(option, "ro") == 0, err);
+        }
+        return r;
+}
+
 static int make_directory(struct instance_host *host, struct instance **ret, struct err **err)
 {
         char id[ID_LEN + 1], path[sizeof(DIR_INSTANCES) + ID_LEN + 2];
@@ -130,6 +180,8 @@ int instance_create(struct instance_host *host, const struct image *image, const
         r = instance_lock(inst, true, &lock, err);
         if (r == 0)
                 r = prepare_config(inst, image, config, err);
+        if (r == 0)
+                r = add_volumes_from(inst, err);
         if (r == 0)
                 r = take_name(inst, err);
         if (r == 0)

@@ -1,14 +1,44 @@
 /* An instance's writable layer: what changed, how large it is, a new image of it. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "image/walk.h"
 #include "root_view.h"
 #include "tree_copy.h"
 
+struct diff {
+        const struct instance_config *config;
+        int (*fn)(void *opaque, char kind, const char *path);
+        void *opaque;
+};
+
+/* A directory or empty file that is there only for something to be mounted on it. */
+static bool is_mount_point(const struct instance_config *c, const char *path)
+{
+        static const char *const always[] = { "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf" };
+
+        for (size_t i = 0; i < ARRAY_SIZE(always); i++)
+                if (strcmp(always[i], path) == 0)
+                        return true;
+        for (size_t i = 0; i < c->mounts.n; i++)
+                if (strcmp(c->mounts.item[i].target, path) == 0)
+                        return true;
+        return false;
+}
+
+static int tell(void *opaque, char kind, const char *path)
+{
+        const struct diff *d = opaque;
+
+        return kind == 'A' && is_mount_point(d->config, path) ? 0 : d->fn(d->opaque, kind, path);
+}
+
 int instance_diff(struct instance *inst, int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err)
 {
-        return image_instance_diff(inst->host->images, inst->id, fn, opaque, err);
+        struct diff d = { &inst->config, fn, opaque };
+
+        return image_instance_diff(inst->host->images, inst->id, tell, &d, err);
 }
 
 int instance_commit(struct instance *inst, const struct image_commit_options *options, bool pause, struct image **ret, struct err **err)

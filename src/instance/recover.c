@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "internal.h"
 
 static int drop_name_of(void *opaque, int dirfd, const char *name, struct err **err)
@@ -31,9 +32,27 @@ int instance_drop_incomplete(struct instance *inst, struct err **err)
         return r < 0 ? r : instance_destroy(inst, true, err);
 }
 
+/* It ran when the host, or its supervisor, was killed: what would have come then, by its policy or --rm. */
+static int go_on(struct instance *inst, struct err **err)
+{
+        const struct instance_config *c = &inst->config;
+        struct record record;
+
+        record_load(inst, FILE_STATE, &record);
+        if (supervisor_alive(inst) || !record_number(&record, "lost", 0))
+                return 0;
+        if (c->auto_remove)
+                return instance_remove(inst, INSTANCE_REMOVE_VOLUMES, err);
+        if ((c->restart == INSTANCE_RESTART_ALWAYS || c->restart == INSTANCE_RESTART_UNLESS_STOPPED) &&
+                !record_number(&record, "stopped", 0))
+                return instance_start(inst, 0, NULL, err);
+        return 0;
+}
+
 static int recover(void *opaque, struct instance_host *host, const char *id, struct err **err)
 {
         _cleanup_(instance_freep) struct instance *inst = NULL;
+        _cleanup_(err_freep) struct err *problem = NULL;
         const struct instance_state *state;
         int r = instance_open(host, id, &inst, NULL);
 
@@ -42,7 +61,12 @@ static int recover(void *opaque, struct instance_host *host, const char *id, str
         if (faccessat(inst->dir, "config.json", F_OK, 0) < 0)
                 return instance_drop_incomplete(inst, err);
         r = config_load(inst, NULL);
-        return r < 0 ? 0 : instance_get_state(inst, &state, err);
+        if (r < 0)
+                return 0;
+        r = instance_get_state(inst, &state, err);
+        if (r == 0 && go_on(inst, &problem) < 0)
+                log_warn("%s", err_message(problem));
+        return r;
 }
 
 /* Pins of images whose instance is gone, or was never completed. */

@@ -46,8 +46,11 @@ static void rotate(struct supervisor *s)
         log_open(s);
 }
 
-static void write_all(struct supervisor *s, const char *data, size_t len)
+/* Whole entries. */
+static void write_entries(struct supervisor *s, const char *data, size_t len)
 {
+        if (s->policy.log_max_size > 0 && s->log_size >= s->policy.log_max_size)
+                rotate(s);
         while (len) {
                 const ssize_t n = sys_write(s->log, data, len);
 
@@ -68,8 +71,6 @@ void log_write(struct supervisor *s, enum stream stream, const u8 *data, size_t 
 
         if (s->log < 0)
                 return;
-        if (s->policy.log_max_size > 0 && s->log_size >= s->policy.log_max_size)
-                rotate(s);
         p = text_time(prefix, sys_clock(CLOCK_REALTIME));
         p = text_put(p, stream == STREAM_OUT ? " stdout " : " stderr ");
         prefix_len = (size_t)(p - prefix);
@@ -77,7 +78,7 @@ void log_write(struct supervisor *s, enum stream stream, const u8 *data, size_t 
                 size_t n = 0, room;
 
                 if (at + LOG_PREFIX * 2 > buf + sizeof(buf)) {
-                        write_all(s, buf, (size_t)(at - buf));
+                        write_entries(s, buf, (size_t)(at - buf));
                         at = buf;
                 }
                 room = (size_t)(buf + sizeof(buf) - at) - LOG_PREFIX - 4;
@@ -94,7 +95,7 @@ void log_write(struct supervisor *s, enum stream stream, const u8 *data, size_t 
                 data += n;
                 len -= n;
         }
-        write_all(s, buf, (size_t)(at - buf));
+        write_entries(s, buf, (size_t)(at - buf));
 }
 
 /* --- out ---------------------------------------------------------------------------------------------------------------- */
