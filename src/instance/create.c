@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "internal.h"
+#include "network.h"
 
 static const char *const adjectives[] = { "amber", "ancient", "bold", "brave", "bright", "calm", "clear", "clever", "crisp",
         "curious", "daring", "deep", "eager", "early", "fair", "fearless", "fresh", "gentle", "golden", "grand", "happy", "hidden",
@@ -247,7 +247,9 @@ int instance_rename(struct instance *inst, const char *name, struct err **err)
         if (r < 0)
                 inst->config.name = old;
         name_drop(inst->host, r < 0 ? name : old, inst->id);
-        if (r == 0)
+        if (r == 0) {
+                network_rename(inst, old);
                 event_write(inst->host, "rename", inst, 0, old);
+        }
         return r;
 }

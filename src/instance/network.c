@@ -248,6 +248,14 @@ int network_disconnect(struct instance *inst, struct err **err)
         return r < 0 ? r : net_detach(store, inst->id, NULL, err);
 }
 
+void network_rename(struct instance *inst, const char *old_name)
+{
+        _cleanup_(net_store_closep) struct net_store *store = NULL;
+
+        if (supervisor_alive(inst) && network_open_store(inst->host, &store, NULL) == 0)
+                net_rename(store, inst->id, old_name, inst->config.name, NULL);
+}
+
 /* --- files ---------------------------------------------------------------------------------------------------------------------- */
 
 static int read_other(const char *dir, const char *file, char **ret, struct err **err)

@@ -23,5 +23,7 @@ const char *network_mode_of(const struct instance *inst);
 int network_open_store(const struct instance_host *host, struct net_store **ret, struct err **err);
 /* Where the networks are; the caller's. */
 char *network_root(const struct instance_host *host);
+/* Its name is another now: so it is on its networks. */
+void network_rename(struct instance *inst, const char *old_name);
 /* Takes the instance off all networks; fine when it is on none. */
 int network_disconnect(struct instance *inst, struct err **err);
