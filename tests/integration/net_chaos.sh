@@ -4,9 +4,10 @@
 # nothing is left in kernel or store. CHAOS_ROUNDS and CHAOS_SEED change how long and which.
 . "$(dirname "$0")/net_lib.sh"
 
-RANDOM=${CHAOS_SEED:-$$}
-echo "# seed ${CHAOS_SEED:-$$}"
-rounds=${CHAOS_ROUNDS:-50}
+seed=${CHAOS_SEED:-$(($(date +%s%N) % 100000))}
+RANDOM=$seed
+echo "# seed $seed"
+rounds=${CHAOS_ROUNDS:-120}
 
 net create web >/dev/null
 containers=()
@@ -40,7 +41,7 @@ for _ in $(seq "$rounds"); do
                 pids+=($!)
         done
         for pid in "${pids[@]}"; do
-                sleep "0.00$((RANDOM % 10))"
+                sleep "0.00$((RANDOM % 5))$((RANDOM % 10))"
                 if [ $((RANDOM % 3)) != 0 ]; then
                         kill -9 "$pid" 2>/dev/null && killed=$((killed + 1))
                 fi
@@ -57,7 +58,7 @@ for _ in $(seq "$rounds"); do
                 net check >/dev/null 2>&1 || defects=$((defects + 1))
                 nothing net check || defects=$((defects + 1))
         fi
-done
+done 2>/dev/null # bash names the dead
 echo "# $killed operations were killed"
 is "every check repairs what it finds" "$defects" 0
 net check >/dev/null

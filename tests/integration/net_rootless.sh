@@ -19,24 +19,27 @@ mount -t tmpfs none /dev/net 2>/dev/null && mknod -m 666 /dev/net/tun c 10 200 |
 install -d -o 1000 -g 1000 "$TMPDIR/user"
 install -m 755 "$DRIVER" "$TMPDIR/user/driver"
 chmod o+x "$TMPDIR"
-user() {
-        HOME=$TMPDIR/user STRATA_NET_ROOT=$TMPDIR/user/net setpriv --reuid 1000 --regid 1000 --clear-groups "$@"
+# namespace OPTION...: a process of that user in namespaces of its own; its number is in pid.
+namespace() {
+        setpriv --reuid 1000 --regid 1000 --clear-groups unshare --user --map-root-user "$@" sleep 100 &
+        pid=$!
+        local host
+        host=$(readlink /proc/self/ns/user)
+        for _ in $(seq 100); do
+                [ "$(readlink "/proc/$pid/ns/user")" != "$host" ] && grep -q ' 1000 ' "/proc/$pid/uid_map" && return
+                sleep 0.02
+        done
+        skip_all "no user namespaces for users here"
 }
-user unshare --user --map-root-user --net sleep 100 &
-pid=$!
-host=$(readlink /proc/self/ns/net)
-for _ in $(seq 100); do
-        [ "$(readlink /proc/$pid/ns/net)" != "$host" ] && break
-        sleep 0.02
-done
-[ "$(readlink /proc/$pid/ns/net)" != "$host" ] || skip_all "no user namespaces for users here"
 driver() {
-        nsenter -t $pid -U --preserve-credentials "$TMPDIR/user/driver" "$@"
+        nsenter -t "$pid" -U -- "$TMPDIR/user/driver" "$@"
 }
+namespace --net
 export STRATA_NET_ROOT=$TMPDIR/user/net
 
 ok "a network of one's own is refused" fails driver create web
-ok "the default one is not" driver attach bridge a /proc/$pid/ns/net --pid $pid -p 8080:80 >"$TMPDIR/a"
+driver attach bridge a /proc/$pid/ns/net --pid $pid -p 8080:80 >"$TMPDIR/a"
+ok "the default one is not" test $? = 0
 serve $pid 80 "a"
 is "a published port from the host" "$(get 127.0.0.1:8080 | cut -c1-1)" a
 is "and from outside" "$(get_in "$outside" 192.0.2.1:8080 | cut -c1-1)" a
@@ -45,11 +48,9 @@ ok "the host's loopback is not" nothing get_in $pid "$(of a gateway):8080"
 ok "all is well" nothing driver check
 end $pid
 # the namespace of its user, for the rest
-user unshare --user --map-root-user sleep 100 &
-pid=$!
-sleep 0.3
+namespace
 ok "what nobody detached is found" grep -q "is on the network" <(driver check)
 is "no pasta is left" "$(pgrep -c pasta -r S,R)" 0
 is "nothing is left" "$(find "$STRATA_NET_ROOT/run" \( -type f -o -type l \) -printf '%P\n')" ""
-end $pid
+kill $pid
 done_testing
