@@ -11,6 +11,7 @@
 
 #include "../translate/runtime.h"
 #include "machine.h"
+#include "xsave_image.h"
 
 #define THUNKS_MAX 2048
 #define CODE_SIZE (512 * KIB)

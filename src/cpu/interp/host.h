@@ -48,6 +48,4 @@ size_t host_emit(const struct host_insn *h, u8 *code, size_t *ret_fault_exit);
 
 /* xsave.c: handlers of FXSAVE, XSAVE and kin, and the AVX2 instructions whose memory operand is not one range. NULL when it is none. */
 uop_fn *xsave_op_find(unsigned mnemonic);
-/* Loads the host's x87 registers and MXCSR from an FXSAVE64 image. */
-void xsave_host_load(const u8 image[512]);
 uop_fn *vector_op_find(struct decoding *d, struct uop *u);

@@ -41,6 +41,7 @@ struct kick_window {
 struct stubs {
         translate_enter_fn *enter;
         const void *exits[TEXIT_KINDS]; /* by enum exit_kind */
+        void (*store_vectors)(struct cpu_state *cpu); /* the guest's, which are in the CPU, to cpu->xsave */
         const u8 *leave;                /* rsp = in->regs, registers and rip stored: back to the outer loop */
         struct kick_window windows[16]; /* those not used are empty */
 };

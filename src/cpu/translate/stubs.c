@@ -327,6 +327,9 @@ void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
         struct way_in to;
         const u8 *kicked;
 
+        stubs->store_vectors = (void (*)(struct cpu_state *))(uintptr_t)here(&e);
+        emit_vectors(&e, true, RDI, avx);
+        emit_u8(&e, 0xc3);
         stubs->leave = here(&e);
         emit_leave(&e, avx);
         stubs->enter = (translate_enter_fn *)(uintptr_t)here(&e);
