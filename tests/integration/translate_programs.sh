@@ -4,7 +4,7 @@
 # stress-ng verifies what it did. PROGRAMS_SECONDS=N runs each stressor for N seconds, PROGRAMS_CPUS="1 2" machines of 1 and of 2 CPUs.
 . "$(dirname "$0")/lib.sh"
 needs_vmm
-command -v gdb >/dev/null && command -v gcc >/dev/null || skip_all "no gdb or no compiler"
+for command in gdb gcc; do command -v "$command" >/dev/null || skip_all "no $command"; done
 assets kernel programs
 
 gcc -O1 -g -static -o "$TMPDIR/debuggee" "$ROOT/tests/guests/programs/debuggee.c"
@@ -17,7 +17,7 @@ for cpus in ${PROGRAMS_CPUS:-2}; do
         ENGINE=${ENGINE:-translate} VM_TIMEOUT=1100 vm "$log" --kernel "$ASSETS/vmlinuz" --disk "$TMPDIR/root.img" --memory 768M --cpus "$cpus" --net none \
                 --append "$KERNEL_LINE root=/dev/nvme0n1 rw init=/programs/init stress=${PROGRAMS_SECONDS:-1}"
         is "$cpus CPUs: power-off ends with status 0" "$vm_status" 0 || show "$log"
-        ok "$cpus CPUs: the guest has them" says "$log" "guest: $cpus CPUs"
+        ok "$cpus CPUs: the guest has them" says "$log" "guest: $cpus CPUs, ${PROGRAMS_SECONDS:-1} seconds each"
         jit=$(line_after "$log" 'guest: jit ')
         is "$cpus CPUs: LuaJIT's results are those without compiling" "$jit" "$(line_after "$log" 'guest: nojit ')"
         is "$cpus CPUs: and right" "$jit" "9a740b44fb72782277e160f8b129b595  -"
