@@ -186,7 +186,8 @@ static int hierarchies(struct criu_request *q, const struct launch *l, int root,
         return 0;
 }
 
-int checkpoint_mounts(struct criu_request *q, const struct launch *l, int root, checkpoint_mount *each, struct err **err)
+int checkpoint_mounts(
+        struct criu_request *q, const struct launch *l, int root, checkpoint_mount *each, struct err **err)
 {
         const struct spec_linux *linux_ = &l->spec->linux_;
         const char *path;
@@ -243,7 +244,8 @@ static void dump_masked(struct criu_request *q, const struct launch *l, int root
 static int dump_namespaces(struct criu_request *q, const struct launch *l, struct err **err)
 {
         for (int i = 0; i < NAMESPACE_COUNT; i++) {
-                const char *path = l->spec->namespace_path[i], *key = checkpoint_namespace_key((enum spec_namespace_id)i);
+                const char *path = l->spec->namespace_path[i],
+                           *key = checkpoint_namespace_key((enum spec_namespace_id)i);
                 struct stat st;
 
                 if (!path || !key)
@@ -368,10 +370,11 @@ static int check_parent(const struct box_checkpoint_args *args, int image, struc
         if (args->parent_path[0] == '/')
                 return err_set(err, ERR_USAGE, EINVAL, "--parent-path must be relative: '%s'", args->parent_path);
         if (fstatat(image, args->parent_path, &st, 0) < 0)
-                return err_sys(err, errno, "invalid --parent-path: '%s' below '%s'", args->parent_path, args->image_path);
-        return S_ISDIR(st.st_mode)
-                       ? 0
-                       : err_set(err, ERR_USAGE, ENOTDIR, "invalid --parent-path: '%s' is not a directory", args->parent_path);
+                return err_sys(
+                        err, errno, "invalid --parent-path: '%s' below '%s'", args->parent_path, args->image_path);
+        return S_ISDIR(st.st_mode) ? 0
+                                   : err_set(err, ERR_USAGE, ENOTDIR, "invalid --parent-path: '%s' is not a directory",
+                                             args->parent_path);
 }
 
 static int check_status_fd(int fd, struct err **err)
@@ -484,7 +487,8 @@ static int run_thawed(const struct launch *l, const struct criu_request *q, cons
         return r;
 }
 
-/* In a pid namespace that lives on, restore wants the same number: it is free when the parent has reaped the process. */
+/* In a pid namespace that lives on, restore wants the same number: it is free when the parent has reaped the
+ * process. */
 static void wait_reaped(pid_t pid)
 {
         for (int i = 0; i < REAPED_TRIES && kill(pid, 0) == 0; i++)
@@ -497,7 +501,9 @@ int box_checkpoint(const struct box_runtime *runtime, const struct box_checkpoin
         _cleanup_(criu_release) struct criu_request q = { .type = args->pre_dump ? CRIU_PRE_DUMP : CRIU_DUMP };
         _cleanup_(checkpoint_close_dirs) struct checkpoint_dirs dirs = CHECKPOINT_NO_DIRS;
         struct dumping dumping = { .status_fd = args->status_fd };
-        struct criu_server server = { .notify = dump_notify, .arg = &dumping, .fds = dirs.fd, .n_fds = ARRAY_SIZE(dirs.fd) };
+        struct criu_server server = {
+                .notify = dump_notify, .arg = &dumping, .fds = dirs.fd, .n_fds = ARRAY_SIZE(dirs.fd)
+        };
         int r;
 
         launch_init(&l);

@@ -40,7 +40,8 @@ static int prepare(struct launch *l, const struct box_create_args *args, struct 
         /* Somebody else is in the pid namespace who might look at our process (CAP_SYS_PTRACE) before it is the
          * payload. */
         l->always_clone = !(l->spec->namespaces_new & CLONE_NEWPID) && geteuid() == 0;
-        /* Hooks inside are programs of the image that our process executes: they could be /proc/self/exe in disguise. */
+        /* Hooks inside are programs of the image that our process executes: they could be /proc/self/exe in
+         * disguise. */
         l->always_clone |= hooks_any(l->spec, HOOK_START_CONTAINER);
         r = launch_prepare_process(l, err);
         return r < 0 ? r : launch_connect(l, err);

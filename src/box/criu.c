@@ -467,8 +467,8 @@ static int failed(enum criu_type type, const struct answer *a, const struct criu
         return server->log ? err_hint(err, r, "its log is '%s'", server->log) : r;
 }
 
-static int answer_notification(
-        const struct conversation *c, const struct answer *a, int fd, const struct criu_server *server, struct err **err)
+static int answer_notification(const struct conversation *c, const struct answer *a, int fd,
+        const struct criu_server *server, struct err **err)
 {
         struct criu_bytes message = { 0 };
         const int r = server->notify(server->arg, a->text, a->pid, fd, err);
@@ -514,7 +514,9 @@ int criu_run(const char *program, const struct criu_request *q, const struct cri
                 if (r == 0 || (r > 0 && !a.success))
                         r = refused ? refused : failed(q->type, &a, server, err);
         }
-        if (r > 0 && ret_pid)
+        if (r > 0 && ret_pid && a.pid <= 1)
+                r = failed(q->type, &a, server, err);
+        else if (r > 0 && ret_pid)
                 *ret_pid = a.pid;
         return MIN(r, 0);
 }

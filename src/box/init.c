@@ -287,7 +287,8 @@ int init_run(struct launch *l, int sync, struct err **err)
                 return r;
         if (l->process) {
                 r = process_prepare(l, err);
-                /* Found again as the payload's user when it starts; this is for create to say early what cannot work. */
+                /* Found again as the payload's user when it starts; this is for create to say early what cannot
+                 * work. */
                 if (r == 0 && l->listener >= 0)
                         r = process_find_program(l, &program, err);
                 if (r < 0)

@@ -214,7 +214,8 @@ static int set_memory_policy(const struct spec_memory_policy *m, struct err **er
         const bool none = !m->nodes || !m->nodes[0];
 
         if (spec_id_list(none ? "" : m->nodes, mask, sizeof(mask) * 8) < 0)
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "linux.memoryPolicy.nodes: '%s' is not a list of nodes", m->nodes);
+                return err_set(
+                        err, ERR_BAD_CONFIG, EINVAL, "linux.memoryPolicy.nodes: '%s' is not a list of nodes", m->nodes);
         if (syscall(SYS_set_mempolicy, m->mode | (int)m->flags, none ? NULL : mask, none ? 0 : sizeof(mask) * 8) < 0)
                 return err_sys(err, errno, "linux.memoryPolicy: set_mempolicy");
         return 0;
@@ -227,8 +228,10 @@ int process_set_affinity(const char *list, struct err **err)
         if (!list || !list[0])
                 return 0;
         if (spec_id_list(list, set.__bits, CPU_SETSIZE) < 0)
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "process.execCPUAffinity: '%s' is not a list of CPUs", list);
-        return sched_setaffinity(0, sizeof(set), &set) < 0 ? err_sys(err, errno, "process.execCPUAffinity '%s'", list) : 0;
+                return err_set(
+                        err, ERR_BAD_CONFIG, EINVAL, "process.execCPUAffinity: '%s' is not a list of CPUs", list);
+        return sched_setaffinity(0, sizeof(set), &set) < 0 ? err_sys(err, errno, "process.execCPUAffinity '%s'", list)
+                                                           : 0;
 }
 
 void process_reset_affinity(void)
@@ -384,8 +387,8 @@ static int set_groups(const struct launch *l, bool denied, struct err **err)
         return 0;
 }
 
-/* A payload that is not root may want to open /dev/stdout again: pipes and sockets that it got become its user's. Never files or devices: those
- * are the host's. */
+/* A payload that is not root may want to open /dev/stdout again: pipes and sockets that it got become its user's. Never
+ * files or devices: those are the host's. */
 static void own_stdio(const struct spec_user *user)
 {
         struct stat st;

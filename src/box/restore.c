@@ -26,14 +26,14 @@ struct restoring {
         struct checkpoint_dirs dirs;
         int stdio[3]; /* what was the first process's, where criu cannot open it; -1 */
         char *root;   /* STATE_CRIU_ROOT, absolute */
-        int master; /* the terminal, to be relayed; -1 */
+        int master;   /* the terminal, to be relayed; -1 */
 };
 
 /* A child does @run, which may enter other namespaces: ours stay. */
 static int in_child(const struct launch *l, int (*run)(struct launch *l, struct err **err), struct err **err)
 {
         struct launch copy = *l;
-        int pair[2], r;
+        int pair[2], r, status = 0;
         pid_t pid;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -51,8 +51,10 @@ static int in_child(const struct launch *l, int (*run)(struct launch *l, struct 
         close(pair[1]);
         r = pid < 0 ? err_sys(err, errno, "making a process") : sync_receive(pair[0], NULL, NULL, err);
         close(pair[0]);
-        while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
+        if (r >= 0 && status)
+                return err_set(err, ERR_IO, ECHILD, "a process of the runtime died");
         return MIN(r, 0);
 }
 
@@ -99,7 +101,8 @@ static int restore_namespaces(struct criu_request *q, const struct launch *l, st
 
 /* An entry of CHECKPOINT_DESCRIPTORS. For a pipe ours takes its place. A file must be the same one as before: criu
  * compares type, mode and size. */
-static int restore_descriptor(struct criu_request *q, struct restoring *r, const char *entry, int number, struct err **err)
+static int restore_descriptor(
+        struct criu_request *q, struct restoring *r, const char *entry, int number, struct err **err)
 {
         const char *path = strchr(entry, ']');
         char key[64];
@@ -120,13 +123,15 @@ static int restore_descriptor(struct criu_request *q, struct restoring *r, const
 
 static int restore_descriptors(struct criu_request *q, struct restoring *r, struct err **err)
 {
-        _cleanup_close_ int fd = openat(r->dirs.fd[CHECKPOINT_IMAGE], CHECKPOINT_DESCRIPTORS, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        _cleanup_close_ int fd =
+                openat(r->dirs.fd[CHECKPOINT_IMAGE], CHECKPOINT_DESCRIPTORS, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
         json_t *list = fd < 0 ? NULL : json_loadfd(fd, 0, NULL);
         int e = 0;
 
         if (!json_is_array(list)) {
                 json_decref(list);
-                return err_set(err, ERR_NOT_FOUND, ENOENT, "no checkpoint here: '" CHECKPOINT_DESCRIPTORS "' is missing or damaged");
+                return err_set(err, ERR_NOT_FOUND, ENOENT,
+                        "no checkpoint here: '" CHECKPOINT_DESCRIPTORS "' is missing or damaged");
         }
         for (size_t i = 0; e == 0 && i < ARRAY_SIZE(r->stdio); i++) {
                 const char *entry = json_string_value(json_array_get(list, i));
@@ -169,7 +174,8 @@ static int make_request(struct criu_request *q, struct restoring *r, struct err 
         const struct box_checkpoint_args *args = r->args;
         const struct launch *l = r->l;
         _cleanup_close_ int root = open(l->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        int e = root < 0 ? err_sys(err, errno, "opening '%s'", l->rootfs) : checkpoint_common(q, l, &r->dirs, args, err);
+        int e = root < 0 ? err_sys(err, errno, "opening '%s'", l->rootfs)
+                         : checkpoint_common(q, l, &r->dirs, args, err);
 
         if (e == 0)
                 e = restore_namespaces(q, l, err);
@@ -208,8 +214,8 @@ static int prepare_criu(void *arg, struct err **err)
         struct launch *l = r->l;
         int e;
 
-        /* Until the first process is there, this one is what delete finds: a runtime that is killed takes criu along, and
-         * what criu made so far is in the control groups. */
+        /* Until the first process is there, this one is what delete finds: a runtime that is killed takes criu along,
+         * and what criu made so far is in the control groups. */
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != r->runtime)
                 _exit(1);
@@ -294,7 +300,6 @@ static int run_criu(struct restoring *r, struct spawned *s, struct err **err)
 
         if (e == 0)
                 e = launch_make_cgroup(l, err);
-
         if (e == 0)
                 e = in_child(l, make_mount_points, err);
         if (e == 0)
@@ -354,7 +359,12 @@ int box_restore(const struct box_runtime *runtime, const struct box_create_args 
 {
         _cleanup_(launch_release) struct launch l;
         _cleanup_(spawned_release) struct spawned s = SPAWNED_NONE;
-        _cleanup_(release_restoring) struct restoring restoring = { .l = &l, .args = args, .runtime = getpid(), .dirs = CHECKPOINT_NO_DIRS, .stdio = { -1, -1, -1 }, .master = -1 };
+        _cleanup_(release_restoring) struct restoring restoring = { .l = &l,
+                .args = args,
+                .runtime = getpid(),
+                .dirs = CHECKPOINT_NO_DIRS,
+                .stdio = { -1, -1, -1 },
+                .master = -1 };
         const bool foreground = !create->stdio.detach;
         int r = criu_check(runtime->criu, err);
 

@@ -508,7 +508,9 @@ static int mount_root(struct launch *l, struct err **err)
 {
         const unsigned long propagation = root_propagation(l);
         /* Unbindable mounts could not be cloned: private until the root is in place. */
-        const unsigned long at_first = MS_REC | (propagation & MS_UNBINDABLE ? MS_PRIVATE : propagation ? propagation : MS_SLAVE);
+        const unsigned long at_first = MS_REC | (propagation & MS_UNBINDABLE ? MS_PRIVATE
+                                                        : propagation        ? propagation
+                                                                             : MS_SLAVE);
         _cleanup_close_ int dir = -1, tree = -1;
         int r;
 

@@ -2,7 +2,8 @@
  *
  *      ROOT/ID/            made first: owns the name
  *      ROOT/ID/config.json the configuration as it was read
- *      ROOT/ID/status      written beside and renamed, so that it is there whole or not at all (crun's name, read by its tools)
+ *      ROOT/ID/status      written beside and renamed, so that it is there whole or not at all (crun's name, read by
+ *                          its tools)
  *      ROOT/ID/start       a socket while the container is created but not started
  *      ROOT/ID/notify/     the directory of notify.h, where the runtime was started with $NOTIFY_SOCKET
  *      ROOT/ID/criu-root/  while it is restored: where criu, and only criu, has the root mounted

@@ -175,13 +175,14 @@ int cgroup_join_sub(struct cgroup *cg, const char *sub, pid_t pid, struct err **
                 dir = openat(h->dir, *path ? path + 1 : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
                 if (dir < 0)
                         return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno,
-                                "exec --cgroup: error adding pid %d to %s%s/cgroup.procs: %s", (int)pid, h->face.path, path,
-                                sys_error_text(errno, text, sizeof(text)));
+                                "exec --cgroup: error adding pid %d to %s%s/cgroup.procs: %s", (int)pid, h->face.path,
+                                path, sys_error_text(errno, text, sizeof(text)));
                 r = join_group(dir, h->face.path, pid, err);
                 joined++;
         }
         if (r >= 0 && joined == 0)
-                return err_set(err, ERR_NOT_FOUND, ENOENT, "exec --cgroup: unknown controller '%.*s'", (int)list_len, sub);
+                return err_set(
+                        err, ERR_NOT_FOUND, ENOENT, "exec --cgroup: unknown controller '%.*s'", (int)list_len, sub);
         return r;
 }
 

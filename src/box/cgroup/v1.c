@@ -209,8 +209,9 @@ static int apply_blkio(const struct hierarchy *h, const struct cgroup_resources 
                 const struct cgroup_io_weight *w = &res->io_weight[i];
 
                 if (w->weight)
-                        r = cgroup_write_device(h->dir, weight_file(h, "blkio.weight_device", "blkio.bfq.weight_device"),
-                                w->major, w->minor, w->weight, err);
+                        r = cgroup_write_device(h->dir,
+                                weight_file(h, "blkio.weight_device", "blkio.bfq.weight_device"), w->major, w->minor,
+                                w->weight, err);
                 if (r >= 0 && w->leaf_weight)
                         r = cgroup_write_device(
                                 h->dir, "blkio.leaf_weight_device", w->major, w->minor, w->leaf_weight, err);
