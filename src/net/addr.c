@@ -119,7 +119,8 @@ int mac_parse(const char *text, u8 ret[6])
         unsigned b[6];
         char rest;
 
-        if (strlen(text) != 17 || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &rest) != 6 ||
+        if (strlen(text) != 17 ||
+                sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &rest) != 6 ||
                 b[0] & 1)
                 return -EINVAL;
         for (int i = 0; i < 6; i++)
@@ -131,6 +132,7 @@ struct mac_text mac_format(const u8 mac[6])
 {
         struct mac_text t;
 
-        snprintf(t.text, sizeof(t.text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+        snprintf(t.text, sizeof(t.text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+                mac[5]);
         return t;
 }

@@ -1,8 +1,8 @@
 /* net_attach and net_detach.
  *
- * Attaching writes the endpoint's record before it makes anything but the addresses, and undoes by the record: so whoever is killed
- * leaves a record that net_detach and net_check understand, or an address without one, which net_check takes back.
- * Locks: the store's, shared (bridges stay as they are), then the container's. */
+ * Attaching writes the endpoint's record before it makes anything but the addresses, and undoes by the record: so
+ * whoever is killed leaves a record that net_detach and net_check understand, or an address without one, which
+ * net_check takes back. Locks: the store's, shared (bridges stay as they are), then the container's. */
 #include "attach.h"
 
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 
 #include "firewall.h"
 
-/* --- inside the container's namespace --------------------------------------------------------------------------------------------------- */
+/* --- inside the container's namespace ----------------------------------------------------------------------------- */
 
 static int configure_inside(const struct inside *inside, const struct endpoint *endpoint, struct err **err)
 {
@@ -31,7 +31,7 @@ static int configure_inside(const struct inside *inside, const struct endpoint *
         return r < 0 ? err_sys(err, -r, "setting up the interface inside the container") : 0;
 }
 
-/* --- what is wanted ------------------------------------------------------------------------------------------------------------------------ */
+/* --- what is wanted ----------------------------------------------------------------------------------------------- */
 
 struct wanted {
         struct ip ip[2];
@@ -44,7 +44,8 @@ static int check_request(const struct net_attach_request *request, struct wanted
         const char *const texts[2] = { request->ip, request->ip6 };
 
         if (!request->container || !store_is_name(request->container, CONTAINER_MAX))
-                return err_set(err, ERR_USAGE, EINVAL, "'%s' is no id of a container", request->container ? request->container : "");
+                return err_set(err, ERR_USAGE, EINVAL, "'%s' is no id of a container",
+                        request->container ? request->container : "");
         if (request->name && strlen(request->name) > CONTAINER_MAX)
                 return err_set(err, ERR_USAGE, EINVAL, "the name '%s' is too long", request->name);
         if (request->ifname && !store_is_name(request->ifname, IFNAMSIZ - 1))
@@ -75,7 +76,8 @@ static int collect_names(const struct net_attach_request *request, struct endpoi
                 const char *name = i < 3 ? given[i] : request->aliases[i - 3];
 
                 if (i >= 3 && !store_is_name(name, 250))
-                        return err_set(err, ERR_USAGE, EINVAL, "'%s' is no alias: letters, digits, '_', '.', '-'", name);
+                        return err_set(
+                                err, ERR_USAGE, EINVAL, "'%s' is no alias: letters, digits, '_', '.', '-'", name);
                 if (name && store_is_name(name, 250) && !(names[at++] = arena_strdup(&endpoint->arena, name)))
                         return err_sys(err, ENOMEM, "attaching to a network");
         }
@@ -100,7 +102,8 @@ static int look_at_other(void *opaque, struct endpoint *endpoint, struct err **e
         return 0;
 }
 
-static int name_interfaces(struct net_store *store, const struct net_attach_request *request, struct endpoint *endpoint, struct err **err)
+static int name_interfaces(
+        struct net_store *store, const struct net_attach_request *request, struct endpoint *endpoint, struct err **err)
 {
         struct others others = { 0 };
         unsigned n = 0;
@@ -116,7 +119,8 @@ static int name_interfaces(struct net_store *store, const struct net_attach_requ
         endpoint->ifname = request->tap      ? ""
                            : request->ifname ? arena_strdup(&endpoint->arena, request->ifname)
                                              : arena_printf(&endpoint->arena, "eth%u", n);
-        endpoint->host_ifname = arena_printf(&endpoint->arena, VETH_PREFIX "%012llx", (unsigned long long)(random >> 16));
+        endpoint->host_ifname =
+                arena_printf(&endpoint->arena, VETH_PREFIX "%012llx", (unsigned long long)(random >> 16));
         endpoint->default_route = !others.has_default_route && !request->no_default_route;
         return endpoint->ifname && endpoint->host_ifname ? 0 : err_sys(err, ENOMEM, "attaching to a network");
 }
@@ -160,7 +164,7 @@ static int choose_mac(struct endpoint *endpoint, const struct wanted *wanted, st
         return endpoint->mac ? 0 : err_sys(err, ENOMEM, "attaching to a network");
 }
 
-/* --- taps ------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- taps --------------------------------------------------------------------------------------------------------- */
 
 static int make_tap(const char *name, int *ret, struct err **err)
 {
@@ -176,7 +180,7 @@ static int make_tap(const char *name, int *ret, struct err **err)
         return 0;
 }
 
-/* --- attaching --------------------------------------------------------------------------------------------------------------------------------- */
+/* --- attaching ---------------------------------------------------------------------------------------------------- */
 
 /* The kernel's part of a bridge endpoint, in the order in which endpoint_undo can take it away whatever is missing. */
 static int connect_bridge(struct net_store *store, struct kernel *kernel, const struct network *network, int bridge,
@@ -213,18 +217,20 @@ static int connect_bridge(struct net_store *store, struct kernel *kernel, const 
         return r;
 }
 
-static int take_addresses(struct net_store *store, const struct network *network, const struct wanted *wanted, struct endpoint *endpoint,
-        struct err **err)
+static int take_addresses(struct net_store *store, const struct network *network, const struct wanted *wanted,
+        struct endpoint *endpoint, struct err **err)
 {
         for (int f = 0; f < 2; f++) {
                 const struct subnet *subnet = &network->subnet[f];
                 int r;
 
                 if (!subnet->cidr.ip.len && wanted->ip[f].len)
-                        return err_set(err, ERR_USAGE, EINVAL, "the network '%s' has no IPv%d", network->pub.name, f == V4 ? 4 : 6);
+                        return err_set(err, ERR_USAGE, EINVAL, "the network '%s' has no IPv%d", network->pub.name,
+                                f == V4 ? 4 : 6);
                 if (!subnet->cidr.ip.len)
                         continue;
-                r = ipam_take(store, network, f, &wanted->ip[f], endpoint->container, endpoint->name, &endpoint->ip[f], err);
+                r = ipam_take(
+                        store, network, f, &wanted->ip[f], endpoint->container, endpoint->name, &endpoint->ip[f], err);
                 if (r < 0)
                         return r;
                 endpoint->gateway[f] = subnet->gateway;
@@ -291,9 +297,9 @@ static int open_ports_again(struct net_store *store, struct kernel *kernel, int 
         return r;
 }
 
-static int make_endpoint(struct net_store *store, struct kernel *kernel, const struct network *network, int bridge, int dir,
-        const struct net_attach_request *request, const struct wanted *wanted, struct endpoint *endpoint, struct port_holds *holds,
-        int *ret_tap, struct err **err)
+static int make_endpoint(struct net_store *store, struct kernel *kernel, const struct network *network, int bridge,
+        int dir, const struct net_attach_request *request, const struct wanted *wanted, struct endpoint *endpoint,
+        struct port_holds *holds, int *ret_tap, struct err **err)
 {
         int r = take_addresses(store, network, wanted, endpoint, err);
 
@@ -314,8 +320,8 @@ static int make_endpoint(struct net_store *store, struct kernel *kernel, const s
 }
 
 /* Locks the store, shared, with the bridge up. */
-static int lock_with_bridge(struct net_store *store, struct kernel *kernel, const struct network *network, int *ret_lock, int *ret_bridge,
-        struct err **err)
+static int lock_with_bridge(struct net_store *store, struct kernel *kernel, const struct network *network,
+        int *ret_lock, int *ret_bridge, struct err **err)
 {
         for (int tries = 0; tries < 10; tries++) {
                 _cleanup_close_ int lock = -1;
@@ -342,8 +348,8 @@ static int lock_with_bridge(struct net_store *store, struct kernel *kernel, cons
         return err_set(err, ERR_BUSY, EAGAIN, "the network '%s' is taken down again and again", network->pub.name);
 }
 
-static int attach_bridge(struct net_store *store, const struct network *network, const struct net_attach_request *request,
-        struct net_attachment **ret, struct err **err)
+static int attach_bridge(struct net_store *store, const struct network *network,
+        const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
 {
         _cleanup_(endpoint_freep) struct endpoint *endpoint = calloc(1, sizeof(*endpoint));
         _cleanup_(port_holds_close) struct port_holds holds = { 0 };
@@ -368,7 +374,8 @@ static int attach_bridge(struct net_store *store, const struct network *network,
                 return r;
         snprintf(file, sizeof(file), "%s.json", network->key);
         if (faccessat(dir, file, F_OK, 0) == 0)
-                return err_set(err, ERR_BUSY, EEXIST, "the container is on the network '%s' already", network->pub.name);
+                return err_set(
+                        err, ERR_BUSY, EEXIST, "the container is on the network '%s' already", network->pub.name);
         r = plan(store, network, request, endpoint, err);
         if (r == 0)
                 r = make_endpoint(store, &kernel, network, bridge, dir, request, &wanted, endpoint, &holds, &tap, err);
@@ -386,8 +393,8 @@ static int attach_bridge(struct net_store *store, const struct network *network,
 }
 
 /* Networks without an interface: "none" and, where nothing is done at all, "host". */
-static int attach_nothing(const struct network *network, const struct net_attach_request *request, struct net_attachment **ret,
-        struct err **err)
+static int attach_nothing(const struct network *network, const struct net_attach_request *request,
+        struct net_attachment **ret, struct err **err)
 {
         const struct endpoint nothing = { .network = network->pub.name,
                 .network_id = network->pub.id,
@@ -406,8 +413,8 @@ static int attach_nothing(const struct network *network, const struct net_attach
         return r < 0 ? r : attachment_of(&nothing, NULL, ret, err);
 }
 
-static int attach_pasta(struct net_store *store, const struct network *network, const struct net_attach_request *request,
-        struct net_attachment **ret, struct err **err)
+static int attach_pasta(struct net_store *store, const struct network *network,
+        const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
 {
         _cleanup_(endpoint_freep) struct endpoint *endpoint = calloc(1, sizeof(*endpoint));
         _cleanup_(port_holds_close) struct port_holds holds = { 0 };
@@ -418,7 +425,8 @@ static int attach_pasta(struct net_store *store, const struct network *network, 
         if (!endpoint)
                 return err_sys(err, ENOMEM, "attaching to a network");
         if (!network->pub.predefined || request->tap)
-                return err_hint(err, err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the network '%s' needs root", network->pub.name),
+                return err_hint(err,
+                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the network '%s' needs root", network->pub.name),
                         "without it a container has the default network, through pasta");
         r = check_request(request, &wanted, err);
         if (r == 0)
@@ -426,7 +434,8 @@ static int attach_pasta(struct net_store *store, const struct network *network, 
         if (r < 0)
                 return r;
         if (pasta_runs(store, request->container))
-                return err_set(err, ERR_BUSY, EEXIST, "the container is on the network '%s' already", network->pub.name);
+                return err_set(
+                        err, ERR_BUSY, EEXIST, "the container is on the network '%s' already", network->pub.name);
         r = plan(store, network, request, endpoint, err);
         if (r == 0)
                 r = ports_settle(network, request->ports, request->n_ports, endpoint, &holds, err);
@@ -446,8 +455,8 @@ static int attach_pasta(struct net_store *store, const struct network *network, 
         return r;
 }
 
-int net_attach(struct net_store *store, const char *name, const struct net_attach_request *request, struct net_attachment **ret,
-        struct err **err)
+int net_attach(struct net_store *store, const char *name, const struct net_attach_request *request,
+        struct net_attachment **ret, struct err **err)
 {
         _cleanup_(network_freep) struct network *network = NULL;
         int r = network_find(store, name, &network, err);
@@ -463,9 +472,10 @@ int net_attach(struct net_store *store, const char *name, const struct net_attac
         return r < 0 ? err_wrap(err, r, "connecting to the network '%s'", network->pub.name) : 0;
 }
 
-/* --- detaching ------------------------------------------------------------------------------------------------------------------------------------ */
+/* --- detaching ---------------------------------------------------------------------------------------------------- */
 
-int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint, struct err **err)
+int endpoint_undo(
+        struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint, struct err **err)
 {
         char file[KEY_LEN + 8];
         int r = 0;

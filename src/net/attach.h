@@ -9,25 +9,31 @@
 struct inside {
         int route, udp, tcp;
 };
-#define INSIDE_CLOSED { -1, -1, -1 }
+#define INSIDE_CLOSED      \
+        {                  \
+                -1, -1, -1 \
+        }
 int inside_open(int netns_fd, bool dns, struct inside *ret, struct err **err);
 void inside_close(struct inside *inside);
 
 /* resolver.c: the process that answers names in a container. Fine when there is one. */
 #define RESOLVER_ADDRESS "127.0.0.11"
-int resolver_start(struct net_store *store, const char *container, pid_t pid, const struct inside *inside, const char *const *servers,
-        struct err **err);
+int resolver_start(struct net_store *store, const char *container, pid_t pid, const struct inside *inside,
+        const char *const *servers, struct err **err);
 bool resolver_runs(struct net_store *store, const char *container);
 void resolver_stop(struct net_store *store, const char *container);
 
 /* pasta.c: the default network of a user who is not root. Fills in what @endpoint lacks. */
-int pasta_start(struct net_store *store, const struct net_attach_request *request, struct endpoint *endpoint, struct err **err);
+int pasta_start(
+        struct net_store *store, const struct net_attach_request *request, struct endpoint *endpoint, struct err **err);
 bool pasta_runs(struct net_store *store, const char *container);
 void pasta_stop(struct net_store *store, const char *container);
 
 /* Takes away everything that the record names, then the record. @dir: the container's, locked. */
-int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint, struct err **err);
+int endpoint_undo(
+        struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint, struct err **err);
 /* The container has no endpoint any more: helpers and directory go. */
 void container_forget(struct net_store *store, int dir, const char *container);
 /* What attach gives and lists show. Takes the sockets of @holds (NULL: none). */
-int attachment_of(const struct endpoint *endpoint, struct port_holds *holds, struct net_attachment **ret, struct err **err);
+int attachment_of(
+        const struct endpoint *endpoint, struct port_holds *holds, struct net_attachment **ret, struct err **err);

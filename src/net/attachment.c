@@ -33,7 +33,8 @@ static int copy_ports(struct attachment *attachment, const struct endpoint *endp
                 const struct published *p = &endpoint->ports[i];
 
                 ports[i] = (struct net_published){ .protocol = p->protocol,
-                        .host_ip = p->host_ip.len ? arena_strdup(&attachment->arena, ip_format(&p->host_ip).text) : "0.0.0.0",
+                        .host_ip = p->host_ip.len ? arena_strdup(&attachment->arena, ip_format(&p->host_ip).text)
+                                                  : "0.0.0.0",
                         .host_port = p->host_port,
                         .container_port = p->container_port };
                 if (!ports[i].host_ip)
@@ -58,9 +59,16 @@ int attachment_of(const struct endpoint *e, struct port_holds *holds, struct net
         const struct {
                 const char **to, *from;
         } texts[] = {
-                { &pub->network, e->network }, { &pub->network_id, e->network_id }, { &pub->ifname, e->ifname },
-                { &pub->host_ifname, e->host_ifname }, { &pub->mac, e->mac }, { &pub->dns, e->dns }, { &pub->ip, ip[V4].text },
-                { &pub->ip6, ip[V6].text }, { &pub->gateway, gateway[V4].text }, { &pub->gateway6, gateway[V6].text },
+                { &pub->network, e->network },
+                { &pub->network_id, e->network_id },
+                { &pub->ifname, e->ifname },
+                { &pub->host_ifname, e->host_ifname },
+                { &pub->mac, e->mac },
+                { &pub->dns, e->dns },
+                { &pub->ip, ip[V4].text },
+                { &pub->ip6, ip[V6].text },
+                { &pub->gateway, gateway[V4].text },
+                { &pub->gateway6, gateway[V6].text },
         };
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
                 if (!(*texts[i].to = arena_strdup(&attachment->arena, texts[i].from)))
@@ -79,7 +87,7 @@ int attachment_of(const struct endpoint *e, struct port_holds *holds, struct net
         return 0;
 }
 
-/* --- lists -------------------------------------------------------------------------------------------------------------------------- */
+/* --- lists -------------------------------------------------------------------------------------------------------- */
 
 struct listing {
         const char *key;
@@ -120,7 +128,7 @@ int net_endpoint_list(struct net_store *store, const char *name, const char *con
         return endpoint_each(store, container, list_one, &listing, err);
 }
 
-/* --- renaming ------------------------------------------------------------------------------------------------------------------------- */
+/* --- renaming ----------------------------------------------------------------------------------------------------- */
 
 struct rename {
         struct net_store *store;
@@ -151,13 +159,15 @@ static int rename_one(void *opaque, struct endpoint *endpoint, struct err **err)
         return r;
 }
 
-int net_rename(struct net_store *store, const char *container, const char *old_name, const char *new_name, struct err **err)
+int net_rename(
+        struct net_store *store, const char *container, const char *old_name, const char *new_name, struct err **err)
 {
         struct rename rename = { .store = store, .dir = -1, .old_name = old_name, .new_name = new_name };
         _cleanup_close_ int lock = -1, dir = -1;
         int r;
 
-        if (!store_is_name(container, CONTAINER_MAX) || !store_is_name(old_name, CONTAINER_MAX) || !store_is_name(new_name, CONTAINER_MAX))
+        if (!store_is_name(container, CONTAINER_MAX) || !store_is_name(old_name, CONTAINER_MAX) ||
+                !store_is_name(new_name, CONTAINER_MAX))
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is no name for a container", new_name);
         r = net_store_lock(store, LOCK_SH, &lock, err);
         if (r < 0)

@@ -21,7 +21,7 @@ static struct mark_path mark_of(const char *key)
         return p;
 }
 
-/* --- sockets ------------------------------------------------------------------------------------------------------------------ */
+/* --- sockets ------------------------------------------------------------------------------------------------------ */
 
 int kernel_open(struct kernel *kernel, struct err **err)
 {
@@ -39,9 +39,10 @@ void kernel_close(struct kernel *kernel)
         closep(&kernel->nft);
 }
 
-/* --- forwarding --------------------------------------------------------------------------------------------------------------- */
+/* --- forwarding --------------------------------------------------------------------------------------------------- */
 
-static const char *const forwarding_file[2] = { "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding" };
+static const char *const forwarding_file[2] = { "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sys/net/ipv6/conf/all/forwarding" };
 
 static int read_switch(const char *path)
 {
@@ -89,7 +90,9 @@ static int write_guard(struct net_store *store, const struct firewall_guard *gua
 
         snprintf(text, sizeof(text), "%s%s %s", guard->v4 ? "4" : "", guard->v6 ? "6" : "", guard->uplinks);
         unlinkat(store->run, FORWARDING, 0);
-        return symlinkat(text, store->run, FORWARDING) < 0 ? err_sys(err, errno, "noting that forwarding is switched on") : 0;
+        return symlinkat(text, store->run, FORWARDING) < 0
+                       ? err_sys(err, errno, "noting that forwarding is switched on")
+                       : 0;
 }
 
 /* A host that forwards ignores router advertisements with accept_ra 1, and would lose its own default route. */
@@ -103,14 +106,15 @@ static int keep_router_advertisements(void *opaque, const char *name, int master
         return 0;
 }
 
-static int enable_forwarding(
-        struct net_store *store, struct kernel *kernel, const struct network *network, struct firewall_guard *guard, struct err **err)
+static int enable_forwarding(struct net_store *store, struct kernel *kernel, const struct network *network,
+        struct firewall_guard *guard, struct err **err)
 {
         bool *const ours[2] = { &guard->v4, &guard->v6 };
         int r;
 
         for (int family = 0; family < 2; family++) {
-                if (network->pub.internal || !network->subnet[family].cidr.ip.len || read_switch(forwarding_file[family]) == 1)
+                if (network->pub.internal || !network->subnet[family].cidr.ip.len ||
+                        read_switch(forwarding_file[family]) == 1)
                         continue;
                 if (!guard->v4 && !guard->v6)
                         link_list(kernel->route, 0, add_uplink, guard);
@@ -140,9 +144,10 @@ static void disable_forwarding(struct net_store *store, const struct firewall_gu
         unlinkat(store->run, FORWARDING, 0);
 }
 
-/* --- up and down ---------------------------------------------------------------------------------------------------------------- */
+/* --- up and down -------------------------------------------------------------------------------------------------- */
 
-int bridge_is_up(struct net_store *store, struct kernel *kernel, const struct network *network, int *ret_index, struct err **err)
+int bridge_is_up(
+        struct net_store *store, struct kernel *kernel, const struct network *network, int *ret_index, struct err **err)
 {
         int index, r;
 
@@ -172,11 +177,13 @@ static int make_bridge(struct kernel *kernel, const struct network *network, str
                 bridge.mac[2 + i] = (u8)byte;
         }
         for (int f = 0; f < 2; f++)
-                bridge.address[f] = (struct cidr){ .ip = network->subnet[f].gateway, .bits = network->subnet[f].cidr.bits };
+                bridge.address[f] =
+                        (struct cidr){ .ip = network->subnet[f].gateway, .bits = network->subnet[f].cidr.bits };
         bridge.route_localnet = !network->pub.internal;
         r = link_bridge_make(kernel->route, &bridge);
         if (r == -EEXIST)
-                return err_set(err, ERR_BUSY, EEXIST, "there is an interface '%s' that is no bridge", network->pub.bridge);
+                return err_set(
+                        err, ERR_BUSY, EEXIST, "there is an interface '%s' that is no bridge", network->pub.bridge);
         return r < 0 ? err_sys(err, -r, "making the bridge '%s'", network->pub.bridge) : 0;
 }
 
@@ -190,7 +197,9 @@ struct rejoin {
 static int rejoin(void *opaque, struct endpoint *endpoint, struct err **err)
 {
         const struct rejoin *r = opaque;
-        const struct link_port port = { .bridge = r->index, .isolated = !r->network->icc, .hairpin = endpoint->n_ports > 0 };
+        const struct link_port port = {
+                .bridge = r->index, .isolated = !r->network->icc, .hairpin = endpoint->n_ports > 0
+        };
 
         if (strcmp(endpoint->key, r->network->key) == 0 && *endpoint->host_ifname)
                 link_join_bridge(r->kernel->route, endpoint->host_ifname, &port);
@@ -210,7 +219,8 @@ int bridge_up(struct net_store *store, struct kernel *kernel, const struct netwo
         if (r < 0)
                 return r;
         /* "=" in front: it is there already and not ours to remove */
-        snprintf(target, sizeof(target), "%s%s", link_index(kernel->route, network->pub.bridge) > 0 ? "=" : "", network->pub.bridge);
+        snprintf(target, sizeof(target), "%s%s", link_index(kernel->route, network->pub.bridge) > 0 ? "=" : "",
+                network->pub.bridge);
         if (symlinkat(target, store->run, mark_of(network->key).text) < 0 && errno != EEXIST)
                 return err_sys(err, errno, "noting the bridge '%s'", network->pub.bridge);
         r = enable_forwarding(store, kernel, network, &guard, err);

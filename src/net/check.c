@@ -1,5 +1,5 @@
-/* net_check: the records are what is right; everything else follows them or goes. Under the exclusive lock nobody attaches, so
- * that what is half-made was made by the dead. */
+/* net_check: the records are what is right; everything else follows them or goes. Under the exclusive lock nobody
+ * attaches, so that what is half-made was made by the dead. */
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -15,7 +15,7 @@ struct check {
         bool (*is_alive)(void *opaque, const char *container);
         void (*problem)(void *opaque, const char *text);
         void *opaque;
-        int dir;               /* of the container that is looked at */
+        int dir; /* of the container that is looked at */
         int n;
         bool rebuild;
 };
@@ -33,7 +33,7 @@ static void _printf_(2, 3) report(struct check *check, const char *fmt, ...)
                 check->problem(check->opaque, text);
 }
 
-/* --- endpoints --------------------------------------------------------------------------------------------------------------------- */
+/* --- endpoints ---------------------------------------------------------------------------------------------------- */
 
 /* Why an endpoint is to go; NULL: it is alive. */
 static const char *why_dead(struct check *check, const struct endpoint *endpoint)
@@ -108,7 +108,7 @@ static int check_container(void *opaque, int dirfd, const char *container, struc
         return r;
 }
 
-/* --- what belongs to nobody ------------------------------------------------------------------------------------------------------------ */
+/* --- what belongs to nobody --------------------------------------------------------------------------------------- */
 
 /* Whether the container has an endpoint on that network. */
 static bool has_record(struct check *check, const char *container, const char *key)
@@ -303,7 +303,7 @@ static int check_ports(struct check *check, struct err **err)
         return bridge_rebuild_firewall(check->store, check->kernel, err);
 }
 
-/* --- files that killed processes and earlier boots left ---------------------------------------------------------------------------------- */
+/* --- files that killed processes and earlier boots left ----------------------------------------------------------- */
 
 static int sweep_run(void *opaque, int dirfd, const char *name, struct err **err)
 {

@@ -35,7 +35,7 @@ static struct network *network_new(void)
         return network;
 }
 
-/* --- driver options --------------------------------------------------------------------------------------------------------- */
+/* --- driver options ----------------------------------------------------------------------------------------------- */
 
 static int parse_bool(const char *text, bool *ret)
 {
@@ -96,7 +96,8 @@ static const struct {
 static int apply_option(struct network *network, const struct net_pair *option, struct err **err)
 {
         for (size_t i = 0; i < ARRAY_SIZE(options_table); i++) {
-                if (strcmp(option->key, options_table[i].name) != 0 && strcmp(option->key, options_table[i].docker) != 0)
+                if (strcmp(option->key, options_table[i].name) != 0 &&
+                        strcmp(option->key, options_table[i].docker) != 0)
                         continue;
                 if (options_table[i].set(network, option->value) < 0)
                         return err_set(err, ERR_USAGE, EINVAL, "network option '%s=%s' must be %s", option->key,
@@ -107,17 +108,16 @@ static int apply_option(struct network *network, const struct net_pair *option, 
                 "options are mtu, bridge, masquerade, icc, host-ip (or docker's names for them)");
 }
 
-/* --- subnets ---------------------------------------------------------------------------------------------------------------- */
+/* --- subnets ------------------------------------------------------------------------------------------------------ */
 
-static int parse_inside(
-        const struct cidr *subnet, const char *what, const char *text, struct ip *ret, struct err **err)
+static int parse_inside(const struct cidr *subnet, const char *what, const char *text, struct ip *ret, struct err **err)
 {
         struct ip ip;
 
         if (ip_parse(text, &ip) < 0 || !cidr_contains(subnet, &ip) || ip_equal(&ip, &subnet->ip) ||
                 cidr_is_broadcast(subnet, &ip))
-                return err_set(err, ERR_USAGE, EINVAL, "the %s '%s' is no host's address in the subnet %s/%u", what, text,
-                        ip_format(&subnet->ip).text, subnet->bits);
+                return err_set(err, ERR_USAGE, EINVAL, "the %s '%s' is no host's address in the subnet %s/%u", what,
+                        text, ip_format(&subnet->ip).text, subnet->bits);
         *ret = ip;
         return 0;
 }
@@ -132,13 +132,16 @@ static int parse_subnet(const struct net_subnet *given, struct subnet *ret, stru
         if (cidr_parse(given->subnet, &s.cidr) < 0)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is no subnet", given->subnet),
                         "as in 10.5.0.0/16 or fd00:5::/64, with nothing behind the prefix");
-        if (s.cidr.bits > (s.cidr.ip.len == 4 ? PREFIX_MAX_V4 : PREFIX_MAX_V6) || s.cidr.bits < 8 || ip_is_loopback(&s.cidr.ip) ||
-                (s.cidr.ip.len == 4 && s.cidr.ip.bytes[0] >= 224) || (s.cidr.ip.len == 16 && s.cidr.ip.bytes[0] == 0xff))
-                return err_set(err, ERR_USAGE, EINVAL, "the subnet '%s' is none that containers can be in", given->subnet);
+        if (s.cidr.bits > (s.cidr.ip.len == 4 ? PREFIX_MAX_V4 : PREFIX_MAX_V6) || s.cidr.bits < 8 ||
+                ip_is_loopback(&s.cidr.ip) || (s.cidr.ip.len == 4 && s.cidr.ip.bytes[0] >= 224) ||
+                (s.cidr.ip.len == 16 && s.cidr.ip.bytes[0] == 0xff))
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "the subnet '%s' is none that containers can be in", given->subnet);
         s.range = s.cidr;
         if (given->ip_range && (cidr_parse(given->ip_range, &s.range) < 0 || s.range.bits < s.cidr.bits ||
                                        !cidr_contains(&s.cidr, &s.range.ip)))
-                return err_set(err, ERR_USAGE, EINVAL, "the range '%s' is not in the subnet %s", given->ip_range, given->subnet);
+                return err_set(err, ERR_USAGE, EINVAL, "the range '%s' is not in the subnet %s", given->ip_range,
+                        given->subnet);
         s.gateway = ip_plus(&s.cidr.ip, 1);
         if (given->gateway) {
                 r = parse_inside(&s.cidr, "gateway", given->gateway, &s.gateway, err);
@@ -159,8 +162,8 @@ static int apply_subnets(struct network *network, const struct net_subnet *subne
                         return r;
                 family = s.cidr.ip.len == 4 ? V4 : V6;
                 if (network->subnet[family].cidr.ip.len)
-                        return err_set(err, ERR_USAGE, EINVAL, "a network has one subnet of each family: '%s' is one too many",
-                                subnets[i].subnet);
+                        return err_set(err, ERR_USAGE, EINVAL,
+                                "a network has one subnet of each family: '%s' is one too many", subnets[i].subnet);
                 network->subnet[family] = s;
         }
         network->pub.ipv6 |= network->subnet[V6].cidr.ip.len > 0;
@@ -197,9 +200,10 @@ int network_fill_texts(struct network *network, struct err **err)
         return 0;
 }
 
-/* --- defining --------------------------------------------------------------------------------------------------------------- */
+/* --- defining ----------------------------------------------------------------------------------------------------- */
 
-static int copy_pairs(struct arena *arena, const struct net_pair *pairs, size_t n, struct net_pair **ret, struct err **err)
+static int copy_pairs(
+        struct arena *arena, const struct net_pair *pairs, size_t n, struct net_pair **ret, struct err **err)
 {
         struct net_pair *copy = arena_new(arena, struct net_pair, n + 1);
 
@@ -225,7 +229,8 @@ static int complete(struct net_store *store, struct network *network, struct err
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown network driver '%s'", pub->driver),
                         "the drivers are bridge, none and host");
         snprintf(network->key, sizeof(network->key), "%.*s", KEY_LEN, pub->id);
-        pub->predefined = strcmp(pub->name, "bridge") == 0 || strcmp(pub->name, "none") == 0 || strcmp(pub->name, "host") == 0;
+        pub->predefined =
+                strcmp(pub->name, "bridge") == 0 || strcmp(pub->name, "none") == 0 || strcmp(pub->name, "host") == 0;
         pub->dns = network->is_bridge && !pub->predefined;
         for (size_t i = 0; i < pub->n_options; i++) {
                 int r = apply_option(network, &pub->options[i], err);
@@ -234,7 +239,8 @@ static int complete(struct net_store *store, struct network *network, struct err
                         return r;
         }
         if (network->is_bridge && !*pub->bridge)
-                pub->bridge = pub->predefined ? arena_strdup(&network->arena, store->bridge) : arena_printf(&network->arena, BRIDGE_PREFIX "%s", network->key);
+                pub->bridge = pub->predefined ? arena_strdup(&network->arena, store->bridge)
+                                              : arena_printf(&network->arena, BRIDGE_PREFIX "%s", network->key);
         return pub->bridge ? 0 : err_sys(err, ENOMEM, "reading a network");
 }
 
@@ -261,8 +267,8 @@ static const char *now(struct arena *arena)
         return arena_printf(arena, "%s.%09ldZ", text, ts.tv_nsec);
 }
 
-int network_define(struct net_store *store, const char *name, const struct net_create_options *options, struct network **ret,
-        struct err **err)
+int network_define(struct net_store *store, const char *name, const struct net_create_options *options,
+        struct network **ret, struct err **err)
 {
         static const struct net_create_options none;
         _cleanup_(network_freep) struct network *network = network_new();
@@ -298,7 +304,7 @@ int network_define(struct net_store *store, const char *name, const struct net_c
         return 0;
 }
 
-/* --- documents --------------------------------------------------------------------------------------------------------------- */
+/* --- documents ---------------------------------------------------------------------------------------------------- */
 
 static json_t *pairs_to_json(const struct net_pair *pairs, size_t n)
 {
@@ -315,9 +321,9 @@ json_t *network_to_json(const struct network *network)
         json_t *subnets = json_array();
 
         for (size_t i = 0; i < pub->n_subnets; i++)
-                json_array_append_new(subnets,
-                        json_pack("{s:s, s:s, s:s*}", "subnet", pub->subnets[i].subnet, "gateway", pub->subnets[i].gateway,
-                                "range", pub->subnets[i].ip_range));
+                json_array_append_new(
+                        subnets, json_pack("{s:s, s:s, s:s*}", "subnet", pub->subnets[i].subnet, "gateway",
+                                         pub->subnets[i].gateway, "range", pub->subnets[i].ip_range));
         return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:o, s:o}", "id", pub->id, "name", pub->name, "driver",
                 pub->driver, "created", pub->created, "internal", pub->internal, "ipv6", pub->ipv6, "subnets", subnets,
                 "options", pairs_to_json(pub->options, pub->n_options), "labels",
@@ -334,8 +340,8 @@ static int pairs_from_json(struct arena *arena, json_t *json, struct net_pair **
 
         if (!pairs)
                 return err_sys(err, ENOMEM, "reading a network");
-        json_object_foreach (json, key, value)
-                pairs[i++] = (struct net_pair){ .key = key, .value = json_string_value(value) };
+        json_object_foreach(json, key, value) pairs[i++] =
+                (struct net_pair){ .key = key, .value = json_string_value(value) };
         *ret_n = n;
         return copy_pairs(arena, pairs, n, ret, err);
 }
@@ -345,11 +351,13 @@ static int subnets_from_json(struct network *network, json_t *json, struct err *
         json_t *one;
         size_t i;
 
-        json_array_foreach (json, i, one) {
+        json_array_foreach(json, i, one)
+        {
                 struct net_subnet s = { 0 };
                 int r;
 
-                if (json_unpack(one, "{s:s, s:s, s?s}", "subnet", &s.subnet, "gateway", &s.gateway, "range", &s.ip_range) < 0)
+                if (json_unpack(one, "{s:s, s:s, s?s}", "subnet", &s.subnet, "gateway", &s.gateway, "range",
+                            &s.ip_range) < 0)
                         return err_set(err, ERR_BAD_CONFIG, EINVAL, "a network's file is damaged");
                 r = apply_subnets(network, &s, 1, err);
                 if (r < 0)
@@ -368,9 +376,9 @@ int network_from_json(struct net_store *store, const json_t *json, struct networ
 
         if (!pub)
                 return err_sys(err, ENOMEM, "reading a network");
-        if (json_unpack((json_t *)json, "{s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:o, s:o}", "id", &id, "name", &name, "driver",
-                    &driver, "created", &created, "internal", &internal, "ipv6", &ipv6, "subnets", &subnets, "options",
-                    &options, "labels", &labels) < 0 ||
+        if (json_unpack((json_t *)json, "{s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:o, s:o}", "id", &id, "name", &name,
+                    "driver", &driver, "created", &created, "internal", &internal, "ipv6", &ipv6, "subnets", &subnets,
+                    "options", &options, "labels", &labels) < 0 ||
                 strlen(id) != 64 || !store_is_name(name, NAME_LEN))
                 return err_set(err, ERR_BAD_CONFIG, EINVAL, "a network's file is damaged");
         pub->id = arena_strdup(&network->arena, id);

@@ -30,7 +30,8 @@ int endpoint_lock(struct net_store *store, const char *container, bool make, int
                         continue;
                 }
                 if (fd < 0)
-                        return errno == ENOENT ? -ENOENT : err_sys(err, errno, "opening the endpoints of '%s'", container);
+                        return errno == ENOENT ? -ENOENT
+                                               : err_sys(err, errno, "opening the endpoints of '%s'", container);
                 while (flock(fd, LOCK_EX) < 0)
                         if (errno != EINTR)
                                 return err_sys(err, errno, "locking the endpoints of '%s'", container);
@@ -43,7 +44,7 @@ int endpoint_lock(struct net_store *store, const char *container, bool make, int
         }
 }
 
-/* --- documents ------------------------------------------------------------------------------------------------------------------- */
+/* --- documents ---------------------------------------------------------------------------------------------------- */
 
 static json_t *ports_to_json(const struct endpoint *endpoint)
 {
@@ -72,13 +73,14 @@ int endpoint_write(int dir, const struct endpoint *e, struct err **err)
         _cleanup_(json_decrefp) json_t *json = NULL;
         char file[KEY_LEN + 8];
 
-        json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:o, s:o}", "container",
-                e->container, "name", e->name, "network", e->network, "network_id", e->network_id, "ifname", e->ifname,
-                "host_ifname", e->host_ifname, "mac", e->mac, "ip", ip_format(&e->ip[V4]).text, ip_format(&e->ip[V6]).text,
-                "gateway", ip_format(&e->gateway[V4]).text, ip_format(&e->gateway[V6]).text, "prefix", e->prefix_len[V4],
-                e->prefix_len[V6], "mtu", (int)e->mtu, "dns", e->dns, "default_route", e->default_route,
-                "ports_pending", e->ports_pending, "pid", (int)e->pid,
-                "names", names_to_json(e), "ports", ports_to_json(e));
+        json = json_pack(
+                "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:o, s:o}",
+                "container", e->container, "name", e->name, "network", e->network, "network_id", e->network_id,
+                "ifname", e->ifname, "host_ifname", e->host_ifname, "mac", e->mac, "ip", ip_format(&e->ip[V4]).text,
+                ip_format(&e->ip[V6]).text, "gateway", ip_format(&e->gateway[V4]).text, ip_format(&e->gateway[V6]).text,
+                "prefix", e->prefix_len[V4], e->prefix_len[V6], "mtu", (int)e->mtu, "dns", e->dns, "default_route",
+                e->default_route, "ports_pending", e->ports_pending, "pid", (int)e->pid, "names", names_to_json(e),
+                "ports", ports_to_json(e));
         snprintf(file, sizeof(file), "%s.json", e->key);
         return store_write_json(dir, file, json, false, err);
 }
@@ -98,13 +100,15 @@ static int ports_from_json(struct endpoint *endpoint, json_t *json)
         endpoint->ports = arena_new(&endpoint->arena, struct published, n + 1);
         if (!endpoint->ports || n > PORTS_MAX)
                 return -EINVAL;
-        json_array_foreach (json, i, one) {
+        json_array_foreach(json, i, one)
+        {
                 struct published *p = &endpoint->ports[i];
                 int protocol, host, container;
                 const char *ip;
 
-                if (json_unpack(one, "[isii]", &protocol, &ip, &host, &container) < 0 || parse_or_none(ip, &p->host_ip) < 0 ||
-                        host < 1 || host > 65535 || container < 1 || container > 65535)
+                if (json_unpack(one, "[isii]", &protocol, &ip, &host, &container) < 0 ||
+                        parse_or_none(ip, &p->host_ip) < 0 || host < 1 || host > 65535 || container < 1 ||
+                        container > 65535)
                         return -EINVAL;
                 p->protocol = (u8)protocol;
                 p->host_port = (u16)host;
@@ -122,8 +126,10 @@ static int names_from_json(struct endpoint *endpoint, json_t *json)
         endpoint->names = arena_new(&endpoint->arena, const char *, json_array_size(json) + 1);
         if (!endpoint->names)
                 return -ENOMEM;
-        json_array_foreach (json, i, one) {
-                endpoint->names[i] = json_is_string(one) ? arena_strdup(&endpoint->arena, json_string_value(one)) : NULL;
+        json_array_foreach(json, i, one)
+        {
+                endpoint->names[i] =
+                        json_is_string(one) ? arena_strdup(&endpoint->arena, json_string_value(one)) : NULL;
                 if (!endpoint->names[i])
                         return -EINVAL;
         }
@@ -132,17 +138,18 @@ static int names_from_json(struct endpoint *endpoint, json_t *json)
 
 static int from_json(struct endpoint *e, json_t *json)
 {
-        const char **const texts[] = { &e->container, &e->name, &e->network, &e->network_id, &e->ifname, &e->host_ifname, &e->mac,
-                &e->dns };
+        const char **const texts[] = { &e->container, &e->name, &e->network, &e->network_id, &e->ifname,
+                &e->host_ifname, &e->mac, &e->dns };
         const char *ip4, *ip6, *gateway4, *gateway6;
         int bits4, bits6, mtu, pid, default_route, pending;
         json_t *names, *ports;
 
-        if (json_unpack(json, "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:o, s:o}", "container",
-                    &e->container, "name", &e->name, "network", &e->network, "network_id", &e->network_id, "ifname", &e->ifname,
-                    "host_ifname", &e->host_ifname, "mac", &e->mac, "ip", &ip4, &ip6, "gateway", &gateway4, &gateway6, "prefix",
-                    &bits4, &bits6, "mtu", &mtu, "dns", &e->dns, "default_route", &default_route, "ports_pending", &pending, "pid", &pid, "names", &names,
-                    "ports", &ports) < 0 ||
+        if (json_unpack(json,
+                    "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:o, s:o}",
+                    "container", &e->container, "name", &e->name, "network", &e->network, "network_id", &e->network_id,
+                    "ifname", &e->ifname, "host_ifname", &e->host_ifname, "mac", &e->mac, "ip", &ip4, &ip6, "gateway",
+                    &gateway4, &gateway6, "prefix", &bits4, &bits6, "mtu", &mtu, "dns", &e->dns, "default_route",
+                    &default_route, "ports_pending", &pending, "pid", &pid, "names", &names, "ports", &ports) < 0 ||
                 strlen(e->network_id) != 64)
                 return -EINVAL;
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
@@ -181,7 +188,7 @@ int endpoint_read(int dir, const char *key, struct endpoint **ret, struct err **
         return 0;
 }
 
-/* --- lists ------------------------------------------------------------------------------------------------------------------------- */
+/* --- lists -------------------------------------------------------------------------------------------------------- */
 
 struct each {
         int (*fn)(void *opaque, struct endpoint *endpoint, struct err **err);
@@ -194,7 +201,8 @@ static int read_one(void *opaque, int dirfd, const char *file, struct err **err)
         const struct each *each = opaque;
         const size_t len = strlen(file);
 
-        if (len != KEY_LEN + 5 || strcmp(file + KEY_LEN, ".json") != 0 || endpoint_read(dirfd, file, &endpoint, NULL) < 0)
+        if (len != KEY_LEN + 5 || strcmp(file + KEY_LEN, ".json") != 0 ||
+                endpoint_read(dirfd, file, &endpoint, NULL) < 0)
                 return 0; /* gone meanwhile, or damaged: net_check sees to that */
         return each->fn(each->opaque, endpoint, err);
 }

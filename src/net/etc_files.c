@@ -32,7 +32,7 @@ static int text_close(struct text *text, char **ret, struct err **err)
         return 0;
 }
 
-/* --- hosts -------------------------------------------------------------------------------------------------------------------------- */
+/* --- hosts -------------------------------------------------------------------------------------------------------- */
 
 static const char *host_gateway(const struct net_hosts *hosts)
 {
@@ -56,7 +56,8 @@ static int print_extra(FILE *file, const struct net_hosts *hosts, const char *ex
                 snprintf(clean, sizeof(clean), "%.*s", (int)n - 2, address + 1);
                 address = clean;
         }
-        if (!colon || colon == extra || strcspn(extra, " \t\r\n#") < (size_t)(colon - extra) || ip_parse(address, &ip) < 0)
+        if (!colon || colon == extra || strcspn(extra, " \t\r\n#") < (size_t)(colon - extra) ||
+                ip_parse(address, &ip) < 0)
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is no 'name:address' for the hosts file", extra);
         fprintf(file, "%s\t%.*s\n", address, (int)(colon - extra), extra);
         return 0;
@@ -109,7 +110,7 @@ int net_hosts_text(const struct net_hosts *hosts, char **ret, struct err **err)
         return text_close(&text, ret, err);
 }
 
-/* --- resolv.conf ------------------------------------------------------------------------------------------------------------------------ */
+/* --- resolv.conf -------------------------------------------------------------------------------------------------- */
 
 struct host_resolv {
         char *data;
@@ -204,7 +205,8 @@ int net_resolv_text(const struct net_resolv *resolv, char **ret, struct err **er
         if (r == 0)
                 r = check_words(resolv->options, false, err);
         if (r == 0) /* who has the host's network reaches its loopback */
-                r = read_host(resolv->host_file ? resolv->host_file : "/etc/resolv.conf", resolv->n_attachments == 0, &host, err);
+                r = read_host(resolv->host_file ? resolv->host_file : "/etc/resolv.conf", resolv->n_attachments == 0,
+                        &host, err);
         if (r == 0 && !host.n_servers && host.n_loopback && !resolv->host_file) {
                 host_resolv_clear(&host);
                 r = read_host(SYSTEMD_FILE, false, &host, err);

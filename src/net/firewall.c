@@ -1,18 +1,19 @@
 /* One table, all rules of which are fixed: a bridge, a network's property or a published port is an element of a set or
  * map, so that a packet meets the same few rules with one container as with a thousand.
  *
- * A packet to a published port: `prerouting` (or `output`, from the host itself) sends what is for one of the host's own
- * addresses to `publish`, where a map from protocol and port gives container and port. `forward` then lets through to our bridges what is
- * a reply, what was translated so, and what stays on one bridge; everything else to them is dropped, which is the isolation between
- * networks and from the outside. What comes from them may leave unless its network is internal, and gets the host's address in
- * `postrouting`.
+ * A packet to a published port: `prerouting` (or `output`, from the host itself) sends what is for one of the host's
+ * own addresses to `publish`, where a map from protocol and port gives container and port. `forward` then lets through
+ * to our bridges what is a reply, what was translated so, and what stays on one bridge; everything else to them is
+ * dropped, which is the isolation between networks and from the outside. What comes from them may leave unless its
+ * network is internal, and gets the host's address in `postrouting`.
  *
- * An accept here is no accept elsewhere: a packet passes all base chains of a hook, also the operator's, and a drop is final. So
- * the operator's forward rules win whatever their priority. (His input rules do not see published ports, as those packets
- * are forwarded: firewall_tell says so.)
+ * An accept here is no accept elsewhere: a packet passes all base chains of a hook, also the operator's, and a drop is
+ * final. So the operator's forward rules win whatever their priority. (His input rules do not see published ports, as
+ * those packets are forwarded: firewall_tell says so.)
  *
- * 127.0.0.1:PORT works by translation too: the bridges have route_localnet, packets from loopback get the bridge's address on the
- * way out (`postrouting`). Then a container could send to the host's loopback addresses; `raw` drops that first of all. */
+ * 127.0.0.1:PORT works by translation too: the bridges have route_localnet, packets from loopback get the bridge's
+ * address on the way out (`postrouting`). Then a container could send to the host's loopback addresses; `raw` drops
+ * that first of all. */
 #include "firewall.h"
 
 #include <arpa/inet.h>
@@ -23,13 +24,30 @@
 
 #include "nft.h"
 
-enum { PORTS4, PORTS4_AT, PORTS6, PORTS6_AT, SELF4, SELF6, N_PORT_SETS, BRIDGES = N_PORT_SETS, INTERNAL, MASQUERADE, SAME, GUARDED, UPLINKS, N_SETS };
+enum {
+        PORTS4,
+        PORTS4_AT,
+        PORTS6,
+        PORTS6_AT,
+        SELF4,
+        SELF6,
+        N_PORT_SETS,
+        BRIDGES = N_PORT_SETS,
+        INTERNAL,
+        MASQUERADE,
+        SAME,
+        GUARDED,
+        UPLINKS,
+        N_SETS
+};
 
 static const struct nft_set sets[N_SETS] = {
-        [PORTS4] = { "ports4", NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_PORT), 8, NFT_CONCAT(NFT_TYPE_IPV4, NFT_TYPE_PORT), 8 },
+        [PORTS4] = { "ports4", NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_PORT), 8, NFT_CONCAT(NFT_TYPE_IPV4, NFT_TYPE_PORT),
+                8 },
         [PORTS4_AT] = { "ports4_at", NFT_CONCAT(NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_IPV4), NFT_TYPE_PORT), 12,
                 NFT_CONCAT(NFT_TYPE_IPV4, NFT_TYPE_PORT), 8 },
-        [PORTS6] = { "ports6", NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_PORT), 8, NFT_CONCAT(NFT_TYPE_IPV6, NFT_TYPE_PORT), 20 },
+        [PORTS6] = { "ports6", NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_PORT), 8, NFT_CONCAT(NFT_TYPE_IPV6, NFT_TYPE_PORT),
+                20 },
         [PORTS6_AT] = { "ports6_at", NFT_CONCAT(NFT_CONCAT(NFT_TYPE_L4PROTO, NFT_TYPE_IPV6), NFT_TYPE_PORT), 24,
                 NFT_CONCAT(NFT_TYPE_IPV6, NFT_TYPE_PORT), 20 },
         [SELF4] = { "self4", NFT_CONCAT(NFT_TYPE_IPV4, NFT_TYPE_IPV4), 8, 0, 0 },
@@ -42,7 +60,7 @@ static const struct nft_set sets[N_SETS] = {
         [UPLINKS] = { "uplinks", NFT_TYPE_IFNAME, 16, 0, 0 },
 };
 
-/* --- the rules ---------------------------------------------------------------------------------------------------------------- */
+/* --- the rules ---------------------------------------------------------------------------------------------------- */
 
 static const struct nft_chain chains[] = {
         { "publish", NULL, 0, 0 },
@@ -71,12 +89,13 @@ static const u32 local_address = RTN_LOCAL;
 #define DADDR6(r)     NFT_PAYLOAD(r, NFT_PAYLOAD_NETWORK_HEADER, 24, 16)
 #define FOR_THE_HOST  NFT_FIB_TYPE_OF_DADDR(0), NFT_CMP(0, NFT_CMP_EQ, &local_address, 4)
 #define WAS_PUBLISHED NFT_CT(0, NFT_CT_STATUS), NFT_HAS_BITS(0, IPS_DST_NAT), NFT_CMP(0, NFT_CMP_NEQ, zero, 4)
-#define ESTABLISHED                                                                                                                  \
-        NFT_CT(0, NFT_CT_STATE), NFT_HAS_BITS(0, STATE(IP_CT_ESTABLISHED) | STATE(IP_CT_RELATED)), NFT_CMP(0, NFT_CMP_NEQ, zero, 4)
-#define STAYS_ON_ONE  IIFNAME(0), OIFNAME(4), NFT_IN(0, "same")
-#define GOTO(chain)   NFT_VERDICT(NFT_GOTO, chain)
-#define ACCEPT        NFT_VERDICT(NF_ACCEPT, NULL)
-#define DROP          NFT_VERDICT(NF_DROP, NULL)
+#define ESTABLISHED                                                                                \
+        NFT_CT(0, NFT_CT_STATE), NFT_HAS_BITS(0, STATE(IP_CT_ESTABLISHED) | STATE(IP_CT_RELATED)), \
+                NFT_CMP(0, NFT_CMP_NEQ, zero, 4)
+#define STAYS_ON_ONE IIFNAME(0), OIFNAME(4), NFT_IN(0, "same")
+#define GOTO(chain)  NFT_VERDICT(NFT_GOTO, chain)
+#define ACCEPT       NFT_VERDICT(NF_ACCEPT, NULL)
+#define DROP         NFT_VERDICT(NF_DROP, NULL)
 
 enum { RULE_MAX = 12 };
 
@@ -84,19 +103,24 @@ static const struct {
         const char *chain;
         struct nft_expr expr[RULE_MAX];
 } rules[] = {
-        { "raw", { FAMILY_IS(ipv4), IIFNAME(0), NFT_IN(0, "bridges"), DADDR4(0, 1), NFT_CMP(0, NFT_CMP_EQ, loopback, 1), DROP } },
-        { "raw", { FAMILY_IS(ipv4), IIFNAME(0), NFT_IN(0, "bridges"), SADDR4(0, 1), NFT_CMP(0, NFT_CMP_EQ, loopback, 1), DROP } },
+        { "raw", { FAMILY_IS(ipv4), IIFNAME(0), NFT_IN(0, "bridges"), DADDR4(0, 1), NFT_CMP(0, NFT_CMP_EQ, loopback, 1),
+                         DROP } },
+        { "raw", { FAMILY_IS(ipv4), IIFNAME(0), NFT_IN(0, "bridges"), SADDR4(0, 1), NFT_CMP(0, NFT_CMP_EQ, loopback, 1),
+                         DROP } },
 
         { "prerouting", { FOR_THE_HOST, GOTO("publish") } },
         { "output", { FOR_THE_HOST, GOTO("publish") } },
-        { "publish", { FAMILY_IS(ipv4), L4PROTO(0), DADDR4(1, 4), DPORT(2), NFT_MAP(0, "ports4_at", 4), NFT_DNAT(NFPROTO_IPV4, 4, 5) } },
+        { "publish", { FAMILY_IS(ipv4), L4PROTO(0), DADDR4(1, 4), DPORT(2), NFT_MAP(0, "ports4_at", 4),
+                             NFT_DNAT(NFPROTO_IPV4, 4, 5) } },
         { "publish", { FAMILY_IS(ipv4), L4PROTO(0), DPORT(1), NFT_MAP(0, "ports4", 4), NFT_DNAT(NFPROTO_IPV4, 4, 5) } },
-        { "publish", { FAMILY_IS(ipv6), L4PROTO(0), DADDR6(1), DPORT(5), NFT_MAP(0, "ports6_at", 8), NFT_DNAT(NFPROTO_IPV6, 8, 12) } },
+        { "publish", { FAMILY_IS(ipv6), L4PROTO(0), DADDR6(1), DPORT(5), NFT_MAP(0, "ports6_at", 8),
+                             NFT_DNAT(NFPROTO_IPV6, 8, 12) } },
         { "publish", { FAMILY_IS(ipv6), L4PROTO(0), DPORT(1), NFT_MAP(0, "ports6", 4), NFT_DNAT(NFPROTO_IPV6, 4, 8) } },
 
         { "forward", { OIFNAME(0), NFT_IN(0, "bridges"), GOTO("to") } },
         { "forward", { IIFNAME(0), NFT_IN(0, "internal"), DROP } },
-        { "forward", { NFT_META(0, NFT_META_NFPROTO), NFT_IN(0, "guarded"), IIFNAME(0), NFT_IN(0, "uplinks"), OIFNAME(0), NFT_IN(0, "uplinks"), DROP } },
+        { "forward", { NFT_META(0, NFT_META_NFPROTO), NFT_IN(0, "guarded"), IIFNAME(0), NFT_IN(0, "uplinks"),
+                             OIFNAME(0), NFT_IN(0, "uplinks"), DROP } },
         { "to", { ESTABLISHED, ACCEPT } },
         { "to", { STAYS_ON_ONE, ACCEPT } },
         { "to", { IIFNAME(0), NFT_IN(0, "internal"), DROP } },
@@ -104,13 +128,17 @@ static const struct {
         { "to", { WAS_PUBLISHED, ACCEPT } },
         { "to", { DROP } },
 
-        /* a container that asks for its own network's published port: the answer has to come back through the host. (With
-         * br_netfilter the packet does not seem to come from an interface; then answers come back anyway, but for its own.) */
+        /* a container that asks for its own network's published port: the answer has to come back through the host.
+         * (With br_netfilter the packet does not seem to come from an interface; then answers come back anyway, but
+         * for its own.) */
         { "postrouting", { WAS_PUBLISHED, STAYS_ON_ONE, NFT_MASQUERADE } },
-        { "postrouting", { FAMILY_IS(ipv4), WAS_PUBLISHED, SADDR4(0, 4), DADDR4(1, 4), NFT_IN(0, "self4"), NFT_MASQUERADE } },
+        { "postrouting",
+                { FAMILY_IS(ipv4), WAS_PUBLISHED, SADDR4(0, 4), DADDR4(1, 4), NFT_IN(0, "self4"), NFT_MASQUERADE } },
         { "postrouting", { FAMILY_IS(ipv6), WAS_PUBLISHED, SADDR6(0), DADDR6(4), NFT_IN(0, "self6"), NFT_MASQUERADE } },
-        { "postrouting", { FAMILY_IS(ipv4), SADDR4(0, 1), NFT_CMP(0, NFT_CMP_EQ, loopback, 1), OIFNAME(0), NFT_IN(0, "bridges"), NFT_MASQUERADE } },
-        { "postrouting", { IIFNAME(0), NFT_IN(0, "masquerade"), OIFNAME(0), NFT_NOT_IN(0, "bridges"), NFT_MASQUERADE } },
+        { "postrouting", { FAMILY_IS(ipv4), SADDR4(0, 1), NFT_CMP(0, NFT_CMP_EQ, loopback, 1), OIFNAME(0),
+                                 NFT_IN(0, "bridges"), NFT_MASQUERADE } },
+        { "postrouting",
+                { IIFNAME(0), NFT_IN(0, "masquerade"), OIFNAME(0), NFT_NOT_IN(0, "bridges"), NFT_MASQUERADE } },
 };
 
 static void add_table(struct nl *nl, const char *table)
@@ -124,7 +152,7 @@ static void add_table(struct nl *nl, const char *table)
                 nft_add_rule(nl, table, rules[i].chain, rules[i].expr);
 }
 
-/* --- elements of bridges -------------------------------------------------------------------------------------------------------- */
+/* --- elements of bridges ------------------------------------------------------------------------------------------ */
 
 static void add_name(struct nl *nl, const char *table, int set, const char *a, const char *b)
 {
@@ -164,7 +192,7 @@ static void add_guard(struct nl *nl, const char *table, const struct firewall_gu
                         add_name(nl, table, UPLINKS, name, NULL);
 }
 
-/* --- elements of ports ------------------------------------------------------------------------------------------------------------ */
+/* --- elements of ports -------------------------------------------------------------------------------------------- */
 
 static bool is_zero(const struct ip *ip)
 {
@@ -260,8 +288,8 @@ int firewall_open_ports(const struct net_store *store, int nft, const struct end
         nl_free(&batch->nl);
         if (r == -EEXIST && refused >= 0 && (size_t)refused < batch->n) {
                 port = batch->asked[refused];
-                return err_set(err, ERR_BUSY, EADDRINUSE, "port %u/%s is published by another container", port->host_port,
-                        net_protocol_name(port->protocol));
+                return err_set(err, ERR_BUSY, EADDRINUSE, "port %u/%s is published by another container",
+                        port->host_port, net_protocol_name(port->protocol));
         }
         return r < 0 ? err_sys(err, -r, "publishing ports") : 0;
 }
@@ -310,7 +338,7 @@ int firewall_close_ports(const struct net_store *store, int nft, const struct en
         return r < 0 ? err_sys(err, -r, "withdrawing ports") : 0;
 }
 
-/* --- all of it --------------------------------------------------------------------------------------------------------------------- */
+/* --- all of it ---------------------------------------------------------------------------------------------------- */
 
 struct rebuild {
         struct net_store *store;
@@ -383,7 +411,7 @@ int firewall_remove(const struct net_store *store, int nft, struct err **err)
         return r < 0 && r != -ENOENT ? err_sys(err, -r, "removing the nftables table '%s'", store->table) : 0;
 }
 
-/* --- comparing --------------------------------------------------------------------------------------------------------------------- */
+/* --- comparing ---------------------------------------------------------------------------------------------------- */
 
 struct count {
         unsigned n;
@@ -438,13 +466,13 @@ int firewall_compare(struct net_store *store, int nft, unsigned *ret, struct err
                         return err_sys(err, -r, "reading the nftables table '%s'", store->table);
         }
         if (r == 0)
-                *ret = is.count.n != wanted.n   ? MAX(is.count.n, wanted.n) - MIN(is.count.n, wanted.n)
+                *ret = is.count.n != wanted.n       ? MAX(is.count.n, wanted.n) - MIN(is.count.n, wanted.n)
                        : is.count.sum != wanted.sum ? 1
                                                     : 0;
         return r;
 }
 
-/* --- the operator's own rules -------------------------------------------------------------------------------------------------------- */
+/* --- the operator's own rules ------------------------------------------------------------------------------------- */
 
 struct other {
         const char *ours;

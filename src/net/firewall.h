@@ -3,7 +3,8 @@
 
 #include "internal.h"
 
-/* Forwarding of these families is on because of us: what the host did not forward between its interfaces before is dropped. */
+/* Forwarding of these families is on because of us: what the host did not forward between its interfaces before is
+ * dropped. */
 struct firewall_guard {
         bool v4, v6;
         char uplinks[4000]; /* the interfaces of then, with blanks between */

@@ -28,7 +28,8 @@ static struct lock_path path_of(const char *container, const char *kind)
 
 int helper_open(struct net_store *store, const char *container, const char *kind, int *ret, struct err **err)
 {
-        const int fd = openat(store->run, path_of(container, kind).text, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        const int fd =
+                openat(store->run, path_of(container, kind).text, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
         if (fd < 0)
                 return err_sys(err, errno, "starting the %s of '%s'", kind, container);
@@ -123,7 +124,8 @@ static char *find_in_path(const char *name)
                 const size_t n = strcspn(path, ":");
                 char *program = NULL;
 
-                if (n && *path == '/' && asprintf(&program, "%.*s/%s", (int)n, path, name) > 0 && access(program, X_OK) == 0)
+                if (n && *path == '/' && asprintf(&program, "%.*s/%s", (int)n, path, name) > 0 &&
+                        access(program, X_OK) == 0)
                         return program;
                 free(program);
                 path += n;
@@ -140,7 +142,8 @@ char *helper_program(const char *name)
         if (n > 0) {
                 self[n] = '\0';
                 slash = strrchr(self, '/');
-                if (slash && asprintf(&program, "%.*s/%s", (int)(slash - self), self, name) > 0 && access(program, X_OK) == 0)
+                if (slash && asprintf(&program, "%.*s/%s", (int)(slash - self), self, name) > 0 &&
+                        access(program, X_OK) == 0)
                         return program;
                 free(program);
         }

@@ -1,5 +1,6 @@
-/* Processes that serve one container: the resolver, pasta. A helper of ours has an exclusive lock (fcntl) on run/helpers/CONTAINER.KIND
- * from its first moment on, so that it is found whoever started it, and no number of a process is trusted. */
+/* Processes that serve one container: the resolver, pasta. A helper of ours has an exclusive lock (fcntl) on
+ * run/helpers/CONTAINER.KIND from its first moment on, so that it is found whoever started it, and no number of a
+ * process is trusted. */
 #pragma once
 
 #include "internal.h"
@@ -13,8 +14,8 @@ int helper_open(struct net_store *store, const char *container, const char *kind
 
 enum { HELPER_FDS_MAX = 8 };
 
-/* Starts @argv[0] with @fds as its descriptors 3, 4, ... (-1: /dev/null there). Standard input and output are /dev/null,
- * messages go to @log (-1: where ours go). */
+/* Starts @argv[0] with @fds as its descriptors 3, 4, ... (-1: /dev/null there). Standard input and output are
+ * /dev/null, messages go to @log (-1: where ours go). */
 int helper_spawn(const char *const *argv, const int *fds, size_t n_fds, int log, pid_t *ret, struct err **err);
 /* A program of ours: beside this one, or in PATH. The caller's string. */
 char *helper_program(const char *name);

@@ -1,8 +1,8 @@
 /* In the container's network namespace: sockets that are opened there, and the resolver's address.
  *
- * The resolver listens on 127.0.0.11, but not on port 53: a container may have a name server of its own on 0.0.0.0:53, which would not
- * get it then. A table of nftables in the namespace changes the port on the way, both ways, without connection tracking:
- * packets on the loopback have no checksum yet, so that is two bytes. */
+ * The resolver listens on 127.0.0.11, but not on port 53: a container may have a name server of its own on 0.0.0.0:53,
+ * which would not get it then. A table of nftables in the namespace changes the port on the way, both ways, without
+ * connection tracking: packets on the loopback have no checksum yet, so that is two bytes. */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -26,8 +26,8 @@ static int listen_at(int type, int *ret, u8 ret_port[2])
         socklen_t len = sizeof(address);
 
         memcpy(&address.sin_addr, resolver_ip, sizeof(resolver_ip));
-        if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 || (type == SOCK_STREAM && listen(fd, 16) < 0) ||
-                getsockname(fd, (struct sockaddr *)&address, &len) < 0)
+        if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
+                (type == SOCK_STREAM && listen(fd, 16) < 0) || getsockname(fd, (struct sockaddr *)&address, &len) < 0)
                 return -errno;
         memcpy(ret_port, &address.sin_port, 2);
         *ret = TAKE_FD(fd);

@@ -1,5 +1,5 @@
-/* Addresses: who creates the link run/addresses/KEY/ADDRESS has it. The next one is tried behind the last that was given,
- * so that finding one costs the same with a thousand containers, and an address comes back as late as possible. */
+/* Addresses: who creates the link run/addresses/KEY/ADDRESS has it. The next one is tried behind the last that was
+ * given, so that finding one costs the same with a thousand containers, and an address comes back as late as possible. */
 #include "internal.h"
 
 #include <fcntl.h>
@@ -40,11 +40,12 @@ static u64 read_hint(int fd)
         return pread(fd, &hint, sizeof(hint), 0) == sizeof(hint) ? hint : 1;
 }
 
-static int take_next(struct net_store *store, const struct network *network, int dir, const struct subnet *subnet, const char *owner,
-        struct ip *ret)
+static int take_next(struct net_store *store, const struct network *network, int dir, const struct subnet *subnet,
+        const char *owner, struct ip *ret)
 {
-        _cleanup_close_ int hint_fd = openat(store->run, dir_of(network->key, subnet->cidr.ip.len == 4 ? ".next" : ".next6").text,
-                O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        _cleanup_close_ int hint_fd =
+                openat(store->run, dir_of(network->key, subnet->cidr.ip.len == 4 ? ".next" : ".next6").text,
+                        O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         const u64 size = cidr_size(&subnet->range);
         u64 offset;
 
@@ -71,8 +72,8 @@ static int take_next(struct net_store *store, const struct network *network, int
         return -ENOSPC;
 }
 
-int ipam_take(struct net_store *store, const struct network *network, int family, const struct ip *wanted, const char *container,
-        const char *name, struct ip *ret, struct err **err)
+int ipam_take(struct net_store *store, const struct network *network, int family, const struct ip *wanted,
+        const char *container, const char *name, struct ip *ret, struct err **err)
 {
         const struct subnet *subnet = &network->subnet[family];
         _cleanup_close_ int dir = -1;
@@ -85,7 +86,9 @@ int ipam_take(struct net_store *store, const struct network *network, int family
         if (!wanted->len) {
                 r = take_next(store, network, dir, subnet, owner, ret);
                 if (r == -ENOSPC)
-                        return err_hint(err, err_set(err, ERR_BUSY, ENOSPC, "the network '%s' has no free address", network->pub.name),
+                        return err_hint(err,
+                                err_set(err, ERR_BUSY, ENOSPC, "the network '%s' has no free address",
+                                        network->pub.name),
                                 "a network with a larger --subnet has more");
                 return r < 0 ? err_sys(err, -r, "choosing an address") : 0;
         }
@@ -94,8 +97,8 @@ int ipam_take(struct net_store *store, const struct network *network, int family
                         ip_format(wanted).text, network->pub.name);
         r = take_one(dir, wanted, owner);
         if (r == -EEXIST)
-                return err_set(err, ERR_BUSY, EADDRINUSE, "the address %s is in use on the network '%s'", ip_format(wanted).text,
-                        network->pub.name);
+                return err_set(err, ERR_BUSY, EADDRINUSE, "the address %s is in use on the network '%s'",
+                        ip_format(wanted).text, network->pub.name);
         if (r < 0)
                 return err_sys(err, -r, "taking the address %s", ip_format(wanted).text);
         *ret = *wanted;
@@ -110,6 +113,7 @@ void ipam_release(struct net_store *store, const char *key, const struct ip *add
         if (!address->len)
                 return;
         snprintf(path, sizeof(path), "%s/%s", dir_of(key, "").text, ip_format(address).text);
-        if (store_read_link(store->run, path, owner, sizeof(owner)) > (int)n && strncmp(owner, container, n) == 0 && owner[n] == ' ')
+        if (store_read_link(store->run, path, owner, sizeof(owner)) > (int)n && strncmp(owner, container, n) == 0 &&
+                owner[n] == ' ')
                 unlinkat(store->run, path, 0);
 }

@@ -1,9 +1,9 @@
 /* Interfaces that go.
  *
- * Removing one takes the kernel some 15 to 20 ms (it waits for RCU grace periods), which is longer than all else that a container's
- * end takes. When the container's processes have ended the kernel removes the interface anyway, together with the namespace. So
- * then we only note its name in run/leaving, and whoever attaches or checks next looks whether it went. It did not when somebody
- * else shares the namespace: then it is removed after all. */
+ * Removing one takes the kernel some 15 to 20 ms (it waits for RCU grace periods), which is longer than all else that
+ * a container's end takes. When the container's processes have ended the kernel removes the interface anyway, together
+ * with the namespace. So then we only note its name in run/leaving, and whoever attaches or checks next looks whether
+ * it went. It did not when somebody else shares the namespace: then it is removed after all. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -75,7 +75,8 @@ static int collect_one(void *opaque, int dirfd, const char *ifname, struct err *
         int r = 0;
 
         if (link_index(kernel->route, ifname) > 0) {
-                if (fstatat(dirfd, ifname, &st, AT_SYMLINK_NOFOLLOW) == 0 && time(NULL) - st.st_mtim.tv_sec <= PATIENCE_S)
+                if (fstatat(dirfd, ifname, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                        time(NULL) - st.st_mtim.tv_sec <= PATIENCE_S)
                         return 0;
                 r = delete_link(kernel, ifname, err);
         }

@@ -34,7 +34,7 @@ static void begin_named(struct nl *nl, const char *name, unsigned up)
         nl_put_string(nl, IFLA_IFNAME, name);
 }
 
-/* --- looking ------------------------------------------------------------------------------------------------------------- */
+/* --- looking ------------------------------------------------------------------------------------------------------ */
 
 struct found {
         int index;
@@ -52,7 +52,8 @@ static int take_link(void *opaque, const struct nlmsghdr *message)
         if (linkinfo)
                 kind = nl_find(nl_value(linkinfo), nl_value_len(linkinfo), IFLA_INFO_KIND, 1);
         if (kind)
-                snprintf(found->kind, sizeof(found->kind), "%.*s", (int)nl_value_len(kind), (const char *)nl_value(kind));
+                snprintf(found->kind, sizeof(found->kind), "%.*s", (int)nl_value_len(kind),
+                        (const char *)nl_value(kind));
         return 0;
 }
 
@@ -183,7 +184,7 @@ int link_routes(int sock, int (*fn)(void *opaque, const struct cidr *destination
         return r;
 }
 
-/* --- pieces of messages ---------------------------------------------------------------------------------------------------- */
+/* --- pieces of messages ------------------------------------------------------------------------------------------- */
 
 /* The kernel makes no IPv6 address (nor sends solicitations for one) on its own. */
 static void no_ipv6_addresses(struct nl *nl)
@@ -253,7 +254,7 @@ static void put_port_flags(struct nl *nl, const struct link_port *port)
         nl_end(nl, info);
 }
 
-/* --- making ---------------------------------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------------------------------------- */
 
 static int add_bridge(int sock, const struct link_bridge *bridge)
 {

@@ -38,8 +38,8 @@ int link_veth_make(int sock, const struct link_veth *veth);
 
 /* An interface that exists becomes a port of the bridge, and is up. */
 int link_join_bridge(int sock, const char *name, const struct link_port *port);
-/* Whether the other end of a veth is in a namespace that still has users: 1; 0: the kernel is about to take both ends away by
- * itself. -ENODEV: there is no such interface. */
+/* Whether the other end of a veth is in a namespace that still has users: 1; 0: the kernel is about to take both ends
+ * away by itself. -ENODEV: there is no such interface. */
 int link_has_living_peer(int sock, const char *name);
 /* Fine when there is none. */
 int link_delete(int sock, const char *name);

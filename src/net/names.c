@@ -1,5 +1,5 @@
-/* Names: run/names/KEY/NAME/CONTAINER, a link to "ADDRESS[ ADDRESS]". The resolvers look them up at every question, so that there
- * is nobody to tell of a change. */
+/* Names: run/names/KEY/NAME/CONTAINER, a link to "ADDRESS[ ADDRESS]". The resolvers look them up at every question, so
+ * that there is nobody to tell of a change. */
 #include "internal.h"
 
 #include <fcntl.h>
@@ -44,8 +44,8 @@ int names_add(struct net_store *store, const struct endpoint *endpoint, struct e
 {
         char addresses[2 * INET6_ADDRSTRLEN + 2], dir[sizeof(DIR_NAMES) + KEY_LEN + 16];
 
-        snprintf(addresses, sizeof(addresses), "%s%s%s", ip_format(&endpoint->ip[V4]).text, endpoint->ip[V6].len ? " " : "",
-                ip_format(&endpoint->ip[V6]).text);
+        snprintf(addresses, sizeof(addresses), "%s%s%s", ip_format(&endpoint->ip[V4]).text,
+                endpoint->ip[V6].len ? " " : "", ip_format(&endpoint->ip[V6]).text);
         snprintf(dir, sizeof(dir), DIR_NAMES "/%.12s", endpoint->key);
         if (mkdirat(store->run, dir, 0755) < 0 && errno != EEXIST)
                 return err_sys(err, errno, "adding names");

@@ -1,25 +1,26 @@
 /* Networks of containers, and of virtual machines beside them.
  *
- * A network is a definition in the store (a file, it survives a reboot) and what it needs in the kernel: a bridge and a few
- * set elements in one nftables table, made when somebody attaches and kept until net_remove, net_prune or net_check. An
- * *endpoint* is one container on one network: a veth pair (or a tap), addresses, names, published ports. All of an endpoint
- * is found again by the container's id, so that whoever comes after a crash can clean up.
+ * A network is a definition in the store (a file, it survives a reboot) and what it needs in the kernel: a bridge and
+ * a few set elements in one nftables table, made when somebody attaches and kept until net_remove, net_prune or
+ * net_check. An *endpoint* is one container on one network: a veth pair (or a tap), addresses, names, published ports.
+ * All of an endpoint is found again by the container's id, so that whoever comes after a crash can clean up.
  *
  *         net_store_open(&(struct net_store_options){ .root = "/var/lib/strata/net" }, &store, err);
  *         net_port_parse("127.0.0.1:8080:80/tcp", &ports, err);
- *         net_attach(store, "bridge", &(struct net_attach_request){ .container = id, .name = "web", .netns_fd = fd, .pid = pid,
- *                 .ports = ports.item, .n_ports = ports.n }, &attachment, err);       once for each network
- *         net_hosts_text(...), net_resolv_text(...)                                   what its /etc has to say
+ *         request = (struct net_attach_request){ .container = id, .name = "web", .netns_fd = fd, .pid = pid,
+ *                 .ports = ports.item, .n_ports = ports.n };
+ *         net_attach(store, "bridge", &request, &attachment, err);         once for each network
+ *         net_hosts_text(...), net_resolv_text(...)                        what its /etc has to say
  *         ...
- *         net_detach(store, id, NULL, err);        from any process; fine when it is done already, or the namespace is gone
+ *         net_detach(store, id, NULL, err);    from any process; fine when it is done already, or the namespace is gone
  *
  * Three networks are always there: "bridge" (interface strata0; made on first use; no names, as docker's), "none" (only
- * loopback) and "host". For a network namespace that is shared with another container (--network container:NAME) nothing
- * of this is called: the container joins the other's namespace, and gets its hosts and resolv.conf.
+ * loopback) and "host". For a network namespace that is shared with another container (--network container:NAME)
+ * nothing of this is called: the container joins the other's namespace, and gets its hosts and resolv.conf.
  *
- * What is in the kernel belongs to the network namespace of the calling process, and to this boot; the store keeps run-time
- * state apart by both. Any number of processes may use a store; every call may be killed at any moment. Calls enter the
- * container's namespace for a moment: on the calling thread only.
+ * What is in the kernel belongs to the network namespace of the calling process, and to this boot; the store keeps
+ * run-time state apart by both. Any number of processes may use a store; every call may be killed at any moment. Calls
+ * enter the container's namespace for a moment: on the calling thread only.
  *
  * A user without CAP_NET_ADMIN over the network namespace has "bridge" (and "none", "host") through passt's pasta: see
  * net_store_is_rootless. */
@@ -33,13 +34,14 @@ struct net_store;
 
 struct net_store_options {
         const char *root; /* NULL: $STRATA_NET_ROOT, else /var/lib/strata/net or ~/.local/share/strata/net */
-        /* What the operator should know though it is no error: forwarding was switched on, the host's firewall will drop what
-         * was published, ... One sentence. NULL: the log. */
+        /* What the operator should know though it is no error: forwarding was switched on, the host's firewall will
+         * drop what was published, ... One sentence. NULL: the log. */
         void (*notice)(void *opaque, const char *text);
         void *opaque;
 };
 
-/* Opens the store, and makes it where there is none. Costs nothing else: no lock, no kernel state. @options may be NULL. */
+/* Opens the store, and makes it where there is none. Costs nothing else: no lock, no kernel state. @options may be
+ * NULL. */
 int net_store_open(const struct net_store_options *options, struct net_store **ret, struct err **err);
 /* NULL is fine. Returns NULL. */
 struct net_store *net_store_close(struct net_store *store);
@@ -48,11 +50,11 @@ static inline void net_store_closep(struct net_store **store)
         net_store_close(*store);
 }
 const char *net_store_root(const struct net_store *store);
-/* Whether networks are pasta processes here, not bridges: then user-defined networks, and attaching to more than one, are
- * refused (ERR_UNSUPPORTED), and net_attach needs @pid. */
+/* Whether networks are pasta processes here, not bridges: then user-defined networks, and attaching to more than one,
+ * are refused (ERR_UNSUPPORTED), and net_attach needs @pid. */
 bool net_store_is_rootless(const struct net_store *store);
 
-/* --- networks ----------------------------------------------------------------------------------------------------------- */
+/* --- networks ----------------------------------------------------------------------------------------------------- */
 
 struct net_pair {
         const char *key, *value;
@@ -64,9 +66,9 @@ struct net_subnet {
         const char *ip_range; /* containers' addresses are chosen in it; NULL: anywhere in the subnet */
 };
 
-/* Driver options, docker's names or the short ones: "com.docker.network.driver.mtu" = "mtu", "com.docker.network.bridge.name" =
- * "bridge", "com.docker.network.bridge.enable_ip_masquerade" = "masquerade", "com.docker.network.bridge.enable_icc" = "icc",
- * "com.docker.network.bridge.host_binding_ipv4" = "host-ip". */
+/* Driver options, docker's names or the short ones: "com.docker.network.driver.mtu" = "mtu",
+ * "com.docker.network.bridge.name" = "bridge", "com.docker.network.bridge.enable_ip_masquerade" = "masquerade",
+ * "com.docker.network.bridge.enable_icc" = "icc", "com.docker.network.bridge.host_binding_ipv4" = "host-ip". */
 struct net_create_options {
         const char *driver; /* NULL: "bridge" */
         const struct net_subnet *subnets;
@@ -77,8 +79,8 @@ struct net_create_options {
         size_t n_options, n_labels;
 };
 
-/* *ret_id (may be NULL) is the caller's. @options may be NULL. ERR_BUSY, -EEXIST for a name or subnet in use (also by the
- * host's own routes); ERR_USAGE for what cannot be. Nothing happens in the kernel. */
+/* *ret_id (may be NULL) is the caller's. @options may be NULL. ERR_BUSY, -EEXIST for a name or subnet in use (also by
+ * the host's own routes); ERR_USAGE for what cannot be. Nothing happens in the kernel. */
 int net_create(struct net_store *store, const char *name, const struct net_create_options *options, char **ret_id,
         struct err **err);
 
@@ -110,16 +112,16 @@ int net_list(struct net_store *store, int (*fn)(void *opaque, const struct net_n
         struct err **err);
 /* ERR_BUSY while it has endpoints; predefined ones cannot be removed. */
 int net_remove(struct net_store *store, const char *name, struct err **err);
-/* Removes user-defined networks without endpoints, and takes down bridges (also the default one), forwarding and the table that
- * nobody uses. Calls @removed (may be NULL) with each name. @keep (may be NULL) says true of a network that stays though
- * nobody is attached: one that a stopped container names, or that a filter leaves out. */
+/* Removes user-defined networks without endpoints, and takes down bridges (also the default one), forwarding and the
+ * table that nobody uses. Calls @removed (may be NULL) with each name. @keep (may be NULL) says true of a network that
+ * stays though nobody is attached: one that a stopped container names, or that a filter leaves out. */
 int net_prune(struct net_store *store, bool (*keep)(void *opaque, const struct net_network *network),
         void (*removed)(void *opaque, const char *name), void *opaque, struct err **err);
 
-/* --- ports ------------------------------------------------------------------------------------------------------------------ */
+/* --- ports -------------------------------------------------------------------------------------------------------- */
 
-/* One "-p": host ports first..last stand for container ports first..last, one to one; or, when there is one container port and
- * several host ports, any free one of these. Host ports 0: any free one each. */
+/* One "-p": host ports first..last stand for container ports first..last, one to one; or, when there is one container
+ * port and several host ports, any free one of these. Host ports 0: any free one each. */
 struct net_port {
         const char *host_ip; /* NULL: all addresses (IPv4, and IPv6 on a network that has it) */
         u8 protocol;         /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP */
@@ -132,8 +134,8 @@ struct net_ports {
         size_t n;
 };
 
-/* Adds "[IP:][HOST[-HOST]:]CONTAINER[-CONTAINER][/tcp|udp|sctp]", as docker takes it ("80", "8080:80/udp", "127.0.0.1::80",
- * "[::1]:8000-8010:8000-8010"), to @ports. */
+/* Adds "[IP:][HOST[-HOST]:]CONTAINER[-CONTAINER][/tcp|udp|sctp]", as docker takes it ("80", "8080:80/udp",
+ * "127.0.0.1::80", "[::1]:8000-8010:8000-8010"), to @ports. */
 int net_port_parse(const char *text, struct net_ports *ports, struct err **err);
 /* Frees what net_port_parse made; leaves an empty list. */
 void net_ports_clear(struct net_ports *ports);
@@ -142,12 +144,12 @@ const char *net_protocol_name(u8 protocol);
 /* 0 for an unknown one. */
 u8 net_protocol_by_name(const char *name);
 
-/* --- endpoints -------------------------------------------------------------------------------------------------------------- */
+/* --- endpoints ---------------------------------------------------------------------------------------------------- */
 
 struct net_attach_request {
-        const char *container;      /* its id: letters, digits, "_.-", at most 128 */
-        const char *name;           /* answered on networks with names; NULL: none. So are the first 12 digits of the id */
-        const char *hostname;       /* answered too; NULL */
+        const char *container; /* its id: letters, digits, "_.-", at most 128 */
+        const char *name;      /* answered on networks with names; NULL: none. So are the first 12 digits of the id */
+        const char *hostname;  /* answered too; NULL */
         const char *const *aliases; /* more names, only on this network; ends with NULL; NULL: none */
         const char *ip, *ip6, *mac; /* NULL: chosen */
         const char *ifname;         /* inside; NULL: eth0, eth1, ... */
@@ -158,8 +160,8 @@ struct net_attach_request {
         int netns_fd; /* the container's network namespace */
         pid_t pid;    /* its first process, 0: none yet. Helpers (resolver, pasta) end with it */
 
-        bool tap;         /* for a virtual machine: no namespace, the other end is attachment.tap_fd. No pid needed */
-        bool hold_ports;  /* attachment.port_fds are wanted */
+        bool tap;        /* for a virtual machine: no namespace, the other end is attachment.tap_fd. No pid needed */
+        bool hold_ports; /* attachment.port_fds are wanted */
         const char *const *dns; /* servers (--dns) that the resolver asks; NULL: those of the host */
 };
 
@@ -179,15 +181,15 @@ struct net_attachment {
         struct net_published *ports;
         size_t n_ports;
         int tap_fd; /* IFF_NO_PI | IFF_VNET_HDR; -1: none */
-        /* Sockets that are bound to the published ports, so that no program of the host gets one while the container lives: to
-         * be kept open by somebody who lives as long (the supervisor). Nothing breaks when nobody does. */
+        /* Sockets that are bound to the published ports, so that no program of the host gets one while the container
+         * lives: to be kept open by somebody who lives as long (the supervisor). Nothing breaks when nobody does. */
         int *port_fds;
         size_t n_port_fds;
 };
 
 /* Puts the container on the network. On failure nothing is left. ERR_BUSY: an address or port is taken, it is attached
- * already. An interface that the network does not have (driver none) gives an attachment without one; for "host" nothing
- * is done. lo is up afterwards.
+ * already. An interface that the network does not have (driver none) gives an attachment without one; for "host"
+ * nothing is done. lo is up afterwards.
  * Bridges: a few netlink messages, no process. Networks with names: one resolver process (strata-resolve) a container. */
 int net_attach(struct net_store *store, const char *network, const struct net_attach_request *request,
         struct net_attachment **ret, struct err **err);
@@ -198,30 +200,32 @@ static inline void net_attachment_freep(struct net_attachment **attachment)
         net_attachment_free(*attachment);
 }
 
-/* Takes the container off the network (NULL: off all) and everything that was made for it. Fine when it is not attached. */
+/* Takes the container off the network (NULL: off all) and everything that was made for it. Fine when it is not
+ * attached. */
 int net_detach(struct net_store *store, const char *container, const char *network, struct err **err);
 /* Its name changed (strata rename). */
-int net_rename(struct net_store *store, const char *container, const char *old_name, const char *new_name,
-        struct err **err);
+int net_rename(
+        struct net_store *store, const char *container, const char *old_name, const char *new_name, struct err **err);
 
 struct net_endpoint {
-        const char *container, *name; /* name "": none */
+        const char *container, *name;            /* name "": none */
         const struct net_attachment *attachment; /* tap_fd -1, no port_fds */
 };
 /* Calls @fn for the endpoints of @network (NULL: all) and @container (NULL: all), until it returns other than 0. */
 int net_endpoint_list(struct net_store *store, const char *network, const char *container,
         int (*fn)(void *opaque, const struct net_endpoint *endpoint), void *opaque, struct err **err);
 
-/* Makes store and kernel agree after whatever happened: endpoints whose interface is gone, or of which @is_alive (may be NULL)
- * says false, go; so do addresses, names, ports, interfaces, helpers that belong to no endpoint; what somebody else took away
- * (nft flush ruleset, a killed resolver) comes back. Calls @problem (may be NULL) for each defect; returns their number. */
+/* Makes store and kernel agree after whatever happened: endpoints whose interface is gone, or of which @is_alive (may
+ * be NULL) says false, go; so do addresses, names, ports, interfaces, helpers that belong to no endpoint; what
+ * somebody else took away (nft flush ruleset, a killed resolver) comes back. Calls @problem (may be NULL) for each
+ * defect; returns their number. */
 int net_check(struct net_store *store, bool (*is_alive)(void *opaque, const char *container),
         void (*problem)(void *opaque, const char *text), void *opaque, struct err **err);
 
-/* --- /etc of the container -------------------------------------------------------------------------------------------------- */
+/* --- /etc of the container ---------------------------------------------------------------------------------------- */
 
 struct net_hosts {
-        const char *hostname, *domainname; /* NULL: none */
+        const char *hostname, *domainname;               /* NULL: none */
         const struct net_attachment *const *attachments; /* their addresses stand for the hostname */
         size_t n_attachments;
         const char *const *extra; /* "name:address", "name:host-gateway"; ends with NULL; NULL: none */
@@ -233,7 +237,8 @@ struct net_resolv {
         const struct net_attachment *const *attachments;
         size_t n_attachments;
         const char *const *servers, *const *search, *const *options; /* --dns, ...; end with NULL; NULL: the host's */
-        const char *host_file; /* NULL: /etc/resolv.conf, or systemd-resolved's where that names only loopback addresses */
+        const char
+                *host_file; /* NULL: /etc/resolv.conf, or systemd-resolved's where that names only loopback addresses */
 };
 /* The text of /etc/resolv.conf; the caller's. Where a network answers names its resolver is the only server. */
 int net_resolv_text(const struct net_resolv *resolv, char **ret, struct err **err);

@@ -26,7 +26,7 @@ static int open_networks(struct net_store *store, int *ret, struct err **err)
         return store_open_dir(store->fd, DIR_NETWORKS, ret, err);
 }
 
-/* --- predefined -------------------------------------------------------------------------------------------------------------- */
+/* --- predefined --------------------------------------------------------------------------------------------------- */
 
 /* Those without a file: nothing about them can change. Their ids are their names in hexadecimal, over and over. */
 static const struct {
@@ -41,11 +41,12 @@ static int fixed_network(struct net_store *store, size_t i, struct network **ret
         for (size_t at = 0; at < 64; at += 8)
                 memcpy(id + at, fixed[i].four, 9);
         json = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:[], s:{}, s:{}}", "id", id, "name", fixed[i].name, "driver",
-                fixed[i].name, "created", "1970-01-01T00:00:00Z", "internal", 0, "ipv6", 0, "subnets", "options", "labels");
+                fixed[i].name, "created", "1970-01-01T00:00:00Z", "internal", 0, "ipv6", 0, "subnets", "options",
+                "labels");
         return network_from_json(store, json, ret, err);
 }
 
-/* --- finding ----------------------------------------------------------------------------------------------------------------- */
+/* --- finding ------------------------------------------------------------------------------------------------------ */
 
 static int read_network(struct net_store *store, int dir, const char *file, struct network **ret, struct err **err)
 {
@@ -127,8 +128,8 @@ static int each_file(struct net_store *store, int dir, struct each *each, struct
         return r;
 }
 
-int network_each(struct net_store *store, int (*fn)(void *opaque, struct network *network, struct err **err), void *opaque,
-        struct err **err)
+int network_each(struct net_store *store, int (*fn)(void *opaque, struct network *network, struct err **err),
+        void *opaque, struct err **err)
 {
         struct each each = { .fn = fn, .opaque = opaque };
         _cleanup_close_ int dir = -1;
@@ -213,7 +214,8 @@ int network_find(struct net_store *store, const char *name, struct network **ret
                 name = "bridge";
         r = store_is_name(name, 128) ? find_by_name(store, name, &network, err) : -ENOENT;
         if (r == -ENOENT)
-                r = *name && strspn(name, "0123456789abcdef") == strlen(name) ? find_by_id(store, name, &network, err) : 0;
+                r = *name && strspn(name, "0123456789abcdef") == strlen(name) ? find_by_id(store, name, &network, err)
+                                                                              : 0;
         if (r < 0)
                 return r;
         if (!network)
@@ -274,14 +276,14 @@ int net_list(struct net_store *store, int (*fn)(void *opaque, const struct net_n
         return r < 0 ? r : network_each(store, list_one, &listing, err);
 }
 
-/* --- making ------------------------------------------------------------------------------------------------------------------- */
+/* --- making ------------------------------------------------------------------------------------------------------- */
 
 /* What a new network must keep away from. */
 struct taken {
         struct {
                 struct cidr cidr;
                 char by[160]; /* whose; "": a route of the host's */
-        } *item;
+        } * item;
         size_t n;
         const char *name, *bridge; /* of the new one */
         bool bridge_is_taken;
@@ -331,8 +333,8 @@ static int look_what_is_taken(struct net_store *store, struct taken *taken, stru
         return r < 0 ? err_sys(err, -r, "reading the host's routes") : 0;
 }
 
-/* Who has something of @cidr: a network's name, "" for the host, NULL for nobody. Routes of networks' own bridges are there too:
- * networks come first. */
+/* Who has something of @cidr: a network's name, "" for the host, NULL for nobody. Routes of networks' own bridges are
+ * there too: networks come first. */
 static const char *taken_by(const struct taken *taken, const struct cidr *cidr)
 {
         for (size_t i = 0; i < taken->n; i++)
@@ -399,8 +401,9 @@ static int settle_subnets(struct network *network, const struct taken *taken, st
                 const char *by = cidr->ip.len ? taken_by(taken, cidr) : NULL;
 
                 if (by)
-                        return err_set(err, ERR_BUSY, EEXIST, "the subnet %s/%u is in use by %s%s%s", ip_format(&cidr->ip).text,
-                                cidr->bits, *by ? "the network '" : "the host itself", by, *by ? "'" : "");
+                        return err_set(err, ERR_BUSY, EEXIST, "the subnet %s/%u is in use by %s%s%s",
+                                ip_format(&cidr->ip).text, cidr->bits, *by ? "the network '" : "the host itself", by,
+                                *by ? "'" : "");
         }
         return network_fill_texts(network, err);
 }
@@ -458,8 +461,9 @@ int net_create(struct net_store *store, const char *name, const struct net_creat
         if (r < 0)
                 return r;
         if (network->pub.predefined || !network->is_bridge)
-                return err_set(err, ERR_BUSY, EEXIST, network->pub.predefined ? "the network '%s' is always there"
-                                                                             : "there is only one network of the driver '%s'",
+                return err_set(err, ERR_BUSY, EEXIST,
+                        network->pub.predefined ? "the network '%s' is always there"
+                                                : "there is only one network of the driver '%s'",
                         network->pub.predefined ? name : network->pub.driver);
         r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
@@ -476,10 +480,11 @@ int net_create(struct net_store *store, const char *name, const struct net_creat
         return 0;
 }
 
-/* --- removing ------------------------------------------------------------------------------------------------------------------ */
+/* --- removing ----------------------------------------------------------------------------------------------------- */
 
 /* Under the exclusive lock. */
-static int remove_network(struct net_store *store, struct kernel *kernel, const struct network *network, struct err **err)
+static int remove_network(
+        struct net_store *store, struct kernel *kernel, const struct network *network, struct err **err)
 {
         _cleanup_close_ int dir = -1;
         int r = open_networks(store, &dir, err);
@@ -487,7 +492,8 @@ static int remove_network(struct net_store *store, struct kernel *kernel, const 
         if (r < 0)
                 return r;
         if (network_is_used(store, network->key))
-                return err_hint(err, err_set(err, ERR_BUSY, EBUSY, "containers are on the network '%s'", network->pub.name),
+                return err_hint(err,
+                        err_set(err, ERR_BUSY, EBUSY, "containers are on the network '%s'", network->pub.name),
                         "'strata network inspect %s' shows which; disconnect or stop them", network->pub.name);
         /* The file last: while it is there somebody finds what is left of the bridge. */
         r = bridge_down(store, kernel, network->key, err);
@@ -508,7 +514,8 @@ int net_remove(struct net_store *store, const char *name, struct err **err)
         if (r < 0)
                 return r;
         if (network->pub.predefined)
-                return err_set(err, ERR_USAGE, EPERM, "the network '%s' is always there: it cannot be removed", network->pub.name);
+                return err_set(err, ERR_USAGE, EPERM, "the network '%s' is always there: it cannot be removed",
+                        network->pub.name);
         r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
                 r = kernel_open(&kernel, err);

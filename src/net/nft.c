@@ -6,7 +6,7 @@
 #include <linux/rtnetlink.h>
 #include <string.h>
 
-/* --- expressions --------------------------------------------------------------------------------------------------------- */
+/* --- expressions -------------------------------------------------------------------------------------------------- */
 
 static u32 reg(u32 n)
 {
@@ -119,7 +119,7 @@ void nft_put_masquerade(struct nl *nl, const struct nft_expr *expr)
 {
 }
 
-/* --- objects --------------------------------------------------------------------------------------------------------------- */
+/* --- objects ------------------------------------------------------------------------------------------------------ */
 
 static void begin(struct nl *nl, u16 type, u16 flags)
 {
@@ -210,7 +210,8 @@ void nft_add_set(struct nl *nl, const char *table, const struct nft_set *set)
                 nl_put_be32(nl, NFTA_SET_DATA_LEN, set->data_len);
         }
         if (set->key_type == NFT_TYPE_IFNAME) {
-                /* libnftnl's form: type 0, the key's byte order; 4 bytes; 1, the host's. Without it nft(8) shows no name */
+                /* libnftnl's form: type 0, the key's byte order; 4 bytes; 1, the host's. Without it nft(8) shows no
+                 * name */
                 const u8 order[6] = { 0, 4, 1 };
 
                 nl_put(nl, NFTA_SET_USERDATA, order, sizeof(order));
@@ -218,7 +219,7 @@ void nft_add_set(struct nl *nl, const char *table, const struct nft_set *set)
         nl_put_be32(nl, NFTA_SET_ID, nl->n); /* any number that no other set of the transaction has */
 }
 
-/* --- elements -------------------------------------------------------------------------------------------------------------- */
+/* --- elements ----------------------------------------------------------------------------------------------------- */
 
 static void put_comment(struct nl *nl, const char *comment)
 {
@@ -234,8 +235,8 @@ static void put_comment(struct nl *nl, const char *comment)
 }
 
 /* A message an element: errors say which it was. */
-static void change_element(
-        struct nl *nl, u16 type, u16 flags, const char *table, const struct nft_set *set, const struct nft_element *element)
+static void change_element(struct nl *nl, u16 type, u16 flags, const char *table, const struct nft_set *set,
+        const struct nft_element *element)
 {
         size_t list, one;
 
@@ -255,9 +256,11 @@ static void change_element(
         nl_end(nl, list);
 }
 
-void nft_add_element(struct nl *nl, const char *table, const struct nft_set *set, const struct nft_element *element, bool exclusive)
+void nft_add_element(
+        struct nl *nl, const char *table, const struct nft_set *set, const struct nft_element *element, bool exclusive)
 {
-        change_element(nl, NFT_MSG_NEWSETELEM, exclusive ? NLM_F_CREATE | NLM_F_EXCL : NLM_F_CREATE, table, set, element);
+        change_element(
+                nl, NFT_MSG_NEWSETELEM, exclusive ? NLM_F_CREATE | NLM_F_EXCL : NLM_F_CREATE, table, set, element);
 }
 
 void nft_delete_element(struct nl *nl, const char *table, const struct nft_set *set, const struct nft_element *element)
@@ -270,7 +273,7 @@ void nft_flush_set(struct nl *nl, const char *table, const struct nft_set *set)
         change_element(nl, NFT_MSG_DELSETELEM, 0, table, set, NULL);
 }
 
-/* --- looking --------------------------------------------------------------------------------------------------------------- */
+/* --- looking ------------------------------------------------------------------------------------------------------ */
 
 int nft_find_table(int sock, const char *table)
 {

@@ -12,33 +12,78 @@
 /* What an expression of a rule is made of. Registers are numbered in units of 32 bits, 0 to 15. */
 struct nft_expr {
         void (*put)(struct nl *nl, const struct nft_expr *expr); /* NULL: the end of the rule */
-        const char *name;                                         /* the kernel's word for it */
-        const char *text;                                         /* a set, a chain */
+        const char *name;                                        /* the kernel's word for it */
+        const char *text;                                        /* a set, a chain */
         u32 reg, a, b, c;
         const void *data;
         size_t len;
 };
 
 /* The values that a rule begins with go into registers ... */
-#define NFT_META(r, key)                { .put = nft_put_meta, .name = "meta", .reg = (r), .a = (key) }
-#define NFT_CT(r, key)                  { .put = nft_put_ct, .name = "ct", .reg = (r), .a = (key) }
-#define NFT_PAYLOAD(r, base, off, size) { .put = nft_put_payload, .name = "payload", .reg = (r), .a = (base), .b = (off), .c = (size) }
-#define NFT_FIB_TYPE_OF_DADDR(r)        { .put = nft_put_fib, .name = "fib", .reg = (r) }
+#define NFT_META(r, key)                                                    \
+        {                                                                   \
+                .put = nft_put_meta, .name = "meta", .reg = (r), .a = (key) \
+        }
+#define NFT_CT(r, key)                                                  \
+        {                                                               \
+                .put = nft_put_ct, .name = "ct", .reg = (r), .a = (key) \
+        }
+#define NFT_PAYLOAD(r, base, off, size)                                                                     \
+        {                                                                                                   \
+                .put = nft_put_payload, .name = "payload", .reg = (r), .a = (base), .b = (off), .c = (size) \
+        }
+#define NFT_FIB_TYPE_OF_DADDR(r)                              \
+        {                                                     \
+                .put = nft_put_fib, .name = "fib", .reg = (r) \
+        }
 /* ... are compared (the rule ends where that fails) or looked up ... */
-#define NFT_CMP(r, op, bytes, size)     { .put = nft_put_cmp, .name = "cmp", .reg = (r), .a = (op), .data = (bytes), .len = (size) }
-#define NFT_HAS_BITS(r, mask)           { .put = nft_put_mask, .name = "bitwise", .reg = (r), .a = (mask) }
-#define NFT_IN(r, set)                  { .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (set) }
-#define NFT_NOT_IN(r, set)              { .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (set), .b = NFT_LOOKUP_F_INV }
-#define NFT_MAP(r, map, to)             { .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (map), .a = 1, .c = (to) }
+#define NFT_CMP(r, op, bytes, size)                                                                      \
+        {                                                                                                \
+                .put = nft_put_cmp, .name = "cmp", .reg = (r), .a = (op), .data = (bytes), .len = (size) \
+        }
+#define NFT_HAS_BITS(r, mask)                                                   \
+        {                                                                       \
+                .put = nft_put_mask, .name = "bitwise", .reg = (r), .a = (mask) \
+        }
+#define NFT_IN(r, set)                                                             \
+        {                                                                          \
+                .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (set) \
+        }
+#define NFT_NOT_IN(r, set)                                                                                \
+        {                                                                                                 \
+                .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (set), .b = NFT_LOOKUP_F_INV \
+        }
+#define NFT_MAP(r, map, to)                                                                           \
+        {                                                                                             \
+                .put = nft_put_lookup, .name = "lookup", .reg = (r), .text = (map), .a = 1, .c = (to) \
+        }
 /* ... written into ... */
-#define NFT_VALUE(r, bytes, size)         { .put = nft_put_value, .name = "immediate", .reg = (r), .data = (bytes), .len = (size) }
+#define NFT_VALUE(r, bytes, size)                                                                     \
+        {                                                                                             \
+                .put = nft_put_value, .name = "immediate", .reg = (r), .data = (bytes), .len = (size) \
+        }
 /* (two bytes of the transport header, and where its checksum is) */
-#define NFT_WRITE_PORT(r, off, checksum) { .put = nft_put_write_port, .name = "payload", .reg = (r), .a = (off), .b = (checksum) }
+#define NFT_WRITE_PORT(r, off, checksum)                                                              \
+        {                                                                                             \
+                .put = nft_put_write_port, .name = "payload", .reg = (r), .a = (off), .b = (checksum) \
+        }
 /* ... and something is done. */
-#define NFT_VERDICT(code, chain)        { .put = nft_put_verdict, .name = "immediate", .a = (u32)(code), .text = (chain) }
-#define NFT_DNAT(family, address, port) { .put = nft_put_dnat, .name = "nat", .reg = (address), .a = (family), .b = (port) }
-#define NFT_MASQUERADE                  { .put = nft_put_masquerade, .name = "masq" }
-#define NFT_END                         { 0 }
+#define NFT_VERDICT(code, chain)                                                               \
+        {                                                                                      \
+                .put = nft_put_verdict, .name = "immediate", .a = (u32)(code), .text = (chain) \
+        }
+#define NFT_DNAT(family, address, port)                                                          \
+        {                                                                                        \
+                .put = nft_put_dnat, .name = "nat", .reg = (address), .a = (family), .b = (port) \
+        }
+#define NFT_MASQUERADE                                    \
+        {                                                 \
+                .put = nft_put_masquerade, .name = "masq" \
+        }
+#define NFT_END   \
+        {         \
+                0 \
+        }
 
 void nft_put_meta(struct nl *nl, const struct nft_expr *expr);
 void nft_put_ct(struct nl *nl, const struct nft_expr *expr);
@@ -60,8 +105,16 @@ struct nft_chain {
         s32 priority;
 };
 
-/* Data types as nft(8) numbers them, so that it can print what is here; a key of several is their numbers, six bits each. */
-enum nft_type { NFT_TYPE_NFPROTO = 2, NFT_TYPE_IPV4 = 7, NFT_TYPE_IPV6 = 8, NFT_TYPE_L4PROTO = 12, NFT_TYPE_PORT = 13, NFT_TYPE_IFNAME = 41 };
+/* Data types as nft(8) numbers them, so that it can print what is here; a key of several is their numbers, six bits
+ * each. */
+enum nft_type {
+        NFT_TYPE_NFPROTO = 2,
+        NFT_TYPE_IPV4 = 7,
+        NFT_TYPE_IPV6 = 8,
+        NFT_TYPE_L4PROTO = 12,
+        NFT_TYPE_PORT = 13,
+        NFT_TYPE_IFNAME = 41
+};
 #define NFT_CONCAT(a, b) ((u32)(a) << 6 | (u32)(b))
 
 struct nft_set {
@@ -83,7 +136,8 @@ struct nft_element {
         const char *comment; /* NULL: none; cut to what fits */
 };
 /* -EEXIST from nft_commit when @exclusive and a map has the key. */
-void nft_add_element(struct nl *nl, const char *table, const struct nft_set *set, const struct nft_element *element, bool exclusive);
+void nft_add_element(
+        struct nl *nl, const char *table, const struct nft_set *set, const struct nft_element *element, bool exclusive);
 /* -ENOENT from nft_commit when it is not there. */
 void nft_delete_element(struct nl *nl, const char *table, const struct nft_set *set, const struct nft_element *element);
 void nft_flush_set(struct nl *nl, const char *table, const struct nft_set *set);

@@ -48,7 +48,8 @@ void nl_free(struct nl *nl);
 int nl_send(int fd, struct nl *nl);
 /* The same; @fn gets what the kernel answers beside that. */
 int nl_ask(int fd, struct nl *nl, int (*fn)(void *opaque, const struct nlmsghdr *message), void *opaque);
-/* Sends one request for a list and calls @fn for every message that comes back, until it returns other than 0: returns that. */
+/* Sends one request for a list and calls @fn for every message that comes back, until it returns other than 0: returns
+ * that. */
 int nl_dump(int fd, struct nl *nl, int (*fn)(void *opaque, const struct nlmsghdr *message), void *opaque);
 
 /* The attribute @type of those at @data, or NULL; one shorter than @min is not there. */

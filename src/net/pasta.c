@@ -1,6 +1,6 @@
-/* The default network of a user who is not root: passt's pasta, a process that answers for the container's packets with sockets of
- * the host (pasta(1)). It holds the namespace, so it does not end by itself: net_detach and net_check end it.
- * It takes no lock as our own helpers do; run/helpers/CONTAINER.pasta is a link to its number and start time. */
+/* The default network of a user who is not root: passt's pasta, a process that answers for the container's packets
+ * with sockets of the host (pasta(1)). It holds the namespace, so it does not end by itself: net_detach and net_check
+ * end it. It takes no lock as our own helpers do; run/helpers/CONTAINER.pasta is a link to its number and start time. */
 #include <fcntl.h>
 #include <linux/nsfs.h>
 #include <poll.h>
@@ -16,7 +16,8 @@
 #include "attach.h"
 #include "helper.h"
 
-/* What the container has: the addresses that slirp4netns made usual. The host's own loopback is not reachable (--no-map-gw). */
+/* What the container has: the addresses that slirp4netns made usual. The host's own loopback is not reachable
+ * (--no-map-gw). */
 #define ADDRESS "10.0.2.100"
 #define PREFIX  "24"
 #define GATEWAY "10.0.2.2"
@@ -40,7 +41,7 @@ static struct helper_path path_of(const char *in, const char *container, const c
         return p;
 }
 
-/* --- its number --------------------------------------------------------------------------------------------------------------------- */
+/* --- its number --------------------------------------------------------------------------------------------------- */
 
 /* When the process started (field 22 of proc(5)'s stat); 0: there is none. */
 static unsigned long long start_of(pid_t pid)
@@ -108,7 +109,7 @@ static int note(struct net_store *store, const char *container, struct err **err
         return 0;
 }
 
-/* --- starting ------------------------------------------------------------------------------------------------------------------------- */
+/* --- starting ----------------------------------------------------------------------------------------------------- */
 
 struct arguments {
         const char **list;
@@ -122,7 +123,8 @@ static void add(struct arguments *arguments, const char *text)
 }
 
 /* "-t none", or "-t ADDRESS/HOST:CONTAINER" for each port. */
-static int add_ports(struct arguments *arguments, struct endpoint *endpoint, u8 protocol, const char *option, struct err **err)
+static int add_ports(
+        struct arguments *arguments, struct endpoint *endpoint, u8 protocol, const char *option, struct err **err)
 {
         bool some = false;
 
@@ -132,8 +134,8 @@ static int add_ports(struct arguments *arguments, struct endpoint *endpoint, u8 
 
                 if (p->protocol != protocol)
                         continue;
-                spec = arena_printf(&endpoint->arena, "%s%s%u:%u", ip_format(&p->host_ip).text, p->host_ip.len ? "/" : "", p->host_port,
-                        p->container_port);
+                spec = arena_printf(&endpoint->arena, "%s%s%u:%u", ip_format(&p->host_ip).text,
+                        p->host_ip.len ? "/" : "", p->host_port, p->container_port);
                 if (!spec)
                         return err_sys(err, ENOMEM, "starting pasta");
                 add(arguments, option);
@@ -153,7 +155,8 @@ static int foreign_owner(int netns_fd)
         _cleanup_close_ int owner = ioctl(netns_fd, NS_GET_USERNS);
         struct stat a, b;
 
-        if (owner < 0 || fstat(owner, &a) < 0 || stat("/proc/self/ns/user", &b) < 0 || (a.st_ino == b.st_ino && a.st_dev == b.st_dev))
+        if (owner < 0 || fstat(owner, &a) < 0 || stat("/proc/self/ns/user", &b) < 0 ||
+                (a.st_ino == b.st_ino && a.st_dev == b.st_dev))
                 return -1;
         return TAKE_FD(owner);
 }
@@ -185,7 +188,8 @@ static int run(const char *const *argv, const int *fds, size_t n_fds, struct err
         return status ? failed(log, err) : 0;
 }
 
-int pasta_start(struct net_store *store, const struct net_attach_request *request, struct endpoint *endpoint, struct err **err)
+int pasta_start(
+        struct net_store *store, const struct net_attach_request *request, struct endpoint *endpoint, struct err **err)
 {
         const size_t max = 40 + 2 * endpoint->n_ports;
         struct arguments arguments = { .list = arena_new(&endpoint->arena, const char *, max), .max = max };
@@ -195,13 +199,16 @@ int pasta_start(struct net_store *store, const struct net_attach_request *reques
         int r;
 
         if (!program)
-                return err_hint(err, err_set(err, ERR_NOT_FOUND, ENOENT, "the program 'pasta' is missing, which makes the network without root"),
+                return err_hint(err,
+                        err_set(err, ERR_NOT_FOUND, ENOENT,
+                                "the program 'pasta' is missing, which makes the network without root"),
                         "install the package passt, or use --network none or host");
         if (!arguments.list)
                 return err_sys(err, ENOMEM, "starting pasta");
         for (size_t i = 0; i < endpoint->n_ports; i++)
                 if (endpoint->ports[i].protocol == IPPROTO_SCTP)
-                        return err_set(err, ERR_UNSUPPORTED, EPROTONOSUPPORT, "SCTP ports cannot be published without root");
+                        return err_set(
+                                err, ERR_UNSUPPORTED, EPROTONOSUPPORT, "SCTP ports cannot be published without root");
         endpoint->ifname = request->ifname ? request->ifname : "eth0";
         endpoint->host_ifname = "";
         endpoint->dns = DNS;
@@ -210,8 +217,8 @@ int pasta_start(struct net_store *store, const struct net_attach_request *reques
         ip_parse(ADDRESS, &endpoint->ip[V4]);
         ip_parse(GATEWAY, &endpoint->gateway[V4]);
 
-        static const char *const common[] = { "-q", "-e", "-4", "--config-net", "--no-map-gw", "-a", ADDRESS, "-n", PREFIX, "-g", GATEWAY,
-                "--dns-forward", DNS, "-T", "none", "-U", "none", "--netns", NETNS };
+        static const char *const common[] = { "-q", "-e", "-4", "--config-net", "--no-map-gw", "-a", ADDRESS, "-n",
+                PREFIX, "-g", GATEWAY, "--dns-forward", DNS, "-T", "none", "-U", "none", "--netns", NETNS };
         add(&arguments, program);
         for (size_t i = 0; i < ARRAY_SIZE(common); i++)
                 add(&arguments, common[i]);

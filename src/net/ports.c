@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* --- what the user writes ----------------------------------------------------------------------------------------------------------- */
+/* --- what the user writes ----------------------------------------------------------------------------------------- */
 
 static const struct {
         const char *name;
@@ -123,7 +123,8 @@ int net_port_parse(const char *text, struct net_ports *ports, struct err **err)
                 return err_sys(err, ENOMEM, "reading a port");
         r = parse_port(copy, &port);
         if (r == -EPROTONOSUPPORT)
-                return err_set(err, ERR_USAGE, EINVAL, "the port '%s' has an unknown protocol: tcp, udp and sctp are known", text);
+                return err_set(err, ERR_USAGE, EINVAL,
+                        "the port '%s' has an unknown protocol: tcp, udp and sctp are known", text);
         if (r == -EADDRNOTAVAIL)
                 return err_set(err, ERR_USAGE, EINVAL, "the port '%s' has no valid address in front", text);
         if (r == -ERANGE)
@@ -156,7 +157,7 @@ void net_ports_clear(struct net_ports *ports)
         *ports = (struct net_ports){ 0 };
 }
 
-/* --- ports of the host ---------------------------------------------------------------------------------------------------------------- */
+/* --- ports of the host -------------------------------------------------------------------------------------------- */
 
 void port_holds_close(struct port_holds *holds)
 {
@@ -192,8 +193,8 @@ static int bind_one(u8 protocol, const struct ip *ip, u16 port, bool reuse, int 
         return 0;
 }
 
-/* A bound socket that does not listen keeps the port from everybody. Where connections of an earlier program linger only SO_REUSEADDR
- * gets it, which lets others in who say so too, but not one who listens. */
+/* A bound socket that does not listen keeps the port from everybody. Where connections of an earlier program linger
+ * only SO_REUSEADDR gets it, which lets others in who say so too, but not one who listens. */
 static int hold(u8 protocol, const struct ip *ip, u16 port, struct port_holds *holds)
 {
         int fd, r = bind_one(protocol, ip, port, false, &fd), *more;
@@ -234,14 +235,16 @@ static u16 port_of(int fd)
 }
 
 /* Binds one port on every address that it is published on. *port 0: chosen. */
-static int hold_everywhere(const struct network *network, const struct published *p, u16 *port, struct port_holds *holds)
+static int hold_everywhere(
+        const struct network *network, const struct published *p, u16 *port, struct port_holds *holds)
 {
         static const struct ip any[2] = { { .len = 4 }, { .len = 16 } };
         const size_t before = holds->n;
         int r = 0;
 
         for (int f = 0; f < 2 && r == 0; f++) {
-                if (p->host_ip.len ? p->host_ip.len != any[f].len : network->is_bridge && !network->subnet[f].cidr.ip.len)
+                if (p->host_ip.len ? p->host_ip.len != any[f].len
+                                   : network->is_bridge && !network->subnet[f].cidr.ip.len)
                         continue;
                 r = hold(p->protocol, p->host_ip.len ? &p->host_ip : &any[f], *port, holds);
                 if (r == 0 && !*port && holds->n > before)
@@ -252,11 +255,12 @@ static int hold_everywhere(const struct network *network, const struct published
         return r;
 }
 
-static int settle_one(const struct network *network, const struct net_port *asked, u16 container_port, u32 i, struct published *ret,
-        struct port_holds *holds, struct err **err)
+static int settle_one(const struct network *network, const struct net_port *asked, u16 container_port, u32 i,
+        struct published *ret, struct port_holds *holds, struct err **err)
 {
         const bool any_of = asked->host_first && asked->container_first == asked->container_last;
-        u32 first = asked->host_first ? asked->host_first + (any_of ? 0 : i) : 0, last = any_of ? asked->host_last : first;
+        u32 first = asked->host_first ? asked->host_first + (any_of ? 0 : i) : 0,
+            last = any_of ? asked->host_last : first;
         struct published p = { .protocol = asked->protocol, .container_port = container_port };
         int r = -EADDRINUSE;
 
@@ -265,8 +269,14 @@ static int settle_one(const struct network *network, const struct net_port *aske
         if (!asked->host_ip)
                 p.host_ip = network->host_ip;
         if (network->is_bridge && p.host_ip.len && !network->subnet[p.host_ip.len == 4 ? V4 : V6].cidr.ip.len)
-                return err_set(err, ERR_USAGE, EINVAL, "port %u cannot be published on %s: the network '%s' has no %s", container_port,
-                        ip_format(&p.host_ip).text, network->pub.name, p.host_ip.len == 4 ? "IPv4" : "IPv6");
+                return err_set(err, ERR_USAGE, EINVAL, "port %u cannot be published on %s: the network '%s' has no %s",
+                        container_port, ip_format(&p.host_ip).text, network->pub.name,
+                        p.host_ip.len == 4 ? "IPv4" : "IPv6");
+        if (network->is_bridge && p.host_ip.len == 16 && ip_is_loopback(&p.host_ip))
+                return err_hint(err,
+                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
+                                "a port cannot be published on ::1: IPv6 routes no loopback addresses"),
+                        "publish it on 127.0.0.1");
         if (!first)
                 last = 15; /* tries: the number that IPv4 chose may be taken in IPv6 */
         for (u32 n = first; n <= last && r == -EADDRINUSE; n++) {
@@ -274,11 +284,14 @@ static int settle_one(const struct network *network, const struct net_port *aske
                 r = hold_everywhere(network, &p, &p.host_port, holds);
         }
         if (r == 0 && !p.host_port)
-                return err_set(err, ERR_UNSUPPORTED, EPROTONOSUPPORT, "this host has no SCTP: say which port of the host it is to be");
+                return err_set(err, ERR_UNSUPPORTED, EPROTONOSUPPORT,
+                        "this host has no SCTP: say which port of the host it is to be");
         if (r == -EADDRINUSE && any_of && last > first)
                 return err_set(err, ERR_BUSY, EADDRINUSE, "all ports from %u to %u are in use", first, last);
         if (r == -EADDRINUSE)
-                return err_hint(err, err_set(err, ERR_BUSY, EADDRINUSE, "port %u/%s of the host is in use", first, net_protocol_name(p.protocol)),
+                return err_hint(err,
+                        err_set(err, ERR_BUSY, EADDRINUSE, "port %u/%s of the host is in use", first,
+                                net_protocol_name(p.protocol)),
                         "'ss -lnp' or 'strata ps' shows by whom");
         if (r == -EADDRNOTAVAIL)
                 return err_set(err, ERR_USAGE, EADDRNOTAVAIL, "the host has no address %s", ip_format(&p.host_ip).text);
@@ -291,7 +304,8 @@ static int settle_one(const struct network *network, const struct net_port *aske
 bool ports_are_chosen(const struct net_port *ports, size_t n)
 {
         for (size_t i = 0; i < n; i++)
-                if (!ports[i].host_first || (ports[i].host_first != ports[i].host_last && ports[i].container_first == ports[i].container_last))
+                if (!ports[i].host_first || (ports[i].host_first != ports[i].host_last &&
+                                                    ports[i].container_first == ports[i].container_last))
                         return true;
         return false;
 }
@@ -308,13 +322,15 @@ int ports_settle(const struct network *network, const struct net_port *ports, si
                 total += (size_t)ports[i].container_last - ports[i].container_first + 1;
         }
         if (total > PORTS_MAX)
-                return err_set(err, ERR_TOO_LARGE, E2BIG, "a container may publish %d ports, not %zu", PORTS_MAX, total);
+                return err_set(
+                        err, ERR_TOO_LARGE, E2BIG, "a container may publish %d ports, not %zu", PORTS_MAX, total);
         settled = arena_new(&endpoint->arena, struct published, total + 1);
         if (!settled)
                 return err_sys(err, ENOMEM, "publishing ports");
         for (size_t i = 0; i < n; i++)
                 for (u32 port = ports[i].container_first; port <= ports[i].container_last; port++) {
-                        const int r = settle_one(network, &ports[i], (u16)port, port - ports[i].container_first, &settled[at], holds, err);
+                        const int r = settle_one(network, &ports[i], (u16)port, port - ports[i].container_first,
+                                &settled[at], holds, err);
 
                         if (r < 0)
                                 return r;

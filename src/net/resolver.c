@@ -12,8 +12,8 @@
 
 enum { ARGS_MAX = 16 };
 
-int resolver_start(struct net_store *store, const char *container, pid_t pid, const struct inside *inside, const char *const *servers,
-        struct err **err)
+int resolver_start(struct net_store *store, const char *container, pid_t pid, const struct inside *inside,
+        const char *const *servers, struct err **err)
 {
         _cleanup_free_ char *program = helper_program(PROGRAM);
         _cleanup_close_ int lock = -1, pidfd = -1;
@@ -23,7 +23,9 @@ int resolver_start(struct net_store *store, const char *container, pid_t pid, co
         int r;
 
         if (!program)
-                return err_hint(err, err_set(err, ERR_NOT_FOUND, ENOENT, "the program '" PROGRAM "', which answers names, is missing"),
+                return err_hint(err,
+                        err_set(err, ERR_NOT_FOUND, ENOENT,
+                                "the program '" PROGRAM "', which answers names, is missing"),
                         "it belongs beside strata");
         r = helper_open(store, container, KIND, &lock, err);
         if (r < 0)
@@ -41,7 +43,8 @@ int resolver_start(struct net_store *store, const char *container, pid_t pid, co
         }
         argv[n] = NULL;
         /* the order that resolve/main.c knows */
-        return helper_spawn(argv, (const int[]){ inside->udp, inside->tcp, store->run, lock, pidfd }, 5, -1, &child, err);
+        return helper_spawn(
+                argv, (const int[]){ inside->udp, inside->tcp, store->run, lock, pidfd }, 5, -1, &child, err);
 }
 
 bool resolver_runs(struct net_store *store, const char *container)

@@ -17,7 +17,7 @@
 
 enum { JSON_MAX = 1 << 20 };
 
-/* --- files ---------------------------------------------------------------------------------------------------------------- */
+/* --- files -------------------------------------------------------------------------------------------------------- */
 
 int net_store_lock(struct net_store *store, int operation, int *ret_fd, struct err **err)
 {
@@ -64,14 +64,15 @@ static void closedirp(DIR **dir)
                 closedir(*dir);
 }
 
-static int list_dir(int dirfd, const char *path, bool hidden, int (*fn)(void *opaque, int dirfd, const char *name, struct err **err),
-        void *opaque, struct err **err)
+static int list_dir(int dirfd, const char *path, bool hidden,
+        int (*fn)(void *opaque, int dirfd, const char *name, struct err **err), void *opaque, struct err **err)
 {
         _cleanup_(closedirp) DIR *dir = NULL;
         int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), r = 0;
 
         if (fd < 0)
-                return errno == ENOENT || errno == ENOTDIR ? 0 : err_sys(err, errno, "reading the directory '%s'", path);
+                return errno == ENOENT || errno == ENOTDIR ? 0
+                                                           : err_sys(err, errno, "reading the directory '%s'", path);
         dir = fdopendir(fd);
         if (!dir) {
                 close(fd);
@@ -82,7 +83,8 @@ static int list_dir(int dirfd, const char *path, bool hidden, int (*fn)(void *op
 
                 if (!entry)
                         break;
-                if (entry->d_name[0] != '.' || (hidden && strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0))
+                if (entry->d_name[0] != '.' ||
+                        (hidden && strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0))
                         r = fn(opaque, fd, entry->d_name, err);
         }
         return r;
@@ -204,7 +206,7 @@ bool store_is_name(const char *text, size_t max)
         return n > 0 && n <= max && strspn(text, letters) == n && !strchr("_.-", text[0]);
 }
 
-/* --- opening --------------------------------------------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------------------------------------ */
 
 /* Whether this process has CAP_NET_ADMIN over the network namespace that it is in. */
 static bool may_administer_network(void)
@@ -243,7 +245,7 @@ static int make_path(const char *path, struct err **err)
         char *copy = strdup(path);
         int r = 0;
 
-        for (char *p = copy; p && r == 0; ) {
+        for (char *p = copy; p && r == 0;) {
                 p = strchr(p + 1, '/');
                 if (p)
                         *p = '\0';
@@ -271,7 +273,8 @@ int store_run_name(char *ret, size_t size, struct err **err)
 
 static int open_run(struct net_store *store, struct err **err)
 {
-        static const char *const dirs[] = { DIR_BRIDGES, DIR_ENDPOINTS, DIR_ADDRESSES, DIR_NAMES, DIR_LEAVING, DIR_HELPERS };
+        static const char *const dirs[] = { DIR_BRIDGES, DIR_ENDPOINTS, DIR_ADDRESSES, DIR_NAMES, DIR_LEAVING,
+                DIR_HELPERS };
         char path[64] = "run/";
         int r = store_run_name(path + 4, sizeof(path) - 4, err);
 

@@ -10,7 +10,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 {
         struct input in = { data, len };
         const size_t room = DNS_HEADER + take(&in, 2) % 600, cut = take(&in, 1);
-        struct ip addresses[4] = { { 4, { 10, 0, 0, 1 } }, { 16, { 0xfd } }, { 4, { 10, 0, 0, 2 } }, { 16, { 0xfe } } }, ip;
+        struct ip addresses[4] = { { 4, { 10, 0, 0, 1 } }, { 16, { 0xfd } }, { 4, { 10, 0, 0, 2 } }, { 16, { 0xfe } } },
+                  ip;
         struct dns_question question;
         u8 *message = malloc(in.left + 1), *out = malloc(room); /* of exact sizes, for the sanitizers */
         size_t n;
@@ -20,7 +21,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
         memcpy(message, in.p, in.left);
         r = dns_parse_query(message, in.left, &question);
         if (r == 0) {
-                struct dns_answer answer = { .addresses = addresses, .n = 4, .name = question.is_plain ? question.name : "a.b", .cut = cut & 1 };
+                struct dns_answer answer = { .addresses = addresses,
+                        .n = 4,
+                        .name = question.is_plain ? question.name : "a.b",
+                        .cut = cut & 1 };
 
                 require(question.end <= in.left && strlen(question.name) <= DNS_NAME_MAX);
                 if (question.is_plain)

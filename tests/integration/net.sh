@@ -53,15 +53,21 @@ ok "but not from an internal one" nothing get_in "$d" 192.0.2.1:8080
 is "one published on 127.0.0.1 is there" "$(get 127.0.0.1:8081 | cut -c1-1)" a
 ok "and not outside" nothing get_in "$outside" 192.0.2.1:8081
 ok "nor in a container" nothing get_in "$b" 192.0.2.1:8081
-inside "$a" /usr/bin/python3 -c '
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 53))
-while True:
-    data, peer = s.recvfrom(100); s.sendto(b"pong " + data, peer)' &
-sleep 0.3
+udp "$a" 53 'reply(b"pong " + data)'
 is "a UDP port from outside" "$(inside "$outside" /usr/bin/python3 -c '
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2); s.sendto(b"x", ("192.0.2.1", 5353)); print(s.recv(100).decode())' 2>&1)" "pong x"
+
+ip address add 2001:db8::1/64 dev wire nodad
+inside "$outside" ip address add 2001:db8::2/64 dev eth0 nodad
+container six
+ok "what cannot work is refused: ::1" fails net attach web six "/proc/$six/ns/net" -p '[::1]:8089:8000'
+attach web six "$six" -p 8088:8000
+serve "$six" 8000 "six" "::"
+is "a published port by IPv6" "$(get_in "$outside" '[2001:db8::1]:8088')" "six to 2001:db8::2"
+is "the outside by IPv6" "$(serve "$outside" 81 outside :: && get_in "$six" '[2001:db8::2]:81')" "outside to 2001:db8::1"
+end "$six"
+net detach six
 
 # The bridges route loopback addresses for that; containers must not profit.
 /usr/bin/python3 -m http.server --bind 127.0.0.1 --directory / 9999 >/dev/null 2>&1 &
@@ -103,6 +109,20 @@ attach other f "$f" -p 8200:80
 ok "and an input policy that published ports pass by is told of" grep -q 'operator input' "$TMPDIR/notices"
 nft delete table inet operator
 
+# --- virtual machines ----------------------------------------------------------------------------------------------------
+
+"$DRIVER" attach web vm - --tap --hold 3 >"$TMPDIR/vm" 2>&1 &
+vm=$!
+for _ in $(seq 100); do
+        [ -s "$TMPDIR/vm" ] && break
+        sleep 0.05
+done
+is "a virtual machine gets a tap on the bridge" "$(ip -o link show dev "$(of vm host)" | grep -oE 'master [^ ]*')" "master $(net ls | awk '$2 == "web" { print $4 }')"
+kill "$vm"
+wait "$vm" 2>/dev/null
+ok "which goes with it" fails ip link show dev "$(of vm host)"
+net detach vm
+
 # --- names --------------------------------------------------------------------------------------------------------------------
 
 is "a neighbour by name" "$(ask "$b" a A)" "NOERROR $(address a)"
@@ -113,16 +133,12 @@ is "an address by its name" "$(ask "$b" "$(address a | awk -F. '{print $4"."$3".
 ok "a name of another network is unknown" test "$(ask "$c" a A)" != "NOERROR $(address a)"
 is "an internal network asks nobody outside" "$(ask "$d" example.org A)" "NXDOMAIN"
 # A server outside that knows everything.
-inside "$outside" /usr/bin/python3 -c '
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("192.0.2.2", 53))
-while True:
-    q, peer = s.recvfrom(600)
-    answer = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x08\x08\x04\x04"
-    s.sendto(b"\0\0" + q[2:], peer)                                   # wrong number
-    s.sendto(q[:2] + b"\x81\x80\0\1\0\1\0\0\0\0\1x\0\0\1\0\1" + answer, peer)  # wrong question
-    s.sendto(q[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + q[12:] + answer, peer)' &
-sleep 0.3
+# shellcheck disable=SC2016
+udp "$outside" 53 '
+answer = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x08\x08\x04\x04"
+reply(b"\0\0" + data[2:])  # wrong number
+reply(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0\1x\0\0\1\0\1" + answer)  # wrong question
+reply(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + answer)'
 container g
 attach other g "$g" --dns 192.0.2.2
 is "other names are asked outside, and forged replies ignored" "$(ask "$g" example.org A)" "NOERROR 8.8.4.4"

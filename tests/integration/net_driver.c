@@ -70,8 +70,8 @@ static int create(int argc, char **argv, struct err **err)
 
 static void print_attachment(const char *container, const struct net_attachment *a)
 {
-        printf("%s network=%s ifname=%s host=%s mac=%s ip=%s/%u gateway=%s ip6=%s dns=%s", container, a->network, a->ifname, a->host_ifname, a->mac,
-                a->ip, a->prefix_len, a->gateway, a->ip6, a->dns);
+        printf("%s network=%s ifname=%s host=%s mac=%s ip=%s/%u gateway=%s ip6=%s dns=%s", container, a->network,
+                a->ifname, a->host_ifname, a->mac, a->ip, a->prefix_len, a->gateway, a->ip6, a->dns);
         for (size_t i = 0; i < a->n_ports; i++)
                 printf(" port=%s:%u:%u/%s", a->ports[i].host_ip, a->ports[i].host_port, a->ports[i].container_port,
                         net_protocol_name(a->ports[i].protocol));
@@ -157,7 +157,9 @@ static int bench(int argc, char **argv, struct err **err)
                 char id[32];
                 struct net_attachment *a;
                 struct net_port port = { .protocol = 6, .host_first = 0, .container_first = 80, .container_last = 80 };
-                struct net_attach_request q = { .container = id, .name = id, .ports = &port, .n_ports = argc > 2, .tap = true };
+                struct net_attach_request q = {
+                        .container = id, .name = id, .ports = &port, .n_ports = argc > 2, .tap = true
+                };
                 u64 before, between, after;
                 int r;
 
@@ -175,7 +177,8 @@ static int bench(int argc, char **argv, struct err **err)
                 r = net_detach(store, id, NULL, err);
                 if (r < 0)
                         return r;
-                printf("%llu %llu\n", (unsigned long long)(between - before) / 1000, (unsigned long long)(clock_now_ns() - after) / 1000);
+                printf("%llu %llu\n", (unsigned long long)(between - before) / 1000,
+                        (unsigned long long)(clock_now_ns() - after) / 1000);
         }
         return 0;
 }

@@ -83,12 +83,28 @@ class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6 if ":" in sys.argv[3] else socket.AF_INET
 Server((sys.argv[3], int(sys.argv[1])), Handler).serve_forever()
 ' "$2" "$3" "${4:-0.0.0.0}" >/dev/null 2>&1 &
-        local i
-        for i in $(seq 100); do
+        for _ in $(seq 100); do
                 inside "$1" ss -tln | grep -q ":$2 " && return
                 sleep 0.05
         done
-        echo "# no server on port $2: $i"
+        echo "# no server on port $2"
+}
+
+# udp PID PORT CODE: a server inside; the Python CODE gets each question as `data` and answers with reply(bytes).
+udp() {
+        inside "$1" /usr/bin/python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", int(sys.argv[1])))
+while True:
+    data, peer = s.recvfrom(600)
+    exec(sys.argv[2], {"data": data, "reply": lambda b: s.sendto(b, peer)})
+' "$2" "$3" >/dev/null 2>&1 &
+        for _ in $(seq 100); do
+                inside "$1" ss -uln | grep -q "0.0.0.0:$2 " && return
+                sleep 0.05
+        done
+        echo "# no server on port $2/udp"
 }
 
 # get ADDRESS:PORT: what a server there says, or nothing.

@@ -14,7 +14,7 @@
 #include "net/net.h"
 #include "net/resolve/dns.h"
 
-/* --- ports ------------------------------------------------------------------------------------------------------------------ */
+/* --- ports -------------------------------------------------------------------------------------------------------- */
 
 static void ports_are_read_as_docker_reads_them(void **state)
 {
@@ -60,9 +60,10 @@ static void ports_are_read_as_docker_reads_them(void **state)
 
 static void bad_ports_are_refused_with_an_error(void **state)
 {
-        static const char *const bad[] = { "", ":", "0", "80:0", "65536", "80:65536", "http", "80/", "80/icmp", "-80", "80-", "82-80", "1-3:1-4",
-                "300.0.0.1:1:1", "127.0.0.1:80", "[::1:80:80", "[::1]80:80", "::1:80:80", "1:2:3", "80:80:80:80", "8 0", "+80", "80:80 ",
-                "1-65535", "0x50", "80//tcp", "99999999999999999999:1" };
+        static const char *const bad[] = { "", ":", "0", "80:0", "65536", "80:65536", "http", "80/", "80/icmp", "-80",
+                "80-", "82-80", "1-3:1-4", "300.0.0.1:1:1", "127.0.0.1:80", "[::1:80:80", "[::1]80:80", "::1:80:80",
+                "1:2:3", "80:80:80:80", "8 0", "+80", "80:80 ", "1-65535", "0x50", "80//tcp",
+                "99999999999999999999:1" };
 
         for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
                 struct net_ports ports = { 0 };
@@ -77,7 +78,7 @@ static void bad_ports_are_refused_with_an_error(void **state)
         }
 }
 
-/* --- addresses ---------------------------------------------------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------------------------------------------- */
 
 static struct cidr cidr(const char *text)
 {
@@ -97,9 +98,10 @@ static struct ip ip(const char *text)
 
 static void subnets_know_what_is_in_them(void **state)
 {
-        static const char *const bad[] = { "", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.1/24", "fd00::/129", "fd00::1/64", "/24",
-                "10.0.0.0/2 4", "10.0.0.0/-1", "10.0.0.0/24x", "10.0.0/24" };
-        const struct cidr a = cidr("10.1.0.0/16"), b = cidr("10.1.2.0/24"), c = cidr("10.2.0.0/16"), v6 = cidr("fd00:1::/64");
+        static const char *const bad[] = { "", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.1/24", "fd00::/129",
+                "fd00::1/64", "/24", "10.0.0.0/2 4", "10.0.0.0/-1", "10.0.0.0/24x", "10.0.0/24" };
+        const struct cidr a = cidr("10.1.0.0/16"), b = cidr("10.1.2.0/24"), c = cidr("10.2.0.0/16"),
+                          v6 = cidr("fd00:1::/64");
         struct cidr out;
 
         for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -141,7 +143,7 @@ static void group_addresses_are_no_cards(void **state)
         assert_int_equal(mac_parse("02:42:ac:11:00:zz", mac), -EINVAL);
 }
 
-/* --- questions ------------------------------------------------------------------------------------------------------------------ */
+/* --- questions ---------------------------------------------------------------------------------------------------- */
 
 #define HEAD "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 
@@ -264,7 +266,8 @@ static void reverse_names_are_addresses(void **state)
 
         assert_int_equal(dns_reverse("4.3.2.10.in-addr.arpa", &i), 0);
         assert_string_equal(ip_format(&i).text, "10.2.3.4");
-        assert_int_equal(dns_reverse("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa", &i), 0);
+        assert_int_equal(
+                dns_reverse("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa", &i), 0);
         assert_string_equal(ip_format(&i).text, "fd00::1");
         assert_int_equal(dns_reverse("4.3.2.in-addr.arpa", &i), -EINVAL);
         assert_int_equal(dns_reverse("4.3.2.256.in-addr.arpa", &i), -EINVAL);
@@ -272,17 +275,22 @@ static void reverse_names_are_addresses(void **state)
         assert_int_equal(dns_reverse("", &i), -EINVAL);
 }
 
-/* --- files of the container ---------------------------------------------------------------------------------------------------------- */
+/* --- files of the container --------------------------------------------------------------------------------------- */
 
 static void hosts_has_every_address_of_the_container(void **state)
 {
-        const struct net_attachment a = { .ip = "10.0.0.2", .ip6 = "fd00::2", .gateway = "10.0.0.1", .gateway6 = "", .dns = "" };
+        const struct net_attachment a = {
+                .ip = "10.0.0.2", .ip6 = "fd00::2", .gateway = "10.0.0.1", .gateway6 = "", .dns = ""
+        };
         const struct net_attachment *const list[] = { &a };
         const char *const extra[] = { "db:192.0.2.7", "host.docker.internal:host-gateway", "six:[fd00::9]", NULL };
         const char *const bad[] = { "db", NULL };
         char *text = NULL;
 
-        assert_int_equal(net_hosts_text(&(struct net_hosts){ .hostname = "web", .domainname = "lan", .attachments = list, .n_attachments = 1,
+        assert_int_equal(net_hosts_text(&(struct net_hosts){ .hostname = "web",
+                                                .domainname = "lan",
+                                                .attachments = list,
+                                                .n_attachments = 1,
                                                 .extra = extra },
                                  &text, NULL),
                 0);
@@ -299,32 +307,45 @@ static void hosts_has_every_address_of_the_container(void **state)
 
 static void resolv_conf_names_the_resolver_or_the_hosts_servers(void **state)
 {
-        const struct net_attachment plain = { .ip = "10.0.0.2", .ip6 = "", .dns = "" }, named = { .ip = "", .ip6 = "", .dns = "127.0.0.11" };
+        const struct net_attachment plain = { .ip = "10.0.0.2", .ip6 = "", .dns = "" },
+                                    named = { .ip = "", .ip6 = "", .dns = "127.0.0.11" };
         const struct net_attachment *const one[] = { &plain }, *const two[] = { &plain, &named };
-        const char *const servers[] = { "9.9.9.9", NULL }, *const search[] = { "a.example", "b.example", NULL }, *const bad[] = { "9.9.9", NULL };
+        const char *const servers[] = { "9.9.9.9", NULL }, *const search[] = { "a.example", "b.example", NULL },
+                          *const bad[] = { "9.9.9", NULL };
         char path[] = "/tmp/resolv.XXXXXX", *text = NULL;
         FILE *f = fdopen(mkstemp(path), "w");
 
         fputs("# comment\nnameserver 127.0.0.53\nnameserver\t192.0.2.53\nsearch old\nsearch lan\noptions ndots:2\n", f);
         fclose(f);
-        assert_int_equal(net_resolv_text(&(struct net_resolv){ .attachments = one, .n_attachments = 1, .host_file = path }, &text, NULL), 0);
+        assert_int_equal(
+                net_resolv_text(
+                        &(struct net_resolv){ .attachments = one, .n_attachments = 1, .host_file = path }, &text, NULL),
+                0);
         assert_string_equal(text, "search lan\nnameserver 192.0.2.53\noptions ndots:2\n");
         free(text);
-        assert_int_equal(net_resolv_text(&(struct net_resolv){ .host_file = path }, &text, NULL), 0); /* the host's network */
+        assert_int_equal(
+                net_resolv_text(&(struct net_resolv){ .host_file = path }, &text, NULL), 0); /* the host's network */
         assert_non_null(strstr(text, "nameserver 127.0.0.53\n"));
         free(text);
-        assert_int_equal(net_resolv_text(&(struct net_resolv){ .attachments = one, .n_attachments = 1, .host_file = path, .servers = servers,
+        assert_int_equal(net_resolv_text(&(struct net_resolv){ .attachments = one,
+                                                 .n_attachments = 1,
+                                                 .host_file = path,
+                                                 .servers = servers,
                                                  .search = search },
                                  &text, NULL),
                 0);
         assert_string_equal(text, "search a.example b.example\nnameserver 9.9.9.9\noptions ndots:2\n");
         free(text);
         assert_int_equal(
-                net_resolv_text(&(struct net_resolv){ .attachments = two, .n_attachments = 2, .host_file = path, .servers = servers }, &text, NULL),
+                net_resolv_text(
+                        &(struct net_resolv){
+                                .attachments = two, .n_attachments = 2, .host_file = path, .servers = servers },
+                        &text, NULL),
                 0);
         assert_string_equal(text, "search lan\nnameserver 127.0.0.11\noptions ndots:2\n");
         free(text);
-        assert_int_equal(net_resolv_text(&(struct net_resolv){ .host_file = path, .servers = bad }, &text, NULL), -EINVAL);
+        assert_int_equal(
+                net_resolv_text(&(struct net_resolv){ .host_file = path, .servers = bad }, &text, NULL), -EINVAL);
         remove(path);
 }
 

@@ -46,7 +46,8 @@ static int create(struct fixture *f, const char *name, const char *subnet)
 {
         const struct net_subnet s = { .subnet = subnet };
         struct err *err = NULL;
-        const int r = net_create(f->store, name, &(struct net_create_options){ .subnets = &s, .n_subnets = subnet != NULL }, NULL, &err);
+        const int r = net_create(
+                f->store, name, &(struct net_create_options){ .subnets = &s, .n_subnets = subnet != NULL }, NULL, &err);
 
         assert_true(r == 0 || err); /* whoever fails says why */
         err_free(err);
@@ -58,14 +59,21 @@ static void a_network_is_found_by_name_and_id(void **state)
         struct fixture *f = *state;
         const struct net_pair options[] = { { "com.docker.network.driver.mtu", "1400" }, { "icc", "false" } };
         const struct net_pair labels[] = { { "a", "b" } };
-        const struct net_subnet subnets[] = { { .subnet = "198.18.0.0/24", .gateway = "198.18.0.9", .ip_range = "198.18.0.128/25" },
-                { .subnet = "fd12::/64" } };
+        const struct net_subnet subnets[] = {
+                { .subnet = "198.18.0.0/24", .gateway = "198.18.0.9", .ip_range = "198.18.0.128/25" },
+                { .subnet = "fd12::/64" }
+        };
         struct net_network *n;
         char *id = NULL, prefix[8];
 
         assert_int_equal(net_create(f->store, "web",
-                                 &(struct net_create_options){ .subnets = subnets, .n_subnets = 2, .options = options, .n_options = 2,
-                                         .labels = labels, .n_labels = 1, .internal = true },
+                                 &(struct net_create_options){ .subnets = subnets,
+                                         .n_subnets = 2,
+                                         .options = options,
+                                         .n_options = 2,
+                                         .labels = labels,
+                                         .n_labels = 1,
+                                         .internal = true },
                                  &id, NULL),
                 0);
         assert_int_equal(net_find(f->store, "web", &n, NULL), 0);
@@ -94,9 +102,10 @@ static void a_network_is_found_by_name_and_id(void **state)
 static void what_cannot_be_is_refused(void **state)
 {
         static const char *const bad_names[] = { "", "-a", ".a", "a/b", "a b", "a\n" };
-        static const char *const bad_subnets[] = { "10.0.0.0", "10.0.0.1/24", "127.0.0.0/8", "224.0.0.0/8", "10.0.0.0/31", "0.0.0.0/0", "ff02::/64" };
-        static const struct net_pair bad_options[] = { { "mtu", "9" }, { "mtu", "x" }, { "icc", "maybe" }, { "colour", "red" },
-                { "bridge", "a-name-that-is-too-long" } };
+        static const char *const bad_subnets[] = { "10.0.0.0", "10.0.0.1/24", "127.0.0.0/8", "224.0.0.0/8",
+                "10.0.0.0/31", "0.0.0.0/0", "ff02::/64" };
+        static const struct net_pair bad_options[] = { { "mtu", "9" }, { "mtu", "x" }, { "icc", "maybe" },
+                { "colour", "red" }, { "bridge", "a-name-that-is-too-long" } };
         struct fixture *f = *state;
 
         for (size_t i = 0; i < ARRAY_SIZE(bad_names); i++)
@@ -105,9 +114,12 @@ static void what_cannot_be_is_refused(void **state)
                 assert_int_equal(create(f, "n", bad_subnets[i]), -EINVAL);
         for (size_t i = 0; i < ARRAY_SIZE(bad_options); i++)
                 assert_int_equal(
-                        net_create(f->store, "n", &(struct net_create_options){ .options = &bad_options[i], .n_options = 1 }, NULL, NULL), -EINVAL);
+                        net_create(f->store, "n",
+                                &(struct net_create_options){ .options = &bad_options[i], .n_options = 1 }, NULL, NULL),
+                        -EINVAL);
         assert_int_equal(create(f, "bridge", NULL), -EEXIST);
-        assert_int_equal(net_create(f->store, "n", &(struct net_create_options){ .driver = "overlay" }, NULL, NULL), -EINVAL);
+        assert_int_equal(
+                net_create(f->store, "n", &(struct net_create_options){ .driver = "overlay" }, NULL, NULL), -EINVAL);
         assert_int_equal(net_remove(f->store, "bridge", NULL), -EPERM);
 }
 
@@ -151,9 +163,11 @@ static void predefined_networks_come_first(void **state)
 
 static void a_damaged_definition_is_an_error_not_a_crash(void **state)
 {
-        static const char *const texts[] = { "", "{", "[]", "{}", "{\"id\": 1}", "null",
+        static const char *const texts[] = {
+                "", "{", "[]", "{}", "{\"id\": 1}", "null",
                 "{\"id\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"name\":\"x\",\"driver\":\"bridge\",\"created\":\"\","
-                "\"internal\":false,\"ipv6\":false,\"subnets\":[{\"subnet\":\"10.0.0.0/99\",\"gateway\":\"x\"}],\"options\":{},\"labels\":{}}" };
+                "\"internal\":false,\"ipv6\":false,\"subnets\":[{\"subnet\":\"10.0.0.0/99\",\"gateway\":\"x\"}],\"options\":{},\"labels\":{}}"
+        };
         struct fixture *f = *state;
 
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
@@ -168,13 +182,14 @@ static void a_damaged_definition_is_an_error_not_a_crash(void **state)
         }
 }
 
-/* --- addresses ------------------------------------------------------------------------------------------------------------------ */
+/* --- addresses ---------------------------------------------------------------------------------------------------- */
 
 static struct network *small_network(struct fixture *f)
 {
         struct network *network = NULL;
 
-        assert_int_equal(create(f, "small", "198.18.7.0/29"), 0); /* .1 is the gateway's, .7 everybody's: 2 to 6 are left */
+        assert_int_equal(
+                create(f, "small", "198.18.7.0/29"), 0); /* .1 is the gateway's, .7 everybody's: 2 to 6 are left */
         assert_int_equal(network_find(f->store, "small", &network, NULL), 0);
         return network;
 }
@@ -224,25 +239,45 @@ static void wanted_addresses_must_be_free_and_inside(void **state)
         struct ip ip;
 
         assert_int_equal(ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 5 } }, "c", "", &ip, NULL), 0);
-        assert_int_equal(ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 5 } }, "d", "", &ip, NULL), -EADDRINUSE);
-        assert_int_equal(ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 1 } }, "d", "", &ip, NULL), -EINVAL);
-        assert_int_equal(ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 0 } }, "d", "", &ip, NULL), -EINVAL);
-        assert_int_equal(ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 7 } }, "d", "", &ip, NULL), -EINVAL);
-        assert_int_equal(ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 8, 2 } }, "d", "", &ip, NULL), -EINVAL);
+        assert_int_equal(ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 5 } }, "d", "", &ip, NULL),
+                -EADDRINUSE);
+        assert_int_equal(
+                ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 1 } }, "d", "", &ip, NULL), -EINVAL);
+        assert_int_equal(
+                ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 0 } }, "d", "", &ip, NULL), -EINVAL);
+        assert_int_equal(
+                ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 7, 7 } }, "d", "", &ip, NULL), -EINVAL);
+        assert_int_equal(
+                ipam_take(f->store, network, V4, &(struct ip){ 4, { 198, 18, 8, 2 } }, "d", "", &ip, NULL), -EINVAL);
         network_free(network);
 }
 
-/* --- records ---------------------------------------------------------------------------------------------------------------------- */
+/* --- records ------------------------------------------------------------------------------------------------------ */
 
 static void a_record_is_read_as_it_was_written(void **state)
 {
         struct fixture *f = *state;
         const char *names[] = { "one", "two", NULL };
-        struct published ports[] = { { IPPROTO_UDP, { 4, { 127, 0, 0, 1 } }, 53, 5353 }, { IPPROTO_TCP, { 0 }, 1, 65535 } };
-        const struct endpoint e = { .container = "c", .name = "n", .network = "web", .key = "0123456789ab",
-                .network_id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", .ifname = "eth0", .host_ifname = "sv1",
-                .mac = "02:00:00:00:00:01", .ip = { { 4, { 10, 0, 0, 2 } }, { 0 } }, .gateway = { { 4, { 10, 0, 0, 1 } }, { 0 } },
-                .prefix_len = { 24, 0 }, .mtu = 1500, .dns = "", .names = names, .ports = ports, .n_ports = 2, .pid = 7, .default_route = true };
+        struct published ports[] = { { IPPROTO_UDP, { 4, { 127, 0, 0, 1 } }, 53, 5353 },
+                { IPPROTO_TCP, { 0 }, 1, 65535 } };
+        const struct endpoint e = { .container = "c",
+                .name = "n",
+                .network = "web",
+                .key = "0123456789ab",
+                .network_id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                .ifname = "eth0",
+                .host_ifname = "sv1",
+                .mac = "02:00:00:00:00:01",
+                .ip = { { 4, { 10, 0, 0, 2 } }, { 0 } },
+                .gateway = { { 4, { 10, 0, 0, 1 } }, { 0 } },
+                .prefix_len = { 24, 0 },
+                .mtu = 1500,
+                .dns = "",
+                .names = names,
+                .ports = ports,
+                .n_ports = 2,
+                .pid = 7,
+                .default_route = true };
         struct endpoint *back = NULL;
         int dir;
 

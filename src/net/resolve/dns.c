@@ -3,7 +3,14 @@
 #include <errno.h>
 #include <string.h>
 
-enum { FLAG_REPLY = 0x8000, OPCODE = 0x7800, FLAG_AUTHORITATIVE = 0x0400, FLAG_CUT = 0x0200, FLAG_WANTED = 0x0100, FLAG_AVAILABLE = 0x0080 };
+enum {
+        FLAG_REPLY = 0x8000,
+        OPCODE = 0x7800,
+        FLAG_AUTHORITATIVE = 0x0400,
+        FLAG_CUT = 0x0200,
+        FLAG_WANTED = 0x0100,
+        FLAG_AVAILABLE = 0x0080
+};
 enum { CLASS_IN = 1, LABEL_MAX = 63, POINTER = 0xc000 };
 
 static bool is_plain_letter(u8 c)
@@ -16,7 +23,8 @@ static u8 lower(u8 c)
         return c >= 'A' && c <= 'Z' ? (u8)(c + 'a' - 'A') : c;
 }
 
-/* Reads the labels at *@at: queries have no compressed names. A dot inside a label, or a NUL, makes a name that is not plain. */
+/* Reads the labels at *@at: queries have no compressed names. A dot inside a label, or a NUL, makes a name that is not
+ * plain. */
 static int parse_name(const u8 *message, size_t len, size_t *at, struct dns_question *ret)
 {
         size_t n = 0;
@@ -64,7 +72,7 @@ int dns_parse_query(const u8 *message, size_t len, struct dns_question *ret)
         return 0;
 }
 
-/* --- answers -------------------------------------------------------------------------------------------------------------- */
+/* --- answers ------------------------------------------------------------------------------------------------------ */
 
 struct writer {
         u8 *out;
@@ -112,10 +120,12 @@ static size_t encode_name(const char *name, u8 out[DNS_NAME_MAX + 2])
         return n;
 }
 
-size_t dns_write_answer(const u8 *query, const struct dns_question *question, const struct dns_answer *answer, u8 *out, size_t size)
+size_t dns_write_answer(
+        const u8 *query, const struct dns_question *question, const struct dns_answer *answer, u8 *out, size_t size)
 {
         struct writer w = { .out = out, .len = question->end, .size = size };
-        unsigned flags = FLAG_REPLY | FLAG_AVAILABLE | (dns_get16(query + 2) & (OPCODE | FLAG_WANTED)) | (unsigned)answer->rcode;
+        unsigned flags =
+                FLAG_REPLY | FLAG_AVAILABLE | (dns_get16(query + 2) & (OPCODE | FLAG_WANTED)) | (unsigned)answer->rcode;
         u8 name[DNS_NAME_MAX + 2];
 
         if (w.len > size)
@@ -142,8 +152,8 @@ size_t dns_write_answer(const u8 *query, const struct dns_question *question, co
 
 bool dns_is_reply(const u8 *reply, size_t reply_len, const u8 *query, const struct dns_question *question)
 {
-        if (reply_len < question->end || reply[0] != query[0] || reply[1] != query[1] || !(dns_get16(reply + 2) & FLAG_REPLY) ||
-                dns_get16(reply + 4) != 1)
+        if (reply_len < question->end || reply[0] != query[0] || reply[1] != query[1] ||
+                !(dns_get16(reply + 2) & FLAG_REPLY) || dns_get16(reply + 4) != 1)
                 return false;
         for (size_t i = DNS_HEADER; i < question->end; i++)
                 if (lower(reply[i]) != lower(query[i]))
@@ -151,7 +161,7 @@ bool dns_is_reply(const u8 *reply, size_t reply_len, const u8 *query, const stru
         return true;
 }
 
-/* --- addresses as names --------------------------------------------------------------------------------------------------------- */
+/* --- addresses as names ------------------------------------------------------------------------------------------- */
 
 static int reverse4(const char *p, struct ip *ret)
 {

@@ -1,5 +1,5 @@
-/* Messages of the domain name system (RFC 1035), as far as a resolver between containers and the host's servers needs them.
- * Whatever comes in may be anything; nothing here reads outside of what it is given. */
+/* Messages of the domain name system (RFC 1035), as far as a resolver between containers and the host's servers needs
+ * them. Whatever comes in may be anything; nothing here reads outside of what it is given. */
 #pragma once
 
 #include "net/addr.h"
@@ -12,7 +12,13 @@ enum {
 };
 
 enum dns_type { DNS_A = 1, DNS_PTR = 12, DNS_AAAA = 28 };
-enum dns_rcode { DNS_OK = 0, DNS_FORMAT_ERROR = 1, DNS_SERVER_FAILURE = 2, DNS_NO_SUCH_NAME = 3, DNS_NOT_IMPLEMENTED = 4 };
+enum dns_rcode {
+        DNS_OK = 0,
+        DNS_FORMAT_ERROR = 1,
+        DNS_SERVER_FAILURE = 2,
+        DNS_NO_SUCH_NAME = 3,
+        DNS_NOT_IMPLEMENTED = 4
+};
 
 struct dns_question {
         char name[DNS_NAME_MAX + 1]; /* lower case, no dot at the end; "" for the root */
@@ -21,8 +27,8 @@ struct dns_question {
         size_t end; /* where the question ends in the message */
 };
 
-/* The question of a query. 0; -EBADMSG: no query, nothing can be answered; -EINVAL: to be answered with DNS_FORMAT_ERROR, -ENOSYS:
- * with DNS_NOT_IMPLEMENTED (@ret->end says what of it can be repeated). */
+/* The question of a query. 0; -EBADMSG: no query, nothing can be answered; -EINVAL: to be answered with
+ * DNS_FORMAT_ERROR, -ENOSYS: with DNS_NOT_IMPLEMENTED (@ret->end says what of it can be repeated). */
 int dns_parse_query(const u8 *message, size_t len, struct dns_question *ret);
 
 struct dns_answer {
@@ -33,7 +39,8 @@ struct dns_answer {
         bool cut;         /* by TCP there would be more */
 };
 /* Writes the answer to @query into @out. Returns its length, at most @size (at least DNS_HEADER). */
-size_t dns_write_answer(const u8 *query, const struct dns_question *question, const struct dns_answer *answer, u8 *out, size_t size);
+size_t dns_write_answer(
+        const u8 *query, const struct dns_question *question, const struct dns_answer *answer, u8 *out, size_t size);
 
 /* Whether @reply answers @query: same number, same question. */
 bool dns_is_reply(const u8 *reply, size_t reply_len, const u8 *query, const struct dns_question *question);

@@ -1,5 +1,5 @@
-/* What a container may be told: the names and addresses on the networks that it is on now, read from the store's run-time files
- * (internal.h of the module says which) at every question. No memory is kept. */
+/* What a container may be told: the names and addresses on the networks that it is on now, read from the store's
+ * run-time files (internal.h of the module says which) at every question. No memory is kept. */
 #pragma once
 
 #include "net/addr.h"

@@ -1,14 +1,15 @@
 /* strata-resolve CONTAINER [SERVER...]: answers one container's questions for names.
  *
- * Started by net_attach with the descriptors below. The sockets are bound in the container's network namespace; the process
- * itself is in the host's, from where it asks the name servers. It ends with the container (pidfd), or is killed by net_detach.
+ * Started by net_attach with the descriptors below. The sockets are bound in the container's network namespace; the
+ * process itself is in the host's, from where it asks the name servers. It ends with the container (pidfd), or is
+ * killed by net_detach.
  *
- * Theory of operation. One thread, one poll loop, fixed memory. A question by UDP is answered at once when the name is that of
- * a container on one of the asker's networks (or a reverse name of such an address); otherwise it goes to a server from a socket of its
- * own, connected, with a number of its own, so that a reply must come from that server, to that port, with that number and that
- * question. Three servers at most are tried, two seconds each. Questions by TCP (long answers) are taken one at a time on each of
- * a few connections; what has to be asked outside is passed on over TCP, byte by byte. Whatever does not fit is dropped, as the
- * network might have. */
+ * Theory of operation. One thread, one poll loop, fixed memory. A question by UDP is answered at once when the name is
+ * that of a container on one of the asker's networks (or a reverse name of such an address); otherwise it goes to a
+ * server from a socket of its own, connected, with a number of its own, so that a reply must come from that server, to
+ * that port, with that number and that question. Three servers at most are tried, two seconds each. Questions by TCP
+ * (long answers) are taken one at a time on each of a few connections; what has to be asked outside is passed on over
+ * TCP, byte by byte. Whatever does not fit is dropped, as the network might have. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -47,8 +48,8 @@ struct connection {
         int server;
         enum step step;
         u64 deadline_ns;
-        size_t len, done;    /* of buf */
-        size_t reply_left;   /* bytes of the server's reply that have not come yet; its length field: SIZE_MAX */
+        size_t len, done;  /* of buf */
+        size_t reply_left; /* bytes of the server's reply that have not come yet; its length field: SIZE_MAX */
         u8 buf[2 + DNS_MESSAGE_MAX];
 };
 
@@ -60,13 +61,13 @@ struct resolver {
         u8 message[DNS_MESSAGE_MAX], answer[DNS_MESSAGE_MAX];
 };
 
-/* --- answers of our own ---------------------------------------------------------------------------------------------------------- */
+/* --- answers of our own ------------------------------------------------------------------------------------------- */
 
 enum verdict { ANSWERED, ASK_OUTSIDE, SILENCE };
 
 /* Whether a name is for us to answer; then the answer is in @out. */
-static enum verdict answer_locally(struct resolver *r, const u8 *query, size_t len, struct dns_question *question, u8 *out, size_t size,
-        size_t *ret_len)
+static enum verdict answer_locally(struct resolver *r, const u8 *query, size_t len, struct dns_question *question,
+        u8 *out, size_t size, size_t *ret_len)
 {
         struct ip addresses[ADDRESSES_MAX], ip;
         struct dns_answer answer = { .rcode = DNS_OK, .addresses = addresses };
@@ -79,7 +80,8 @@ static enum verdict answer_locally(struct resolver *r, const u8 *query, size_t l
                 answer.rcode = parsed == -ENOSYS ? DNS_NOT_IMPLEMENTED : DNS_FORMAT_ERROR;
         } else if (question->is_plain && (answer.n = lookup_name(&r->lookup, question->name, addresses)) > 0) {
                 /* the name exists: no address of the type that was asked for is an answer, too */
-        } else if (question->type == DNS_PTR && dns_reverse(question->name, &ip) == 0 && lookup_address(&r->lookup, &ip, name, sizeof(name))) {
+        } else if (question->type == DNS_PTR && dns_reverse(question->name, &ip) == 0 &&
+                   lookup_address(&r->lookup, &ip, name, sizeof(name))) {
                 answer.name = name;
         } else if (!lookup_may_ask_outside(&r->lookup)) {
                 answer.rcode = DNS_NO_SUCH_NAME;
@@ -98,7 +100,7 @@ static size_t write_failure(const u8 *query, const struct dns_question *question
         return dns_write_answer(query, question, &(struct dns_answer){ .rcode = DNS_SERVER_FAILURE }, out, size);
 }
 
-/* --- UDP ------------------------------------------------------------------------------------------------------------------------- */
+/* --- UDP ---------------------------------------------------------------------------------------------------------- */
 
 static void reply(const struct sockaddr_in *asker, const u8 *message, size_t len)
 {
@@ -193,7 +195,7 @@ static void take_reply(struct resolver *r, struct waiting *w)
         forget_server(w);
 }
 
-/* --- TCP ---------------------------------------------------------------------------------------------------------------------------- */
+/* --- TCP ---------------------------------------------------------------------------------------------------------- */
 
 static void close_connection(struct connection *c)
 {
@@ -305,7 +307,8 @@ static void send_query(struct connection *c)
 static void read_reply(struct connection *c)
 {
         const size_t room = sizeof(c->buf) - c->len;
-        const ssize_t n = recv(c->server, c->buf + c->len, c->reply_left == SIZE_MAX ? 2 - c->len : MIN(room, c->reply_left), MSG_DONTWAIT);
+        const ssize_t n = recv(c->server, c->buf + c->len,
+                c->reply_left == SIZE_MAX ? 2 - c->len : MIN(room, c->reply_left), MSG_DONTWAIT);
 
         if (n == 0 || (n < 0 && errno != EAGAIN)) {
                 close_connection(c);
@@ -360,7 +363,7 @@ static void serve_connection(struct resolver *r, struct connection *c)
         }
 }
 
-/* --- the loop -------------------------------------------------------------------------------------------------------------------------- */
+/* --- the loop ----------------------------------------------------------------------------------------------------- */
 
 enum { POLL_MAX = 3 + WAITING_MAX + CONNECTIONS_MAX };
 
@@ -383,7 +386,9 @@ static int prepare(const struct resolver *r, struct pollfd fds[POLL_MAX])
                 const struct connection *c = &r->connection[i];
                 const bool with_server = c->step == SEND_QUERY || c->step == READ_REPLY;
 
-                fds[3 + WAITING_MAX + i] = (struct pollfd){ .fd = !c->fd ? -1 : with_server ? c->server : c->fd,
+                fds[3 + WAITING_MAX + i] = (struct pollfd){ .fd = !c->fd        ? -1
+                                                                  : with_server ? c->server
+                                                                                : c->fd,
                         .events = c->step == SEND_QUERY || c->step == WRITE_REPLY ? POLLOUT : POLLIN };
                 if (c->fd)
                         next = MIN(next, c->deadline_ns);
@@ -434,11 +439,12 @@ static bool follows_container(void)
 
 extern const char __executable_start[], etext[];
 
-/* Start-up went through pages of the program that are not needed again: an idle resolver has 150 KiB less without them. Those that are
- * come back when they are used. */
+/* Start-up went through pages of the program that are not needed again: an idle resolver has 150 KiB less without
+ * them. Those that are come back when they are used. */
 static void forget_startup(void)
 {
-        const uintptr_t begin = (uintptr_t)__executable_start & ~(uintptr_t)4095, end = (uintptr_t)etext & ~(uintptr_t)4095;
+        const uintptr_t begin = (uintptr_t)__executable_start & ~(uintptr_t)4095,
+                        end = (uintptr_t)etext & ~(uintptr_t)4095;
 
         madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
