@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "dev/virtio/vsock_internal.h"
 
@@ -197,22 +196,15 @@ static void (*const ops[VSOCK_OPS])(struct vsock_conn *conn, const struct vsock_
 /* The guest connects to a port of the host. */
 static void on_request(struct vsock *vs, const struct vsock_header *header)
 {
-        struct vsock_conn *conn = NULL;
-        const int fd = vsock_host_connect(vs, header->dst_port);
+        struct vsock_conn *conn = vsock_conn_new(vs, true, -1);
 
-        if (fd >= 0) {
-                conn = vsock_conn_new(vs, true, fd);
-                if (!conn)
-                        close(fd);
-        }
         if (!conn) {
                 vsock_reset_send(vs, header);
                 return;
         }
-        conn->state = VSOCK_OPEN;
         vsock_conn_bind(conn, header->src_port, header->dst_port);
         conn->guest_buffer = header->buf_alloc;
-        vsock_conn_owe(conn, VSOCK_OP_RESPONSE);
+        vsock_host_connect(conn);
 }
 
 static void packet_in(struct vsock *vs, const struct vsock_header *header, struct virtio_request *req)

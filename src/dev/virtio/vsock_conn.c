@@ -86,6 +86,14 @@ static void ready_remove(struct vsock_conn *conn)
 static void on_socket(void *opaque, int revents);
 static void on_deadline(void *opaque);
 
+bool vsock_conn_attach(struct vsock_conn *conn, int fd)
+{
+        conn->watch = loop_fd_add(conn->vs->vdev.env->loop, fd, 0, on_socket, conn, NULL);
+        if (conn->watch)
+                conn->fd = fd;
+        return conn->watch;
+}
+
 struct vsock_conn *vsock_conn_new(struct vsock *vs, bool from_guest, int fd)
 {
         struct vsock_conn *conn;
@@ -95,14 +103,13 @@ struct vsock_conn *vsock_conn_new(struct vsock *vs, bool from_guest, int fd)
         conn = calloc(1, sizeof(*conn));
         if (!conn)
                 return NULL;
-        conn->watch = loop_fd_add(vs->vdev.env->loop, fd, 0, on_socket, conn, NULL);
-        if (!conn->watch) {
+        conn->vs = vs;
+        conn->from_guest = from_guest;
+        conn->fd = -1;
+        if (fd >= 0 && !vsock_conn_attach(conn, fd)) {
                 free(conn);
                 return NULL;
         }
-        conn->vs = vs;
-        conn->from_guest = from_guest;
-        conn->fd = fd;
         loop_timer_init(&conn->timer, vs->vdev.env->loop, on_deadline, conn);
         conn->next = vs->all;
         conn->pprev = &vs->all;
@@ -187,11 +194,12 @@ static void on_deadline(void *opaque)
         struct vsock_conn *conn = opaque;
         struct vsock *vs = conn->vs;
 
-        if (conn->hashed && vsock_resets_full(vs)) {
+        if (conn->hashed && vsock_resets_full(vs))
                 vsock_conn_deadline(conn, NSEC_PER_SEC);
-                return;
-        }
-        vsock_conn_reset(conn);
+        else if (conn->state == VSOCK_CONNECTING)
+                vsock_host_connect(conn);
+        else
+                vsock_conn_reset(conn);
         vsock_pump(vs);
 }
 
@@ -468,7 +476,7 @@ void vsock_conn_guest_shutdown(struct vsock_conn *conn, u32 flags)
 {
         const u8 before = conn->guest_shut;
 
-        if (conn->state == VSOCK_REQUESTED) {
+        if (conn->state == VSOCK_REQUESTED || conn->state == VSOCK_CONNECTING) {
                 vsock_conn_reset(conn);
                 return;
         }

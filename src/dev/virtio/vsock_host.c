@@ -13,6 +13,9 @@
 /* How long a program may take for its CONNECT line, and a guest for its answer: machines are slow under some engines. */
 #define HANDSHAKE_NS (10 * NSEC_PER_SEC)
 #define REQUEST_NS (60 * NSEC_PER_SEC)
+/* While the backlog of the host's program is full, which a unix socket does not wait for: 10 seconds. */
+#define CONNECT_AGAIN_NS (NSEC_PER_SEC / 100)
+#define CONNECT_TRIES 1000U
 /* When the host is short of descriptors. */
 #define RETRY_NS (NSEC_PER_SEC / 10)
 /* Ports that stand for programs of the host. */
@@ -40,6 +43,7 @@ static void accept_some(void *opaque, int revents)
                         close(fd);
                         break;
                 }
+                conn->state = VSOCK_HANDSHAKE;
                 vsock_conn_deadline(conn, HANDSHAKE_NS);
                 vsock_conn_update(conn);
         }
@@ -151,12 +155,26 @@ bool vsock_host_accepted(const struct vsock_conn *conn)
 
 /* ---- connections to the host ---- */
 
-int vsock_host_connect(const struct vsock *vs, u32 port)
+void vsock_host_connect(struct vsock_conn *conn)
 {
         char path[256]; /* more than an address has room for: vsock.h */
+        int fd;
 
-        snprintf(path, sizeof(path), "%s_%u", vs->listener->path, port);
-        return unix_connect(path);
+        snprintf(path, sizeof(path), "%s_%u", conn->vs->listener->path, conn->host_port);
+        fd = unix_connect(path);
+        if (fd == -EAGAIN && conn->tries++ < CONNECT_TRIES) {
+                conn->state = VSOCK_CONNECTING;
+                vsock_conn_deadline(conn, CONNECT_AGAIN_NS);
+                return;
+        }
+        if (fd < 0 || !vsock_conn_attach(conn, fd)) {
+                if (fd >= 0)
+                        close(fd);
+                vsock_conn_reset(conn);
+                return;
+        }
+        conn->state = VSOCK_OPEN;
+        vsock_conn_owe(conn, VSOCK_OP_RESPONSE);
 }
 
 struct closing {

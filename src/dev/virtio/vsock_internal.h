@@ -40,6 +40,7 @@ _Static_assert(sizeof(struct vsock_header) == 44, "virtio 1.2, 5.10.6");
 #define VSOCK_RESETS_MAX 128U
 
 enum vsock_conn_state {
+        VSOCK_CONNECTING, /* from the guest: the host's program is behind with accepting */
         VSOCK_HANDSHAKE, /* from the host: the CONNECT line is not complete; no ports yet */
         VSOCK_REQUESTED, /* from the host: the guest has not answered */
         VSOCK_OPEN,
@@ -58,7 +59,7 @@ struct vsock_conn {
         bool from_guest;
         enum vsock_conn_state state;
         u32 guest_port, host_port;
-        int fd; /* the unix socket; -1 when CLOSING */
+        int fd; /* the unix socket; -1 when CONNECTING or CLOSING */
         struct loop_fd *watch;
         struct loop_timer timer; /* HANDSHAKE, REQUESTED, CLOSING: how long */
         u32 owed;                /* bit n: a packet with op n has to be sent to the guest */
@@ -68,6 +69,7 @@ struct vsock_conn {
         bool credit_asked;
         char line[VSOCK_LINE_MAX]; /* HANDSHAKE: what has come of it */
         u8 n_line;
+        u16 tries;               /* CONNECTING: that have failed */
         /* Guest to host. Counts are modulo 2^32, as in the packets. */
         u8 *buffer;              /* a ring of VSOCK_BUFFER bytes, while there is something in it */
         u32 first, n_buffered;
@@ -107,10 +109,12 @@ void vsock_pump(struct vsock *vs);
 
 /* ---- vsock_conn.c ---- */
 
-/* Takes @fd over on success. NULL when there are too many or no memory. */
+/* Takes @fd, which may be -1, over on success. NULL when there are too many or no memory. */
 struct vsock_conn *vsock_conn_new(struct vsock *vs, bool from_guest, int fd);
 struct vsock_conn *vsock_conn_free(struct vsock_conn *conn);
 void vsock_conn_free_all(struct vsock *vs);
+/* Its socket, when it had none. False: no memory; @fd is the caller's. */
+bool vsock_conn_attach(struct vsock_conn *conn, int fd);
 /* Gives it its ports; from then on packets find it. */
 void vsock_conn_bind(struct vsock_conn *conn, u32 guest_port, u32 host_port);
 struct vsock_conn *vsock_conn_find(const struct vsock *vs, u32 guest_port, u32 host_port);
@@ -132,7 +136,7 @@ bool vsock_conn_packet(struct vsock_conn *conn, struct iovec *data, unsigned n, 
 /* Puts it among those that vsock_pump asks, or takes it away; watches the socket for what can be used now. To be called after
  * anything changed. */
 void vsock_conn_update(struct vsock_conn *conn);
-/* (Re-)starts its timer: the connection is reset then. */
+/* (Re-)starts its timer: the connection is reset then; one that is CONNECTING tries again. */
 void vsock_conn_deadline(struct vsock_conn *conn, u64 ns);
 
 /* ---- vsock_host.c ---- */
@@ -145,7 +149,7 @@ void vsock_host_update(struct vsock *vs);
 void vsock_host_handshake(struct vsock_conn *conn);
 /* Tells the program that the guest accepted. False: it is gone. */
 bool vsock_host_accepted(const struct vsock_conn *conn);
-/* Connects to PATH_port: a descriptor, or -errno. */
-int vsock_host_connect(const struct vsock *vs, u32 port);
+/* Connects a connection of the guest's to PATH_port, now or by and by; resets it when nobody listens there. */
+void vsock_host_connect(struct vsock_conn *conn);
 /* Closes a socket that was watched, once the loop has forgotten it: until then the number must not be used again. */
 void vsock_close_later(struct loop *loop, int fd);
