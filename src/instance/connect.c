@@ -39,6 +39,8 @@ static int change_begin(struct instance *inst, const char *name, struct change *
 
         ret->inst = inst;
         if (r == 0)
+                r = config_load(inst, err); /* somebody may have changed it meanwhile */
+        if (r == 0)
                 r = network_open_store(inst->host, &ret->store, err);
         if (r == 0)
                 r = net_find(ret->store, name, &ret->network, err);

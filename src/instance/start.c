@@ -260,6 +260,7 @@ static _noreturn_ void become_supervisor(struct start *s)
         argv[SUPERVISE_CONSOLE] = number(text[SUPERVISE_CONSOLE], s->console);
         snprintf(text[SUPERVISE_HELPER], 16, "%d", (int)pid);
         argv[SUPERVISE_HELPER] = text[SUPERVISE_HELPER];
+        argv[SUPERVISE_REPORT] = number(text[SUPERVISE_REPORT], s->report[1]);
         execve(program, argv, environ);
         _exit(125); /* the helper dies with us */
 }

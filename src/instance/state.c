@@ -148,7 +148,7 @@ bool supervisor_is_ending(const struct instance *inst)
         struct record record;
 
         record_load(inst, FILE_STATE, &record);
-        return says(&record, "status", "exiting") && supervisor_alive(inst);
+        return (says(&record, "status", "exiting") || says(&record, "status", "exited")) && supervisor_alive(inst);
 }
 
 /* Whether somebody who does not live any more left something. */

@@ -324,9 +324,12 @@ static void health_checked(struct supervisor *s, int code, int status)
 
 static void child_ended(struct supervisor *s, int pid, int code, int status)
 {
-        if (pid == s->helper && s->phase == PHASE_STARTING)
+        if (pid == s->helper && s->phase == PHASE_STARTING) {
                 started(s, code == CLD_EXITED ? status : 128);
-        else if (pid == s->helper && s->phase == PHASE_CLEANING) {
+                if (s->report >= 0)
+                        sys_close(s->report);
+                s->report = -1;
+        } else if (pid == s->helper && s->phase == PHASE_CLEANING) {
                 s->helper = 0;
                 s->cleaned = true;
                 supervisor_cleaned(s);
@@ -507,6 +510,7 @@ int supervise(int argc, char **argv, char **envp)
         s->output[STREAM_ERR] = adopt(argv[SUPERVISE_STDERR], true);
         s->console = adopt(argv[SUPERVISE_CONSOLE], false);
         s->helper = number(argv[SUPERVISE_HELPER]);
+        s->report = adopt(argv[SUPERVISE_REPORT], false);
         s->log = -1;
         s->health = "";
         for (int i = 0; i < CLIENTS_MAX; i++)

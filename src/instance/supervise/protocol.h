@@ -67,8 +67,8 @@ struct message {
         u8 data[MESSAGE_DATA];
 };
 
-/* How it is started: strata-supervise DIR LOCK LISTENER STDIN STDOUT STDERR CONSOLE HELPER, all numbers: descriptors (-1: none)
- * and the process that is making the instance. */
+/* How it is started: strata-supervise DIR LOCK LISTENER STDIN STDOUT STDERR CONSOLE HELPER REPORT, all numbers: descriptors (-1: none)
+ * and the process that is making the instance. REPORT is a pipe that is closed when the first start has its place in the state. */
 enum supervise_arg {
         SUPERVISE_DIR = 1,
         SUPERVISE_LOCK,
@@ -78,6 +78,7 @@ enum supervise_arg {
         SUPERVISE_STDERR,
         SUPERVISE_CONSOLE,
         SUPERVISE_HELPER,
+        SUPERVISE_REPORT,
         SUPERVISE_ARGC
 };
 

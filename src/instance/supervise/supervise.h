@@ -46,6 +46,7 @@ struct supervisor {
         int output[STREAM_COUNT]; /* with a terminal: output[STREAM_OUT] is its master */
         int input;                /* -1: closed */
         int helper;               /* what starts or cleans; 0 */
+        int report;               /* whoever started us waits for its end; -1 */
         int child;                /* the container's first process; 0 */
         int health_child;
 
