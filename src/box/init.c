@@ -81,6 +81,10 @@ static int enter_time_namespace(const struct launch *l, struct err **err)
 
         if (unshare(CLONE_NEWTIME) < 0)
                 return err_sys(err, errno, "making a time namespace");
+        /* In a user namespace files in /proc of a process that is not dumpable are none of ours. Nobody else is in here
+         * yet when the pid namespace is new. */
+        if (is_new(l, CLONE_NEWUSER) && is_new(l, CLONE_NEWPID))
+                prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
         for (int i = 0; i < 2; i++) {
                 const struct spec_time_offset *offset = i ? linux_->boottime : linux_->monotonic;
 
@@ -92,6 +96,7 @@ static int enter_time_namespace(const struct launch *l, struct err **err)
                 if (r < 0)
                         return err_wrap(err, r, "linux.timeOffsets");
         }
+        seal_process();
         fd = openat(l->proc, "self/ns/time_for_children", O_RDONLY | O_CLOEXEC);
         if (fd < 0 || setns(fd, CLONE_NEWTIME) < 0)
                 return err_sys(err, errno, "entering the time namespace");
@@ -249,6 +254,21 @@ static int make_root(struct launch *l, struct err **err)
         return r < 0 ? r : rootfs_finish(l, err);
 }
 
+/* Until the payload has it, who ends the process by a signal means the container. A first process of a pid namespace
+ * ignores what it has no handler for. */
+static void end(int signal)
+{
+        _exit(128 + signal);
+}
+
+static void end_by_signals(void)
+{
+        static const int signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM };
+
+        for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+                signal(signals[i], end);
+}
+
 /* Waits for `start` to connect; from then on its connection is the one that hears of failures. */
 static int wait_for_start(struct launch *l, struct err **err)
 {
@@ -257,6 +277,7 @@ static int wait_for_start(struct launch *l, struct err **err)
         prctl(PR_SET_PDEATHSIG, 0);
         /* Nothing of the host's stays open in a process that others can look at for long. */
         process_close_descriptors(l, (int[]){ l->listener, l->sync, l->handover, l->proc }, 4);
+        end_by_signals();
         if (sync_send(l->sync, SYNC_READY, 0, -1) < 0)
                 return err_sys(err, errno, "telling the runtime");
         do

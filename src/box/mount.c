@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "base/cleanup.h"
 #include "procfs.h"
@@ -52,6 +53,27 @@ int mount_set(int fd, const struct mount_options *options, struct err **err)
         return 0;
 }
 
+/* Those of EXCLUSIVE_ATTRS that the mount at @fd has. */
+static u64 restrictions(int fd)
+{
+        static const struct {
+                unsigned long flag;
+                u64 attr;
+        } flags[] = {
+                { ST_RDONLY, MOUNT_ATTR_RDONLY },
+                { ST_NOSUID, MOUNT_ATTR_NOSUID },
+                { ST_NODEV, MOUNT_ATTR_NODEV },
+                { ST_NOEXEC, MOUNT_ATTR_NOEXEC },
+                { 0x2000 /* ST_NOSYMFOLLOW */, MOUNT_ATTR_NOSYMFOLLOW },
+        };
+        struct statvfs fs;
+        u64 found = 0;
+
+        for (size_t i = 0; fstatvfs(fd, &fs) == 0 && i < ARRAY_SIZE(flags); i++)
+                found |= fs.f_flag & flags[i].flag ? flags[i].attr : 0;
+        return found;
+}
+
 int mount_bind(const char *source, const struct mount_options *options, struct err **err)
 {
         _cleanup_(err_freep) struct err *locked = NULL;
@@ -64,13 +86,15 @@ int mount_bind(const char *source, const struct mount_options *options, struct e
                         (options->flags & (MOUNT_SOURCE_NOFOLLOW | MOUNT_COPY_SYMLINK) ? AT_SYMLINK_NOFOLLOW : 0U));
         if (fd < 0)
                 return err_sys(err, errno, "bind mounting '%s'", source);
-        /* As with runc and crun: an entry with any attribute names them all. What the kernel has locked in a user
-         * namespace (EPERM) stays. */
-        if (options->set || options->clear) {
+        /* As with runc and crun: an entry with any attribute names them all. What is locked stays. */
+        if (options->flags & MOUNT_LOCKED && options->clear & restrictions(fd))
+                return err_set(err, ERR_NO_PERMISSION, EPERM,
+                        "bind mounting '%s': in a user namespace what it restricts cannot be allowed: operation not permitted",
+                        source);
+        if ((options->set || options->clear) && !(options->flags & MOUNT_LOCKED))
                 whole.clear |= EXCLUSIVE_ATTRS & ~whole.set;
-                r = mount_set(fd, &whole, &locked);
-        }
-        if (r < 0 || !(options->set || options->clear))
+        r = mount_set(fd, &whole, &locked);
+        if (r < 0)
                 r = mount_set(fd, options, err);
         if (r < 0)
                 return err_wrap(err, r, "bind mounting '%s'", source);

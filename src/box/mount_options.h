@@ -18,6 +18,7 @@ enum mount_flag {
         MOUNT_IDMAP = 64,
         MOUNT_IDMAP_RECURSIVE = 128,
         MOUNT_REMOUNT = 256,
+        MOUNT_LOCKED = 512, /* restrictions of the source stay: as the kernel has it inside of a user namespace */
 };
 
 struct mount_options {

@@ -115,6 +115,7 @@ static int open_source(const struct launch *l, const struct mount_plan *plan, st
         _cleanup_free_ char *path = NULL;
         const char *source = plan->mount->source;
         _cleanup_close_ int fd = -1;
+        struct mount_options options;
         int r;
 
         if (source[0] != '/') {
@@ -122,7 +123,10 @@ static int open_source(const struct launch *l, const struct mount_plan *plan, st
                         return err_sys(err, ENOMEM, "bind mounting '%s'", source);
                 source = path;
         }
-        fd = mount_bind(source, &plan->options, err);
+        options = plan->options;
+        if (l->in_user_namespace)
+                options.flags |= MOUNT_LOCKED;
+        fd = mount_bind(source, &options, err);
         if (fd < 0)
                 return fd;
         if (wants_idmap(plan)) {
@@ -712,20 +716,46 @@ int rootfs_mount_console(const struct launch *l, int fd, struct err **err)
 
 /* ---- the swap ---- */
 
+/* mountinfo writes spaces and the like as \\040. */
+static void unescape(char *path)
+{
+        char *to = path;
+
+        for (const char *from = path; *from; to++) {
+                if (from[0] == '\\' && strspn(from + 1, "01234567") >= 3) {
+                        *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+                        from += 4;
+                } else {
+                        *to = *from++;
+                }
+        }
+        *to = 0;
+}
+
 /* Without pivot_root the host's mounts stay in the namespace, out of sight. A whole /proc or /sys among them would
  * allow a nested user namespace to mount a new one without our masks (the kernel asks whether one is visible already). */
-static int hide_host_file_systems(struct err **err)
+static int hide_host_file_systems(const struct launch *l, struct err **err)
 {
-        static const char *const paths[] = { "/proc", "/sys" };
+        _cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
+        _cleanup_free_ char *text = NULL;
+        size_t room = 0;
 
-        for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
-                int times = 0;
+        /* All at once: it changes while mounts go. */
+        if (!f || getdelim(&text, &room, 0, f) < 0)
+                return err_sys(err, f ? EIO : errno, "reading mountinfo");
+        for (char *rest = text, *line; (line = strsep(&rest, "\n"));) {
+                const char *type = strstr(line, " - ");
+                char point[PATH_MAX], name[16];
 
-                while (umount2(paths[i], MNT_DETACH) == 0 && ++times < 64)
-                        ;
-                /* Not a mount point any more, or it may not be unmounted: covered. */
-                if (errno != EINVAL && mount("tmpfs", paths[i], "tmpfs", MS_RDONLY, NULL) < 0)
-                        return err_sys(err, errno, "hiding the host's %s", paths[i]);
+                if (!type || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 || sscanf(type, " - %15s", name) != 1 ||
+                        (strcmp(name, "proc") != 0 && strcmp(name, "sysfs") != 0))
+                        continue;
+                unescape(point);
+                if (below_root(l, point) || umount2(point, MNT_DETACH) == 0 || errno == EINVAL || errno == ENOENT)
+                        continue;
+                /* What may not be unmounted is covered. */
+                if (mount("tmpfs", point, "tmpfs", MS_RDONLY, NULL) < 0)
+                        return err_sys(err, errno, "hiding the host's '%s'", point);
         }
         return 0;
 }
@@ -738,7 +768,7 @@ static int swap_root(const struct launch *l, struct err **err)
         if (fchdir(l->root) < 0)
                 return err_sys(err, errno, "entering the root file system");
         if (l->no_pivot) {
-                r = hide_host_file_systems(err);
+                r = hide_host_file_systems(l, err);
                 if (r < 0)
                         return r;
                 if (move_mount(l->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 || chroot(".") < 0 ||

@@ -161,6 +161,12 @@ run
 is "a faked /proc receives no write" "$out$(cat "$TMPDIR/fake/sys/net/ipv4/ip_forward" "$TMPDIR/fake/self/oom_score_adj")" $'1\n7'
 ok "a sysctl cannot leave its directory" bash -c "cd $bundle && /usr/bin/python3 -c 'import json; c = json.load(open(\"config.json\")); c[\"linux\"][\"sysctl\"] = {\"net/../kernel/core_pattern\": \"x\"}; json.dump(c, open(\"config.json\", \"w\"))' && ! $OCI --root $TMPDIR/state run $(name run) 2>/dev/null"
 
+# A second, whole procfs among the host's mounts, which stay there without pivot_root, must not allow a new one without the masks.
+mkdir "$TMPDIR/proc"
+config "p['args'] = ['/bin/busybox', 'unshare', '-mrpf', '/bin/busybox', 'sh', '-c', 'mount -t proc none /proc && echo mounted']; s = ['CAP_SETFCAP']; p['capabilities'] = {'bounding': s, 'effective': s, 'permitted': s}"
+out=$(cd "$bundle" && unshare -m sh -c "mount -t proc proc '$TMPDIR/proc'; exec $OCI --root $TMPDIR/state run --no-pivot $(name run)" </dev/null 2>&1)
+is "without pivot_root no bare /proc can be mounted" "$(grep -c 'ermission denied\|not permitted' <<<"$out") $(grep -c mounted <<<"$out")" "1 0"
+
 # --- capabilities and control groups (CVE-2022-27650, CVE-2022-0492) ---------------------------------------------------------------
 
 sh_config 'sleep 1000'

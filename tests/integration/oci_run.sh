@@ -51,6 +51,19 @@ done
 is "start starts it" "$(cat "$TMPDIR/created.out")" started
 ok "a second start is refused" bash -c "! $OCI --root $TMPDIR/state start $(name created) 2>/dev/null"
 
+oci_ids+=("$(name term)")
+(cd "$bundle" && oci create "$(name term)" </dev/null >/dev/null 2>&1)
+oci kill "$(name term)" TERM
+for _ in $(seq 100); do
+        oci state "$(name term)" | grep -q '"stopped"' && break
+        sleep 0.05
+done
+is "a created container ends by SIGTERM" "$(oci state "$(name term)" | grep -c '"stopped"')" 1
+oci delete "$(name term)"
+config 'l["namespaces"] += [{"type": "time"}, {"type": "user"}]; m = [{"containerID": 0, "hostID": 100000, "size": 65536}]; l["uidMappings"] = m; l["gidMappings"] = m; l["timeOffsets"] = {"monotonic": {"secs": 7000, "nanosecs": 5}}; p["args"] = ["/bin/grep", "monotonic", "/proc/self/timens_offsets"]'
+run
+is "a time namespace inside of a user namespace" "$(tr -s ' ' <<<"$out")" "monotonic 7000 5"
+
 config 'p["args"] = ["/bin/missing"]'
 out=$(cd "$bundle" && oci create "$(name run)" 2>&1)
 ok "create says that the program is missing" grep -q "/bin/missing" <<<"$out"
