@@ -55,14 +55,16 @@ int container_commit_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("author", 'a', TEXT, offsetof(struct commit, options.author), "NAME", "of the image"),
-                CLI_OPTION("change", 'c', LIST, offsetof(struct commit, changes), "INSTRUCTION", "of a Dockerfile, as 'CMD [\"sh\"]'"),
+                CLI_OPTION("change", 'c', LIST, offsetof(struct commit, changes), "INSTRUCTION",
+                        "of a Dockerfile, as 'CMD [\"sh\"]'"),
                 CLI_OPTION("message", 'm', TEXT, offsetof(struct commit, options.comment), "TEXT", "for the history"),
-                CLI_OPTION("pause", 'p', FLAG, offsetof(struct commit, pause), NULL, "stop its clock meanwhile (default: true)"),
+                CLI_OPTION("pause", 'p', FLAG, offsetof(struct commit, pause), NULL,
+                        "stop its clock meanwhile (default: true)"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata commit", "[OPTION...] CONTAINER [IMAGE[:TAG]]",
-                "Make an image of what a container wrote, on top of its own. Prints the image's id.", CLI_OPTIONS(options),
-                1, 2, false };
+                "Make an image of what a container wrote, on top of its own. Prints the image's id.",
+                CLI_OPTIONS(options), 1, 2, false };
         struct commit chosen = { .pause = true };
         int first, r = cli_options_parse(&usage, argc, argv, &chosen, &first, err);
 

@@ -139,7 +139,8 @@ static int unpack_child(void *opaque, int fd, struct err **err)
         return copy_local_unpack(opaque, fd, err);
 }
 
-static int stream_out(struct instance *inst, const char *path, bool follow, struct copy_local_target *target, struct err **err)
+static int stream_out(
+        struct instance *inst, const char *path, bool follow, struct copy_local_target *target, struct err **err)
 {
         struct child child;
         int r = start_child(unpack_child, target, true, &child, err);
@@ -157,7 +158,8 @@ static int no_such_directory(const char *path, struct err **err)
 
 static int onto_file(const char *source, const char *target, struct err **err)
 {
-        return err_set(err, ERR_USAGE, ENOTDIR, "'%s' is a directory and does not replace the file '%s'", source, target);
+        return err_set(
+                err, ERR_USAGE, ENOTDIR, "'%s' is a directory and does not replace the file '%s'", source, target);
 }
 
 static int copy_out(struct instance *inst, const char *source, const char *path, const struct cp *cp, struct err **err)
@@ -199,7 +201,8 @@ static int copy_out(struct instance *inst, const char *source, const char *path,
                 if (is_dir && means_content(source)) { /* the same: the directory is new */
                         _cleanup_free_ char *whole = strndup(source, strlen(source) - 1);
 
-                        return whole ? stream_out(inst, whole, cp->follow, &target, err) : err_sys(err, ENOMEM, "copying files");
+                        return whole ? stream_out(inst, whole, cp->follow, &target, err)
+                                     : err_sys(err, ENOMEM, "copying files");
                 }
         }
         return stream_out(inst, source, cp->follow, &target, err);
@@ -220,8 +223,7 @@ static int pack_child(void *opaque, int fd, struct err **err)
         return copy_local_pack(packing->path, packing->name, packing->follow, fd, err);
 }
 
-static int stream_in(
-        struct instance *inst, const char *dir, unsigned flags, struct packing *packing, struct err **err)
+static int stream_in(struct instance *inst, const char *dir, unsigned flags, struct packing *packing, struct err **err)
 {
         struct child child;
         int r = start_child(pack_child, packing, false, &child, err);
@@ -234,8 +236,8 @@ static int stream_in(
 
 /* What @path is in the container, links at its end followed: *ret_path is where that led to. 0 or an error; *ret_mode 0: there
  * is nothing. */
-static int find_target(struct instance *inst, const char *path, struct arena *arena, const char **ret_path, mode_t *ret_mode,
-        struct err **err)
+static int find_target(struct instance *inst, const char *path, struct arena *arena, const char **ret_path,
+        mode_t *ret_mode, struct err **err)
 {
         struct instance_path_stat st;
 
@@ -262,8 +264,8 @@ static int find_target(struct instance *inst, const char *path, struct arena *ar
         return err_set(err, ERR_BAD_CONFIG, ELOOP, "'%s': too many links", path);
 }
 
-static int copy_in_to(struct instance *inst, const char *source, const char *path, const struct cp *cp, struct arena *arena,
-        struct err **err)
+static int copy_in_to(struct instance *inst, const char *source, const char *path, const struct cp *cp,
+        struct arena *arena, struct err **err)
 {
         const unsigned flags = INSTANCE_COPY_NO_OVERWRITE | (cp->keep_owner ? INSTANCE_COPY_KEEP_OWNER : 0);
         struct packing packing = { source, NULL, cp->follow };
@@ -329,14 +331,16 @@ static int copy(const char *source, const char *target, const struct cp *cp, str
         if (r < 0)
                 return r;
         signal(SIGPIPE, SIG_IGN);
-        return from.container ? copy_out(inst, from.path, to.path, cp, err) : copy_in(inst, from.path, to.path, cp, err);
+        return from.container ? copy_out(inst, from.path, to.path, cp, err)
+                              : copy_in(inst, from.path, to.path, cp, err);
 }
 
 int container_cp_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("archive", 'a', FLAG, offsetof(struct cp, keep_owner), NULL, "files keep their owners"),
-                CLI_OPTION("follow-link", 'L', FLAG, offsetof(struct cp, follow), NULL, "a link as the source is followed"),
+                CLI_OPTION("follow-link", 'L', FLAG, offsetof(struct cp, follow), NULL,
+                        "a link as the source is followed"),
                 CLI_OPTION("quiet", 'q', IGNORED, 0, NULL, NULL),
                 { 0 },
         };

@@ -26,7 +26,8 @@ static const struct cli_option exec_options[] = {
         CLI_OPTION("user", 'u', TEXT, EXEC(user), "USER[:GROUP]", "names or numbers"),
         CLI_OPTION("workdir", 'w', TEXT, EXEC(working_dir), "DIR", "where it starts"),
         CLI_OPTION("privileged", 0, FLAG, EXEC(privileged), NULL, "with all rights"),
-        CLI_PARSED("detach-keys", 0, EXEC(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)", cli_parse_keys),
+        CLI_PARSED("detach-keys", 0, EXEC(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)",
+                cli_parse_keys),
         { 0 },
 };
 
@@ -102,12 +103,12 @@ static json_t *process_row(const struct instance_process *process)
 int container_top_command(int argc, char **argv, struct err **err)
 {
         static const struct listing_column columns[] = { { "UID", "UID", false }, { "PID", "PID", false },
-                { "PPID", "PPID", false }, { "STIME", "STIME", false }, { "TTY", "TTY", false }, { "TIME", "TIME", false },
-                { "CMD", "CMD", false }, { 0 } };
+                { "PPID", "PPID", false }, { "STIME", "STIME", false }, { "TTY", "TTY", false },
+                { "TIME", "TIME", false }, { "CMD", "CMD", false }, { 0 } };
         struct listing listing = { .columns = columns };
-        static const struct cli_option options[] = {
-                CLI_OPTION("format", 0, TEXT, offsetof(struct listing, format), "FORMAT", "table, json or a template"), { 0 }
-        };
+        static const struct cli_option options[] = { CLI_OPTION("format", 0, TEXT, offsetof(struct listing, format),
+                                                             "FORMAT", "table, json or a template"),
+                { 0 } };
         const struct cli_usage usage = { "strata top", "[OPTION...] CONTAINER",
                 "List the processes of a container, as the host numbers them.", CLI_OPTIONS(options), 1, 1, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;

@@ -10,14 +10,11 @@
 
 #define OPTION_ROOT \
         CLI_LOCAL("root", 0, TEXT, &root, "DIR", "the image store (default: $STRATA_IMAGE_ROOT or the user's own)")
-#define OPTION_QUIET \
-        CLI_LOCAL("quiet", 'q', FLAG, &quiet, NULL, "no progress")
-#define OPTION_CREDS \
-        CLI_LOCAL("creds", 0, TEXT, &creds, "USER:PASSWORD", "instead of those in docker's config.json")
+#define OPTION_QUIET CLI_LOCAL("quiet", 'q', FLAG, &quiet, NULL, "no progress")
+#define OPTION_CREDS CLI_LOCAL("creds", 0, TEXT, &creds, "USER:PASSWORD", "instead of those in docker's config.json")
 #define OPTION_PLAIN_HTTP \
         CLI_LOCAL("plain-http", 0, FLAG, &plain_http, NULL, "allow http:// (loopback needs no permission)")
-#define OPTION_INSECURE \
-        CLI_LOCAL("insecure", 0, FLAG, &insecure, NULL, "do not verify the registry's certificate")
+#define OPTION_INSECURE CLI_LOCAL("insecure", 0, FLAG, &insecure, NULL, "do not verify the registry's certificate")
 
 static int parse_jobs(const char *text, unsigned *ret, struct err **err)
 {
@@ -35,7 +32,8 @@ static int pull(int argc, char **argv, struct err **err)
         const char *root = NULL, *creds = NULL, *platform = NULL, *jobs = NULL;
         bool quiet = false, plain_http = false, insecure = false, missing = false;
         const struct cli_option options[] = {
-                CLI_LOCAL("platform", 0, TEXT, &platform, "OS/ARCH[/VARIANT]", "of an image made for several (default: this host's)"),
+                CLI_LOCAL("platform", 0, TEXT, &platform, "OS/ARCH[/VARIANT]",
+                        "of an image made for several (default: this host's)"),
                 CLI_LOCAL("missing", 0, FLAG, &missing, NULL, "do not ask the registry when the image is there"),
                 CLI_LOCAL("jobs", 'j', TEXT, &jobs, "N", "layers at a time (default 4)"),
                 OPTION_QUIET,
@@ -145,7 +143,8 @@ static int rm(int argc, char **argv, struct err **err)
                 CLI_LOCAL("force", 'f', FLAG, &force, NULL, "all names of an image given by its id"), OPTION_ROOT, { 0 }
         };
         const struct cli_usage usage = { "strata image rm", "[OPTION...] IMAGE...",
-                "Take names away from images, and remove the images that have none left.", CLI_OPTIONS(options), 1, -1, false };
+                "Take names away from images, and remove the images that have none left.", CLI_OPTIONS(options), 1, -1,
+                false };
         const struct image_removal removal = { print_removal, NULL };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
@@ -162,8 +161,11 @@ static int prune(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool all = false;
-        const struct cli_option options[] = { CLI_LOCAL("all", 'a', FLAG, &all, NULL, "also images with a name, if no instance uses them, and the build cache"),
-                OPTION_ROOT, { 0 } };
+        const struct cli_option options[] = {
+                CLI_LOCAL("all", 'a', FLAG, &all, NULL,
+                        "also images with a name, if no instance uses them, and the build cache"),
+                OPTION_ROOT, { 0 }
+        };
         const struct cli_usage usage = { "strata image prune", "[OPTION...]",
                 "Remove images without a name and everything unused.", CLI_OPTIONS(options), 0, 0, false };
         const struct image_removal removal = { print_removal, NULL };
@@ -220,7 +222,8 @@ static int save(int argc, char **argv, struct err **err)
         const char *root = NULL, *output = NULL, *format = NULL;
         const struct cli_option options[] = {
                 CLI_LOCAL("output", 'o', TEXT, &output, "FILE", "instead of standard output"),
-                CLI_LOCAL("format", 0, TEXT, &format, "FORMAT", "docker-archive (the default; OCI tools read it too) or oci-archive"),
+                CLI_LOCAL("format", 0, TEXT, &format, "FORMAT",
+                        "docker-archive (the default; OCI tools read it too) or oci-archive"),
                 OPTION_ROOT,
                 { 0 },
         };
@@ -260,7 +263,8 @@ static int load(int argc, char **argv, struct err **err)
 {
         const char *root = NULL, *input = NULL;
         bool quiet = false;
-        const struct cli_option options[] = { CLI_LOCAL("input", 'i', TEXT, &input, "FILE", "instead of standard input"),
+        const struct cli_option options[] = { CLI_LOCAL(
+                                                      "input", 'i', TEXT, &input, "FILE", "instead of standard input"),
                 OPTION_QUIET, OPTION_ROOT, { 0 } };
         const struct cli_usage usage = { "strata image load", "[OPTION...]",
                 "Read images from a docker or OCI archive.", CLI_OPTIONS(options), 0, 0, false };
@@ -285,13 +289,15 @@ static int import(int argc, char **argv, struct err **err)
         const char *root = NULL, *message = NULL;
         _cleanup_(cli_words_clear) struct cli_words changes = { 0 };
         const struct cli_option options[] = {
-                CLI_LOCAL("change", 'c', LIST, &changes, "INSTRUCTION", "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ... as in a Dockerfile"),
+                CLI_LOCAL("change", 'c', LIST, &changes, "INSTRUCTION",
+                        "CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ... as in a Dockerfile"),
                 CLI_LOCAL("message", 'm', TEXT, &message, "TEXT", "a comment in the image's history"),
                 OPTION_ROOT,
                 { 0 },
         };
         const struct cli_usage usage = { "strata image import", "[OPTION...] FILE|- [NAME]",
-                "Make an image of a root file system's archive (tar, also gzip or zstd).", CLI_OPTIONS(options), 1, 2, false };
+                "Make an image of a root file system's archive (tar, also gzip or zstd).", CLI_OPTIONS(options), 1, 2,
+                false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         _cleanup_(image_freep) struct image *image = NULL;
         struct image_import_options import_options = { 0 };
@@ -324,10 +330,12 @@ static int check(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool quick = false;
-        const struct cli_option options[] = { CLI_LOCAL("quick", 0, FLAG, &quick, NULL, "do not read the layers' blobs"),
-                OPTION_ROOT, { 0 } };
+        const struct cli_option options[] = {
+                CLI_LOCAL("quick", 0, FLAG, &quick, NULL, "do not read the layers' blobs"), OPTION_ROOT, { 0 }
+        };
         const struct cli_usage usage = { "strata image check", "[OPTION...]",
-                "Say what is damaged or half-made in the store. The status is 0 when it is whole, else 1.", CLI_OPTIONS(options), 0, 0, false };
+                "Say what is damaged or half-made in the store. The status is 0 when it is whole, else 1.",
+                CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
@@ -373,14 +381,16 @@ static int login(int argc, char **argv, struct err **err)
         bool plain_http = false, insecure = false, from_stdin = false;
         const struct cli_option options[] = {
                 CLI_LOCAL("username", 'u', TEXT, &user, "NAME", "who"),
-                CLI_LOCAL("password", 'p', TEXT, &password, "PASSWORD", "others on this machine can see it; better is:"),
+                CLI_LOCAL(
+                        "password", 'p', TEXT, &password, "PASSWORD", "others on this machine can see it; better is:"),
                 CLI_LOCAL("password-stdin", 0, FLAG, &from_stdin, NULL, "read it from standard input (the default)"),
                 OPTION_PLAIN_HTTP,
                 OPTION_INSECURE,
                 { 0 },
         };
         const struct cli_usage usage = { "strata image login", "[OPTION...] -u NAME [REGISTRY]",
-                "Check credentials with a registry and keep them in docker's config.json.", CLI_OPTIONS(options), 0, 1, false };
+                "Check credentials with a registry and keep them in docker's config.json.", CLI_OPTIONS(options), 0, 1,
+                false };
         struct image_pull_options pull_options = { 0 };
         char typed[512];
         int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);

@@ -16,16 +16,19 @@ int image_build_command(int argc, char **argv, struct err **err)
         _cleanup_(cli_words_clear) struct cli_words names = { 0 }, args = { 0 }, labels = { 0 }, secrets = { 0 };
         const struct cli_option options[] = {
                 CLI_LOCAL("tag", 't', LIST, &names, "NAME", "of the new image; several are possible"),
-                CLI_LOCAL("file", 'f', TEXT, &build.dockerfile, "FILE", "the Dockerfile (default: Dockerfile in the context; -: standard input)"),
+                CLI_LOCAL("file", 'f', TEXT, &build.dockerfile, "FILE",
+                        "the Dockerfile (default: Dockerfile in the context; -: standard input)"),
                 CLI_LOCAL("build-arg", 0, LIST, &args, "NAME[=VALUE]", "a value for an ARG"),
                 CLI_LOCAL("label", 0, LIST, &labels, "NAME=VALUE", "one more label"),
                 CLI_LOCAL("secret", 0, LIST, &secrets, "id=ID,src=FILE", "for RUN --mount=type=secret"),
                 CLI_LOCAL("target", 0, TEXT, &build.target, "STAGE", "stop at this stage"),
                 CLI_LOCAL("no-cache", 0, FLAG, &build.no_cache, NULL, "do everything again"),
                 CLI_LOCAL("pull", 0, FLAG, &build.pull, NULL, "ask registries for newer base images"),
-                CLI_LOCAL("runtime", 0, TEXT, &build.runtime, "PROGRAM", "for RUN (default: strata-oci beside strata, else crun or runc)"),
+                CLI_LOCAL("runtime", 0, TEXT, &build.runtime, "PROGRAM",
+                        "for RUN (default: strata-oci beside strata, else crun or runc)"),
                 CLI_LOCAL("quiet", 'q', FLAG, &quiet, NULL, "no steps and no progress"),
-                CLI_LOCAL("root", 0, TEXT, &root, "DIR", "the image store (default: $STRATA_IMAGE_ROOT or the user's own)"),
+                CLI_LOCAL("root", 0, TEXT, &root, "DIR",
+                        "the image store (default: $STRATA_IMAGE_ROOT or the user's own)"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata image build", "[OPTION...] [CONTEXT]",

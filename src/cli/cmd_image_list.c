@@ -11,8 +11,7 @@
 
 #define OPTION_ROOT \
         CLI_LOCAL("root", 0, TEXT, &root, "DIR", "the image store (default: $STRATA_IMAGE_ROOT or the user's own)")
-#define OPTION_FORMAT \
-        CLI_LOCAL("format", 0, TEXT, &format, "FORMAT", "table (the default) or json")
+#define OPTION_FORMAT CLI_LOCAL("format", 0, TEXT, &format, "FORMAT", "table (the default) or json")
 
 static int print_json(const json_t *json, struct err **err)
 {
@@ -181,7 +180,8 @@ int image_inspect_command(int argc, char **argv, struct err **err)
         const char *root = NULL;
         const struct cli_option options[] = { OPTION_ROOT, { 0 } };
         const struct cli_usage usage = { "strata image inspect", "[OPTION...] IMAGE...",
-                "Print configuration, manifest and the directories of the layers, lowest first.", CLI_OPTIONS(options), 1, -1, false };
+                "Print configuration, manifest and the directories of the layers, lowest first.", CLI_OPTIONS(options),
+                1, -1, false };
         _cleanup_(image_store_closep) struct image_store *store = NULL;
         json_t *list;
         int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);

@@ -14,7 +14,8 @@ struct inspect {
         bool size;
 };
 
-typedef int inspect_fn(struct instance_host *host, const char *name, const struct inspect *inspect, json_t **ret, struct err **err);
+typedef int inspect_fn(
+        struct instance_host *host, const char *name, const struct inspect *inspect, json_t **ret, struct err **err);
 
 static int inspect_container(
         struct instance_host *host, const char *name, const struct inspect *inspect, json_t **ret, struct err **err)
@@ -63,7 +64,8 @@ static int inspect_one(
                         continue;
                 r = types[i].fn(host, name, inspect, &json, &own);
                 if (r == 0)
-                        return json_array_append_new(list, json) < 0 ? err_sys(err, ENOMEM, "inspecting '%s'", name) : 0;
+                        return json_array_append_new(list, json) < 0 ? err_sys(err, ENOMEM, "inspecting '%s'", name)
+                                                                     : 0;
                 if (err_get_id(own) != ERR_NOT_FOUND || inspect->type) {
                         *err = own;
                         return r;
@@ -105,9 +107,11 @@ static int inspect_all(char *const *names, const struct inspect *inspect, struct
 int container_inspect_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("format", 'f', TEXT, offsetof(struct inspect, format), "FORMAT", "json or a template as '{{.State.Status}}'"),
+                CLI_OPTION("format", 'f', TEXT, offsetof(struct inspect, format), "FORMAT",
+                        "json or a template as '{{.State.Status}}'"),
                 CLI_OPTION("size", 's', FLAG, offsetof(struct inspect, size), NULL, "how much containers wrote, too"),
-                CLI_OPTION("type", 0, TEXT, offsetof(struct inspect, type), "TYPE", "container, image, network or volume"),
+                CLI_OPTION(
+                        "type", 0, TEXT, offsetof(struct inspect, type), "TYPE", "container, image, network or volume"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata inspect", "[OPTION...] NAME...",
@@ -145,7 +149,8 @@ static int print_ports(struct instance *inst, const char *name, const char *want
 
                 snprintf(number, sizeof(number), "%u", ports[i].port);
                 snprintf(full, sizeof(full), "%s/%s", number, protocol);
-                if (wanted && strcmp(wanted, full) != 0 && (strcmp(wanted, number) != 0 || strcmp(protocol, "tcp") != 0))
+                if (wanted && strcmp(wanted, full) != 0 &&
+                        (strcmp(wanted, number) != 0 || strcmp(protocol, "tcp") != 0))
                         continue;
                 if (!wanted)
                         printf("%s -> ", full);

@@ -27,12 +27,15 @@ static int stop_one(struct instance_host *host, struct instance *inst, void *opa
         return stop->fn(inst, stop->timeout < 0 ? TIMEOUT_NEVER : (int)MIN(stop->timeout, (s64)INT32_MAX), err);
 }
 
-static int stop_command(const char *command, const char *summary, struct stop *stop, int argc, char **argv, struct err **err)
+static int stop_command(
+        const char *command, const char *summary, struct stop *stop, int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_PARSED("time", 't', offsetof(struct stop, timeout), "SECONDS", "then it is killed; -1: never (default: its own, or 10)", cli_parse_number),
+                CLI_PARSED("time", 't', offsetof(struct stop, timeout), "SECONDS",
+                        "then it is killed; -1: never (default: its own, or 10)", cli_parse_number),
                 CLI_PARSED("timeout", 0, offsetof(struct stop, timeout), "SECONDS", "the same", cli_parse_number),
-                CLI_OPTION("signal", 's', REFUSED, 0, "SIGNAL", "--stop-signal of 'strata run' chooses it; 'strata kill -s' sends one"),
+                CLI_OPTION("signal", 's', REFUSED, 0, "SIGNAL",
+                        "--stop-signal of 'strata run' chooses it; 'strata kill -s' sends one"),
                 { 0 },
         };
         const struct cli_usage usage = { command, "[OPTION...] CONTAINER...", summary, CLI_OPTIONS(options), 1, -1,
@@ -46,7 +49,8 @@ int container_stop_command(int argc, char **argv, struct err **err)
 {
         struct stop stop = { CLI_UNSET, instance_stop };
 
-        return stop_command("strata stop", "Ask containers to end, and kill those that do not.", &stop, argc, argv, err);
+        return stop_command(
+                "strata stop", "Ask containers to end, and kill those that do not.", &stop, argc, argv, err);
 }
 
 int container_restart_command(int argc, char **argv, struct err **err)
@@ -92,7 +96,8 @@ static int rm_one(struct instance_host *host, struct instance *inst, void *opaqu
 int container_rm_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("force", 'f', FLAG, offsetof(struct rm, force), NULL, "kill those that run; missing ones are fine"),
+                CLI_OPTION("force", 'f', FLAG, offsetof(struct rm, force), NULL,
+                        "kill those that run; missing ones are fine"),
                 CLI_OPTION("volumes", 'v', FLAG, offsetof(struct rm, volumes), NULL, "their anonymous volumes too"),
                 CLI_OPTION("link", 0, REFUSED, 0, NULL, "there are no links"),
                 { 0 },
@@ -110,8 +115,8 @@ int container_rm_command(int argc, char **argv, struct err **err)
 /* --- pause, unpause, wait ------------------------------------------------------------------------------------------ */
 
 /* A command of which names are all that is given. */
-static int simple_command(const char *command, const char *summary, container_fn *fn, unsigned flags, int argc, char **argv,
-        struct err **err)
+static int simple_command(const char *command, const char *summary, container_fn *fn, unsigned flags, int argc,
+        char **argv, struct err **err)
 {
         const struct cli_usage usage = { command, "CONTAINER...", summary, NULL, 1, -1, false };
         int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
@@ -126,7 +131,8 @@ static int pause_one(struct instance_host *host, struct instance *inst, void *op
 
 int container_pause_command(int argc, char **argv, struct err **err)
 {
-        return simple_command("strata pause", "Stop the clock of all processes of containers.", pause_one, 0, argc, argv, err);
+        return simple_command(
+                "strata pause", "Stop the clock of all processes of containers.", pause_one, 0, argc, argv, err);
 }
 
 static int unpause_one(struct instance_host *host, struct instance *inst, void *opaque, struct err **err)
@@ -152,16 +158,16 @@ static int wait_one(struct instance_host *host, struct instance *inst, void *opa
 
 int container_wait_command(int argc, char **argv, struct err **err)
 {
-        return simple_command("strata wait", "Wait until containers have ended, and print their exit statuses.", wait_one,
-                CONTAINER_QUIET, argc, argv, err);
+        return simple_command("strata wait", "Wait until containers have ended, and print their exit statuses.",
+                wait_one, CONTAINER_QUIET, argc, argv, err);
 }
 
 /* --- rename -------------------------------------------------------------------------------------------------------- */
 
 int container_rename_command(int argc, char **argv, struct err **err)
 {
-        const struct cli_usage usage = { "strata rename", "CONTAINER NAME", "Give a container another name.", NULL, 2, 2,
-                false };
+        const struct cli_usage usage = { "strata rename", "CONTAINER NAME", "Give a container another name.", NULL, 2,
+                2, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         _cleanup_(instance_freep) struct instance *inst = NULL;
         int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
@@ -187,7 +193,8 @@ static int update_one(struct instance_host *host, struct instance *inst, void *o
 int container_update_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option own_options[] = {
-                CLI_OPTION("restart", 0, TEXT, offsetof(struct update, restart), "POLICY", "no, always, unless-stopped, on-failure[:N]"),
+                CLI_OPTION("restart", 0, TEXT, offsetof(struct update, restart), "POLICY",
+                        "no, always, unless-stopped, on-failure[:N]"),
                 { 0 },
         };
         const struct cli_option_group groups[] = {

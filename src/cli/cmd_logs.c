@@ -42,8 +42,10 @@ int container_logs_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("follow", 'f', FLAG, offsetof(struct logs, options.follow), NULL, "until it ends"),
-                CLI_PARSED("tail", 'n', offsetof(struct logs, options.tail), "N", "lines from the end (default: all)", parse_tail),
-                CLI_PARSED("since", 0, offsetof(struct logs, options.since_ns), "TIME", "as 2026-01-31T12:00:00Z, 10m (ago), seconds since 1970", cli_parse_time),
+                CLI_PARSED("tail", 'n', offsetof(struct logs, options.tail), "N", "lines from the end (default: all)",
+                        parse_tail),
+                CLI_PARSED("since", 0, offsetof(struct logs, options.since_ns), "TIME",
+                        "as 2026-01-31T12:00:00Z, 10m (ago), seconds since 1970", cli_parse_time),
                 CLI_PARSED("until", 0, offsetof(struct logs, options.until_ns), "TIME", "the same", cli_parse_time),
                 CLI_OPTION("timestamps", 't', FLAG, offsetof(struct logs, times), NULL, "before each line"),
                 CLI_OPTION("details", 0, IGNORED, 0, NULL, NULL),
@@ -86,8 +88,8 @@ static json_t *event_row(const struct instance_host_event *event)
         if (*event->detail)
                 json_object_set_new(attributes, "detail", json_string(event->detail));
         return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:{s:s, s:o}, s:s, s:I, s:I}", "status", event->action, "id",
-                event->id, "from", event->image, "Type", "container", "Action", event->action, "ID", event->id, "Actor", "ID",
-                event->id, "Attributes", attributes, "scope", "local", "time",
+                event->id, "from", event->image, "Type", "container", "Action", event->action, "ID", event->id, "Actor",
+                "ID", event->id, "Attributes", attributes, "scope", "local", "time",
                 (json_int_t)(event->time_ns / (s64)NSEC_PER_SEC), "timeNano", (json_int_t)event->time_ns);
 }
 
@@ -107,10 +109,11 @@ static int print_event(void *opaque, const struct instance_host_event *event)
         struct events *events = opaque;
         _cleanup_json_ json_t *row = NULL;
         const bool named = filter_equals(&events->filters, "container", event->name) ||
-                filter_begins(&events->filters, "container", event->id);
+                           filter_begins(&events->filters, "container", event->id);
 
         if (!named || !filter_equals(&events->filters, "event", event->action) ||
-                !filter_equals(&events->filters, "image", event->image) || !filter_equals(&events->filters, "type", "container"))
+                !filter_equals(&events->filters, "image", event->image) ||
+                !filter_equals(&events->filters, "type", "container"))
                 return 0;
         if (!events->format) {
                 print_event_line(event);
@@ -148,14 +151,18 @@ static int follow_events(struct events *events, struct err **err)
 int container_events_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_PARSED("since", 0, offsetof(struct events, since), "TIME", "also what happened since then (default: now)", cli_parse_time),
-                CLI_PARSED("until", 0, offsetof(struct events, until), "TIME", "end then (default: never)", cli_parse_time),
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct events, filters), "KEY=VALUE", "container, event, image, type"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct events, format), "FORMAT", "json or a template as '{{.Action}}'"),
+                CLI_PARSED("since", 0, offsetof(struct events, since), "TIME",
+                        "also what happened since then (default: now)", cli_parse_time),
+                CLI_PARSED("until", 0, offsetof(struct events, until), "TIME", "end then (default: never)",
+                        cli_parse_time),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct events, filters), "KEY=VALUE",
+                        "container, event, image, type"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct events, format), "FORMAT",
+                        "json or a template as '{{.Action}}'"),
                 { 0 },
         };
-        const struct cli_usage usage = { "strata events", "[OPTION...]", "Say what happens to containers, as it happens.",
-                CLI_OPTIONS(options), 0, 0, false };
+        const struct cli_usage usage = { "strata events", "[OPTION...]",
+                "Say what happens to containers, as it happens.", CLI_OPTIONS(options), 0, 0, false };
         struct events events = { .since = CLI_UNSET };
         int first, r = cli_options_parse(&usage, argc, argv, &events, &first, err);
 

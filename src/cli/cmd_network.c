@@ -49,12 +49,14 @@ struct create {
 
 static const struct cli_option create_options[] = {
         CLI_OPTION("driver", 'd', TEXT, CREATE(driver), "DRIVER", "bridge (the default)"),
-        CLI_OPTION("subnet", 0, LIST, CREATE(subnets), "ADDRESS/BITS", "(default: a free one); one of IPv4, one of IPv6"),
+        CLI_OPTION(
+                "subnet", 0, LIST, CREATE(subnets), "ADDRESS/BITS", "(default: a free one); one of IPv4, one of IPv6"),
         CLI_OPTION("gateway", 0, LIST, CREATE(gateways), "ADDRESS", "of the bridge (default: the subnet's first)"),
         CLI_OPTION("ip-range", 0, LIST, CREATE(ranges), "ADDRESS/BITS", "containers get addresses of this part"),
         CLI_OPTION("internal", 0, FLAG, CREATE(options.internal), NULL, "nothing goes in or out"),
         CLI_OPTION("ipv6", 0, FLAG, CREATE(options.ipv6), NULL, "IPv6 too"),
-        CLI_OPTION("opt", 'o', LIST, CREATE(drivers_options), "KEY=VALUE", "mtu, bridge, masquerade, icc, host-ip, or docker's long names"),
+        CLI_OPTION("opt", 'o', LIST, CREATE(drivers_options), "KEY=VALUE",
+                "mtu, bridge, masquerade, icc, host-ip, or docker's long names"),
         CLI_OPTION("label", 0, LIST, CREATE(labels), "KEY=VALUE", "a label"),
         CLI_OPTION("attachable", 0, IGNORED, 0, NULL, NULL),
         CLI_OPTION("scope", 0, IGNORED, 0, "SCOPE", NULL),
@@ -208,16 +210,18 @@ static int ls_one(void *opaque, const struct net_network *network)
         if (!item || !text)
                 return -ENOMEM;
         if (!filter_begins(&ls->filters, "id", network->id) || !filter_contains(&ls->filters, "name", network->name) ||
-                !filter_equals(&ls->filters, "driver", network->driver) || !filter_equals(&ls->filters, "scope", "local") ||
+                !filter_equals(&ls->filters, "driver", network->driver) ||
+                !filter_equals(&ls->filters, "scope", "local") ||
                 !filter_equals(&ls->filters, "type", network->predefined ? "builtin" : "custom") ||
                 !filter_labels(&ls->filters, &labels))
                 return 0;
-        return json_array_append_new(ls->rows,
-                json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ID",
-                        ls->no_trunc ? network->id : container_short_id(network->id).text, "Name", network->name, "Driver",
-                        network->driver, "Scope", "local", "Subnet", network->n_subnets ? network->subnets[0].subnet : "",
-                        "Internal", network->internal ? "true" : "false", "IPv6", network->ipv6 ? "true" : "false", "Labels",
-                        text, "CreatedAt", network->created));
+        return json_array_append_new(
+                ls->rows, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ID",
+                                  ls->no_trunc ? network->id : container_short_id(network->id).text, "Name",
+                                  network->name, "Driver", network->driver, "Scope", "local", "Subnet",
+                                  network->n_subnets ? network->subnets[0].subnet : "", "Internal",
+                                  network->internal ? "true" : "false", "IPv6", network->ipv6 ? "true" : "false",
+                                  "Labels", text, "CreatedAt", network->created));
 }
 
 static int ls_networks(struct ls *ls, struct err **err)
@@ -236,13 +240,15 @@ static int ls_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "ids only"),
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE", "id, name, driver, type, label"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE",
+                        "id, name, driver, type, label"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
+                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
                 CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct ls, no_trunc), NULL, "whole ids"),
                 { 0 },
         };
-        const struct cli_usage usage = { "strata network ls", "[OPTION...]", "List networks.", CLI_OPTIONS(options), 0, 0,
-                false };
+        const struct cli_usage usage = { "strata network ls", "[OPTION...]", "List networks.", CLI_OPTIONS(options), 0,
+                0, false };
         struct ls ls = { .listing.columns = columns, .rows = json_array() };
         int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
 
@@ -295,8 +301,8 @@ static int add_endpoint(void *opaque, const struct net_endpoint *endpoint)
         if (*a->ip6)
                 snprintf(v6, sizeof(v6), "%s/%u", a->ip6, a->prefix_len6);
         return json_object_set_new(opaque, endpoint->container,
-                json_pack("{s:s, s:s, s:s, s:s}", "Name", endpoint->name, "MacAddress", a->mac, "IPv4Address", v4, "IPv6Address",
-                        v6));
+                json_pack("{s:s, s:s, s:s, s:s}", "Name", endpoint->name, "MacAddress", a->mac, "IPv4Address", v4,
+                        "IPv6Address", v6));
 }
 
 int network_inspect_json(struct instance_host *host, const char *name, json_t **ret, struct err **err)
@@ -312,11 +318,13 @@ int network_inspect_json(struct instance_host *host, const char *name, json_t **
                 r = net_endpoint_list(store, network->name, NULL, add_endpoint, containers, err);
         if (r < 0)
                 return r;
-        *ret = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:{s:s, s:o}, s:b, s:s, s:i, s:O, s:o, s:o}", "Name", network->name,
-                "Id", network->id, "Created", network->created, "Scope", "local", "Driver", network->driver, "EnableIPv4", 1,
-                "EnableIPv6", network->ipv6, "IPAM", "Driver", "default", "Config", subnets_json(network), "Internal",
-                network->internal, "Bridge", network->bridge, "MTU", (int)network->mtu, "Containers", containers, "Options",
-                pairs_json(network->options, network->n_options), "Labels", pairs_json(network->labels, network->n_labels));
+        *ret = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:{s:s, s:o}, s:b, s:s, s:i, s:O, s:o, s:o}", "Name",
+                network->name, "Id", network->id, "Created", network->created, "Scope", "local", "Driver",
+                network->driver, "EnableIPv4", 1, "EnableIPv6", network->ipv6, "IPAM", "Driver", "default", "Config",
+                subnets_json(network), "Internal", network->internal, "Bridge", network->bridge, "MTU",
+                (int)network->mtu, "Containers", containers, "Options",
+                pairs_json(network->options, network->n_options), "Labels",
+                pairs_json(network->labels, network->n_labels));
         return *ret ? 0 : err_sys(err, ENOMEM, "inspecting a network");
 }
 
@@ -375,9 +383,8 @@ static int remove_networks(char *const *names, bool force, struct err **err)
 
 static int rm_command(int argc, char **argv, struct err **err)
 {
-        static const struct cli_option options[] = {
-                CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"), { 0 }
-        };
+        static const struct cli_option options[] = { CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"),
+                { 0 } };
         const struct cli_usage usage = { "strata network rm", "[OPTION...] NETWORK...",
                 "Remove networks that no container is on.", CLI_OPTIONS(options), 1, -1, false };
         bool force = false;
@@ -428,7 +435,8 @@ static int prune_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("force", 'f', FLAG, 0, NULL, "do not ask"),
-                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE", "'strata network rm $(strata network ls -q --filter ...)' takes filters"),
+                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE",
+                        "'strata network rm $(strata network ls -q --filter ...)' takes filters"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata network prune", "[OPTION...]",
@@ -464,7 +472,8 @@ static int connect_container(const char *name, const struct instance_network *ne
 static int connect_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("alias", 0, LIST, offsetof(struct connect, aliases), "NAME", "one more name on this network"),
+                CLI_OPTION(
+                        "alias", 0, LIST, offsetof(struct connect, aliases), "NAME", "one more name on this network"),
                 CLI_OPTION("ip", 0, TEXT, offsetof(struct connect, network.ip), "ADDRESS", "of it (IPv4)"),
                 CLI_OPTION("ip6", 0, TEXT, offsetof(struct connect, network.ip6), "ADDRESS", "of it (IPv6)"),
                 CLI_OPTION("link", 0, REFUSED, 0, "CONTAINER", "containers of a network find each other by name"),

@@ -43,8 +43,8 @@ static const struct listing_column columns[] = {
         { 0 },
 };
 
-static const char *const filter_keys[] = { "id", "name", "label", "label!", "status", "ancestor", "exited", "health", "network",
-        "volume", "before", "since", NULL };
+static const char *const filter_keys[] = { "id", "name", "label", "label!", "status", "ancestor", "exited", "health",
+        "network", "volume", "before", "since", NULL };
 
 /* --- what is said about one ---------------------------------------------------------------------------------------- */
 
@@ -189,9 +189,10 @@ static json_t *row_of(const struct ps *ps, struct instance *inst, const struct i
         snprintf(age, sizeof(age), "%s ago", listing_duration(now_seconds() - created).text);
         return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ID",
                 ps->no_trunc ? instance_id(inst) : container_short_id(instance_id(inst)).text, "Image", config->image,
-                "Command", command, "RunningFor", age, "Status", status, "Ports", ports, "Names", instance_name(inst), "Size",
-                size, "CreatedAt", listing_local_time(created).text, "State", instance_status_name(state->status), "Labels",
-                labels, "Mounts", mounts, "Networks", networks, "LocalVolumes", volumes);
+                "Command", command, "RunningFor", age, "Status", status, "Ports", ports, "Names", instance_name(inst),
+                "Size", size, "CreatedAt", listing_local_time(created).text, "State",
+                instance_status_name(state->status), "Labels", labels, "Mounts", mounts, "Networks", networks,
+                "LocalVolumes", volumes);
 }
 
 /* --- which ones ---------------------------------------------------------------------------------------------------- */
@@ -245,7 +246,7 @@ static bool is_wanted(const struct ps *ps, struct instance *inst, const struct i
 {
         const struct instance_config *config = instance_get_config(inst);
         const bool running = state->status == INSTANCE_RUNNING || state->status == INSTANCE_PAUSED ||
-                state->status == INSTANCE_RESTARTING;
+                             state->status == INSTANCE_RESTARTING;
         const char *health = *state->health ? state->health : "none";
         const s64 created = created_ns(config);
         char code[16];
@@ -260,11 +261,11 @@ static bool is_wanted(const struct ps *ps, struct instance *inst, const struct i
                 strcmp(instance_id(inst), ps->before_id) == 0 || strcmp(instance_id(inst), ps->since_id) == 0)
                 return false;
         return filter_begins(&ps->filters, "id", instance_id(inst)) &&
-                filter_contains(&ps->filters, "name", instance_name(inst)) &&
-                filter_labels(&ps->filters, &config->labels) &&
-                filter_equals(&ps->filters, "status", instance_status_name(state->status)) &&
-                filter_equals(&ps->filters, "health", health) && is_of_image(ps, config) && is_on_network(ps, config) &&
-                mounts_volume(ps, config);
+               filter_contains(&ps->filters, "name", instance_name(inst)) &&
+               filter_labels(&ps->filters, &config->labels) &&
+               filter_equals(&ps->filters, "status", instance_status_name(state->status)) &&
+               filter_equals(&ps->filters, "health", health) && is_of_image(ps, config) && is_on_network(ps, config) &&
+               mounts_volume(ps, config);
 }
 
 static int list_one(void *opaque, struct instance *inst)
@@ -322,12 +323,16 @@ int container_ps_command(int argc, char **argv, struct err **err)
         static const struct cli_option options[] = {
                 CLI_OPTION("all", 'a', FLAG, offsetof(struct ps, all), NULL, "also those that do not run"),
                 CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ps, listing.quiet), NULL, "ids only"),
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct ps, filters), "KEY=VALUE", "id, name, label, status, ancestor, exited, health, network, volume, before, since"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct ps, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.Names}}'"),
-                CLI_PARSED("last", 'n', offsetof(struct ps, last), "N", "the newest N, whatever they do", cli_parse_number),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct ps, filters), "KEY=VALUE",
+                        "id, name, label, status, ancestor, exited, health, network, volume, before, since"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ps, listing.format), "FORMAT",
+                        "table, 'table TEMPLATE', json or a template as '{{.Names}}'"),
+                CLI_PARSED("last", 'n', offsetof(struct ps, last), "N", "the newest N, whatever they do",
+                        cli_parse_number),
                 CLI_OPTION("latest", 'l', FLAG, offsetof(struct ps, latest), NULL, "the newest one"),
                 CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct ps, no_trunc), NULL, "whole ids and commands"),
-                CLI_OPTION("size", 's', FLAG, offsetof(struct ps, size), NULL, "what they wrote, and with their images"),
+                CLI_OPTION(
+                        "size", 's', FLAG, offsetof(struct ps, size), NULL, "what they wrote, and with their images"),
                 { 0 },
         };
         struct listing_column shown[ARRAY_SIZE(columns)];

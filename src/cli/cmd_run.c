@@ -16,7 +16,8 @@ static int get_image(struct image_store *store, const char *name, const struct r
         struct err **err)
 {
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
-        struct image_pull_options pull = { .policy = (enum image_pull_policy)options->pull, .platform = options->platform };
+        struct image_pull_options pull = { .policy = (enum image_pull_policy)options->pull,
+                .platform = options->platform };
 
         if (pull.policy == IMAGE_PULL_MISSING) {
                 if (image_find(store, name, ret, NULL) == 0)
@@ -204,9 +205,12 @@ static int start_attached(const char *name, const struct start *start, struct er
 int container_start_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("attach", 'a', FLAG, offsetof(struct start, attach), NULL, "connect stdout and stderr, pass on signals"),
-                CLI_OPTION("interactive", 'i', FLAG, offsetof(struct start, interactive), NULL, "connect standard input"),
-                CLI_PARSED("detach-keys", 0, offsetof(struct start, detach_keys), "KEYS", DETACH_KEYS_HELP, cli_parse_keys),
+                CLI_OPTION("attach", 'a', FLAG, offsetof(struct start, attach), NULL,
+                        "connect stdout and stderr, pass on signals"),
+                CLI_OPTION(
+                        "interactive", 'i', FLAG, offsetof(struct start, interactive), NULL, "connect standard input"),
+                CLI_PARSED("detach-keys", 0, offsetof(struct start, detach_keys), "KEYS", DETACH_KEYS_HELP,
+                        cli_parse_keys),
                 CLI_OPTION("checkpoint", 0, REFUSED, 0, "NAME", "containers are not restored from checkpoints yet"),
                 { 0 },
         };
@@ -257,8 +261,10 @@ int container_attach_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("no-stdin", 0, FLAG, offsetof(struct attach, no_stdin), NULL, "only listen"),
-                CLI_OPTION("sig-proxy", 0, FLAG, offsetof(struct attach, sig_proxy), NULL, "pass on signals (default: true)"),
-                CLI_PARSED("detach-keys", 0, offsetof(struct attach, detach_keys), "KEYS", DETACH_KEYS_HELP, cli_parse_keys),
+                CLI_OPTION("sig-proxy", 0, FLAG, offsetof(struct attach, sig_proxy), NULL,
+                        "pass on signals (default: true)"),
+                CLI_PARSED("detach-keys", 0, offsetof(struct attach, detach_keys), "KEYS", DETACH_KEYS_HELP,
+                        cli_parse_keys),
                 { 0 },
         };
         const struct cli_usage usage = { "strata attach", "[OPTION...] CONTAINER",

@@ -67,8 +67,8 @@ static double percent(u64 part, u64 whole)
         return whole ? 100.0 * (double)part / (double)whole : 0;
 }
 
-static json_t *row_of(
-        const struct stats *stats, struct instance *inst, const struct instance_stats *now, const struct instance_stats *last)
+static json_t *row_of(const struct stats *stats, struct instance *inst, const struct instance_stats *now,
+        const struct instance_stats *last)
 {
         const u64 elapsed = (u64)(now->time_ns - last->time_ns);
         const u64 cpu = last->time_ns && now->cpu_ns >= last->cpu_ns ? now->cpu_ns - last->cpu_ns : 0;
@@ -81,9 +81,9 @@ static json_t *row_of(
         snprintf(memory_part, sizeof(memory_part), "%.2f%%", percent(now->memory, now->memory_limit));
         snprintf(pids, sizeof(pids), "%llu", (unsigned long long)now->pids);
         return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ID",
-                stats->no_trunc ? instance_id(inst) : container_short_id(instance_id(inst)).text, "Name", instance_name(inst),
-                "Container", instance_name(inst), "CPUPerc", cpu_part, "MemUsage", memory, "MemPerc", memory_part, "NetIO", net,
-                "BlockIO", block, "PIDs", pids);
+                stats->no_trunc ? instance_id(inst) : container_short_id(instance_id(inst)).text, "Name",
+                instance_name(inst), "Container", instance_name(inst), "CPUPerc", cpu_part, "MemUsage", memory,
+                "MemPerc", memory_part, "NetIO", net, "BlockIO", block, "PIDs", pids);
 }
 
 static bool runs(struct instance *inst)
@@ -91,7 +91,7 @@ static bool runs(struct instance *inst)
         const struct instance_state *state;
 
         return instance_get_state(inst, &state, NULL) == 0 &&
-                (state->status == INSTANCE_RUNNING || state->status == INSTANCE_PAUSED);
+               (state->status == INSTANCE_RUNNING || state->status == INSTANCE_PAUSED);
 }
 
 static int measure(void *opaque, struct instance *inst)
@@ -172,7 +172,8 @@ int container_stats_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("all", 'a', FLAG, offsetof(struct stats, all), NULL, "also those that do not run"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct stats, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.CPUPerc}}'"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct stats, listing.format), "FORMAT",
+                        "table, 'table TEMPLATE', json or a template as '{{.CPUPerc}}'"),
                 CLI_OPTION("no-stream", 0, FLAG, offsetof(struct stats, no_stream), NULL, "once (as in a pipe)"),
                 CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct stats, no_trunc), NULL, "whole ids"),
                 { 0 },

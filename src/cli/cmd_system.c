@@ -13,7 +13,7 @@ static bool is_active(struct instance *inst)
         const struct instance_state *state;
 
         return instance_get_state(inst, &state, NULL) < 0 || state->status == INSTANCE_RUNNING ||
-                state->status == INSTANCE_PAUSED || state->status == INSTANCE_RESTARTING;
+               state->status == INSTANCE_PAUSED || state->status == INSTANCE_RESTARTING;
 }
 
 /* --- check --------------------------------------------------------------------------------------------------------- */
@@ -69,7 +69,8 @@ static int check_all(struct check *check, struct err **err)
 int system_check_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("repair", 0, FLAG, offsetof(struct check, repair), NULL, "first take away what killed processes left"),
+                CLI_OPTION("repair", 0, FLAG, offsetof(struct check, repair), NULL,
+                        "first take away what killed processes left"),
                 CLI_OPTION("deep", 0, FLAG, offsetof(struct check, deep), NULL, "read all images"),
                 { 0 },
         };
@@ -151,7 +152,8 @@ static int prune_everything(struct instance_host *host, struct prune *prune, str
 
 /* @what: the question; @fn: the work. */
 static int prune_command(const struct cli_usage *usage, const char *what,
-        int (*fn)(struct instance_host *host, struct prune *prune, struct err **err), int argc, char **argv, struct err **err)
+        int (*fn)(struct instance_host *host, struct prune *prune, struct err **err), int argc, char **argv,
+        struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         struct prune prune = { 0 };
@@ -175,7 +177,8 @@ static int prune_command(const struct cli_usage *usage, const char *what,
 int system_prune_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("all", 'a', FLAG, offsetof(struct prune, all), NULL, "also images with a name that no container uses"),
+                CLI_OPTION("all", 'a', FLAG, offsetof(struct prune, all), NULL,
+                        "also images with a name that no container uses"),
                 CLI_OPTION("volumes", 0, FLAG, offsetof(struct prune, volumes), NULL, "also anonymous volumes"),
                 CLI_OPTION("force", 'f', FLAG, offsetof(struct prune, force), NULL, "do not ask"),
                 FILTER_REFUSED,
@@ -282,22 +285,23 @@ static void add_row(json_t *rows, const char *type, const struct use *use)
         snprintf(active, sizeof(active), "%llu", (unsigned long long)use->active);
         snprintf(reclaimable, sizeof(reclaimable), "%s (%llu%%)", listing_size(use->idle_bytes).text,
                 (unsigned long long)(use->bytes ? use->idle_bytes * 100 / use->bytes : 0));
-        json_array_append_new(rows,
-                json_pack("{s:s, s:s, s:s, s:s, s:s}", "Type", type, "TotalCount", total, "Active", active, "Size",
-                        listing_size(use->bytes).text, "Reclaimable", reclaimable));
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:s, s:s}", "Type", type, "TotalCount", total, "Active",
+                                            active, "Size", listing_size(use->bytes).text, "Reclaimable", reclaimable));
 }
 
 int system_df_command(int argc, char **argv, struct err **err)
 {
         struct listing listing = { .columns = columns };
         static const struct cli_option options[] = {
-                CLI_OPTION("format", 0, TEXT, offsetof(struct listing, format), "FORMAT", "table, json or a template as '{{.Size}}'"),
-                CLI_OPTION("verbose", 'v', REFUSED, 0, NULL, "'strata image ls', 'strata ps -as' and 'strata volume ls' say more"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct listing, format), "FORMAT",
+                        "table, json or a template as '{{.Size}}'"),
+                CLI_OPTION("verbose", 'v', REFUSED, 0, NULL,
+                        "'strata image ls', 'strata ps -as' and 'strata volume ls' say more"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata system df", "[OPTION...]",
-                "Say what images (as a registry would send them), containers and volumes take.", CLI_OPTIONS(options), 0, 0,
-                false };
+                "Say what images (as a registry would send them), containers and volumes take.", CLI_OPTIONS(options),
+                0, 0, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         _cleanup_json_ json_t *rows = json_array();
         struct df df = { .err = err };

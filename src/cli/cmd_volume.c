@@ -33,12 +33,13 @@ static int create_command(int argc, char **argv, struct err **err)
         static const struct cli_option options[] = {
                 CLI_OPTION("label", 0, LIST, offsetof(struct create, labels), "KEY=VALUE", "a label"),
                 CLI_OPTION("driver", 'd', TEXT, offsetof(struct create, driver), "DRIVER", "local (the default)"),
-                CLI_OPTION("opt", 'o', REFUSED, 0, "KEY=VALUE", "a volume is a directory; mount others with --mount type=bind"),
+                CLI_OPTION("opt", 'o', REFUSED, 0, "KEY=VALUE",
+                        "a volume is a directory; mount others with --mount type=bind"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume create", "[OPTION...] [NAME]",
-                "Make a volume, with a name of its own where none is given. Fine when it is there.", CLI_OPTIONS(options), 0,
-                1, false };
+                "Make a volume, with a name of its own where none is given. Fine when it is there.",
+                CLI_OPTIONS(options), 0, 1, false };
         struct instance_config config = INSTANCE_CONFIG_EMPTY; /* labels are read into one */
         struct arena arena = { 0 };
         struct runspec runspec = { &config, &arena };
@@ -46,7 +47,8 @@ static int create_command(int argc, char **argv, struct err **err)
         int first, r = cli_options_parse(&usage, argc, argv, &create, &first, err);
 
         if (r == 0 && create.driver && strcmp(create.driver, "local") != 0)
-                r = err_hint(err, err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "there is no volume driver '%s'", create.driver),
+                r = err_hint(err,
+                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "there is no volume driver '%s'", create.driver),
                         "there is: local");
         for (size_t i = 0; r == 0 && i < create.labels.n; i++)
                 r = runspec_label(&runspec, create.labels.item[i], err);
@@ -86,14 +88,16 @@ static int ls_one(void *opaque, const struct instance_volume *volume)
 
         if (!labels)
                 return -ENOMEM;
-        if (!filter_contains(&ls->filters, "name", volume->name) || !filter_equals(&ls->filters, "driver", volume->driver) ||
+        if (!filter_contains(&ls->filters, "name", volume->name) ||
+                !filter_equals(&ls->filters, "driver", volume->driver) ||
                 !filter_equals(&ls->filters, "dangling", volume->users ? "false" : "true") ||
                 !filter_labels(&ls->filters, &volume->labels))
                 return 0;
         snprintf(links, sizeof(links), "%zu", volume->users);
-        return json_array_append_new(ls->rows,
-                json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", volume->name, "Driver", volume->driver, "Mountpoint",
-                        volume->path, "Scope", "local", "Labels", labels, "Links", links, "CreatedAt", volume->created));
+        return json_array_append_new(
+                ls->rows, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", volume->name, "Driver",
+                                  volume->driver, "Mountpoint", volume->path, "Scope", "local", "Labels", labels,
+                                  "Links", links, "CreatedAt", volume->created));
 }
 
 static int ls_volumes(struct ls *ls, struct err **err)
@@ -112,8 +116,10 @@ static int ls_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "names only"),
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE", "name, driver, label, dangling"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT", "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE",
+                        "name, driver, label, dangling"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
+                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
                 CLI_OPTION("cluster", 0, REFUSED, 0, NULL, "volumes belong to this host"),
                 { 0 },
         };
@@ -150,9 +156,9 @@ static int volume_json(void *opaque, const struct instance_volume *volume)
 {
         json_t **ret = opaque;
 
-        *ret = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "Name", volume->name, "Driver", volume->driver, "Mountpoint",
-                volume->path, "CreatedAt", volume->created, "Scope", "local", "Labels", pairs_json(&volume->labels), "Options",
-                pairs_json(&volume->options));
+        *ret = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "Name", volume->name, "Driver", volume->driver,
+                "Mountpoint", volume->path, "CreatedAt", volume->created, "Scope", "local", "Labels",
+                pairs_json(&volume->labels), "Options", pairs_json(&volume->options));
         return *ret ? 0 : -ENOMEM;
 }
 
@@ -214,7 +220,8 @@ static int remove_volumes(char *const *names, bool force, struct err **err)
 
 static int rm_command(int argc, char **argv, struct err **err)
 {
-        static const struct cli_option options[] = { CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"), { 0 } };
+        static const struct cli_option options[] = { CLI_OPTION("force", 'f', FLAG, 0, NULL, "missing ones are fine"),
+                { 0 } };
         const struct cli_usage usage = { "strata volume rm", "[OPTION...] VOLUME...",
                 "Remove volumes that no container mounts, with what is in them.", CLI_OPTIONS(options), 1, -1, false };
         bool force = false;
@@ -246,7 +253,8 @@ static int prune_command(int argc, char **argv, struct err **err)
         static const struct cli_option options[] = {
                 CLI_OPTION("all", 'a', FLAG, offsetof(struct prune, all), NULL, "those with a name, too"),
                 CLI_OPTION("force", 'f', FLAG, offsetof(struct prune, force), NULL, "do not ask"),
-                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE", "'strata volume rm $(strata volume ls -q --filter ...)' takes filters"),
+                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE",
+                        "'strata volume rm $(strata volume ls -q --filter ...)' takes filters"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume prune", "[OPTION...]",

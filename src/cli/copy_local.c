@@ -42,7 +42,8 @@ static int pack_one(struct pack *pack, const FTSENT *entry, const char *name, si
         if (strlen(path) > TAR_PATH_MAX)
                 return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "'%.100s...' is too long for an archive", path);
         /* The top was followed, or not, by fts; others are taken as they are. */
-        fd = open(entry->fts_accpath, O_PATH | O_CLOEXEC | (follow && !S_ISLNK(entry->fts_statp->st_mode) ? 0 : O_NOFOLLOW));
+        fd = open(entry->fts_accpath,
+                O_PATH | O_CLOEXEC | (follow && !S_ISLNK(entry->fts_statp->st_mode) ? 0 : O_NOFOLLOW));
         if (fd < 0 || fstat(fd, &st) < 0)
                 return err_sys(err, errno, "opening '%s'", entry->fts_path);
         return MIN(pack_entry(pack, fd, path, &st, err), 0);
@@ -125,8 +126,8 @@ static int move(int from, const char *name, int to, const char *new_name, unsign
                 if (S_ISDIR(have.st_mode) && S_ISDIR(there.st_mode))
                         return merge_dir(from, name, to, new_name, depth, err);
                 if (S_ISDIR(have.st_mode) != S_ISDIR(there.st_mode))
-                        return err_set(err, ERR_BUSY, EEXIST, "'%s': a directory does not replace a file, nor the reverse",
-                                new_name);
+                        return err_set(err, ERR_BUSY, EEXIST,
+                                "'%s': a directory does not replace a file, nor the reverse", new_name);
         }
         return renameat(from, name, to, new_name) < 0 ? err_sys(err, errno, "making '%s'", new_name) : 0;
 }

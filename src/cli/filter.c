@@ -93,7 +93,8 @@ static bool has_label(const struct instance_pairs *labels, const char *wanted)
 bool filter_labels(const struct cli_words *filters, const struct instance_pairs *labels)
 {
         for (size_t i = 0; i < filters->n; i++) {
-                const char *wanted = value_for(filters->item[i], "label"), *unwanted = value_for(filters->item[i], "label!");
+                const char *wanted = value_for(filters->item[i], "label"),
+                           *unwanted = value_for(filters->item[i], "label!");
 
                 if ((wanted && !has_label(labels, wanted)) || (unwanted && has_label(labels, unwanted)))
                         return false;

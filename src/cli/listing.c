@@ -82,7 +82,8 @@ static char *unescape(const char *text)
 enum style { STYLE_TABLE, STYLE_LINES, STYLE_JSON };
 
 /* What --format and --quiet mean; *ret_template is the caller's, NULL for JSON. */
-static int read_format(const struct listing *listing, enum style *ret_style, struct template **ret_template, struct err **err)
+static int read_format(
+        const struct listing *listing, enum style *ret_style, struct template **ret_template, struct err **err)
 {
         const char *format = listing->format ? listing->format : "table";
         _cleanup_free_ char *text = NULL;

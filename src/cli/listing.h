@@ -15,7 +15,7 @@
 #include "base/err.h"
 
 struct listing_column {
-        const char *field;   /* of the rows */
+        const char *field; /* of the rows */
         const char *heading;
         bool extra; /* not in the table unless a template asks for it */
 };

@@ -84,7 +84,8 @@ static void print_commands(const char *path, const struct command *table)
                 snprintf(longer, sizeof(longer), "%s %s", path, command->name);
                 if (!command->sub || command->sub == container_commands) /* those stand here already */
                         print_command(path, command);
-                for (const struct command *sub = command->sub; sub && command->sub != container_commands && sub->name; sub++)
+                for (const struct command *sub = command->sub; sub && command->sub != container_commands && sub->name;
+                        sub++)
                         print_command(longer, sub);
         }
         printf("\nEach of them explains itself with --help.\n");

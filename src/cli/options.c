@@ -129,13 +129,14 @@ struct found {
         void *member;
 };
 
-static bool find_option(const struct cli_usage *usage, const char *name, size_t len, char letter, void *target,
-        struct found *ret)
+static bool find_option(
+        const struct cli_usage *usage, const char *name, size_t len, char letter, void *target, struct found *ret)
 {
         for (const struct cli_option_group *group = usage->groups; group && group->options; group++)
                 for (const struct cli_option *o = group->options; o->name; o++)
                         if (letter ? o->letter == letter : strlen(o->name) == len && strncmp(o->name, name, len) == 0) {
-                                *ret = (struct found){ o, o->target ? o->target : (char *)target + group->base + o->offset };
+                                *ret = (struct found){ o,
+                                        o->target ? o->target : (char *)target + group->base + o->offset };
                                 return true;
                         }
         return false;
@@ -238,7 +239,7 @@ static bool is_help(const struct cli_usage *usage, const char *word)
         struct found found;
 
         return strcmp(word, "--help") == 0 ||
-                (strcmp(word, "-h") == 0 && !find_option(usage, NULL, 0, 'h', NULL, &found));
+               (strcmp(word, "-h") == 0 && !find_option(usage, NULL, 0, 'h', NULL, &found));
 }
 
 int cli_options_parse(

@@ -49,10 +49,10 @@ struct cli_option {
 };
 
 /* A line of a table: CLI_OPTION("all", 'a', FLAG, offsetof(struct ps, all), NULL, "also those that do not run"). */
-#define CLI_OPTION(name_, letter_, kind_, offset_, value_, help_)                                              \
-        {                                                                                                      \
+#define CLI_OPTION(name_, letter_, kind_, offset_, value_, help_)                                                  \
+        {                                                                                                          \
                 .name = (name_), .letter = (letter_), .kind = CLI_##kind_, .offset = (offset_), .value = (value_), \
-                .help = (help_)                                                                                \
+                .help = (help_)                                                                                    \
         }
 #define CLI_PARSED(name_, letter_, offset_, value_, help_, parse_)                                               \
         {                                                                                                        \
@@ -60,10 +60,10 @@ struct cli_option {
                 .help = (help_), .parse = (parse_)                                                               \
         }
 
-#define CLI_LOCAL(name_, letter_, kind_, target_, value_, help_)                                               \
-        {                                                                                                      \
+#define CLI_LOCAL(name_, letter_, kind_, target_, value_, help_)                                                   \
+        {                                                                                                          \
                 .name = (name_), .letter = (letter_), .kind = CLI_##kind_, .target = (target_), .value = (value_), \
-                .help = (help_)                                                                                \
+                .help = (help_)                                                                                    \
         }
 
 /* Options under one heading, filling the structure at @base of the command's own. */

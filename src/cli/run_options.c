@@ -22,7 +22,8 @@ static int parse_isolation(void *member, const char *text, struct err **err)
 
         if (strcmp(text, "vm") == 0) {
                 r = err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "an image cannot be run in a virtual machine yet");
-                return err_hint(err, r, "leave --isolation away for a container; 'strata vm run' boots a kernel and a disk");
+                return err_hint(
+                        err, r, "leave --isolation away for a container; 'strata vm run' boots a kernel and a disk");
         }
         if (strcmp(text, "container") != 0 && strcmp(text, "default") != 0)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is no isolation", text),
@@ -36,14 +37,16 @@ static int parse_pull(void *member, const char *text, struct err **err)
         static const struct {
                 const char *name;
                 enum image_pull_policy policy;
-        } policies[] = { { "missing", IMAGE_PULL_MISSING }, { "always", IMAGE_PULL_ALWAYS }, { "never", IMAGE_PULL_NEVER } };
+        } policies[] = { { "missing", IMAGE_PULL_MISSING }, { "always", IMAGE_PULL_ALWAYS },
+                { "never", IMAGE_PULL_NEVER } };
 
         for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
                 if (strcmp(policies[i].name, text) == 0) {
                         *(s64 *)member = policies[i].policy;
                         return 0;
                 }
-        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is no policy", text), "there is: missing, always, never");
+        return err_hint(
+                err, err_set(err, ERR_USAGE, EINVAL, "'%s' is no policy", text), "there is: missing, always, never");
 }
 
 static int parse_log_driver(void *member, const char *text, struct err **err)
@@ -91,9 +94,12 @@ static int parse_oom_score(void *member, const char *text, struct err **err)
 
 static const struct cli_option running_options[] = {
         CLI_OPTION("detach", 'd', FLAG, OWN(detach), NULL, "go to the background and print the id"),
-        CLI_OPTION("attach", 'a', LIST, OWN(attach), "STREAM", "connect stdin, stdout or stderr (default: the last two)"),
-        CLI_PARSED("detach-keys", 0, OWN(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)", cli_parse_keys),
-        CLI_OPTION("sig-proxy", 0, FLAG, OWN(sig_proxy), NULL, "pass on signals that come to this command (default: true)"),
+        CLI_OPTION(
+                "attach", 'a', LIST, OWN(attach), "STREAM", "connect stdin, stdout or stderr (default: the last two)"),
+        CLI_PARSED("detach-keys", 0, OWN(detach_keys), "KEYS", "leave it running with these (default: ctrl-p,ctrl-q)",
+                cli_parse_keys),
+        CLI_OPTION("sig-proxy", 0, FLAG, OWN(sig_proxy), NULL,
+                "pass on signals that come to this command (default: true)"),
         { 0 },
 };
 
@@ -109,11 +115,14 @@ static const struct cli_option container_options[] = {
         CLI_PARSED("pull", 0, OWN(pull), "POLICY", "the image: missing (the default), always, never", parse_pull),
         CLI_OPTION("platform", 0, TEXT, OWN(platform), "OS/ARCH", "of an image made for several"),
         CLI_OPTION("quiet", 'q', FLAG, OWN(quiet), NULL, "pull without saying so"),
-        CLI_PARSED("stop-signal", 0, CONFIG(stop_signal), "SIGNAL", "what stop sends (default: the image's, or TERM)", parse_signal_name),
-        CLI_PARSED("stop-timeout", 0, CONFIG(stop_timeout), "SECONDS", "after which stop kills (default: 10)", cli_parse_number),
+        CLI_PARSED("stop-signal", 0, CONFIG(stop_signal), "SIGNAL", "what stop sends (default: the image's, or TERM)",
+                parse_signal_name),
+        CLI_PARSED("stop-timeout", 0, CONFIG(stop_timeout), "SECONDS", "after which stop kills (default: 10)",
+                cli_parse_number),
         CLI_PARSED("log-driver", 0, CONFIG(log.driver), "DRIVER", "json-file or none", parse_log_driver),
         CLI_OPTION("log-opt", 0, LIST, LIST(LOG_OPTION), "KEY=VALUE", "max-size=SIZE, max-file=N: rotation"),
-        CLI_OPTION("runtime", 0, REFUSED, 0, "NAME", "containers are made by strata itself; podman takes strata-oci as its runtime"),
+        CLI_OPTION("runtime", 0, REFUSED, 0, "NAME",
+                "containers are made by strata itself; podman takes strata-oci as its runtime"),
         CLI_OPTION("gpus", 0, REFUSED, 0, "GPUS", "give the devices with --device"),
         CLI_OPTION("storage-opt", 0, REFUSED, 0, "OPTION", "overlayfs has no such options"),
         CLI_OPTION("use-api-socket", 0, REFUSED, 0, NULL, "there is no socket of an API in containers"),
@@ -151,7 +160,8 @@ static const struct cli_option file_options[] = {
 };
 
 static const struct cli_option network_options[] = {
-        CLI_OPTION("network", 0, LIST, LIST(NETWORK), "NETWORK", "bridge (default), none, host, container:NAME or a name"),
+        CLI_OPTION(
+                "network", 0, LIST, LIST(NETWORK), "NETWORK", "bridge (default), none, host, container:NAME or a name"),
         CLI_OPTION("net", 0, LIST, LIST(NETWORK), "NETWORK", "the same"),
         CLI_OPTION("publish", 'p', LIST, LIST(PUBLISH), "[[IP:]PORT:]PORT", "open a port of the host for it"),
         CLI_OPTION("publish-all", 'P', FLAG, CONFIG(publish_all), NULL, "open a port for each that is exposed"),
@@ -163,7 +173,8 @@ static const struct cli_option network_options[] = {
         CLI_OPTION("mac-address", 0, TEXT, OWN(mac), "MAC", "of its interface"),
         CLI_OPTION("hostname", 'h', TEXT, CONFIG(hostname), "NAME", "(default: the short id)"),
         CLI_OPTION("domainname", 0, TEXT, CONFIG(domainname), "NAME", "behind the host's name"),
-        CLI_OPTION("add-host", 0, LIST, LIST(ADD_HOST), "NAME:ADDRESS", "a line in /etc/hosts; host-gateway is this host"),
+        CLI_OPTION(
+                "add-host", 0, LIST, LIST(ADD_HOST), "NAME:ADDRESS", "a line in /etc/hosts; host-gateway is this host"),
         CLI_OPTION("dns", 0, LIST, LIST(DNS), "ADDRESS", "a name server"),
         CLI_OPTION("dns-search", 0, LIST, LIST(DNS_SEARCH), "DOMAIN", "a search domain"),
         CLI_OPTION("dns-option", 0, LIST, LIST(DNS_OPTION), "OPTION", "of resolv.conf"),
@@ -177,7 +188,8 @@ static const struct cli_option network_options[] = {
 const struct cli_option run_resource_options[] = {
         CLI_PARSED("memory", 'm', RESOURCE(memory), "SIZE", "as 512m", cli_parse_size),
         CLI_PARSED("memory-reservation", 0, RESOURCE(memory_reservation), "SIZE", "a softer limit", cli_parse_size),
-        CLI_PARSED("memory-swap", 0, RESOURCE(memory_swap), "SIZE", "memory and swap together; -1: no limit", cli_parse_swap),
+        CLI_PARSED("memory-swap", 0, RESOURCE(memory_swap), "SIZE", "memory and swap together; -1: no limit",
+                cli_parse_swap),
         CLI_PARSED("cpus", 0, RESOURCE(nano_cpus), "N", "as 1.5", cli_parse_cpus),
         CLI_PARSED("cpu-shares", 'c', RESOURCE(cpu_shares), "N", "against others (default: 1024)", cli_parse_count),
         CLI_PARSED("cpu-period", 0, RESOURCE(cpu_period), "MICROSECONDS", "of the quota", cli_parse_count),
@@ -212,7 +224,8 @@ static const struct cli_option rights_options[] = {
         CLI_OPTION("cap-add", 0, LIST, LIST(CAP_ADD), "CAPABILITY", "as NET_ADMIN; ALL"),
         CLI_OPTION("cap-drop", 0, LIST, LIST(CAP_DROP), "CAPABILITY", "as CHOWN; ALL"),
         CLI_OPTION("privileged", 0, FLAG, CONFIG(privileged), NULL, "all rights, all devices: no wall"),
-        CLI_OPTION("security-opt", 0, LIST, LIST(SECURITY), "OPTION", "seccomp=FILE|unconfined, no-new-privileges, ..."),
+        CLI_OPTION(
+                "security-opt", 0, LIST, LIST(SECURITY), "OPTION", "seccomp=FILE|unconfined, no-new-privileges, ..."),
         CLI_OPTION("userns", 0, TEXT, CONFIG(userns_mode), "MODE", "host, auto or UID:HOST:N"),
         CLI_OPTION("pid", 0, TEXT, CONFIG(pid_mode), "MODE", "host, container:NAME"),
         CLI_OPTION("ipc", 0, TEXT, CONFIG(ipc_mode), "MODE", "private, host, container:NAME"),
@@ -222,11 +235,15 @@ static const struct cli_option rights_options[] = {
 };
 
 static const struct cli_option health_options[] = {
-        CLI_OPTION("health-cmd", 0, TEXT, OWN(health_command), "COMMAND", "a shell command that says whether it is well"),
-        CLI_PARSED("health-interval", 0, CONFIG(health.interval_ns), "TIME", "between two (default: 30s)", cli_parse_duration),
-        CLI_PARSED("health-timeout", 0, CONFIG(health.timeout_ns), "TIME", "for one (default: 30s)", cli_parse_duration),
+        CLI_OPTION(
+                "health-cmd", 0, TEXT, OWN(health_command), "COMMAND", "a shell command that says whether it is well"),
+        CLI_PARSED("health-interval", 0, CONFIG(health.interval_ns), "TIME", "between two (default: 30s)",
+                cli_parse_duration),
+        CLI_PARSED(
+                "health-timeout", 0, CONFIG(health.timeout_ns), "TIME", "for one (default: 30s)", cli_parse_duration),
         CLI_PARSED("health-retries", 0, CONFIG(health.retries), "N", "failures in a row (default: 3)", cli_parse_count),
-        CLI_PARSED("health-start-period", 0, CONFIG(health.start_period_ns), "TIME", "in which failures do not count", cli_parse_duration),
+        CLI_PARSED("health-start-period", 0, CONFIG(health.start_period_ns), "TIME", "in which failures do not count",
+                cli_parse_duration),
         CLI_OPTION("health-start-interval", 0, REFUSED, 0, "TIME", "checks come at --health-interval from the start"),
         CLI_OPTION("no-healthcheck", 0, FLAG, OWN(no_health_check), NULL, "not even the image's"),
         { 0 },
@@ -344,7 +361,7 @@ static int read_streams(struct run_options *options, struct err **err)
         }
         if (options->attach.n == 0)
                 options->streams = INSTANCE_ATTACH_STDOUT | INSTANCE_ATTACH_STDERR |
-                        (options->config.open_stdin ? INSTANCE_ATTACH_STDIN : 0);
+                                   (options->config.open_stdin ? INSTANCE_ATTACH_STDIN : 0);
         return 0;
 }
 
@@ -429,7 +446,8 @@ int run_attach_streams(const struct cli_words *words, unsigned *ret, struct err 
                 while (k < ARRAY_SIZE(streams) && strcasecmp(streams[k].name, words->item[i]) != 0)
                         k++;
                 if (k == ARRAY_SIZE(streams))
-                        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "--attach: '%s' is no stream", words->item[i]),
+                        return err_hint(err,
+                                err_set(err, ERR_USAGE, EINVAL, "--attach: '%s' is no stream", words->item[i]),
                                 "there is: stdin, stdout, stderr");
                 chosen |= streams[k].stream;
         }

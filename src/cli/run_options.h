@@ -59,7 +59,10 @@ struct run_options {
         unsigned streams; /* out: INSTANCE_ATTACH_* of them */
 };
 
-#define RUN_OPTIONS_EMPTY { .config = INSTANCE_CONFIG_EMPTY, .sig_proxy = true, .pull = IMAGE_PULL_MISSING }
+#define RUN_OPTIONS_EMPTY                                                                      \
+        {                                                                                      \
+                .config = INSTANCE_CONFIG_EMPTY, .sig_proxy = true, .pull = IMAGE_PULL_MISSING \
+        }
 
 /* Reads the command line of `strata @command`: --option..., the image's name, *ret_image, and the command. @can_run adds the
  * options that say how it is run. Returns 1 when --help was answered. */

@@ -111,8 +111,8 @@ int runspec_sysctl(struct runspec *runspec, const char *text, struct err **err)
 }
 
 /* Calls @add with each line of @path that says something. */
-static int read_lines(struct arena *arena, const char *path, int (*add)(void *opaque, const char *line, struct err **err),
-        void *opaque, struct err **err)
+static int read_lines(struct arena *arena, const char *path,
+        int (*add)(void *opaque, const char *line, struct err **err), void *opaque, struct err **err)
 {
         _cleanup_fclose_ FILE *file = fopen(path, "re");
         _cleanup_free_ char *line = NULL;
@@ -134,7 +134,8 @@ static int read_lines(struct arena *arena, const char *path, int (*add)(void *op
                 if (len > ENV_FILE_LINE_MAX || strlen(line) != (size_t)len)
                         return err_set(err, ERR_USAGE, EINVAL, "'%s', line %u: it is no text", path, number);
                 if (isspace((unsigned char)start[strcspn(start, "= \t")]))
-                        return err_set(err, ERR_USAGE, EINVAL, "'%s', line %u: a name has white space in it", path, number);
+                        return err_set(
+                                err, ERR_USAGE, EINVAL, "'%s', line %u: a name has white space in it", path, number);
                 copy = arena_strdup(arena, start);
                 r = copy ? add(opaque, copy, err) : runspec_no_memory(err);
                 if (r < 0)
@@ -261,17 +262,20 @@ int runspec_read_bps(struct runspec *runspec, const char *text, struct err **err
 
 int runspec_write_bps(struct runspec *runspec, const char *text, struct err **err)
 {
-        return add_rate(runspec, &runspec->config->resources.write_bps, "--device-write-bps", text, cli_parse_size, err);
+        return add_rate(
+                runspec, &runspec->config->resources.write_bps, "--device-write-bps", text, cli_parse_size, err);
 }
 
 int runspec_read_iops(struct runspec *runspec, const char *text, struct err **err)
 {
-        return add_rate(runspec, &runspec->config->resources.read_iops, "--device-read-iops", text, cli_parse_count, err);
+        return add_rate(
+                runspec, &runspec->config->resources.read_iops, "--device-read-iops", text, cli_parse_count, err);
 }
 
 int runspec_write_iops(struct runspec *runspec, const char *text, struct err **err)
 {
-        return add_rate(runspec, &runspec->config->resources.write_iops, "--device-write-iops", text, cli_parse_count, err);
+        return add_rate(
+                runspec, &runspec->config->resources.write_iops, "--device-write-iops", text, cli_parse_count, err);
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------------- */
@@ -281,8 +285,9 @@ int runspec_restart_parse(const char *text, enum instance_restart *ret, s64 *ret
         static const struct {
                 const char *name;
                 enum instance_restart policy;
-        } policies[] = { { "no", INSTANCE_RESTART_NO }, { "", INSTANCE_RESTART_NO }, { "always", INSTANCE_RESTART_ALWAYS },
-                { "unless-stopped", INSTANCE_RESTART_UNLESS_STOPPED }, { "on-failure", INSTANCE_RESTART_ON_FAILURE } };
+        } policies[] = { { "no", INSTANCE_RESTART_NO }, { "", INSTANCE_RESTART_NO },
+                { "always", INSTANCE_RESTART_ALWAYS }, { "unless-stopped", INSTANCE_RESTART_UNLESS_STOPPED },
+                { "on-failure", INSTANCE_RESTART_ON_FAILURE } };
         static const char form[] = "no, always, unless-stopped or on-failure[:N]";
         const size_t len = strcspn(text, ":");
         s64 max = 0;

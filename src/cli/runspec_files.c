@@ -255,7 +255,8 @@ static int take_mount_key(struct mount_reader *reader, const char *word, struct 
                         return keys[i].fn(reader, word[len] ? word + len + 1 : "", err);
                 snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s", i ? ", " : "", keys[i].key);
         }
-        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "--mount: '%s' is not understood", word), "there is: %s", known);
+        return err_hint(
+                err, err_set(err, ERR_USAGE, EINVAL, "--mount: '%s' is not understood", word), "there is: %s", known);
 }
 
 int runspec_mount(struct runspec *runspec, const char *text, struct err **err)
@@ -297,7 +298,8 @@ int runspec_security(struct runspec *runspec, const char *text, struct err **err
         const char *path = text + sizeof(key) - 1;
         int r;
 
-        if (strncmp(text, key, sizeof(key) - 1) == 0 && strcmp(path, "unconfined") != 0 && strcmp(path, "builtin") != 0) {
+        if (strncmp(text, key, sizeof(key) - 1) == 0 && strcmp(path, "unconfined") != 0 &&
+                strcmp(path, "builtin") != 0) {
                 r = host_path(runspec, path, &path, err);
                 if (r < 0)
                         return r;

@@ -6,14 +6,14 @@
 /* Makes room for one more item behind @n in an array that lives in the arena; NULL without memory. */
 void *runspec_grow(struct arena *arena, void *item, size_t n, size_t size);
 /* Appends to one of the contract's lists, { item, n }. */
-#define RUNSPEC_APPEND(arena, list, err, ...)                                                                    \
-        ({                                                                                                    \
+#define RUNSPEC_APPEND(arena, list, err, ...)                                                                      \
+        ({                                                                                                         \
                 __typeof__((list)->item) _grown = runspec_grow((arena), (list)->item, (list)->n, sizeof(*_grown)); \
-                if (_grown) {                                                                                 \
-                        (list)->item = _grown;                                                                \
-                        (list)->item[(list)->n++] = (__typeof__(*_grown))__VA_ARGS__;                         \
-                }                                                                                             \
-                _grown ? 0 : runspec_no_memory(err);                                                             \
+                if (_grown) {                                                                                      \
+                        (list)->item = _grown;                                                                     \
+                        (list)->item[(list)->n++] = (__typeof__(*_grown))__VA_ARGS__;                              \
+                }                                                                                                  \
+                _grown ? 0 : runspec_no_memory(err);                                                               \
         })
 int runspec_no_memory(struct err **err);
 

@@ -79,13 +79,14 @@ int runspec_expose(struct runspec *runspec, const char *text, struct err **err)
 
 /* --- networks ------------------------------------------------------------------------------------------------------ */
 
-static int take_network_key(struct runspec *runspec, struct instance_network *network, const char *word, struct err **err)
+static int take_network_key(
+        struct runspec *runspec, struct instance_network *network, const char *word, struct err **err)
 {
         static const struct {
                 const char *key;
                 size_t offset;
-        } texts[] = { { "name", offsetof(struct instance_network, name) }, { "ip", offsetof(struct instance_network, ip) },
-                { "ip6", offsetof(struct instance_network, ip6) },
+        } texts[] = { { "name", offsetof(struct instance_network, name) },
+                { "ip", offsetof(struct instance_network, ip) }, { "ip6", offsetof(struct instance_network, ip6) },
                 { "mac-address", offsetof(struct instance_network, mac) } };
         const char *value = strchr(word, '=');
         const size_t len = value ? (size_t)(value - word) : 0;
@@ -162,7 +163,8 @@ int runspec_networks_finish(struct runspec *runspec, const struct instance_netwo
                 if (!is_mode(network->name))
                         continue;
                 if (config->networks.n > 1)
-                        return err_set(err, ERR_USAGE, EINVAL, "--network: '%s' excludes other networks", network->name);
+                        return err_set(
+                                err, ERR_USAGE, EINVAL, "--network: '%s' excludes other networks", network->name);
                 if (network->ip || network->ip6 || network->mac || network->aliases.n)
                         return err_set(err, ERR_USAGE, EINVAL, "--network: '%s' has no addresses or names to choose",
                                 network->name);

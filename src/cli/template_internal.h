@@ -35,7 +35,8 @@ struct node {
         struct node *next;
 };
 
-struct template {
+struct template
+{
         struct arena arena;
         json_t *constants;
         struct node *nodes;

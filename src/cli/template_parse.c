@@ -218,8 +218,8 @@ static bool at_operand(const char *p)
 static int no_function(struct parser *parser, size_t len)
 {
         char known[256];
-        int r = err_set(parser->err, ERR_USAGE, EINVAL, "the template calls '%.*s', which is no function", (int)len,
-                parser->p);
+        int r = err_set(
+                parser->err, ERR_USAGE, EINVAL, "the template calls '%.*s', which is no function", (int)len, parser->p);
 
         template_function_names(known, sizeof(known));
         return err_hint(parser->err, r, "there is: %s; fields begin with a dot", known);
@@ -260,7 +260,7 @@ static bool is_constant_word(const char *p)
         const size_t len = name_length(p);
 
         return (len == 4 && strncmp(p, "true", 4) == 0) || (len == 5 && strncmp(p, "false", 5) == 0) ||
-                (len == 3 && strncmp(p, "nil", 3) == 0);
+               (len == 3 && strncmp(p, "nil", 3) == 0);
 }
 
 static int parse_pipeline(struct parser *parser, struct expr **ret)

@@ -150,7 +150,8 @@ static json_t *call_len(json_t *const *args, size_t n, struct err **err)
 {
         if (json_is_string(args[0]))
                 return json_integer((json_int_t)json_string_length(args[0]));
-        return json_integer((json_int_t)(json_is_object(args[0]) ? json_object_size(args[0]) : json_array_size(args[0])));
+        return json_integer(
+                (json_int_t)(json_is_object(args[0]) ? json_object_size(args[0]) : json_array_size(args[0])));
 }
 
 /* The values as texts, one behind the other, @between between them. */
@@ -393,7 +394,8 @@ static int set_variable(struct run *run, const char *name, json_t *value)
         if (!name)
                 return 0;
         if (run->n_variables == VARIABLES_MAX)
-                return err_set(run->err, ERR_TOO_LARGE, E2BIG, "the template has more than %d variables", VARIABLES_MAX);
+                return err_set(
+                        run->err, ERR_TOO_LARGE, E2BIG, "the template has more than %d variables", VARIABLES_MAX);
         run->variables[run->n_variables++] = (struct variable){ name, json_incref(value) };
         return 0;
 }

@@ -102,8 +102,8 @@ int cli_parse_cpus(void *member, const char *text, struct err **err)
         double value = 0;
 
         if (read_decimal(text, &value, &end) < 0 || *end || value > 1e6)
-                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a number of CPUs", text),
-                        "as in 2 or 0.5");
+                return err_hint(
+                        err, err_set(err, ERR_USAGE, EINVAL, "'%s' is not a number of CPUs", text), "as in 2 or 0.5");
         *(s64 *)member = (s64)(value * 1e9 + 0.5);
         return 0;
 }
@@ -130,7 +130,8 @@ static int read_duration(const char *text, s64 *ret)
                 if (read_decimal(text, &value, &unit) < 0)
                         return -EINVAL;
                 len = strcspn(unit, "0123456789.");
-                while (i < ARRAY_SIZE(units) && (strlen(units[i].unit) != len || strncmp(unit, units[i].unit, len) != 0))
+                while (i < ARRAY_SIZE(units) &&
+                        (strlen(units[i].unit) != len || strncmp(unit, units[i].unit, len) != 0))
                         i++;
                 if (i == ARRAY_SIZE(units))
                         return -EINVAL;
@@ -240,7 +241,8 @@ static int signal_number(const char *text)
                         return i;
         }
         number = 0;
-        if (strcasecmp(text, "RTMIN") != 0 && (strncasecmp(text, "RTMIN+", 6) != 0 || read_whole(text + 6, &number) < 0))
+        if (strcasecmp(text, "RTMIN") != 0 &&
+                (strncasecmp(text, "RTMIN+", 6) != 0 || read_whole(text + 6, &number) < 0))
                 return -1;
         return number >= 0 && number <= SIGRTMAX - SIGRTMIN ? (int)(SIGRTMIN + number) : -1;
 }

@@ -149,7 +149,8 @@ int pack_entry(struct pack *pack, int fd, const char *path, const struct stat *s
                 r = tar_write_header(pack->sink, &e, err);
         if (r == 0 && e.type == TAR_FILE && e.size > 0) {
                 content = open(io_fd_path(fd).text, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-                r = content < 0 ? err_sys(err, errno, "opening '/%s'", path) : write_content(pack, content, e.size, err);
+                r = content < 0 ? err_sys(err, errno, "opening '/%s'", path)
+                                : write_content(pack, content, e.size, err);
                 closep(&content);
         }
         clear_entry(&e);

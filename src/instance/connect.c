@@ -28,7 +28,7 @@ static bool has_own_network(const struct instance *inst)
         const char *mode = network_mode_of(inst);
 
         return inst->config.networks.n > 0 ||
-                (strcmp(mode, "none") != 0 && strcmp(mode, "host") != 0 && strncmp(mode, "container:", 10) != 0);
+               (strcmp(mode, "none") != 0 && strcmp(mode, "host") != 0 && strncmp(mode, "container:", 10) != 0);
 }
 
 static int change_begin(struct instance *inst, const char *name, struct change *ret, struct err **err)
@@ -90,7 +90,8 @@ static int rewrite(const struct instance *inst, const char *file, const char *te
         _cleanup_close_ int fd = openat(inst->dir, file, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
         int r = fd < 0 ? -errno : io_write_all(fd, text, strlen(text));
 
-        return r < 0 && r != -ENOENT ? err_sys(err, -r, "writing '%s'", file) : 0; /* not there: the container has its own */
+        return r < 0 && r != -ENOENT ? err_sys(err, -r, "writing '%s'", file)
+                                     : 0; /* not there: the container has its own */
 }
 
 static const char *const *list_or_null(const struct instance_strings *list)
@@ -143,7 +144,7 @@ static bool is_network(const struct change *change, const char *name)
         _cleanup_(net_network_freep) struct net_network *network = NULL;
 
         return strcmp(name, change->network->name) == 0 ||
-                (net_find(change->store, name, &network, NULL) == 0 && strcmp(network->id, change->network->id) == 0);
+               (net_find(change->store, name, &network, NULL) == 0 && strcmp(network->id, change->network->id) == 0);
 }
 
 /* The configured networks as a list, with room for one more. */
@@ -189,8 +190,8 @@ static int save(struct change *change, struct instance_network *item, size_t n, 
 
 static int no_networks(const struct instance *inst, struct err **err)
 {
-        return err_set(err, ERR_BUSY, EINVAL, "'%s' has no networks to choose: it was started with --network %s", inst->config.name,
-                network_mode_of(inst));
+        return err_set(err, ERR_BUSY, EINVAL, "'%s' has no networks to choose: it was started with --network %s",
+                inst->config.name, network_mode_of(inst));
 }
 
 /* --- connect, disconnect --------------------------------------------------------------------------------------------------- */
@@ -227,7 +228,8 @@ int instance_network_connect(struct instance *inst, const struct instance_networ
 
         if (r < 0)
                 return r;
-        if (!has_own_network(inst) || strcmp(change.network->name, "none") == 0 || strcmp(change.network->name, "host") == 0)
+        if (!has_own_network(inst) || strcmp(change.network->name, "none") == 0 ||
+                strcmp(change.network->name, "host") == 0)
                 return no_networks(inst, err);
         item = networks_of(inst, &n);
         if (!item)

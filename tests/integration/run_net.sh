@@ -9,7 +9,7 @@ fetch() { # ADDRESS PORT: what is said there
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
 print(s.makefile().read().strip())' "$@" 2>&1 | tail -n 1
 }
-server='nc -lk -p 80 -e echo served'
+server='nc -ll -p 80 -e echo served' # -ll: one after the other
 listens() { [ "$(fetch "$@")" = served ]; }
 
 # --- the bridge --------------------------------------------------------------------------------------------------------------

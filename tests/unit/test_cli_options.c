@@ -163,8 +163,9 @@ static void a_run_line_becomes_a_configuration(void **state)
 {
         struct run_options o = RUN_OPTIONS_EMPTY;
         const char *image = NULL;
-        char **argv = ARGS("-it", "--rm", "--name", "web", "-e", "A=1", "-e", "B=2", "-m", "64m", "--cpus", "1.5", "-h", "host",
-                "--entrypoint", "/bin/sh", "-w", "/tmp", "--label", "a=b", "--read-only", "-u", "1:2", "debian", "-c", "ls -l");
+        char **argv = ARGS("-it", "--rm", "--name", "web", "-e", "A=1", "-e", "B=2", "-m", "64m", "--cpus", "1.5", "-h",
+                "host", "--entrypoint", "/bin/sh", "-w", "/tmp", "--label", "a=b", "--read-only", "-u", "1:2", "debian",
+                "-c", "ls -l");
 
         assert_int_equal(read_run(argv, &o, &image, NULL), 0);
         assert_string_equal(image, "debian");

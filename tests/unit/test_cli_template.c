@@ -58,10 +58,12 @@ static void templates_are_filled_in(void **state)
                 { "{{len .List}} {{join .List \"+\"}} {{upper .ID}} {{title .Names}}", "2 x+y ABC Web" },
                 { "{{range .Mounts}}{{.Source}};{{end}}", "/a;/b;" },
                 { "{{range .Nets}}{{.IP}} {{end}}", "10.1.0.2 10.0.0.2 " },
-                { "{{range $k, $v := .Nets}}{{$k}}={{$v.IP}} {{$.ID}};{{end}}", "bridge=10.1.0.2 abc;mine=10.0.0.2 abc;" },
+                { "{{range $k, $v := .Nets}}{{$k}}={{$v.IP}} {{$.ID}};{{end}}",
+                        "bridge=10.1.0.2 abc;mine=10.0.0.2 abc;" },
                 { "{{range $i, $v := .List}}{{$i}}{{$v}}{{end}}", "0x1y" },
                 { "{{range .Empty}}x{{else}}none{{end}}", "none" },
-                { "{{range $p, $c := .Ports}}{{if $c}}{{$p}}->{{(index $c 0).HostPort}}{{end}}{{end}}", "80/tcp->8080" },
+                { "{{range $p, $c := .Ports}}{{if $c}}{{$p}}->{{(index $c 0).HostPort}}{{end}}{{end}}",
+                        "80/tcp->8080" },
                 { "{{if .Up}}yes{{else}}no{{end}}", "yes" },
                 { "{{if .None}}a{{else if .Empty}}b{{else if eq .Count 3}}c{{else}}d{{end}}!", "c!" },
                 { "{{if and .Up (not .None)}}ok{{end}} {{if or .None .Empty}}no{{end}}", "ok " },
@@ -87,10 +89,11 @@ static void templates_are_filled_in(void **state)
 static void what_is_wrong_is_refused(void **state)
 {
         static const char *const texts[] = { "{{", "{{}}", "{{.ID", "{{.ID}", "{{ID}}", "{{.Id}}", "{{.State.Missing}}",
-                "{{.ID.More}}", "{{frobnicate .ID}}", "{{json}}", "{{json .ID .ID}}", "{{range .List}}", "{{if .Up}}x{{else}}",
-                "{{end}}", "{{else}}", "{{index .List 7}}", "{{index .List -1}}", "{{index .ID 0}}", "{{$x}}", "{{(.ID}}",
-                "{{\"open}}", "{{.ID | .Names}}", "{{range .ID}}x{{end}}", "{{join .ID \"x\"}}", "{{/* open }}", "{{.ID)}}",
-                "{{template \"x\"}}", "{{define \"x\"}}", "{{.ID 3}}" };
+                "{{.ID.More}}", "{{frobnicate .ID}}", "{{json}}", "{{json .ID .ID}}", "{{range .List}}",
+                "{{if .Up}}x{{else}}", "{{end}}", "{{else}}", "{{index .List 7}}", "{{index .List -1}}",
+                "{{index .ID 0}}", "{{$x}}", "{{(.ID}}", "{{\"open}}", "{{.ID | .Names}}", "{{range .ID}}x{{end}}",
+                "{{join .ID \"x\"}}", "{{/* open }}", "{{.ID)}}", "{{template \"x\"}}", "{{define \"x\"}}",
+                "{{.ID 3}}" };
 
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
                 assert_null(filled(texts[i]));
@@ -117,9 +120,10 @@ static const struct listing_column columns[] = { { "ID", "CONTAINER ID", false }
 static void table_is(const char *format, bool quiet, const char *wanted)
 {
         const struct listing listing = { columns, format, quiet };
-        json_t *rows = json_loads("[{\"ID\": \"0123456789ab\", \"Image\": \"debian\", \"Names\": \"a\", \"Size\": \"1B\"},"
-                                  " {\"ID\": \"ba9876543210\", \"Image\": \"sp\u00e4t\", \"Names\": \"b\", \"Size\": \"2B\"}]",
-                0, NULL);
+        json_t *rows =
+                json_loads("[{\"ID\": \"0123456789ab\", \"Image\": \"debian\", \"Names\": \"a\", \"Size\": \"1B\"},"
+                           " {\"ID\": \"ba9876543210\", \"Image\": \"sp\u00e4t\", \"Names\": \"b\", \"Size\": \"2B\"}]",
+                        0, NULL);
         char *out = NULL;
         size_t len = 0;
         FILE *f = open_memstream(&out, &len);

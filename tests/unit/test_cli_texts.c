@@ -33,10 +33,10 @@ static void numbers_are(cli_parse_fn *parse, const struct number_case *cases, si
 
 static void sizes(void **state)
 {
-        static const struct number_case cases[] = { { "0", 0 }, { "1", 1 }, { "10b", 10 }, { "1k", 1024 }, { "1K", 1024 },
-                { "1kb", 1024 }, { "1KiB", 1024 }, { "512m", 512 << 20 }, { "1.5g", 3LL << 29 }, { "2T", 2LL << 40 },
-                { "1 m", 1 << 20 }, { "", -EINVAL }, { "m", -EINVAL }, { "-1", -EINVAL }, { "1x", -EINVAL },
-                { "1mm", -EINVAL }, { "1.2.3m", -EINVAL }, { "0x10", -EINVAL }, { "inf", -EINVAL },
+        static const struct number_case cases[] = { { "0", 0 }, { "1", 1 }, { "10b", 10 }, { "1k", 1024 },
+                { "1K", 1024 }, { "1kb", 1024 }, { "1KiB", 1024 }, { "512m", 512 << 20 }, { "1.5g", 3LL << 29 },
+                { "2T", 2LL << 40 }, { "1 m", 1 << 20 }, { "", -EINVAL }, { "m", -EINVAL }, { "-1", -EINVAL },
+                { "1x", -EINVAL }, { "1mm", -EINVAL }, { "1.2.3m", -EINVAL }, { "0x10", -EINVAL }, { "inf", -EINVAL },
                 { "99999999999t", -EINVAL }, { "1bb", -EINVAL } };
 
         numbers_are(cli_parse_size, cases, ARRAY_SIZE(cases));
@@ -45,17 +45,17 @@ static void sizes(void **state)
 static void cpus(void **state)
 {
         static const struct number_case cases[] = { { "1", 1000000000 }, { "0.5", 500000000 }, { ".25", 250000000 },
-                { "1.000000001", 1000000001 }, { "-1", -EINVAL }, { "one", -EINVAL }, { "1e9", -EINVAL }, { "", -EINVAL },
-                { "99999999", -EINVAL } };
+                { "1.000000001", 1000000001 }, { "-1", -EINVAL }, { "one", -EINVAL }, { "1e9", -EINVAL },
+                { "", -EINVAL }, { "99999999", -EINVAL } };
 
         numbers_are(cli_parse_cpus, cases, ARRAY_SIZE(cases));
 }
 
 static void durations(void **state)
 {
-        static const struct number_case cases[] = { { "1s", 1000000000 }, { "1m30s", 90000000000 }, { "1.5h", 5400000000000 },
-                { "300ms", 300000000 }, { "2us", 2000 }, { "0", 0 }, { "", -EINVAL }, { "5", -EINVAL }, { "s", -EINVAL },
-                { "1d", -EINVAL }, { "-1s", -EINVAL }, { "1s2", -EINVAL } };
+        static const struct number_case cases[] = { { "1s", 1000000000 }, { "1m30s", 90000000000 },
+                { "1.5h", 5400000000000 }, { "300ms", 300000000 }, { "2us", 2000 }, { "0", 0 }, { "", -EINVAL },
+                { "5", -EINVAL }, { "s", -EINVAL }, { "1d", -EINVAL }, { "-1s", -EINVAL }, { "1s2", -EINVAL } };
 
         numbers_are(cli_parse_duration, cases, ARRAY_SIZE(cases));
 }
@@ -71,9 +71,9 @@ static void counts(void **state)
 static void times(void **state)
 {
         static const struct number_case cases[] = { { "1970-01-01T00:00:10Z", 10000000000 },
-                { "1970-01-01T01:00:10.5+01:00", 10500000000 }, { "1970-01-02", 86400000000000 }, { "10.25", 10250000000 },
-                { "1136073600.000000001", 1136073600000000001 }, { "yesterday", -EINVAL }, { "", -EINVAL },
-                { "1970-01-01T00:00:10X", -EINVAL } };
+                { "1970-01-01T01:00:10.5+01:00", 10500000000 }, { "1970-01-02", 86400000000000 },
+                { "10.25", 10250000000 }, { "1136073600.000000001", 1136073600000000001 }, { "yesterday", -EINVAL },
+                { "", -EINVAL }, { "1970-01-01T00:00:10X", -EINVAL } };
         struct timespec now;
         s64 value;
 
@@ -90,8 +90,8 @@ static void signals(void **state)
         static const struct {
                 const char *text;
                 int signal;
-        } cases[] = { { "KILL", SIGKILL }, { "SIGTERM", SIGTERM }, { "sighup", SIGHUP }, { "9", 9 }, { "0", -1 }, { "65", -1 },
-                { "NONE", -1 }, { "", -1 }, { "RTMIN+x", -1 }, { "-9", -1 } };
+        } cases[] = { { "KILL", SIGKILL }, { "SIGTERM", SIGTERM }, { "sighup", SIGHUP }, { "9", 9 }, { "0", -1 },
+                { "65", -1 }, { "NONE", -1 }, { "", -1 }, { "RTMIN+x", -1 }, { "-9", -1 } };
         int got;
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -205,13 +205,15 @@ static void volumes_are_directories_names_or_nothing(void **state)
 static void mounts_are_made_of_keys(void **state)
 {
         struct fixture *f = *state;
-        static const char *const wrong[] = { "", "type=bind,target=/x", "type=disk,target=/x", "target=x", "type=tmpfs,src=/a,dst=/x",
-                "type=bind,src=/a,dst=/x,colour=red", "type=tmpfs,dst=/x,tmpfs-mode=9", "type=tmpfs,dst=/x,tmpfs-size=big",
-                "type=bind,src=/a,dst=/x,readonly=maybe", "src=/a,dst=/x", "type=bind,src=/a,dst=/x,bind-propagation=up" };
+        static const char *const wrong[] = { "", "type=bind,target=/x", "type=disk,target=/x", "target=x",
+                "type=tmpfs,src=/a,dst=/x", "type=bind,src=/a,dst=/x,colour=red", "type=tmpfs,dst=/x,tmpfs-mode=9",
+                "type=tmpfs,dst=/x,tmpfs-size=big", "type=bind,src=/a,dst=/x,readonly=maybe", "src=/a,dst=/x",
+                "type=bind,src=/a,dst=/x,bind-propagation=up" };
         const struct instance_mount *m;
 
         assert_int_equal(runspec_mount(&f->runspec, "type=bind,source=/a,target=/b,readonly", NULL), 0);
-        assert_int_equal(runspec_mount(&f->runspec, "type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1770", NULL), 0);
+        assert_int_equal(
+                runspec_mount(&f->runspec, "type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1770", NULL), 0);
         assert_int_equal(runspec_mount(&f->runspec, "src=vol,dst=/v,volume-nocopy=true,ro=false", NULL), 0);
         assert_int_equal(runspec_mount(&f->runspec, "type=bind,\"source=/with,comma\",target=/c", NULL), 0);
         m = f->config.mounts.item;
@@ -332,8 +334,9 @@ static void labels_must_all_be_there(void **state)
                 const char *item[3];
                 size_t n;
                 bool passes;
-        } cases[] = { { { "label=a" }, 1, true }, { { "label=a=1", "label=b" }, 2, true }, { { "label=a=2" }, 1, false },
-                { { "label=a", "label=c" }, 2, false }, { { "label!=a" }, 1, false }, { { "label!=a=2" }, 1, true } };
+        } cases[] = { { { "label=a" }, 1, true }, { { "label=a=1", "label=b" }, 2, true },
+                { { "label=a=2" }, 1, false }, { { "label=a", "label=c" }, 2, false }, { { "label!=a" }, 1, false },
+                { { "label!=a=2" }, 1, true } };
 
         for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
                 const struct cli_words filters = { (const char **)cases[i].item, cases[i].n };
