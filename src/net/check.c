@@ -71,6 +71,12 @@ static void restart_resolver(struct check *check, const struct endpoint *endpoin
                 resolver_start(check->store, endpoint->container, endpoint->pid, &inside, NULL, NULL);
 }
 
+static int remove_dead(struct check *check, const struct endpoint *endpoint, const char *why, struct err **err)
+{
+        report(check, "'%s' is on the network '%s' still: %s", endpoint->container, endpoint->network, why);
+        return endpoint_undo(check->store, check->kernel, check->dir, endpoint, err);
+}
+
 static int check_record(void *opaque, int dirfd, const char *file, struct err **err)
 {
         _cleanup_(endpoint_freep) struct endpoint *endpoint = NULL;
@@ -86,12 +92,10 @@ static int check_record(void *opaque, int dirfd, const char *file, struct err **
                 return 0;
         }
         why = why_dead(check, endpoint);
-        if (!why) {
-                restart_resolver(check, endpoint);
-                return 0;
-        }
-        report(check, "'%s' is on the network '%s' still: %s", endpoint->container, endpoint->network, why);
-        return endpoint_undo(check->store, check->kernel, check->dir, endpoint, err);
+        if (why)
+                return remove_dead(check, endpoint, why, err);
+        restart_resolver(check, endpoint);
+        return 0;
 }
 
 static int check_container(void *opaque, int dirfd, const char *container, struct err **err)
