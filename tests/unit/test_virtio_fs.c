@@ -457,9 +457,11 @@ static void directories_are_listed_whole(void **state)
                         break;
                 while (at < len) {
                         struct fuse_direntplus entry;
-                        const char *name = f->reply.data + at + FUSE_NAME_OFFSET_DIRENTPLUS;
+                        char name[32] = "";
 
                         memcpy(&entry, f->reply.data + at, sizeof(entry));
+                        assert_in_range(entry.dirent.namelen, 1, sizeof(name) - 1);
+                        memcpy(name, f->reply.data + at + FUSE_NAME_OFFSET_DIRENTPLUS, entry.dirent.namelen);
                         if (name[0] == '.') {
                                 dots++;
                                 assert_int_equal(entry.entry_out.nodeid, 0);
@@ -467,6 +469,7 @@ static void directories_are_listed_whole(void **state)
                         } else {
                                 const unsigned i = (unsigned)strtoul(name + 5, NULL, 10);
 
+                                assert_in_range(i, 0, ARRAY_SIZE(seen) - 1);
                                 assert_false(seen[i]);
                                 seen[i] = true;
                                 n++;
