@@ -93,7 +93,6 @@ int launch_converse(struct launch *l, const struct spawned *s, enum sync_type un
                         return type;
                 if (type == SYNC_TERMINAL && ret_master && *ret_master < 0) {
                         *ret_master = fd;
-                        wait_set_up_master(fd);
                         continue;
                 }
                 closep(&fd);

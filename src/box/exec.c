@@ -252,7 +252,7 @@ static int exec_terminal(struct launch *l, struct err **err)
         r = terminal_open(root, l->process, &master, &peer, err);
         if (r < 0)
                 return r;
-        r = l->console >= 0 ? terminal_send(l->console, master, err) : sync_send(l->sync, SYNC_TERMINAL, 0, master);
+        r = terminal_hand_over(l->console, l->sync, master, err);
         return r < 0 ? r : terminal_attach(peer, err);
 }
 

@@ -144,13 +144,7 @@ static int set_up_terminal(struct launch *l, struct err **err)
                 r = rootfs_mount_console(l, peer, err);
         if (r < 0)
                 return r;
-        if (l->console >= 0) {
-                r = terminal_send(l->console, master, err);
-        } else {
-                r = sync_send(l->sync, SYNC_TERMINAL, 0, master);
-                if (r < 0)
-                        err_sys(err, -r, "sending the terminal to the runtime");
-        }
+        r = terminal_hand_over(l->console, l->sync, master, err);
         return r < 0 ? r : terminal_attach(peer, err);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "root.h"
+#include "sync.h"
 #include "sys.h"
 
 #ifndef TIOCGPTPEER
@@ -94,4 +95,20 @@ int terminal_send(int sock, int master, struct err **err)
         memcpy(CMSG_DATA(c), &master, sizeof(int));
         return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? err_sys(err, errno, "sending the terminal to the console socket")
                                                      : 0;
+}
+
+int terminal_hand_over(int console, int sync, int master, struct err **err)
+{
+        struct termios settings;
+        int r;
+
+        if (console >= 0)
+                return terminal_send(console, master, err);
+        /* A terminal that is relayed turns no newlines: the one it is relayed to does. Before anything is printed. */
+        if (tcgetattr(master, &settings) == 0) {
+                settings.c_oflag &= ~(tcflag_t)ONLCR;
+                tcsetattr(master, TCSANOW, &settings);
+        }
+        r = sync_send(sync, SYNC_TERMINAL, 0, master);
+        return r < 0 ? err_sys(err, -r, "sending the terminal to the runtime") : 0;
 }

@@ -11,5 +11,7 @@ int terminal_open(int root, const struct spec_process *process, int *ret_master,
 int terminal_attach(int peer, struct err **err);
 /* Connects to a console socket. */
 int terminal_connect(const char *path, struct err **err);
+/* Gives @master to the console socket, or, without one (-1), by @sync to the runtime, which relays it. */
+int terminal_hand_over(int console, int sync, int master, struct err **err);
 /* Sends @master as runc does: one message, the name of the terminal, the descriptor beside it. */
 int terminal_send(int sock, int master, struct err **err);

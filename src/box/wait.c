@@ -116,16 +116,6 @@ static void drain(struct pump *out)
         }
 }
 
-void wait_set_up_master(int master)
-{
-        struct termios settings;
-
-        if (tcgetattr(master, &settings) == 0) {
-                settings.c_oflag &= ~(tcflag_t)ONLCR;
-                tcsetattr(master, TCSANOW, &settings);
-        }
-}
-
 void wait_drain(int master)
 {
         struct pump out = { .from = master, .to = 1 };
@@ -175,7 +165,7 @@ int wait_foreground(pid_t pid, int pidfd, int master, int notify, int *ret_statu
         if (master >= 0 && tcgetattr(0, &saved) == 0) {
                 raw = saved;
                 cfmakeraw(&raw);
-                raw.c_oflag |= OPOST; /* see wait_set_up_master */
+                raw.c_oflag |= OPOST; /* see terminal_hand_over */
                 copy_size(master);
                 is_raw = tcsetattr(0, TCSANOW, &raw) == 0;
         }

@@ -8,8 +8,6 @@
 /* Blocks the signals that will be passed on. Before the clone: none may be lost, and the payload's mask is reset
  * anyway. */
 int wait_prepare(struct err **err);
-/* A terminal that is relayed turns no newlines: the one it is relayed to does. */
-void wait_set_up_master(int master);
 /* Prints what is left in @master (or -1) of a payload that never came to run. */
 void wait_drain(int master);
 /* Waits for @pid, our child. Signals that come in go to it; with a terminal's @master (or -1) what is typed and printed
