@@ -35,10 +35,13 @@ static bool bring(struct interp *in, enum mmu_access access, u64 gva, unsigned s
 {
         const enum tlb_mode mode = translate_tlb_mode(in);
         const unsigned first = room_at(gva);
-        u8 *low = fast_memory(in, mode, access, gva, first);
-        u8 *high = low ? fast_memory(in, mode, access, gva + first, size - first) : NULL;
         struct translate_cpu *t = in->translate;
+        u8 *low, *high;
 
+        if (!mmu_is_canonical(gva + first)) /* the first page is not even looked at then */
+                return false;
+        low = fast_memory(in, mode, access, gva, first);
+        high = low ? fast_memory(in, mode, access, gva + first, size - first) : NULL;
         if (!high)
                 return false;
         copy_before(in->bounce[1] + first, low + first, first);
