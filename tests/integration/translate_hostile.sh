@@ -39,4 +39,11 @@ for ((seed = first; seed < first + seeds; seed++)); do
         run translate 2 test=race count=3000 "seed=$seed" timer=8000
         is "race, seed $seed: nor between interrupts" "$vm_status" 1 || show "$log"
 done
+for test in "1 test=tlb count=1000" "2 test=race count=300"; do
+        read -r cpus options <<<"$test"
+        VM_TIMEOUT=200 vm "$log" --kernel "$guest" --memory 64M --debug-exit --net none --console stdio --engine translate --check interp --cpus "$cpus" \
+                --append "$options seed=$first" --stats "$TMPDIR/stats"
+        is "$options: so it is block by block" "$vm_status" 1 || show "$log"
+        ok "blocks of every CPU were compared" test "$(awk '$2 == "blocks_checked" && $3 > 1000 { n++ } END { print n }' "$TMPDIR/stats")" = "$cpus"
+done
 done_testing
