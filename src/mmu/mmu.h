@@ -138,8 +138,9 @@ struct tlb_jump {
         u64 rip;          /* the slot is its low 14 bits; empty: 0, in slot 0: 1. In more_jumps: tlb_more_slot(); empty: 0, in slots 0: BIT(36) */
         const void *code;
 };
-/* OTHER: whatever the table's user means by it; in more_jumps only. */
-enum tlb_jump_kind { TLB_JUMP, TLB_JUMP_OTHER, TLB_JUMP_KINDS };
+/* To ordinary code; to code for EFLAGS.AC; to an instruction that goes on in the next page, which has been fetched from as well. The last two are in
+ * more_jumps only. */
+enum tlb_jump_kind { TLB_JUMP, TLB_JUMP_AC, TLB_JUMP_CROSSING, TLB_JUMP_KINDS };
 #define TLB_MORE_SHIFT 36
 static inline unsigned tlb_more_slot(u64 rip)
 {
@@ -283,7 +284,9 @@ static inline const void *tlb_jump_find(const struct tlb_table *table, u64 rip)
 }
 /* Right after a fetch from @rip's page was translated in @table (by tlb_miss, tlb_fill or a hit). */
 void tlb_jump_enter(struct tlb_table *table, u64 rip, const void *code);
-/* The same into more_jumps alone. */
+/* Forgets the more_jumps of all tables: some are to blocks that were dropped. */
+void tlb_more_jumps_clear(struct soft_tlb *tlb);
+/* The same as tlb_jump_enter, into more_jumps alone. */
 void tlb_jump_enter_more(struct tlb_table *table, enum tlb_jump_kind kind, u64 rip, const void *code);
 /* Forgets the jumps to @code in all tables, at whatever address the page of it is mapped; @page_offset is that of its first guest byte. */
 void tlb_jump_forget(struct soft_tlb *tlb, unsigned page_offset, const void *code);

@@ -659,6 +659,13 @@ void tlb_jumps_clear_of(struct tlb_table *table)
                 jumps_clear(table);
 }
 
+void tlb_more_jumps_clear(struct soft_tlb *tlb)
+{
+        for (unsigned i = 0; i <= TLB_SPACES; i++)
+                if (table_at(tlb, i)->more_lines.words_used)
+                        more_clear(table_at(tlb, i));
+}
+
 void tlb_jumps_clear(struct soft_tlb *tlb)
 {
         for (unsigned i = 0; i <= TLB_SPACES; i++)

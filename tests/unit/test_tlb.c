@@ -715,7 +715,7 @@ static void model_fill(struct model *m)
                 if (next_random(m, 2))
                         tlb_jump_enter(table_for(m, !tr.user), page + JUMP_OFFSET, hva);
                 if (next_random(m, 2))
-                        tlb_jump_enter_more(table_for(m, !tr.user), TLB_JUMP_OTHER, page + JUMP_OFFSET, hva);
+                        tlb_jump_enter_more(table_for(m, !tr.user), TLB_JUMP_AC, page + JUMP_OFFSET, hva);
         } else if (!flagged) {
                 r.access = MMU_WRITE;
                 model_add(m, r);
@@ -746,7 +746,7 @@ static void look_up_displaced(struct model *m, enum tlb_mode mode, enum mmu_acce
         struct tlb_table *table = tlb_table_of(m->tlb, mode, page);
         const bool kernel = table == &m->tlb->kernel;
         const struct tlb_entry victim = table->entries[tlb_victim(page)];
-        const struct tlb_jump jump = table->more_jumps[TLB_JUMP_OTHER * TLB_MORE_JUMPS + tlb_more_slot(page + JUMP_OFFSET)];
+        const struct tlb_jump jump = table->more_jumps[TLB_JUMP_AC * TLB_MORE_JUMPS + tlb_more_slot(page + JUMP_OFFSET)];
 
         if (jump.rip == page + JUMP_OFFSET && !model_has(m, kernel, MMU_FETCH, page, jump.code))
                 fail_msg("0x%lx: a jump of the other kind that was taken out is used", (unsigned long)page);

@@ -203,4 +203,6 @@ void emit_goto(struct block_emitter *b, s32 target, bool complete);
 void emit_interp(struct block_emitter *b, enum interp_reason reason);
 /* Loads the address of the site that follows and jumps to the stub of its kind. A TEXIT_FAST comes back right behind it. */
 void emit_site(struct block_emitter *b, const struct site *site);
+/* On with the instruction @off bytes from the block's start, which crosses the page's end. */
+void emit_cross(struct block_emitter *b, unsigned off);
 void emit_colds(struct block_emitter *b);

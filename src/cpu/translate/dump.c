@@ -15,6 +15,7 @@ static const char *const exit_names[TEXIT_KINDS] = {
         [TEXIT_MISS] = "miss", [TEXIT_MISS_WRITE] = "miss", [TEXIT_MISS_USER] = "miss", [TEXIT_MISS_USER_WRITE] = "miss",
         [TEXIT_LINK] = "link", [TEXIT_LOOKUP] = "lookup", [TEXIT_INTERP] = "interp", [TEXIT_VECTORS] = "vectors",
         [TEXIT_FAST] = "fast", [TEXIT_LOOKUP_AC] = "lookup, AC", [TEXIT_LOOKUP_USER] = "lookup, user",
+        [TEXIT_CROSS] = "cross", [TEXIT_CROSS_USER] = "cross, user",
 };
 static const char *const fast_names[] = {
 #define FAST(id, function) #id,
@@ -63,13 +64,15 @@ static void print_bytes(FILE *out, const u8 *code, unsigned n)
 
 static void print_site(FILE *out, const struct site *site)
 {
+        const unsigned access = site->access & SITE_ACCESS;
+
         fprintf(out, "                  [%s", site->kind < TEXIT_KINDS ? exit_names[site->kind] : "?");
         switch (site->kind) {
         case TEXIT_MISS:
         case TEXIT_MISS_WRITE:
         case TEXIT_MISS_USER:
         case TEXIT_MISS_USER_WRITE:
-                fprintf(out, ", %s of %u", (site->access & SITE_ACCESS) < ARRAY_SIZE(access_names) ? access_names[site->access & SITE_ACCESS] : "?", site->size);
+                fprintf(out, ", %s of %u", access < ARRAY_SIZE(access_names) ? access_names[access] : "?", site->size);
                 break;
         case TEXIT_LINK:
                 fprintf(out, " %u", site->arg);

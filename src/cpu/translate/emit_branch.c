@@ -107,6 +107,22 @@ static void jump_probe(struct block_emitter *b, bool complete, u16 rsp_by)
         jump_by_slot(b);
 }
 
+void emit_cross(struct block_emitter *b, unsigned off)
+{
+        struct cold *cold;
+
+        if (b->ac) {
+                emit_fast(b, FAST_CROSS, 0);
+                return;
+        }
+        flags_save(b);
+        emit_guest_address(b, SCRATCH0, (s64)(b->req->rip & (PAGE_SIZE - 1)) + off);
+        block_record(b, RECORD_JUMP, 0, 0);
+        cold = block_cold(b, emit_jmp_later(&b->e), b->user ? TEXIT_CROSS_USER : TEXIT_CROSS);
+        if (cold)
+                cold->complete = true;
+}
+
 void emit_goto(struct block_emitter *b, s32 target, bool complete)
 {
         struct emitter *e = &b->e;
@@ -376,7 +392,7 @@ static u8 miss_kind(const struct cold *c)
 
 static bool is_lookup(unsigned kind)
 {
-        return kind == TEXIT_LOOKUP || kind == TEXIT_LOOKUP_AC || kind == TEXIT_LOOKUP_USER;
+        return kind == TEXIT_LOOKUP || kind == TEXIT_LOOKUP_AC || kind == TEXIT_LOOKUP_USER || kind == TEXIT_CROSS || kind == TEXIT_CROSS_USER;
 }
 
 static void emit_cold(struct block_emitter *b, const struct cold *c)

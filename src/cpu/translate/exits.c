@@ -33,6 +33,10 @@ static void catch_up(struct interp *in)
                 t->pending = NULL;
                 __atomic_store_n(&t->epoch_seen, epoch, __ATOMIC_RELEASE); /* pairs with drained() in cache.c */
         }
+        if (t->jumped_to_dropped) {
+                t->jumped_to_dropped = false;
+                tlb_more_jumps_clear(&in->tlb); /* nothing would take their place */
+        }
         if (t->flush_pending) {
                 t->flush_pending = false;
                 far_links_check(in, t->flush_gva);

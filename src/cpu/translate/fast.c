@@ -206,7 +206,7 @@ static const void *jump_missed(struct interp *in, const struct site *site, u64 r
         if (!block || in->translate->no_chains)
                 return NULL;
         if (block->mode & MODE_AC)
-                tlb_jump_enter_more(&in->tlb.kernel, TLB_JUMP_OTHER, rip, block->code + ENTRY_B);
+                tlb_jump_enter_more(&in->tlb.kernel, TLB_JUMP_AC, rip, block->code + ENTRY_B);
         else
                 tlb_jump_enter(in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel, rip, block->code + ENTRY_B);
         return fast_go_to(in, block);
@@ -235,9 +235,10 @@ static const void *link_wanted(struct interp *in, const struct site *site, u64 u
         return fast_go_to(in, to);
 }
 
-/* An instruction that crosses a page's end: its block depends on both pages, so both are looked at each time. Nothing links to such blocks. */
+/* An instruction that crosses a page's end: its block depends on both pages. Nothing links to such blocks. */
 const void *fast_cross(struct interp *in, const struct site *site, u64 unused)
 {
+        struct tlb_table *table = in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel;
         const u64 page_va = in->rip & PAGE_MASK;
         u64 gpa, gpa_2;
         struct tblock *block;
@@ -246,9 +247,17 @@ const void *fast_cross(struct interp *in, const struct site *site, u64 unused)
                 return fast_leave(in, INTERP_REASON_PAGE_END);
         block = block_find_crossing(in->translate->translator, gpa, gpa_2, in->mode & MODE_USER ? 0 : page_va,
                                     translate_mode(in) | MODE_CROSSING);
-        if (block)
-                return fast_go_to(in, block);
-        return fast_want(in, MODE_CROSSING);
+        if (!block)
+                return fast_want(in, MODE_CROSSING);
+        if (!(block->mode & MODE_AC))
+                tlb_jump_enter_more(table, TLB_JUMP_CROSSING, in->rip, block->code + ENTRY_B);
+        return fast_go_to(in, block);
+}
+
+static const void *cross_missed(struct interp *in, const struct site *site, u64 rip)
+{
+        in->rip = rip;
+        return fast_cross(in, site, 0);
 }
 
 /* ---- fast.def ---- */
@@ -276,6 +285,8 @@ fast_fn *const fast_exits[TEXIT_KINDS] = {
         [TEXIT_LOOKUP] = jump_missed,
         [TEXIT_LOOKUP_AC] = jump_missed,
         [TEXIT_LOOKUP_USER] = jump_missed,
+        [TEXIT_CROSS] = cross_missed,
+        [TEXIT_CROSS_USER] = cross_missed,
         [TEXIT_INTERP] = interp_wanted,
         [TEXIT_FAST] = fast_wanted,
         [TEXIT_SHADOW] = shadow_missed,

@@ -72,7 +72,7 @@ enum flags_at {
 #define MODE_AC (1u << 16)   /* kernel mode with EFLAGS.AC under SMAP. STAC and CLAC change it in the middle of a block: whoever leaves
                               * translated code looks at in->rflags again (in->tlb_mode). Never in the jump cache, which has no mode */
 #define MODE_SMAP (1u << 17) /* kernel mode with CR4.SMAP */
-#define MODE_CROSSING (1u << 19) /* one instruction that goes on in the next page; found with that page's address only (fast_cross) */
+#define MODE_CROSSING (1u << 19) /* one instruction that goes on in the next page; found with that page's address only (cross_missed) */
 #define MODE_SPLIT (1u << 20)    /* one instruction whose memory operand, which it writes, goes on in the next page (fast_split.c) */
 #define MODE_UNSHARED (1u << 18) /* no shared looks into the TLB (window.c). Reached by links with @unshared only, never in the jump cache */
 
@@ -89,6 +89,8 @@ enum exit_kind {
         TEXIT_LOOKUP,  /* jump-cache miss; r10 = target rip; site->arg: nothing has been committed (the target may be non-canonical). Kernel mode */
         TEXIT_LOOKUP_AC,   /* the same with EFLAGS.AC, which the jump cache proper does not hold */
         TEXIT_LOOKUP_USER, /* the same in user mode */
+        TEXIT_CROSS,       /* an instruction that crosses a page's end, at r10: its block depends on both pages. Kernel mode without AC */
+        TEXIT_CROSS_USER,
         TEXIT_INTERP,  /* the interpreter does this instruction; site->arg is an enum interp_reason */
         TEXIT_VECTORS, /* vector registers needed: load them, go on at site->resume_off */
         TEXIT_FAST,    /* fast function site->arg of fast.def */

@@ -43,7 +43,7 @@ struct stubs {
         const void *exits[TEXIT_KINDS]; /* by enum exit_kind */
         void (*store_vectors)(struct cpu_state *cpu); /* the guest's, which are in the CPU, to cpu->xsave */
         const u8 *leave;                /* rsp = in->regs, registers and rip stored: back to the outer loop */
-        struct kick_window windows[16]; /* those not used are empty */
+        struct kick_window windows[20]; /* those not used are empty */
 };
 /* Writes them at @code (STUBS_SIZE bytes), which runs at @run_at. */
 void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at);
@@ -180,6 +180,7 @@ struct translate_cpu {
         bool interp_next;        /* the interpreter does the instruction at interp_rip */
         u64 interp_rip;
         u64 miss_rip, miss_gva[2]; /* of the latest TLB misses */
+        bool jumped_to_dropped;  /* a jump cache may hold more of them */
         struct link *pending;    /* was taken and its target not found: to be linked when translated. Valid until the epoch changes */
         u64 pending_rip;
         u64 sti_rip;             /* of the instruction behind the STI that last set IF: interrupts wait until it is done */

@@ -170,6 +170,8 @@ static void on_trap(int sig, siginfo_t *info, void *context)
                 on_kick(sig, info, context);
                 return;
         }
+        if (in)
+                in->translate->jumped_to_dropped = true;
         if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_block(in, context_rip(uc) - 1, uc)) {
                 /* Not ours: die of it as if we were not here. */
                 signal(sig, SIG_DFL);

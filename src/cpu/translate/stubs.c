@@ -179,12 +179,21 @@ static void emit_space(struct emitter *e, unsigned reg)
         emit_op_mem(e, 0x03, true, reg, hmem_ctx(CTX(tlb.space))); /* add */
 }
 
+/* A look-up for user-mode code: in the space's table. */
+static bool in_user_mode(enum exit_kind kind)
+{
+        return kind == TEXIT_LOOKUP_USER || kind == TEXIT_CROSS_USER;
+}
+
 static struct hmem more_member(enum exit_kind kind, size_t member)
 {
-        if (kind == TEXIT_LOOKUP_USER)
+        static const u8 jumps[TEXIT_KINDS] = {
+                [TEXIT_LOOKUP_AC] = TLB_JUMP_AC, [TEXIT_CROSS] = TLB_JUMP_CROSSING, [TEXIT_CROSS_USER] = TLB_JUMP_CROSSING,
+        };
+
+        member += jumps[kind] * TLB_MORE_JUMPS * sizeof(struct tlb_jump);
+        if (in_user_mode(kind))
                 return hmem_base(SCRATCH2, (s32)(offsetof(struct tlb_table, more_jumps) + member));
-        if (kind == TEXIT_LOOKUP_AC)
-                member += TLB_JUMP_OTHER * TLB_MORE_JUMPS * sizeof(struct tlb_jump);
         return (struct hmem){ .base = RSP, .index = SCRATCH2, .disp = CTX(tlb.kernel.more_jumps) + (s32)member };
 }
 
@@ -255,7 +264,7 @@ static void emit_lookup(struct emitter *e, enum exit_kind kind, struct kick_wind
         emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xee, TLB_MORE_SHIFT - 4 }, 4); /* shr r14, imm: a slot has 16 bytes */
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe6 }, 3); /* and r14d, imm32 */
         emit_u32(e, (TLB_MORE_JUMPS - 1) << 4);
-        if (kind == TEXIT_LOOKUP_USER)
+        if (in_user_mode(kind))
                 emit_space(e, SCRATCH2);
         emit_op_mem(e, 0x3b, true, SCRATCH0, more_member(kind, offsetof(struct tlb_jump, rip)));
         emit_jump_if(e, 5, missed);
@@ -265,7 +274,7 @@ static void emit_lookup(struct emitter *e, enum exit_kind kind, struct kick_wind
         emit_lea(e, HOST_GUEST_RSP, (struct hmem){ .base = HOST_GUEST_RSP, .index = SCRATCH2 });
         windows[0].end = windows[1].start = e->run_at + emit_off(e);
         windows[0].go_to = missed;
-        if (kind == TEXIT_LOOKUP_USER) {
+        if (in_user_mode(kind)) {
                 emit_mov_rr(e, SCRATCH2, SCRATCH0);
                 emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xe6 }, 3); /* and r14, simm32 */
                 emit_u32(e, (u32)PAGE_MASK);
@@ -311,6 +320,8 @@ static struct kick_window *emit_kind(struct emitter *e, struct stubs *stubs, enu
         case TEXIT_LOOKUP:
         case TEXIT_LOOKUP_AC:
         case TEXIT_LOOKUP_USER:
+        case TEXIT_CROSS:
+        case TEXIT_CROSS_USER:
                 stubs->exits[kind] = here(e);
                 emit_lookup(e, kind, windows, exit, to->arrived);
                 return windows + 2;

@@ -383,7 +383,7 @@ static bool emit_block(struct block_emitter *b, unsigned max)
                         b->next_off = (u16)bytes;
                         /* Crosses the page: a block of its own, with the bytes behind it. Or it is no instruction, which is the interpreter's. */
                         if (req->room - bytes < ZYDIS_MAX_INSTRUCTION_LENGTH && !req->crossing && !req->no_chains)
-                                emit_fast(b, FAST_CROSS, 0);
+                                emit_cross(b, bytes);
                         else
                                 emit_interp(b, INTERP_REASON_PAGE_END);
                         bytes = MIN(bytes + ZYDIS_MAX_INSTRUCTION_LENGTH, req->room);
