@@ -54,7 +54,7 @@ struct box_exec_args {
         size_t n_additional_gids;
         const char **caps; /* added in all sets; NULL-terminated or NULL */
         const char *apparmor, *process_label;
-        const char *cgroup; /* [CONTROLLERS:]PATH below the container's */
+        const char **cgroups; /* [CONTROLLERS:]PATH below the container's; NULL-terminated or NULL */
         bool tty;
         bool no_new_privs;
         bool ignore_paused;

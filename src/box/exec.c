@@ -221,8 +221,9 @@ static int exec_enter(struct launch *l, struct err **err)
         const bool user = l->join_flags & CLONE_NEWUSER;
         int r;
 
-        if (l->cgroup && !l->exec_group) {
-                r = cgroup_enter(l->cgroup, l->cloned_into_cgroup);
+        /* Always: who names a group for some controllers is still limited by the container's others. */
+        if (l->cgroup) {
+                r = cgroup_enter(l->cgroup, l->cloned_into_cgroup || spawn_enters_below(l));
                 if (r < 0)
                         return err_sys(err, -r, "entering the container's control groups");
         }
@@ -369,14 +370,15 @@ static int prepare(
                 return r;
         if (l->state->cgroup) {
                 r = cgroup_load(l->state->cgroup, &l->cgroup, err);
-                if (r == 0 && !args->cgroup)
+                if (r == 0)
                         r = cgroup_prepare_enter(l->cgroup, err);
                 if (r < 0)
                         return r;
         }
-        if (args->cgroup && leads_up(args->cgroup))
-                return err_set(err, ERR_USAGE, EINVAL, "--cgroup: %s is not a sub cgroup path", args->cgroup);
-        l->exec_group = args->cgroup;
+        for (const char **group = args->cgroups; group && *group; group++)
+                if (leads_up(*group))
+                        return err_set(err, ERR_USAGE, EINVAL, "--cgroup: %s is not a sub cgroup path", *group);
+        l->exec_groups = args->cgroups;
         if (args->stdio.console_socket) {
                 l->console = terminal_connect(args->stdio.console_socket, err);
                 if (l->console < 0)
@@ -402,8 +404,8 @@ int box_exec(const struct box_runtime *runtime, const struct box_exec_args *args
                 r = spawn_joined(&l, exec_enter, exec_run, &s, err);
         if (r < 0)
                 return r;
-        if (l.exec_group)
-                r = cgroup_join_sub(l.cgroup, l.exec_group, s.pid, err);
+        for (const char **group = l.exec_groups; r == 0 && group && *group; group++)
+                r = cgroup_join_sub(l.cgroup, *group, s.pid, err);
         if (r == 0)
                 r = sync_send(s.sync, SYNC_GO, 0, -1);
         log_debug("child process in init()");

@@ -55,7 +55,7 @@ struct launch {
         bool exec;                  /* joins a running container instead of making one; what follows is for that */
         int join_pidfd;             /* its first process */
         int join_flags;             /* CLONE_*: those of its namespaces that are not the runtime's */
-        const char *exec_group;     /* a group below the container's; NULL */
+        const char **exec_groups;   /* groups below the container's, or NULL: box_exec_args.cgroups */
         struct spec *process_owner; /* of a process object that came in a file of its own; NULL */
         bool always_clone;          /* the runtime must run from a read-only clone: seal.h */
         bool keep_groups;           /* crun's annotation run.oci.keep_original_groups */

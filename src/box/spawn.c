@@ -5,6 +5,7 @@
 #include "spawn.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -65,11 +66,19 @@ static u64 clone_flags(const struct launch *l)
         return l->spec->namespaces_new & ~(u32)(CLONE_NEWCGROUP | CLONE_NEWTIME);
 }
 
+bool spawn_enters_below(const struct launch *l)
+{
+        for (const char **group = l->exec_groups; group && *group; group++)
+                if (!strchr(*group, ':'))
+                        return true;
+        return false;
+}
+
 /* Into the container's group of v2, where there is one: moving there later waits for a lock that all of the host's
  * processes share (docs/adr/0030). */
 static pid_t clone_into_group(struct launch *l, struct sys_clone_args *args)
 {
-        const int group = l->cgroup && !l->exec_group ? cgroup_clone_fd(l->cgroup) : -1;
+        const int group = l->cgroup && !spawn_enters_below(l) ? cgroup_clone_fd(l->cgroup) : -1;
         pid_t pid;
 
         l->cloned_into_cgroup = group >= 0;

@@ -20,6 +20,9 @@ void spawned_release(struct spawned *s);
 typedef int spawn_step(struct launch *l, struct err **err);
 typedef int spawn_main(struct launch *l, int sync, struct err **err);
 
+/* Whether v2's group of an exec is one below the container's. The container's own might not take processes then ("no
+ * internal processes"); v1's do. */
+bool spawn_enters_below(const struct launch *l);
 /* Opens the namespaces to join by path. */
 int spawn_open_namespaces(struct launch *l, struct err **err);
 /* The new process, in the namespaces of the configuration, runs @run with its end of sync.h. */

@@ -125,8 +125,8 @@ const struct oci_command oci_start = { "start", "CONTAINER", "start a created co
 /* ---- exec ---- */
 
 struct exec_options {
-        const char *console_socket, *pidfd_socket, *cwd, *user, *process, *pid_file, *process_label, *apparmor, *cgroup;
-        struct option_list env, gids, caps;
+        const char *console_socket, *pidfd_socket, *cwd, *user, *process, *pid_file, *process_label, *apparmor;
+        struct option_list env, gids, caps, cgroups;
         s64 preserve_fds;
         bool tty, detach, no_new_privs, ignore_paused, no_subreaper;
 };
@@ -150,7 +150,7 @@ static const struct option_spec exec_options[] = {
         OPTION(LIST, struct exec_options, caps, "cap", 'c', "a capability to add"),
         OPTION(NUMBER, struct exec_options, preserve_fds, "preserve-fds", 0,
                 "descriptors from 3 on that the process keeps"),
-        OPTION(STRING, struct exec_options, cgroup, "cgroup", 0, "[CONTROLLERS:]PATH of a group below the container's"),
+        OPTION(LIST, struct exec_options, cgroups, "cgroup", 0, "[CONTROLLERS:]PATH of a group below the container's"),
         OPTION(FLAG, struct exec_options, ignore_paused, "ignore-paused", 0, "also in a paused container"),
         OPTION(FLAG, struct exec_options, no_subreaper, "no-subreaper", 0, "accepted for runc's sake"),
         { 0 },
@@ -180,6 +180,7 @@ static void release_exec_options(struct exec_options *o)
         free(o->env.item);
         free(o->gids.item);
         free(o->caps.item);
+        free(o->cgroups.item);
 }
 
 static int run_exec(struct oci *oci, int argc, char **argv, struct err **err)
@@ -210,7 +211,7 @@ static int run_exec(struct oci *oci, int argc, char **argv, struct err **err)
                         .caps = o.caps.item,
                         .apparmor = o.apparmor,
                         .process_label = o.process_label,
-                        .cgroup = o.cgroup,
+                        .cgroups = o.cgroups.item,
                         .tty = o.tty,
                         .no_new_privs = o.no_new_privs,
                         .ignore_paused = o.ignore_paused,

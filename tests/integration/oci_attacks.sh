@@ -174,6 +174,12 @@ start caps
 out=$(oci exec --user -1 "$(name caps)" /bin/id 2>&1; oci exec --user 4294967295 "$(name caps)" /bin/id 2>&1; oci exec --user 1:4294967296 "$(name caps)" /bin/id 2>&1)
 is "a user that is no number is nobody, not root" "$(grep -c 'uid=' <<<"$out")" 0
 is "exec --cap adds nothing inheritable" "$(oci exec --cap CAP_NET_ADMIN "$(name caps)" /bin/grep CapInh /proc/self/status | tr -d '\t')" "CapInh:0000000000000000"
+if [ -d "/sys/fs/cgroup/pids/$(name caps)" ] && mkdir "/sys/fs/cgroup/pids/$(name caps)/sub"; then
+        is "exec --cgroup for one controller stays in the container's other groups" \
+                "$(oci exec --cgroup pids:sub "$(name caps)" /bin/cat /proc/self/cgroup | grep -v '^[0-9]*:name=' | grep -vc "$(name caps)") $(oci exec --cgroup pids:sub "$(name caps)" /bin/grep -c "pids.*$(name caps)/sub" /proc/self/cgroup)" "0 1"
+else
+        skip "exec --cgroup for one controller stays in the container's other groups" "no pids hierarchy of version 1 at its usual place"
+fi
 oci delete -f "$(name caps)"
 # shellcheck disable=SC2016
 sh_config 'mkdir /tmp/c; for o in memory rdma cpu none,name=x; do mount -t cgroup -o $o c /tmp/c 2>/dev/null && echo mounted $o; done; find() { ls -d /sys/fs/cgroup/release_agent /sys/fs/cgroup/*/release_agent 2>/dev/null; }; for f in $(find); do echo /x 2>/dev/null >$f && echo wrote $f; done' \
