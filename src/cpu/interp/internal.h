@@ -127,7 +127,7 @@ struct interp {
         /* Hot: the guest's registers while the interpreter runs. cpu->gpr, cpu->rip and cpu->rflags are stale meanwhile. */
         u64 scratch2;          /* translated code: SCRATCH2 while a fast function runs */
         u32 shadow_mode;       /* translated code: MODE_SHADOW* of user blocks by the shadow window */
-        u64 shadow_low;        /* bias of the low range of the shadow window (mmu/shadow.h) */
+        u64 shadow_low, shadow_high; /* biases of the ranges of the shadow window (mmu/shadow.h) */
         u64 page_va;           /* translated code: linear address of the page of the user-mode block that runs (translate/internal.h) */
         u64 flags_image;       /* translated code: where PUSHFQ saves the arithmetic flags; stays right below regs, the host's rsp there */
         u64 regs[17];          /* enum gpr; [REG_ZERO] stays 0 */

@@ -65,6 +65,7 @@ struct cold {
         bool elsewhere;    /* TEXIT_MISS: SITE_ELSEWHERE */
         u8 host;           /* TEXIT_SHADOW: the base or index */
         bool x87_store;    /* TEXIT_MISS: SITE_X87_STORE */
+        u16 either_off;    /* TEXIT_SHADOW: where to go on when the address is in the low range; 0: it may not be */
         struct redo redo;  /* TEXIT_SHADOW: what brings the flags back, if set */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
@@ -80,6 +81,8 @@ struct block_emitter {
         unsigned n_colds;
         struct shadow_checks shadow_checks;
         bool user;            /* user-mode block: position-independent */
+        bool either;          /* the operand being emitted may be in either range of the shadow window: */
+        unsigned either_operand; /* OPERAND_* */
         bool shadow;          /* MODE_SHADOW, */
         bool shadow_fixed;    /* MODE_SHADOW_FIXED */
         bool ac;              /* EFLAGS.AC here, under SMAP */
@@ -88,6 +91,7 @@ struct block_emitter {
         bool full;            /* some table is full: the block cannot be used */
         bool no_anywhere;     /* flags were wanted where they could be anywhere: try again without */
         struct loop loop;
+        bool in_loop;         /* in its rounds */
         struct redo redo;
         u16 guest_off;        /* of the instruction being emitted */
         u16 next_off;         /* of the one after it */
@@ -140,6 +144,8 @@ struct hmem memory_entry_member(const struct block_emitter *b, bool user_table, 
 /* In a MODE_SHADOW block: the operand, or what @g pushes or pops, by way of the shadow window (emit_shadow.c). False: the soft TLB's. */
 bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *ret);
 bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struct hmem *ret);
+/* scratch 0 = guest address on entry, host address on return, scratch 1 destroyed. */
+void shadow_either(struct block_emitter *b);
 /* Before the site of a TEXIT_SHADOW. */
 void shadow_cold(struct block_emitter *b, const struct cold *c);
 /* Would shadow_stack leave scratch 1 alone? */

@@ -44,7 +44,7 @@ static bool add_operand(const struct block_emitter *b, const struct insn *g, str
 {
         struct shadow_access a = { .base = g->base, .index = g->index, .operand = OPERAND_EXPLICIT };
 
-        if (g->kind != KIND_PLAIN || !shadow_is_simple(g) || g->base.symbol == SYMBOL_FS || !shadow_decide(b, g, &a) ||
+        if (g->kind != KIND_PLAIN || !shadow_is_simple(g) || g->base.symbol == SYMBOL_FS || !shadow_decide(b, g, &a) || a.range == SHADOW_NONE ||
             (a.index.symbol && a.sum))
                 return false;
         if (a.base.symbol ? !add_use(l, a.base, purpose_of(g, a.range, a.operand)) : a.range != SHADOW_LOW)
@@ -148,7 +148,9 @@ void loop_begin(struct block_emitter *b)
         struct loop *l = &b->loop;
 
         *l = (struct loop){ .n = 0 };
+        b->in_loop = true;
         if (!b->shadow || !find_loop(b, l)) {
+                b->in_loop = false;
                 l->n = 0;
                 return;
         }

@@ -89,6 +89,10 @@ static void probe_table(struct block_emitter *b, enum mmu_access access, unsigne
         struct emitter *e = &b->e;
         struct cold *cold;
 
+        if (b->either) {
+                shadow_either(b);
+                return;
+        }
         emit_rorx(e, SCRATCH1, SCRATCH0, TLB_INDEX_ROTATE);
         emit_bytes(e, (const u8[]){ 0x41, 0x81, 0xe3 }, 3); /* and r11d, imm32 */
         emit_u32(e, TLB_INDEX_MASK);
@@ -181,7 +185,7 @@ static void window_open(struct block_emitter *b, int k, const struct window *win
 
         flags_destroyed(b);
         probe_table(b, access, span, b->user, span);
-        if (b->n_colds)
+        if (b->n_colds && !b->either)
                 b->colds[b->n_colds - 1].elsewhere = by != 0;
         emit_mov_rr(&b->e, window_reg[k], SCRATCH0);
         b->windows.open[k] = *window;
@@ -194,6 +198,7 @@ bool memory_operand(struct block_emitter *b, const struct insn *g, enum mmu_acce
         s32 by;
         int k;
 
+        b->either = false;
         if (window_serves(b, g->operand_access, ret) || (b->shadow && !(b->req->mode & MODE_SPLIT) && shadow_operand(b, g, ret)))
                 return true;
         b->align_mask = (u8)(g->aligned ? g->mem_size - 1 : 0);
@@ -204,6 +209,7 @@ bool memory_operand(struct block_emitter *b, const struct insn *g, enum mmu_acce
         if (k >= 0) {
                 window_open(b, k, &window, access, by, ret);
                 b->align_mask = 0;
+                b->either = false;
                 return true;
         }
         if (access == MMU_WRITE && b->req->mode & MODE_SPLIT)
@@ -211,6 +217,7 @@ bool memory_operand(struct block_emitter *b, const struct insn *g, enum mmu_acce
         else
                 memory_probe(b, access, g->mem_size);
         b->align_mask = 0;
+        b->either = false;
         *ret = hmem_base(SCRATCH0, 0);
         return true;
 }
@@ -228,6 +235,7 @@ void memory_stack(struct block_emitter *b, const struct insn *g, s32 disp, enum 
         s32 by;
         int k;
 
+        b->either = false;
         if (window_serves(b, g->stack_access, ret) || (b->shadow && shadow_stack(b, g, disp, ret)))
                 return;
         k = window_wanted(b, g->stack_access, &window, &by);
@@ -236,8 +244,10 @@ void memory_stack(struct block_emitter *b, const struct insn *g, s32 disp, enum 
         emit_lea(&b->e, SCRATCH0, hmem_base(g->kind == KIND_LEAVE ? RBP : HOST_GUEST_RSP, disp + (k < 0 ? 0 : by)));
         if (k >= 0) {
                 window_open(b, k, &window, access, by, ret);
+                b->either = false;
                 return;
         }
         memory_probe(b, access, 8);
+        b->either = false;
         *ret = hmem_base(SCRATCH0, 0);
 }

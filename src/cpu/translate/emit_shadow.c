@@ -1,10 +1,13 @@
 /* Memory operands by way of a shadow window (mmu/shadow.h): the guest's access is the host's, at the guest's address plus the bias of the range that the
  * address is in. Each operand is made for one range, the one that it was seen to use; its base register is compared with the range and leaves for C
- * (TEXIT_SHADOW) when it is elsewhere, which translates the block anew. Where both are used, the soft TLB serves.
+ * (TEXIT_SHADOW) when it is elsewhere, which translates the block anew. Where both are used, or it is not known which, both are tried
+ * (shadow_either); what is in none, and pages that cannot be shown, are the soft TLB's.
  *
  *      high    rorx r11, base, 40; cmp r11b, 55h; jl cold      op gs:[base + index * scale + disp]
  *      low     cmp base, 7fffffffh; ja cold                    op [base + index * scale + disp + SHADOW_LOW_FIXED]
  *      index   movsxd r11, index; cmp r11, index; jne cold
+ *      either  rorx r11, r10, 40; cmp r11b, 55h; jl cold; add r10, [high bias]
+ *              cold: cmp r10, 7fffffffh; ja colder; add r10, [low bias]; back
  *
  * The first comparison looks at address bits 40-47 only. What has other bits above them than a canonical user address is not canonical after the bias was
  * added either, and faults by itself: the bias changes bits below 47 alone and leaves bit 47 clear, whatever they are. The guards of the window
@@ -36,14 +39,16 @@ static bool value_now(const struct block_emitter *b, struct value v, u64 *ret)
         return true;
 }
 
+/* SHADOW_NONE: could be either. Programs at low addresses use both, and what an operand of theirs is today says little about tomorrow, except in loops;
+ * others use the high range alone. */
 static void guess(const struct block_emitter *b, const struct insn *g, struct shadow_access *a)
 {
         u64 base = 0, index = 0;
 
-        a->range = a->operand == OPERAND_STACK ? SHADOW_HIGH : shadow_range_of(b->req->rip);
+        a->range = a->operand == OPERAND_STACK || shadow_range_of(b->req->rip) == SHADOW_HIGH ? SHADOW_HIGH : SHADOW_NONE;
         if (!a->base.symbol && a->operand == OPERAND_EXPLICIT)
                 a->range = SHADOW_LOW;
-        if (!value_now(b, a->base, &base))
+        if (!value_now(b, a->base, &base) || (a->range == SHADOW_NONE && !b->in_loop && a->base.symbol != SYMBOL_RIP))
                 return;
         if (a->index.symbol && value_now(b, a->index, &index)) {
                 const unsigned scale = g->mem->mem.scale ? g->mem->mem.scale : 1;
@@ -59,11 +64,13 @@ bool shadow_decide(const struct block_emitter *b, const struct insn *g, struct s
 {
         const u8 seen = b->req->site_ranges ? b->req->site_ranges[site_slot(b->req->gpa + g->off, a->operand)] : 0;
 
-        if ((seen & SITE_SEEN_BOTH) == SITE_SEEN_BOTH)
+        if (seen & SITE_SOFT)
                 return false;
         guess(b, g, a);
         a->sum |= seen & SITE_SUM;
-        if (seen & SITE_SEEN_BOTH)
+        if ((seen & SITE_SEEN_BOTH) == SITE_SEEN_BOTH)
+                a->range = SHADOW_NONE;
+        else if (seen & SITE_SEEN_BOTH)
                 a->range = seen & SITE_SEEN_LOW ? SHADOW_LOW : SHADOW_HIGH;
         return true;
 }
@@ -244,6 +251,10 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
 
         if (!shadow_decide(b, g, &a))
                 return false;
+        b->either = a.range == SHADOW_NONE;
+        b->either_operand = a.operand;
+        if (b->either)
+                return false;
         if (!shadow_is_simple(g) || (has_index && a.sum))
                 return computed_operand(b, g, &a, ret);
         has_base = g->base.symbol;
@@ -286,6 +297,10 @@ bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struc
                 a.base = stack_value(b, g);
         if (!shadow_decide(b, g, &a))
                 return false;
+        b->either = a.range == SHADOW_NONE;
+        b->either_operand = a.operand;
+        if (b->either)
+                return false;
         begin(b, g, !is_checked(b, a.base, a.range));
         shadow_check(b, host, a.base, purpose_of(g, a.range, a.operand));
         *ret = biased(b, hmem_base(host, disp), a.range);
@@ -302,6 +317,41 @@ bool shadow_stack_free(const struct block_emitter *b, const struct insn *g)
         return shadow_decide(b, g, &a) && a.range == SHADOW_HIGH && is_checked(b, a.base, a.range);
 }
 
+/* ---- either range ---- */
+
+void shadow_either(struct block_emitter *b)
+{
+        struct emitter *e = &b->e;
+        struct cold *cold;
+
+        flags_destroyed(b);
+        emit_rorx(e, SCRATCH1, SCRATCH0, HIGH_SHIFT);
+        emit_bytes(e, (const u8[]){ 0x41, 0x80, 0xfb, SHADOW_HIGH_START >> HIGH_SHIFT }, 4); /* cmp r11b, imm8 */
+        cold = block_cold(b, emit_jcc_later(e, CC_L), TEXIT_SHADOW);
+        emit_op_mem(e, 0x03, true, SCRATCH0, hmem_ctx(CTX(shadow_high))); /* add */
+        if (cold) {
+                cold->either_off = (u16)emit_off(e);
+                cold->arg = (u8)b->either_operand;
+                cold->host = SCRATCH0;
+                cold->resume_off = b->guest_off;
+        }
+}
+
+static void emit_low(struct block_emitter *b, const struct cold *c)
+{
+        struct emitter *e = &b->e;
+        unsigned to_site;
+
+        emit_op_reg(e, 0x81, true, 7, SCRATCH0); /* cmp r10, simm32 */
+        emit_u32(e, SHADOW_LOW_END - 1);
+        to_site = emit_jcc_later(e, CC_A);
+        emit_op_mem(e, 0x03, true, SCRATCH0, hmem_ctx(CTX(shadow_low))); /* add */
+        emit_patch(e, emit_jmp_later(e), c->either_off);
+        emit_patch(e, to_site, emit_off(e));
+}
+
+/* ---- cold ---- */
+
 /* add or sub @host, simm32. */
 static void emit_add(struct emitter *e, const struct redo *r, bool sub)
 {
@@ -313,6 +363,8 @@ void shadow_cold(struct block_emitter *b, const struct cold *c)
 {
         struct emitter *e = &b->e;
 
+        if (c->either_off)
+                emit_low(b, c);
         if (c->redo.set) {
                 /* Nobody knows the flags here, and the register is not always right: a kick steps on (signals.c). */
                 emit_add(e, &c->redo, !c->redo.sub);

@@ -89,7 +89,7 @@ static const void *tlb_missed(struct interp *in, const struct site *site, u64 gv
 /* The base of a shadow access was elsewhere. The block will be made anew, knowing it. */
 static const void *shadow_missed(struct interp *in, const struct site *site, u64 base)
 {
-        static const u8 seen[] = { [SHADOW_LOW] = SITE_SEEN_LOW, [SHADOW_HIGH] = SITE_SEEN_HIGH, [SHADOW_NONE] = SITE_SEEN_BOTH };
+        static const u8 seen[] = { [SHADOW_LOW] = SITE_SEEN_LOW, [SHADOW_HIGH] = SITE_SEEN_HIGH, [SHADOW_NONE] = SITE_SOFT };
         struct tblock *block = site_block(site);
 
         at_site(in, site);

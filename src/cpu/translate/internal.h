@@ -243,7 +243,8 @@ enum {
         SITE_SEEN_LOW = 1,
         SITE_SEEN_HIGH = 2,
         SITE_SEEN_BOTH = 3,
-        SITE_SUM = 4, /* base and index mean nothing one by one, look at their sum */
+        SITE_SUM = 4,  /* base and index mean nothing one by one, look at their sum */
+        SITE_SOFT = 8, /* neither range will do: the soft TLB's */
 };
 enum { OPERAND_EXPLICIT, OPERAND_STACK, OPERANDS };
 static inline unsigned site_slot(u64 gpa, unsigned operand)

@@ -166,7 +166,7 @@ struct shadow_watch {
         u32 faults, guest_faults; /* host faults in the window since the last tick; of these, the guest's own */
         u64 fault_cycles;
         u32 bad_ticks, owner_idle;
-        u64 page_faults, flushes; /* counters at the last tick */
+        u64 page_faults, flushes, blocks, translating; /* counters at the last tick */
 };
 
 struct translate_cpu {

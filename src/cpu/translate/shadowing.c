@@ -20,7 +20,8 @@
 #define HOT_TICKS 2u        /* in its user code, before a space may have the window */
 #define IDLE_TICKS 4u       /* of others, before its owner may lose it */
 #define BUSY_FAULTS 12u     /* of the guest, or flushes, in a tick that therefore does not count */
-#define BAD_SHARE 2         /* a tick is bad when more than its half goes into faults */
+#define BUSY_BLOCKS 10u     /* likewise of blocks translated: the program still meets new code, and all of it twice would be dear */
+#define BAD_SHARE 2         /* a tick is bad when more than its half goes into host faults and translation */
 #define BAD_TICKS 12u
 #define GUEST_FAULTS_MAX 24u /* in a tick: leave the window at once */
 #define BAN_FIRST 32u
@@ -65,6 +66,7 @@ void shadowing_new(struct interp *in)
         if (!t->shadow)
                 return;
         in->shadow_low = t->shadow->bias[SHADOW_LOW];
+        in->shadow_high = t->shadow->bias[SHADOW_HIGH];
         in->shadow_mode = MODE_SHADOW | (shadow_is_fixed(t->shadow) ? MODE_SHADOW_FIXED : 0);
 }
 
@@ -110,22 +112,26 @@ static void tick_of_user(struct interp *in)
         struct shadow_watch *w = &t->watch;
         struct tlb_table *space = in->tlb.space;
         const u64 *counters = in->vcpu->counters.value;
-        const u64 page_faults = counters[COUNTER_PAGE_FAULTS], flushes = counters[COUNTER_TLB_FLUSHES];
-        const bool busy = page_faults - w->page_faults > BUSY_FAULTS || flushes - w->flushes > BUSY_FAULTS;
+        const u64 page_faults = counters[COUNTER_PAGE_FAULTS], flushes = counters[COUNTER_TLB_FLUSHES], blocks = counters[COUNTER_BLOCKS_TRANSLATED];
+        const bool busy = page_faults - w->page_faults > BUSY_FAULTS || flushes - w->flushes > BUSY_FAULTS || blocks - w->blocks > BUSY_BLOCKS;
+        const u64 translating = counters[COUNTER_TRANSLATE_CYCLES];
         const u32 heat = space->heat;
 
         w->page_faults = page_faults;
         w->flushes = flushes;
+        w->blocks = blocks;
         if (tlb_is_shadowed(&in->tlb)) {
-                const u64 cycles = w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES;
+                const u64 cycles = w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES + (translating - w->translating);
 
                 w->owner_idle = 0;
                 w->bad_ticks = cycles * BAD_SHARE > CYCLES_PER_TICK ? w->bad_ticks + 1 : w->bad_ticks / 2;
                 w->change = w->bad_ticks > BAD_TICKS || w->guest_faults > GUEST_FAULTS_MAX;
                 w->faults = w->guest_faults = 0;
                 w->fault_cycles = 0;
+                w->translating = translating;
                 return;
         }
+        w->translating = translating;
         w->owner_idle++;
         if (heat_ban(heat))
                 space->heat = heat_make(0, heat_bans(heat), heat_ban(heat) - 1);

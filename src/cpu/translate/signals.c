@@ -198,7 +198,7 @@ static bool shadow_dealt_with(struct interp *in, const ucontext_t *uc)
                 /* The soft TLB's, then. */
                 guest_off = record_at(block, (unsigned)(context_rip(uc) - block->code))->guest_off;
                 for (unsigned i = 0; i < OPERANDS; i++)
-                        t->translator->site_ranges[site_slot(block->gpa + guest_off, i)] = SITE_SEEN_BOTH;
+                        t->translator->site_ranges[site_slot(block->gpa + guest_off, i)] = SITE_SOFT;
                 t->unfit = block;
         }
         return false;

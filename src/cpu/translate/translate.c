@@ -370,7 +370,8 @@ static bool emit_block(struct block_emitter *b, unsigned max)
         emit_entries(b);
         loop_begin(b);
         for (unsigned i = 0; i < b->n_insns && !ends; i++) {
-                if (b->loop.n && i == b->loop.latch && i < b->loop.n)
+                b->in_loop = i < b->loop.n;
+                if (b->in_loop && i == b->loop.latch)
                         loop_latch(b, &b->insns[i]);
                 /* The last conditional jump has both its sides linked. */
                 ends = emit_one(b, &b->insns[i], i + 1 < b->n_insns);
