@@ -97,16 +97,46 @@ static pid_t clone_into_group(struct launch *l, struct sys_clone_args *args)
         return pid;
 }
 
-/* For a configuration that joins a user or pid namespace by its path. */
+/* Namespaces that need not belong to the container's user namespace: joined with the runtime's rights, while it has
+ * them. Those that are left are joined from inside (init.c). */
+static int join_as_host(struct launch *l, struct err **err)
+{
+        static const struct {
+                enum spec_namespace_id id;
+                int flag;
+        } kinds[] = { { NAMESPACE_NET, CLONE_NEWNET }, { NAMESPACE_IPC, CLONE_NEWIPC }, { NAMESPACE_UTS, CLONE_NEWUTS } };
+
+        for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+                const int fd = l->namespace_fd[kinds[i].id];
+
+                if (fd < 0)
+                        continue;
+                if (setns(fd, kinds[i].flag) < 0) {
+                        if (geteuid() != 0)
+                                continue; /* its owner's rights are needed, which come with the user namespace */
+                        return err_sys(err, errno, "joining the %s namespace '%s'", namespace_names[kinds[i].id],
+                                l->spec->namespace_path[kinds[i].id]);
+                }
+                close(fd);
+                l->namespace_fd[kinds[i].id] = -1;
+        }
+        return 0;
+}
+
+/* For a configuration that joins a user or pid namespace by its path, or others beside a user namespace. */
 static int enter_by_path(struct launch *l, struct err **err)
 {
-        if (l->cgroup) {
-                const int r = cgroup_enter(l->cgroup, l->cloned_into_cgroup);
+        int r;
 
+        if (l->cgroup) {
+                r = cgroup_enter(l->cgroup, l->cloned_into_cgroup);
                 if (r < 0)
                         return err_sys(err, -r, "entering the container's control groups");
                 l->entered_cgroup = true;
         }
+        r = join_as_host(l, err);
+        if (r < 0)
+                return r;
         if (l->namespace_fd[NAMESPACE_USER] >= 0) {
                 if (setns(l->namespace_fd[NAMESPACE_USER], CLONE_NEWUSER) < 0)
                         return err_sys(err, errno, "joining the user namespace");
@@ -211,7 +241,10 @@ static int spawn_with(struct launch *l, spawn_step *enter, spawn_main *run, stru
 
 int spawn(struct launch *l, spawn_main *run, struct spawned *ret, struct err **err)
 {
-        const bool by_path = l->namespace_fd[NAMESPACE_USER] >= 0 || l->namespace_fd[NAMESPACE_PID] >= 0;
+        bool by_path = l->namespace_fd[NAMESPACE_USER] >= 0 || l->namespace_fd[NAMESPACE_PID] >= 0;
+
+        for (int i = 0; l->spec->namespaces_new & CLONE_NEWUSER && i < NAMESPACE_COUNT; i++)
+                by_path |= l->namespace_fd[i] >= 0;
 
         return spawn_with(l, by_path ? enter_by_path : NULL, run, ret, err);
 }

@@ -64,6 +64,15 @@ config 'l["namespaces"] += [{"type": "time"}, {"type": "user"}]; m = [{"containe
 run
 is "a time namespace inside of a user namespace" "$(tr -s ' ' <<<"$out")" "monotonic 7000 5"
 
+if ip netns add "strata-test-$$" 2>/dev/null; then
+        config "l['namespaces'] = [n for n in l['namespaces'] if n['type'] != 'network'] + [{'type': 'network', 'path': '/run/netns/strata-test-$$'}, {'type': 'user'}]; m = [{'containerID': 0, 'hostID': 100000, 'size': 65536}]; l['uidMappings'] = m; l['gidMappings'] = m; p['args'] = ['/bin/readlink', '/proc/self/ns/net']"
+        run
+        is "a joined network namespace need not belong to the user namespace" "$out" "net:[$(stat -Lc %i "/run/netns/strata-test-$$")]"
+        ip netns delete "strata-test-$$"
+else
+        skip "a joined network namespace need not belong to the user namespace" "no ip netns here"
+fi
+
 config 'p["args"] = ["/bin/missing"]'
 out=$(cd "$bundle" && oci create "$(name run)" 2>&1)
 ok "create says that the program is missing" grep -q "/bin/missing" <<<"$out"
