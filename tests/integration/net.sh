@@ -69,20 +69,39 @@ is "the outside by IPv6" "$(serve "$outside" 81 outside :: && get_in "$six" '[20
 end "$six"
 net detach six
 
-# The bridges route loopback addresses for that; containers must not profit.
+# The bridges route loopback addresses for that; containers must not profit: a packet for 127.0.0.1 on the bridge's wire, and one
+# that says it comes from there.
 /usr/bin/python3 -m http.server --bind 127.0.0.1 --directory / 9999 >/dev/null 2>&1 &
-sleep 0.4
+/usr/bin/python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", 9998))
+while True:
+    print(s.recv(100).decode(), flush=True)' >"$TMPDIR/heard" &
 container i
 attach other i "$i"
-ok "the host's loopback is out of reach" fails inside "$i" /usr/bin/python3 -c "
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-open('/proc/sys/net/ipv4/conf/eth0/route_localnet', 'w').write('1')
-open('/proc/sys/net/ipv4/conf/all/route_localnet', 'w').write('1')
-import subprocess
-subprocess.run(['ip', 'route', 'del', 'local', '127.0.0.0/8', 'table', 'local'])
-subprocess.run(['ip', 'route', 'add', '127.0.0.1/32', 'via', '$(of i gateway)'])
-t = socket.socket(); t.settimeout(1.5); t.bind(('$(address i)', 0)); t.connect(('127.0.0.1', 9999))"
+# say SOURCE DESTINATION TEXT: a UDP packet to port 9998 in a frame to the bridge
+say() {
+        inside "$i" /usr/bin/python3 -c '
+import socket, struct, sys
+source, destination, text, bridge = socket.inet_aton(sys.argv[1]), socket.inet_aton(sys.argv[2]), sys.argv[3].encode(), bytes.fromhex(sys.argv[4].replace(":", ""))
+ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28 + len(text), 1, 0, 64, 17, 0, source, destination)
+n = sum(struct.unpack("!10H", ip))
+n = ~((n & 0xffff) + (n >> 16)) & 0xffff
+packet = ip[:10] + struct.pack("!H", n) + ip[12:] + struct.pack("!HHHH", 1000, 9998, 8 + len(text), 0) + text
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+s.send(bridge + s.getsockname()[4] + b"\x08\0" + packet)' "$1" "$2" "$3" "$(cat "/sys/class/net/$(net ls | awk '$2 == "other" { print $4 }')/address")"
+}
+mount -t sysfs none /sys 2>/dev/null
+say "$(address i)" 127.0.0.1 to-loopback
+say 127.0.0.1 "$(of i gateway)" from-loopback
+say "$(address i)" "$(of i gateway)" plain
+for _ in $(seq 40); do
+        [ -s "$TMPDIR/heard" ] && break
+        sleep 0.05
+done
+is "packets to and from the host's loopback are dropped" "$(paste -sd' ' "$TMPDIR/heard")" plain
 
 container e
 ok "a port that is published already is refused" fails net attach web e "/proc/$e/ns/net" -p 8080:80
@@ -160,6 +179,27 @@ is "and comes back" "$(ask "$b" a A)" "NOERROR $(address a)"
 ip link delete "$(net ls | awk '$2 == "web" { print $4 }')"
 net check >/dev/null
 is "so does a removed bridge" "$(get_in "$b" "$(address a)")" "a to $(address b)"
+
+# --- what belongs to nobody -----------------------------------------------------------------------------------------------
+
+run=$(echo "$STRATA_NET_ROOT"/run/*-*)
+key=$(net ls | awk '$2 == "web" { print $1 }')
+bridge=$(net ls | awk '$2 == "web" { print $4 }')
+ln -s "ghost name" "$run/addresses/$key/10.220.0.77"
+mkdir -p "$run/names/$key/ghost" && ln -s 10.220.0.77 "$run/names/$key/ghost/ghost"
+ip link add sv000000000000 type veth peer name ghost
+ip link set sv000000000000 master "$bridge"
+table=$(nft list tables | awk '/strata/ { print $3 }')
+nft add element inet "$table" ports4 '{ tcp . 9000 : 10.220.0.77 . 80 }'
+mkdir -p "$run/endpoints/ghost" && echo '{' >"$run/endpoints/ghost/$key.json"
+mkdir -p "$STRATA_NET_ROOT/run/00000000-1/endpoints/x"
+: >"$STRATA_NET_ROOT/networks/.99.x.json"
+: >"$run/helpers/spook.dns"
+is "an address, a name, an interface, a port, a record, a helper: each is found" "$(net check | sort | cut -d' ' -f1-3 | paste -sd,)" \
+        "1 published ports,a helper of,the address 10.220.0.77,the interface 'sv000000000000',the name 'ghost',the record '$key.json'"
+ok "and gone" nothing net check
+is "with the files of an earlier boot, and of a killed process" "$(ls "$STRATA_NET_ROOT/run" | grep -c 0000)$(ls -A "$STRATA_NET_ROOT/networks" | grep -c '^[.]')" 00
+is "and no other port" "$(get 127.0.0.1:8080 | cut -c1-1)" a
 
 # --- the end ---------------------------------------------------------------------------------------------------------------------
 
