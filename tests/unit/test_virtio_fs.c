@@ -650,6 +650,20 @@ static void a_restored_guest_goes_on_with_its_files(void **state)
         state_out_free(&saved);
 }
 
+static void a_restored_path_does_not_lead_outside(void **state)
+{
+        struct fixture *f = *state;
+        const u64 e = lookup(f, lookup(f, 1, "d"), "e");
+        struct state_out saved;
+
+        save(f, &saved);
+        shell(f, "mv share/d share/old && mkdir -p outside-dir/e && ln -s ../outside-dir share/d");
+        server_new(f, false);
+        assert_int_equal(load(f, &saved, saved.len), 0);
+        assert_int_equal(getattr(f, e), -ESTALE);
+        state_out_free(&saved);
+}
+
 static void damaged_states_are_refused(void **state)
 {
         struct fixture *f = *state;
@@ -741,6 +755,7 @@ int main(void)
                 TEST(only_some_extended_attributes_pass),
                 TEST(malformed_requests_are_answered),
                 TEST(a_restored_guest_goes_on_with_its_files),
+                TEST(a_restored_path_does_not_lead_outside),
                 TEST(damaged_states_are_refused),
                 TEST(the_device_serves_its_queues),
         };
