@@ -105,9 +105,7 @@ static void memory_operand(struct decoding *d, struct uop *u, const ZydisDecoded
         u->flags |= UOP_MEM;
         u->base = address_slot(op->mem.base);
         u->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
-        /* A SIB byte with base 5 and mod 0 has no base, whatever REX.B says; Zydis 4.0 names R13D with 32-bit addresses. SDM 2A, table 2-5. */
-        if (d->insn.raw.modrm.mod == 0 && d->insn.raw.modrm.rm == 4 && d->insn.raw.sib.base == 5 && d->insn.address_width != 16 &&
-            d->insn.attributes & ZYDIS_ATTRIB_HAS_SIB) {
+        if (decode_sib_without_base(&d->insn)) {
                 u->base = REG_ZERO;
                 u->disp = d->insn.raw.disp.value;
         }

@@ -24,6 +24,13 @@ static inline bool decode_is_high_byte(ZydisRegister reg)
 {
         return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
 }
+/* A SIB byte with base 5 and mod 0 has no base, whatever REX.B says; Zydis 4.0 names R13D with 32-bit addresses, and forgets the displacement. SDM 2A, table
+ * 2-5. */
+static inline bool decode_sib_without_base(const ZydisDecodedInstruction *insn)
+{
+        return insn->attributes & ZYDIS_ATTRIB_HAS_SIB && insn->raw.modrm.mod == 0 && insn->raw.modrm.rm == 4 && insn->raw.sib.base == 5 &&
+               insn->address_width != 16;
+}
 /* The segment that a prefix names for an implicit operand (string instructions, XLAT), DS without one. */
 u8 decode_prefix_segment(const struct decoding *d);
 /* log2 of an operand size of 1, 2, 4, 8 bytes. */

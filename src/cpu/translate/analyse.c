@@ -51,10 +51,22 @@ static void note_mem(struct insn *g, const ZydisDecodedOperand *op)
         g->disp = op->mem.disp.has_displacement ? (u64)op->mem.disp.value : 0;
 }
 
+static void correct_operands(struct insn *g)
+{
+        for (unsigned i = 0; decode_sib_without_base(&g->z) && i < g->z.operand_count_visible; i++)
+                if (g->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+                        g->ops[i].mem.base = ZYDIS_REGISTER_NONE;
+                        g->ops[i].mem.disp.has_displacement = true;
+                        g->ops[i].mem.disp.value = g->z.raw.disp.value;
+                }
+}
+
 /* False when an operand is one that no emitter handles. */
 static bool note_operands(struct insn *g)
 {
         bool fine = true;
+
+        correct_operands(g);
 
         for (unsigned i = 0; i < g->z.operand_count; i++) {
                 const ZydisDecodedOperand *op = &g->ops[i];
