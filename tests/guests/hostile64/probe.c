@@ -73,6 +73,7 @@ enum {
         F_NEAR = 256,  /* 4 bytes of distance: somewhere behind the program */
         F_IMM16 = 512,
         F_DIGIT = 1024, /* modrm.reg is digit */
+        F_MEMORY = 2048, /* with registers it would be another instruction, RDTSCP among them */
 };
 struct form {
         u8 n, code[4], digit;
@@ -184,8 +185,8 @@ static const struct form forms[] = {
         { 2, { 0xff, 0xe0 }, 0, 0 },                                    /* jmp rax, call rbx */
         { 2, { 0xff, 0xd3 }, 0, 0 },
         { 2, { 0x48, 0xcf }, 0, 0 },                                    /* iretq */
-        { 2, { 0x0f, 0x01 }, 1, F_MODRM | F_DIGIT },                    /* sidt */
-        { 2, { 0x0f, 0x01 }, 7, F_MODRM | F_DIGIT },                    /* invlpg: the kernel's */
+        { 2, { 0x0f, 0x01 }, 1, F_MODRM | F_DIGIT | F_MEMORY },                    /* sidt */
+        { 2, { 0x0f, 0x01 }, 7, F_MODRM | F_DIGIT | F_MEMORY },                    /* invlpg: the kernel's */
         { 4, { 0xf3, 0x48, 0x0f, 0xae }, 2, F_DIGIT },                  /* wrfsbase, with the modrm byte below */
         { 1, { 0xfd }, 0, 0 },                                          /* std */
         { 1, { 0xfc }, 0, 0 },
@@ -218,12 +219,12 @@ static u64 displacement(unsigned bytes)
 }
 
 /* Any form of operand that there is; @rex has W, R and B of it already. */
-static void emit_operand(struct program *p, unsigned reg)
+static void emit_operand(struct program *p, unsigned reg, int registers)
 {
         const unsigned r = (unsigned)rnd();
         unsigned mod = r & 3, rm = below(2) ? p->base & 7 : r >> 2 & 7, sib = r >> 8 & 0xff;
 
-        if (mod == 3 && below(8))
+        if (mod == 3 && (below(8) || !registers))
                 mod = (unsigned)below(3);
         emit(p, mod << 6 | (reg & 7) << 3 | rm, 1);
         if (mod == 3)
@@ -266,7 +267,7 @@ static void emit_insn(struct program *p)
         while (n < f->n)
                 emit(p, f->code[n++], 1);
         if (f->flags & F_MODRM)
-                emit_operand(p, f->flags & F_DIGIT ? f->digit : (unsigned)below(8));
+                emit_operand(p, f->flags & F_DIGIT ? f->digit : (unsigned)below(8), !(f->flags & F_MEMORY));
         else if (f->flags & F_DIGIT)
                 emit(p, 0xc0 | f->digit << 3 | below(8), 1);
         if (f->flags & F_OFFSET)
