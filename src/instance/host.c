@@ -83,6 +83,15 @@ static int read_boot_id(struct instance_host *host, struct err **err)
         return 0;
 }
 
+/* Whether we are root of a user's namespace, not of the host: the first one maps everything. */
+static bool in_user_namespace(void)
+{
+        _cleanup_fclose_ FILE *f = fopen("/proc/self/uid_map", "re");
+        unsigned inside, outside, n;
+
+        return f && fscanf(f, "%u %u %u", &inside, &outside, &n) == 3 && (inside || outside || n != UINT32_MAX);
+}
+
 int instance_host_open(const struct instance_host_options *options, struct instance_host **ret, struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
@@ -95,7 +104,8 @@ int instance_host_open(const struct instance_host_options *options, struct insta
         if (!host || !root)
                 return err_sys(err, ENOMEM, "opening the instances' directory");
         host->fd = -1;
-        r = image_enter_user_namespace(err);
+        r = user_namespace_enter(root, err);
+        host->rootless = in_user_namespace();
         if (r == 0)
                 r = open_directories(host, root, err);
         if (r == 0)

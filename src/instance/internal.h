@@ -23,7 +23,7 @@ struct instance_host {
         struct image_store *images;
         char *programs;     /* the directory of strata and strata-supervise */
         char boot_id[40];
-        int lock;           /* host_lock, -1 */
+        bool rootless;      /* a user's: control groups may be none */
 };
 
 struct instance {
@@ -70,6 +70,11 @@ int instance_drop_incomplete(struct instance *inst, struct err **err);
 
 /* "ROOT/instances/ID/FILE"; the caller's. */
 char *instance_path(const struct instance *inst, const char *file);
+
+/* --- join.c ----------------------------------------------------------------------------------------------------------- */
+
+/* For a user who is not root: into the user namespace of the instances below @root, a new one when none runs. */
+int user_namespace_enter(const char *root, struct err **err);
 
 /* --- config.c --------------------------------------------------------------------------------------------------------- */
 

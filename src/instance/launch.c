@@ -24,7 +24,7 @@
 struct box_runtime launch_runtime(const struct instance *inst)
 {
         /* Below a directory that is open already: short, and never another's. The string lives as long as the handle. */
-        return (struct box_runtime){ .root = inst->box_root, .rootless = geteuid() != 0 };
+        return (struct box_runtime){ .root = inst->box_root, .rootless = inst->host->rootless };
 }
 
 /* --- files of /etc ---------------------------------------------------------------------------------------------------------- */

@@ -2,12 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
-#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 
-#include "base/log.h"
+#include "box/sys.h"
 #include "net/net.h"
 
 #define MODE_CONTAINER "container:"
@@ -129,12 +134,58 @@ static int make_ports(struct instance *inst, struct net_ports *ret, struct err *
 
 /* --- connecting --------------------------------------------------------------------------------------------------------------- */
 
+static int loopback_up(void)
+{
+        _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+
+        return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+}
+
+/* Who cannot come back (a user: the first network namespace is the host's) has a child go there. */
+static int make_namespace_by_child(int *ret, struct err **err)
+{
+        const struct sys_clone_args args = { .flags = CLONE_NEWNET, .exit_signal = SIGCHLD };
+        char path[40], byte;
+        int ready[2], r = 0;
+        pid_t pid;
+
+        if (pipe2(ready, O_CLOEXEC) < 0)
+                return err_sys(err, errno, "making a network namespace");
+        pid = sys_clone3(&args);
+        if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                close(ready[0]);
+                if (loopback_up() < 0 || write(ready[1], "", 1) != 1)
+                        _exit(1);
+                for (;;)
+                        pause();
+        }
+        close(ready[1]);
+        if (pid > 0 && read(ready[0], &byte, 1) != 1)
+                r = err_sys(err, EPERM, "making a network namespace");
+        close(ready[0]);
+        if (pid < 0)
+                return err_sys(err, -pid, "making a network namespace");
+        snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+        *ret = open(path, O_RDONLY | O_CLOEXEC);
+        if (r == 0 && *ret < 0)
+                r = err_sys(err, errno, "making a network namespace");
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        return r;
+}
+
 /* A new network namespace; this process stays in its own. */
 static int make_namespace(int *ret, struct err **err)
 {
         _cleanup_close_ int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), fd = -1;
 
-        if (own < 0 || unshare(CLONE_NEWNET) < 0)
+        if (own < 0)
+                return err_sys(err, errno, "making a network namespace");
+        if (setns(own, CLONE_NEWNET) < 0)
+                return make_namespace_by_child(ret, err);
+        if (unshare(CLONE_NEWNET) < 0)
                 return err_sys(err, errno, "making a network namespace");
         fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
         if (setns(own, CLONE_NEWNET) < 0 || fd < 0)
@@ -225,7 +276,8 @@ int network_connect(struct instance *inst, const char *hostname, struct network 
                 r = join_other(network, mode + strlen(MODE_CONTAINER), err);
         else if (strcmp(mode, "host") != 0) {
                 r = make_namespace(&network->fd, err);
-                if (r == 0)
+                /* A user's processes cannot enter and leave it; and for "none" there is nothing to be done there. */
+                if (r == 0 && !(inst->host->rootless && strcmp(mode, "none") == 0 && !inst->config.networks.n))
                         r = attach_all(network, hostname, err);
         }
         if (r < 0)

@@ -14,6 +14,7 @@
 
 #define DEFAULT_SHM_SIZE (64 * MIB)
 #define CPU_PERIOD       100000
+#define TTY_GROUP        5
 
 static int no_memory(struct err **err)
 {
@@ -200,6 +201,18 @@ static bool mounts_on(const struct instance_config *c, const char *target)
         return false;
 }
 
+/* Whether the group has a number outside of the user namespace that we are in. */
+static bool has_group(u32 gid)
+{
+        _cleanup_fclose_ FILE *f = fopen("/proc/self/gid_map", "re");
+        u32 inside, outside, n;
+
+        while (f && fscanf(f, "%u %u %u", &inside, &outside, &n) == 3)
+                if (gid >= inside && gid - inside < n)
+                        return true;
+        return false;
+}
+
 static json_t *standard_mounts(const struct launch_plan *plan)
 {
         const struct instance_config *c = &plan->inst->config;
@@ -209,7 +222,10 @@ static json_t *standard_mounts(const struct launch_plan *plan)
 
         spec_add_mount(mounts, "proc", "proc", "/proc", "nosuid,noexec,nodev");
         spec_add_mount(mounts, "tmpfs", "tmpfs", "/dev", "nosuid,strictatime,mode=755,size=65536k");
-        spec_add_mount(mounts, "devpts", "devpts", "/dev/pts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5");
+        /* Terminals are the group tty's, where there is such a group. */
+        spec_add_mount(mounts, "devpts", "devpts", "/dev/pts",
+                has_group(TTY_GROUP) ? "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"
+                                     : "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620");
         snprintf(options, sizeof(options), "nosuid,noexec,nodev,%s", access);
         /* A sysfs belongs to a network namespace: in the host's that is the host's own. */
         if (is_mode(c->network_mode, "host"))

@@ -70,6 +70,7 @@ void supervisor_state(struct supervisor *s, const char *status, bool durable)
         record_put(&r, "status", status);
         if (record_get(&s->config, "boot", boot, sizeof(boot)))
                 record_put(&r, "boot", boot);
+        record_put_number(&r, "supervisor", SYS_0(SYS_getpid));
         record_put_number(&r, "pid", s->child);
         record_put_number(&r, "exit", s->status);
         record_put_number(&r, "started", s->started);
