@@ -50,12 +50,7 @@ static void mmio_write(void *opaque, u64 offset, u64 value, unsigned size)
 static const struct io_ops port_ops = { port_read, port_write, 0 };
 static const struct io_ops mmio_ops = { mmio_read, mmio_write, 0 };
 
-void cpu_guest_init(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram)
-{
-        cpu_guest_init_n(g, engine, ram, 1);
-}
-
-void cpu_guest_init_n(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, unsigned n_vcpus)
+static void init(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, unsigned n_vcpus, enum shadow_policy shadow)
 {
         struct err *err = NULL;
 
@@ -64,13 +59,28 @@ void cpu_guest_init_n(struct cpu_guest *g, const struct cpu_engine *engine, u64 
         io_space_init(&g->ports, &g->lock, &g->device_counters, true);
         assert_int_equal(io_space_add(&g->ports, GUEST_PORT_OUT, 16, &port_ops, g, "test", &err), 0);
         assert_int_equal(io_space_add(&g->memory->mmio, GUEST_MMIO, PAGE_SIZE, &mmio_ops, g, "test", &err), 0);
-        g->vcpu = (struct vcpu){ .n_vcpus = n_vcpus, .memory = g->memory, .ports = &g->ports };
+        g->vcpu = (struct vcpu){ .n_vcpus = n_vcpus, .shadow = shadow, .memory = g->memory, .ports = &g->ports };
         cpu_state_reset(&g->vcpu.state, true);
         if (engine->machine_create(g->memory, n_vcpus, &g->machine, &err) < 0 ||
             vcpu_set_engine(&g->vcpu, engine, g->machine, &err) < 0) {
                 print_error("%s\n", err_message(err));
                 fail();
         }
+}
+
+void cpu_guest_init(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram)
+{
+        cpu_guest_init_n(g, engine, ram, 1);
+}
+
+void cpu_guest_init_n(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, unsigned n_vcpus)
+{
+        init(g, engine, ram, n_vcpus, SHADOW_AUTO);
+}
+
+void cpu_guest_init_shadow(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, enum shadow_policy shadow)
+{
+        init(g, engine, ram, 1, shadow);
 }
 
 void cpu_guest_free(struct cpu_guest *g)

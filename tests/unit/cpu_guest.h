@@ -52,6 +52,8 @@ struct cpu_guest {
 
 /* Builds the machine and its vCPU in reset state under @engine. Fails the test when it cannot. */
 void cpu_guest_init(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram);
+/* The same with a policy of shadow windows. */
+void cpu_guest_init_shadow(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, enum shadow_policy shadow);
 /* The same for a machine that will have @n_vcpus; the others are the test's to make. */
 void cpu_guest_init_n(struct cpu_guest *g, const struct cpu_engine *engine, u64 ram, unsigned n_vcpus);
 void cpu_guest_free(struct cpu_guest *g);

@@ -75,6 +75,29 @@ static bool changes_counted(const struct loop *l, const struct insn *g)
         return false;
 }
 
+static bool writes_reg(const struct insn *g, unsigned host)
+{
+        for (unsigned i = 0; i < g->z.operand_count; i++) {
+                const ZydisDecodedOperand *op = &g->ops[i];
+
+                if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && decode_is_gpr(op->reg.value) &&
+                    host_reg_of[insn_gpr(op->reg.value)] == host)
+                        return true;
+        }
+        return false;
+}
+
+/* Can instruction @flags be undone and done again at @latch? */
+static bool find_redo(const struct block_emitter *b, struct loop *l, unsigned flags)
+{
+        if (!redo_of(&b->insns[flags], &l->redo))
+                return false;
+        for (unsigned i = flags + 1; i < l->latch; i++)
+                if (writes_reg(&b->insns[i], l->redo.host))
+                        return false;
+        return true;
+}
+
 /* Where counted registers can be compared: behind the last change of one, before an instruction that sets all flags anew and cannot fault. */
 static bool find_latch(const struct block_emitter *b, struct loop *l)
 {
@@ -91,7 +114,7 @@ static bool find_latch(const struct block_emitter *b, struct loop *l)
 
                 if ((int)i > changed && flags >= 0 && g->kind == KIND_PLAIN && !g->mem && !g->vector && g->kills_flags && !g->needs_flags) {
                         l->latch = i;
-                        return redo_of(&b->insns[flags], &l->redo);
+                        return find_redo(b, l, (unsigned)flags);
                 }
                 if (g->writes_flags)
                         flags = (int)i;

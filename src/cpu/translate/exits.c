@@ -270,6 +270,9 @@ bool translate_step(struct interp *in)
         block = special == MODE_CROSSING ? crossing_here(in) : block_here(in, special);
         if (!block)
                 return false;
+        /* A block that was made now made its page one of code, which must not be written unseen. */
+        if (in->mode & MODE_USER)
+                shadowing_sync(in);
         counter_inc(&in->vcpu->counters, COUNTER_TRANSLATED_ENTRIES);
         if (unlikely(t->check))
                 in->failed = !check_run(in, block, run_translated);

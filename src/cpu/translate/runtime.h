@@ -231,6 +231,8 @@ void shadowing_thread(struct interp *in);
 void shadowing_arm(struct shadow_watch *w);
 /* In the outer loop, before user code runs: follows flushes, and takes or leaves the window. */
 void shadowing_follow(struct interp *in);
+/* Its part that follows flushes: behind shadowing_follow it changes no mode. */
+void shadowing_sync(struct interp *in);
 /* From the signal handler: a host fault at @host in @block. False: it is the interpreter's to look at. */
 bool shadowing_fault(struct interp *in, struct tblock *block, u64 host, bool write, bool *ret_unfit);
 /* From the timer's handler; @user: in translated user code. True: the outer loop is wanted. */

@@ -158,6 +158,16 @@ bool shadowing_tick(struct interp *in, bool user)
 
 /* ---- what it decides ---- */
 
+void shadowing_sync(struct interp *in)
+{
+        struct translate_cpu *t = in->translate;
+
+        if (!t->shadow || !tlb_is_shadowed(&in->tlb) || (!tlb_shadow_is_stale(&in->tlb) && t->shadow->cr3 == in->cpu->paging.cr3))
+                return;
+        shadow_sync(t->shadow, &in->tlb, in->vcpu->memory, &in->cpu->paging);
+        counter_inc(&in->vcpu->counters, COUNTER_SHADOW_SYNCS);
+}
+
 void shadowing_follow(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
@@ -180,10 +190,7 @@ void shadowing_follow(struct interp *in)
         }
         if (in->vcpu->shadow == SHADOW_ALWAYS && !tlb_is_shadowed(&in->tlb))
                 shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
-        if (tlb_is_shadowed(&in->tlb) && (tlb_shadow_is_stale(&in->tlb) || t->shadow->cr3 != in->cpu->paging.cr3)) {
-                shadow_sync(t->shadow, &in->tlb, in->vcpu->memory, &in->cpu->paging);
-                counter_inc(&in->vcpu->counters, COUNTER_SHADOW_SYNCS);
-        }
+        shadowing_sync(in);
 }
 
 bool shadowing_fault(struct interp *in, struct tblock *block, u64 host, bool write, bool *ret_unfit)

@@ -71,10 +71,16 @@ static bool follow_arithmetic(struct follower *f, const struct insn *g)
         }
 }
 
-/* Is what @g writes to @op a 32-bit number, signed or unsigned? Writes of 32 bits clear the upper half. */
+/* Is what @g writes to @op a 32-bit number, signed or unsigned? Writes of 32 bits clear the upper half, but for those that do not happen: a CMPXCHG
+ * that finds what it compared with, BSF and BSR of 0. CMOVcc clears it always (SDM 2A, CMOVcc). */
 static bool writes_narrow(const struct insn *g, const ZydisDecodedOperand *op)
 {
+        if (op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE && g->z.meta.category != ZYDIS_CATEGORY_CMOV)
+                return false;
         switch (g->z.mnemonic) {
+        case ZYDIS_MNEMONIC_BSF:
+        case ZYDIS_MNEMONIC_BSR:
+                return false;
         case ZYDIS_MNEMONIC_MOVSXD:
         case ZYDIS_MNEMONIC_MOVSX:
         case ZYDIS_MNEMONIC_MOVZX:
