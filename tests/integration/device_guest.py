@@ -12,6 +12,7 @@ ASSETS = os.environ.get("ASSETS", ROOT + "/build/assets")
 STRATA = os.environ.get("STRATA", os.environ.get("STRATA_BUILD", ROOT + "/build") + "/strata")
 TMPDIR = os.environ.get("TMPDIR") or tempfile.mkdtemp()
 BOOT_TIMEOUT_S = 120
+os.environ.setdefault("ENGINE", "translate")  # these are about devices; their guests have much to do
 points = 0
 
 

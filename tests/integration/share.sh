@@ -1,8 +1,9 @@
 #!/bin/bash
-# test: timeout=900
+# test: timeout=400
 # Shared directories (virtio-fs) with Linux's driver: random operations compared with a tmpfs, many files with few descriptors,
 # ownership and modes, what must not go through (links, devices, read-only), changes by the host.
 . "$(dirname "$0")/lib.sh"
+export ENGINE=${ENGINE:-translate} # this is about the device; the guest has much to do
 needs_vmm
 [ "${VMM:-strata}" = strata ] || skip_all "QEMU needs a file server of its own"
 assets devices

@@ -699,7 +699,7 @@ static void the_device_serves_its_queues(void **state)
         struct fake_machine *m = fake_machine_new();
         const struct fuse_in_header init = { .len = sizeof(init) + sizeof(struct fuse_init_in), .opcode = FUSE_INIT, .unique = 5 };
         const struct fuse_init_in init_in = { .major = 7, .minor = 37 };
-        const struct fuse_in_header statfs = { .len = sizeof(statfs), .opcode = FUSE_SYNCFS, .unique = 6, .nodeid = 1 };
+        const struct fuse_in_header syncfs = { .len = sizeof(syncfs), .opcode = FUSE_SYNCFS, .unique = 6, .nodeid = 1 };
         struct fuse_out_header answer;
         struct driver d;
         u32 id, len;
@@ -721,9 +721,9 @@ static void the_device_serves_its_queues(void **state)
         assert_int_equal(answer.len, len);
         assert_int_equal(len, sizeof(answer) + sizeof(struct fuse_init_out));
         /* Many at once, on threads; a reset in between waits for them. */
-        memcpy(ram(m, REQUEST), &statfs, sizeof(statfs));
+        memcpy(ram(m, REQUEST), &syncfs, sizeof(syncfs));
         for (unsigned i = 0; i < 30; i++)
-                driver_add(&d, 1, (const struct driver_segment[]){ { REQUEST, statfs.len, false }, { ANSWER, 200, true } }, 2);
+                driver_add(&d, 1, (const struct driver_segment[]){ { REQUEST, syncfs.len, false }, { ANSWER + 256 * i, 200, true } }, 2);
         driver_kick(&d, 1);
         assert_true(driver_negotiate(&d, BIT(VIRTIO_F_VERSION_1)));
         driver_start(&d, 0, 2, 64);

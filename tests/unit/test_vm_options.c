@@ -68,6 +68,26 @@ static void every_option_arrives(void **state)
         options_free(&o);
 }
 
+static void device_words_arrive(void **state)
+{
+        struct vmm_options o;
+
+        assert_int_equal(parse(ARGS("--kernel", "k", "--vsock", "socket=/run/a,,b,cid=4294967294", "--balloon", "--control", "/c",
+                                       "--share", "path=/srv/a=b,tag=one,ro", "--share", "tag=two,path=/"),
+                                 &o, NULL),
+                0);
+        assert_int_equal(o.vm.vsock_cid, 4294967294U);
+        assert_string_equal(o.vm.vsock_socket, "/run/a,b");
+        assert_true(o.vm.balloon);
+        assert_string_equal(o.vm.control_socket, "/c");
+        assert_int_equal(o.vm.n_shares, 2);
+        assert_string_equal(o.vm.shares[0].tag, "one");
+        assert_string_equal(o.vm.shares[0].path, "/srv/a=b");
+        assert_true(o.vm.shares[0].read_only);
+        assert_false(o.vm.shares[1].read_only);
+        options_free(&o);
+}
+
 static void wrong_lines_are_refused_by_name(void **state)
 {
         static const struct {
@@ -95,6 +115,15 @@ static void wrong_lines_are_refused_by_name(void **state)
                 { { "--kernel", "k", "--gdb", "65536" }, "65536" },
                 { { "--kernel", "k", "--boot", "efi" }, "efi" },
                 { { "--kernel", "k", "--trace-file", "t" }, "--trace" },
+                { { "--kernel", "k", "--vsock", "cid=2,socket=s" }, "cid=2" },
+                { { "--kernel", "k", "--vsock", "cid=4294967295,socket=s" }, "4294967295" },
+                { { "--kernel", "k", "--vsock", "cid=3" }, "socket=" },
+                { { "--kernel", "k", "--vsock", "cid=3,socket=" }, "socket" },
+                { { "--kernel", "k", "--vsock", "cid=3,cid=4,socket=s" }, "cid" },
+                { { "--kernel", "k", "--vsock=cid=3,socket=s", "--vsock=cid=3,socket=s" }, "twice" },
+                { { "--kernel", "k", "--share", "tag=a,path=b,ro=1" }, "ro" },
+                { { "--kernel", "k", "--share", "tag=1234567890123456789012345678901234567,path=b" }, "longer" },
+                { { "--kernel", "k", "--control", "" }, "--control" },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
@@ -174,6 +203,7 @@ int main(void)
                 cmocka_unit_test(defaults_are_as_documented),
                 cmocka_unit_test(every_option_arrives),
                 cmocka_unit_test(wrong_lines_are_refused_by_name),
+                cmocka_unit_test(device_words_arrive),
                 cmocka_unit_test(sizes_take_suffixes_of_either_case),
                 cmocka_unit_test(ctrl_a_escapes_and_everything_else_passes),
                 cmocka_unit_test(ctrl_a_is_remembered_between_reads),
