@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #include "firewall.h"
 
@@ -129,6 +130,7 @@ static int name_interfaces(
 static int plan(struct net_store *store, const struct network *network, const struct net_attach_request *request,
         struct endpoint *endpoint, struct err **err)
 {
+        struct stat st;
         int r;
 
         endpoint->container = request->container;
@@ -139,7 +141,9 @@ static int plan(struct net_store *store, const struct network *network, const st
         endpoint->mtu = network->pub.mtu;
         endpoint->mac = endpoint->dns = endpoint->ifname = endpoint->host_ifname = "";
         endpoint->pid = request->pid;
+        endpoint->servers = (const char **)request->dns;
         endpoint->internal = network->pub.internal;
+        endpoint->netns = request->netns_fd >= 0 && fstat(request->netns_fd, &st) == 0 ? st.st_ino : 0;
         r = name_interfaces(store, request, endpoint, err);
         endpoint->default_route &= !network->pub.internal;
         if (r == 0 && network->pub.dns)
@@ -213,7 +217,7 @@ static int connect_bridge(struct net_store *store, struct kernel *kernel, const 
                 return err_sys(err, -r, "connecting the container to the bridge '%s'", network->pub.bridge);
         r = configure_inside(&inside, endpoint, err);
         if (r == 0 && resolver)
-                r = resolver_start(store, endpoint->container, request->pid, &inside, request->dns, err);
+                r = resolver_start(store, endpoint, &inside, err);
         return r;
 }
 
@@ -315,7 +319,7 @@ static int make_endpoint(struct net_store *store, struct kernel *kernel, const s
         if (r == 0)
                 r = open_ports_again(store, kernel, dir, network, request, endpoint, holds, err);
         if (r < 0)
-                endpoint_undo(store, kernel, dir, endpoint, NULL);
+                endpoint_undo(store, kernel, dir, endpoint, false, NULL);
         return r;
 }
 
@@ -449,7 +453,7 @@ static int attach_pasta(struct net_store *store, const struct network *network,
         if (r == 0)
                 r = attachment_of(endpoint, NULL, ret, err);
         if (r < 0) {
-                endpoint_undo(store, NULL, dir, endpoint, NULL);
+                endpoint_undo(store, NULL, dir, endpoint, false, NULL);
                 container_forget(store, dir, request->container);
         }
         return r;
@@ -474,8 +478,8 @@ int net_attach(struct net_store *store, const char *name, const struct net_attac
 
 /* --- detaching ---------------------------------------------------------------------------------------------------- */
 
-int endpoint_undo(
-        struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint, struct err **err)
+int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint,
+        bool has_ended, struct err **err)
 {
         char file[KEY_LEN + 8];
         int r = 0;
@@ -486,7 +490,7 @@ int endpoint_undo(
                         r = firewall_close_ports(store, kernel->nft, endpoint, err);
         }
         if (r == 0 && kernel && *endpoint->host_ifname)
-                r = leaving_remove(store, kernel, endpoint->host_ifname, endpoint->pid, err);
+                r = leaving_remove(store, kernel, endpoint->host_ifname, has_ended, err);
         if (r < 0)
                 return r;
         names_remove(store, endpoint);
@@ -531,7 +535,7 @@ static int detach_one(void *opaque, struct endpoint *endpoint, struct err **err)
         if (detach->key && strcmp(endpoint->key, detach->key) != 0)
                 return 0;
         /* What fails on one must not keep the others. */
-        r = endpoint_undo(detach->store, detach->kernel, detach->dir, endpoint, detach->r ? NULL : err);
+        r = endpoint_undo(detach->store, detach->kernel, detach->dir, endpoint, !detach->key, detach->r ? NULL : err);
         if (r < 0 && !detach->r)
                 detach->r = r;
         return 0;

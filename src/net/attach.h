@@ -18,8 +18,8 @@ void inside_close(struct inside *inside);
 
 /* resolver.c: the process that answers names in a container. Fine when there is one. */
 #define RESOLVER_ADDRESS "127.0.0.11"
-int resolver_start(struct net_store *store, const char *container, pid_t pid, const struct inside *inside,
-        const char *const *servers, struct err **err);
+int resolver_start(
+        struct net_store *store, const struct endpoint *endpoint, const struct inside *inside, struct err **err);
 bool resolver_runs(struct net_store *store, const char *container);
 void resolver_stop(struct net_store *store, const char *container);
 
@@ -29,9 +29,10 @@ int pasta_start(
 bool pasta_runs(struct net_store *store, const char *container);
 void pasta_stop(struct net_store *store, const char *container);
 
-/* Takes away everything that the record names, then the record. @dir: the container's, locked. */
-int endpoint_undo(
-        struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint, struct err **err);
+/* Takes away everything that the record names, then the record. @dir: the container's, locked. @has_ended: so its
+ * interface may be left to the kernel. */
+int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const struct endpoint *endpoint,
+        bool has_ended, struct err **err);
 /* The container has no endpoint any more: helpers and directory go. */
 void container_forget(struct net_store *store, int dir, const char *container);
 /* What attach gives and lists show. Takes the sockets of @holds (NULL: none). */

@@ -1,10 +1,12 @@
 /* net_check: the records are what is right; everything else follows them or goes. Under the exclusive lock nobody
  * attaches, so that what is half-made was made by the dead. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "attach.h"
 #include "firewall.h"
@@ -44,18 +46,39 @@ static const char *why_dead(struct check *check, const struct endpoint *endpoint
                 return "the container does not run";
         if (network_by_key(check->store, endpoint->key, &network, NULL) == -ENOENT)
                 return "the network is gone";
-        if (process_has_ended(endpoint->pid))
-                return "its process has ended";
         if (!check->kernel)
                 return pasta_runs(check->store, endpoint->container) ? NULL : "its pasta is gone";
+        if (process_has_ended(endpoint->pid))
+                return "its process has ended";
         return link_has_living_peer(check->kernel->route, endpoint->host_ifname) > 0 ? NULL : "its interface is gone";
+}
+
+/* The network namespace with that inode, by any process that is in it; -1. */
+static int find_namespace(u64 inode)
+{
+        DIR *dir = opendir("/proc");
+        const struct dirent *entry;
+        int found = -1;
+
+        while (dir && found < 0 && (entry = readdir(dir))) {
+                char path[NAME_MAX + 20];
+                struct stat st;
+
+                if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+                        continue;
+                snprintf(path, sizeof(path), "/proc/%s/ns/net", entry->d_name);
+                if (stat(path, &st) == 0 && st.st_ino == inode)
+                        found = open(path, O_RDONLY | O_CLOEXEC);
+        }
+        if (dir)
+                closedir(dir);
+        return found;
 }
 
 static void restart_resolver(struct check *check, const struct endpoint *endpoint)
 {
         _cleanup_(inside_close) struct inside inside = INSIDE_CLOSED;
         _cleanup_close_ int netns = -1;
-        char path[64];
 
         if (strcmp(endpoint->dns, RESOLVER_ADDRESS) != 0)
                 return;
@@ -65,16 +88,15 @@ static void restart_resolver(struct check *check, const struct endpoint *endpoin
                 usleep(10000);
         }
         report(check, "the resolver of '%s' does not run", endpoint->container);
-        snprintf(path, sizeof(path), "/proc/%d/ns/net", endpoint->pid);
-        netns = endpoint->pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        netns = find_namespace(endpoint->netns);
         if (netns >= 0 && inside_open(netns, true, &inside, NULL) == 0)
-                resolver_start(check->store, endpoint->container, endpoint->pid, &inside, NULL, NULL);
+                resolver_start(check->store, endpoint, &inside, NULL);
 }
 
 static int remove_dead(struct check *check, const struct endpoint *endpoint, const char *why, struct err **err)
 {
         report(check, "'%s' is on the network '%s' still: %s", endpoint->container, endpoint->network, why);
-        return endpoint_undo(check->store, check->kernel, check->dir, endpoint, err);
+        return endpoint_undo(check->store, check->kernel, check->dir, endpoint, false, err);
 }
 
 static int check_record(void *opaque, int dirfd, const char *file, struct err **err)

@@ -59,13 +59,13 @@ static json_t *ports_to_json(const struct endpoint *endpoint)
         return ports;
 }
 
-static json_t *names_to_json(const struct endpoint *endpoint)
+static json_t *list_to_json(const char **list)
 {
-        json_t *names = json_array();
+        json_t *json = json_array();
 
-        for (const char **n = endpoint->names; n && *n; n++)
-                json_array_append_new(names, json_string(*n));
-        return names;
+        for (; list && *list; list++)
+                json_array_append_new(json, json_string(*list));
+        return json;
 }
 
 int endpoint_write(int dir, const struct endpoint *e, struct err **err)
@@ -74,13 +74,13 @@ int endpoint_write(int dir, const struct endpoint *e, struct err **err)
         char file[KEY_LEN + 8];
 
         json = json_pack(
-                "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:o, s:o}",
+                "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:I, s:o, s:o, s:o}",
                 "container", e->container, "name", e->name, "network", e->network, "network_id", e->network_id,
                 "ifname", e->ifname, "host_ifname", e->host_ifname, "mac", e->mac, "ip", ip_format(&e->ip[V4]).text,
                 ip_format(&e->ip[V6]).text, "gateway", ip_format(&e->gateway[V4]).text, ip_format(&e->gateway[V6]).text,
                 "prefix", e->prefix_len[V4], e->prefix_len[V6], "mtu", (int)e->mtu, "dns", e->dns, "default_route",
-                e->default_route, "ports_pending", e->ports_pending, "pid", (int)e->pid, "names", names_to_json(e),
-                "ports", ports_to_json(e));
+                e->default_route, "ports_pending", e->ports_pending, "pid", (int)e->pid, "netns", (json_int_t)e->netns,
+                "names", list_to_json(e->names), "servers", list_to_json(e->servers), "ports", ports_to_json(e));
         snprintf(file, sizeof(file), "%s.json", e->key);
         return store_write_json(dir, file, json, false, err);
 }
@@ -118,21 +118,21 @@ static int ports_from_json(struct endpoint *endpoint, json_t *json)
         return 0;
 }
 
-static int names_from_json(struct endpoint *endpoint, json_t *json)
+static int list_from_json(struct arena *arena, json_t *json, const char ***ret)
 {
+        const char **list = arena_new(arena, const char *, json_array_size(json) + 1);
         json_t *one;
         size_t i;
 
-        endpoint->names = arena_new(&endpoint->arena, const char *, json_array_size(json) + 1);
-        if (!endpoint->names)
+        if (!list)
                 return -ENOMEM;
         json_array_foreach(json, i, one)
         {
-                endpoint->names[i] =
-                        json_is_string(one) ? arena_strdup(&endpoint->arena, json_string_value(one)) : NULL;
-                if (!endpoint->names[i])
+                list[i] = json_is_string(one) ? arena_strdup(arena, json_string_value(one)) : NULL;
+                if (!list[i])
                         return -EINVAL;
         }
+        *ret = list;
         return 0;
 }
 
@@ -142,14 +142,16 @@ static int from_json(struct endpoint *e, json_t *json)
                 &e->host_ifname, &e->mac, &e->dns };
         const char *ip4, *ip6, *gateway4, *gateway6;
         int bits4, bits6, mtu, pid, default_route, pending;
-        json_t *names, *ports;
+        json_t *names, *servers, *ports;
+        json_int_t netns;
 
         if (json_unpack(json,
-                    "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:o, s:o}",
+                    "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:I, s:o, s:o, s:o}",
                     "container", &e->container, "name", &e->name, "network", &e->network, "network_id", &e->network_id,
                     "ifname", &e->ifname, "host_ifname", &e->host_ifname, "mac", &e->mac, "ip", &ip4, &ip6, "gateway",
                     &gateway4, &gateway6, "prefix", &bits4, &bits6, "mtu", &mtu, "dns", &e->dns, "default_route",
-                    &default_route, "ports_pending", &pending, "pid", &pid, "names", &names, "ports", &ports) < 0 ||
+                    &default_route, "ports_pending", &pending, "pid", &pid, "netns", &netns, "names", &names, "servers",
+                    &servers, "ports", &ports) < 0 ||
                 strlen(e->network_id) != 64)
                 return -EINVAL;
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
@@ -160,12 +162,16 @@ static int from_json(struct endpoint *e, json_t *json)
         e->prefix_len[V6] = (u8)bits6;
         e->mtu = (unsigned)mtu;
         e->pid = pid;
+        e->netns = (u64)netns;
         e->default_route = default_route;
         e->ports_pending = pending;
         if (!e->key || parse_or_none(ip4, &e->ip[V4]) < 0 || parse_or_none(ip6, &e->ip[V6]) < 0 ||
                 parse_or_none(gateway4, &e->gateway[V4]) < 0 || parse_or_none(gateway6, &e->gateway[V6]) < 0)
                 return -EINVAL;
-        return names_from_json(e, names) < 0 || ports_from_json(e, ports) < 0 ? -EINVAL : 0;
+        return list_from_json(&e->arena, names, &e->names) < 0 || list_from_json(&e->arena, servers, &e->servers) < 0 ||
+                               ports_from_json(e, ports) < 0
+                       ? -EINVAL
+                       : 0;
 }
 
 int endpoint_read(int dir, const char *key, struct endpoint **ret, struct err **err)

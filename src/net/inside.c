@@ -103,14 +103,15 @@ int inside_open(int netns_fd, bool dns, struct inside *ret, struct err **err)
         struct inside inside = INSIDE_CLOSED;
         int r;
 
-        if (home < 0)
-                return err_sys(err, errno, "opening the network namespace");
+        /* who may not come back does not go */
+        if (home < 0 || setns(home, CLONE_NEWNET) < 0)
+                return err_sys(err, errno, "coming back to the network namespace");
         if (setns(netns_fd, CLONE_NEWNET) < 0)
                 return err_sys(err, errno, "entering the container's network namespace");
         r = nl_open(NETLINK_ROUTE, &inside.route, err);
         if (r == 0 && dns)
                 r = open_resolver(&inside, err);
-        if (setns(home, CLONE_NEWNET) < 0) /* it has not happened to anybody yet: the descriptor is open */
+        if (setns(home, CLONE_NEWNET) < 0) /* a moment ago it worked */
                 r = err_set(err, ERR_INTERNAL, errno, "leaving the container's network namespace failed");
         if (r < 0)
                 inside_close(&inside);

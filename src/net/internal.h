@@ -28,7 +28,8 @@ enum {
  *   names/KEY/NAME/CONTAINER    a link whose target is "ADDRESS[ ADDRESS]": what the resolver answers
  *   leaving/INTERFACE           left to the kernel, which takes it away with its namespace (leaving.c)
  *   helpers/CONTAINER.KIND      locked by a resolver as long as it lives; pasta.c has its own way
- *   forwarding                  a link: which of the host's forwarding switches we turned on, and the interfaces of then
+ *   forwarding                  a link: which of the host's forwarding switches we turned on, and the interfaces of
+ * then
  *
  * A store elsewhere than root's own has another table and default bridge, so that two of them do not meet. */
 struct net_store {
@@ -153,8 +154,9 @@ int ipam_take(struct net_store *store, const struct network *network, int family
         const char *container, const char *name, struct ip *ret, struct err **err);
 void ipam_release(struct net_store *store, const char *key, const struct ip *address, const char *container);
 
-/* leaving.c. Takes the interface away, or leaves that to the kernel when the container's first process has ended. */
-int leaving_remove(struct net_store *store, struct kernel *kernel, const char *ifname, pid_t pid, struct err **err);
+/* leaving.c. Takes the interface away; or, when the container @has_ended, leaves that to the kernel. */
+int leaving_remove(
+        struct net_store *store, struct kernel *kernel, const char *ifname, bool has_ended, struct err **err);
 /* Looks after those that were left to the kernel. */
 int leaving_collect(struct net_store *store, struct kernel *kernel, struct err **err);
 /* Whether it has left its namespaces; false for 0, a process that nobody named. */
@@ -182,13 +184,15 @@ struct endpoint {
         u8 prefix_len[2];
         unsigned mtu;
         const char *dns;
-        const char **names; /* all that the resolver answers; ends with NULL */
+        const char **names;   /* all that the resolver answers; ends with NULL */
+        const char **servers; /* that the resolver asks; NULL or none: the host's */
         struct published *ports;
         size_t n_ports;
         bool ports_pending; /* whether they are open is not known: one may be another container's */
         bool internal;      /* of the network; not in the record */
         bool default_route;
         pid_t pid; /* the container's; 0 */
+        u64 netns; /* inode of its network namespace */
 };
 struct endpoint *endpoint_free(struct endpoint *endpoint);
 static inline void endpoint_freep(struct endpoint **endpoint)

@@ -1,5 +1,6 @@
 /* Addresses: who creates the link run/addresses/KEY/ADDRESS has it. The next one is tried behind the last that was
- * given, so that finding one costs the same with a thousand containers, and an address comes back as late as possible. */
+ * given, so that finding one costs the same with a thousand containers, and an address comes back as late as possible.
+ * */
 #include "internal.h"
 
 #include <fcntl.h>

@@ -54,11 +54,11 @@ static int delete_link(struct kernel *kernel, const char *ifname, struct err **e
         return r < 0 ? err_sys(err, -r, "removing the interface '%s'", ifname) : 0;
 }
 
-int leaving_remove(struct net_store *store, struct kernel *kernel, const char *ifname, pid_t pid, struct err **err)
+int leaving_remove(struct net_store *store, struct kernel *kernel, const char *ifname, bool has_ended, struct err **err)
 {
         if (link_index(kernel->route, ifname) == -ENODEV)
                 return 0;
-        if (process_has_ended(pid) && symlinkat("-", store->run, path_of(ifname).text) == 0)
+        if (has_ended && symlinkat("-", store->run, path_of(ifname).text) == 0)
                 return 0;
         return delete_link(kernel, ifname, err);
 }

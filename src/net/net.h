@@ -51,7 +51,7 @@ static inline void net_store_closep(struct net_store **store)
 }
 const char *net_store_root(const struct net_store *store);
 /* Whether networks are pasta processes here, not bridges: then user-defined networks, and attaching to more than one,
- * are refused (ERR_UNSUPPORTED), and net_attach needs @pid. */
+ * are refused (ERR_UNSUPPORTED). */
 bool net_store_is_rootless(const struct net_store *store);
 
 /* --- networks ----------------------------------------------------------------------------------------------------- */
@@ -158,10 +158,10 @@ struct net_attach_request {
         size_t n_ports;
 
         int netns_fd; /* the container's network namespace */
-        pid_t pid;    /* its first process, 0: none yet. Helpers (resolver, pasta) end with it */
+        pid_t pid; /* its first process, 0: none yet. Its resolver ends with it; net_check takes it for the container */
 
-        bool tap;        /* for a virtual machine: no namespace, the other end is attachment.tap_fd. No pid needed */
-        bool hold_ports; /* attachment.port_fds are wanted */
+        bool tap;               /* for a virtual machine: no namespace, the other end is attachment.tap_fd */
+        bool hold_ports;        /* attachment.port_fds are wanted */
         const char *const *dns; /* servers (--dns) that the resolver asks; NULL: those of the host */
 };
 
@@ -190,7 +190,8 @@ struct net_attachment {
 /* Puts the container on the network. On failure nothing is left. ERR_BUSY: an address or port is taken, it is attached
  * already. An interface that the network does not have (driver none) gives an attachment without one; for "host"
  * nothing is done. lo is up afterwards.
- * Bridges: a few netlink messages, no process. Networks with names: one resolver process (strata-resolve) a container. */
+ * Bridges: a few netlink messages, no process. Networks with names: one resolver process (strata-resolve) a container.
+ * */
 int net_attach(struct net_store *store, const char *network, const struct net_attach_request *request,
         struct net_attachment **ret, struct err **err);
 /* Closes its descriptors. NULL is fine. Returns NULL. */
@@ -200,8 +201,10 @@ static inline void net_attachment_freep(struct net_attachment **attachment)
         net_attachment_free(*attachment);
 }
 
-/* Takes the container off the network (NULL: off all) and everything that was made for it. Fine when it is not
- * attached. */
+/* Takes the container off the network and everything that was made for it. Fine when it is not attached.
+ * @network NULL: off all, because its processes have ended. Then its interfaces are left to the kernel, which takes
+ * them away with the namespace a moment later (asking for it would take 20 ms, ADR 51). Those of a namespace that
+ * lives on go with the next net_attach or net_check after two seconds. */
 int net_detach(struct net_store *store, const char *container, const char *network, struct err **err);
 /* Its name changed (strata rename). */
 int net_rename(

@@ -1,6 +1,7 @@
 /* The default network of a user who is not root: passt's pasta, a process that answers for the container's packets
  * with sockets of the host (pasta(1)). It holds the namespace, so it does not end by itself: net_detach and net_check
- * end it. It takes no lock as our own helpers do; run/helpers/CONTAINER.pasta is a link to its number and start time. */
+ * end it. It takes no lock as our own helpers do; run/helpers/CONTAINER.pasta is a link to its number and start time.
+ * */
 #include <fcntl.h>
 #include <linux/nsfs.h>
 #include <poll.h>

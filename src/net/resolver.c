@@ -12,8 +12,8 @@
 
 enum { ARGS_MAX = 16 };
 
-int resolver_start(struct net_store *store, const char *container, pid_t pid, const struct inside *inside,
-        const char *const *servers, struct err **err)
+int resolver_start(
+        struct net_store *store, const struct endpoint *endpoint, const struct inside *inside, struct err **err)
 {
         _cleanup_free_ char *program = helper_program(PROGRAM);
         _cleanup_close_ int lock = -1, pidfd = -1;
@@ -27,14 +27,14 @@ int resolver_start(struct net_store *store, const char *container, pid_t pid, co
                         err_set(err, ERR_NOT_FOUND, ENOENT,
                                 "the program '" PROGRAM "', which answers names, is missing"),
                         "it belongs beside strata");
-        r = helper_open(store, container, KIND, &lock, err);
+        r = helper_open(store, endpoint->container, KIND, &lock, err);
         if (r < 0)
                 return r;
-        if (pid > 0)
-                pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        if (endpoint->pid > 0)
+                pidfd = (int)syscall(SYS_pidfd_open, endpoint->pid, 0);
         argv[n++] = program;
-        argv[n++] = container;
-        for (; servers && *servers && n < ARGS_MAX; servers++) {
+        argv[n++] = endpoint->container;
+        for (const char **servers = endpoint->servers; servers && *servers && n < ARGS_MAX; servers++) {
                 struct ip ip;
 
                 if (ip_parse(*servers, &ip) < 0)

@@ -174,7 +174,7 @@ static int bench(int argc, char **argv, struct err **err)
                 net_attachment_free(a);
                 close(q.netns_fd);
                 after = clock_now_ns();
-                r = net_detach(store, id, NULL, err);
+                r = net_detach(store, id, "bridge", err);
                 if (r < 0)
                         return r;
                 printf("%llu %llu\n", (unsigned long long)(between - before) / 1000,

@@ -137,6 +137,7 @@ leftovers() {
                 ip -o link | grep -qE ': (sv|st-|strata)' || break
                 sleep 0.05
         done
+        net check
         ip -o link | grep -oE ': (sv|st-|strata)[^:@]*'
         nft list tables | grep strata
         find "$STRATA_NET_ROOT/run" \( -type f -o -type l \) -printf '%P\n'
