@@ -53,7 +53,7 @@ int mount_set(int fd, const struct mount_options *options, struct err **err)
         return 0;
 }
 
-/* Those of EXCLUSIVE_ATTRS that the mount at @fd has. */
+/* Those of EXCLUSIVE_ATTRS that the mount at @fd has and the kernel would lock in a user namespace. */
 static u64 restrictions(int fd)
 {
         static const struct {
@@ -64,7 +64,6 @@ static u64 restrictions(int fd)
                 { ST_NOSUID, MOUNT_ATTR_NOSUID },
                 { ST_NODEV, MOUNT_ATTR_NODEV },
                 { ST_NOEXEC, MOUNT_ATTR_NOEXEC },
-                { 0x2000 /* ST_NOSYMFOLLOW */, MOUNT_ATTR_NOSYMFOLLOW },
         };
         struct statvfs fs;
         u64 found = 0;
@@ -91,8 +90,8 @@ int mount_bind(const char *source, const struct mount_options *options, struct e
                 return err_set(err, ERR_NO_PERMISSION, EPERM,
                         "bind mounting '%s': in a user namespace what it restricts cannot be allowed: operation not permitted",
                         source);
-        if ((options->set || options->clear) && !(options->flags & MOUNT_LOCKED))
-                whole.clear |= EXCLUSIVE_ATTRS & ~whole.set;
+        if (options->set || options->clear)
+                whole.clear |= (options->flags & MOUNT_LOCKED ? MOUNT_ATTR_NOSYMFOLLOW : EXCLUSIVE_ATTRS) & ~whole.set;
         r = mount_set(fd, &whole, &locked);
         if (r < 0)
                 r = mount_set(fd, options, err);
