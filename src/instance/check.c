@@ -49,7 +49,7 @@ static bool is_ours(const struct check *c, const char *id)
         return faccessat(c->host->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* --- directories ------------------------------------------------------------------------------------------------------------- */
+/* --- directories ------------------------------------------------------------------------------------------------ */
 
 static int check_file(void *opaque, int dirfd, const char *name, struct err **err)
 {
@@ -100,7 +100,7 @@ static int check_pin(void *opaque, const char *id, const char *image_digest)
         return 0;
 }
 
-/* --- the kernel's ------------------------------------------------------------------------------------------------------------- */
+/* --- the kernel's ----------------------------------------------------------------------------------------------- */
 
 /* Groups named after instances: of ours that do not run, or of nobody's (which may be another root's: only ours are told). */
 static int check_group(void *opaque, int dirfd, const char *name, struct err **err)
@@ -108,7 +108,8 @@ static int check_group(void *opaque, int dirfd, const char *name, struct err **e
         struct check *c = opaque;
         const char *id = name + strlen(GROUP_PREFIX);
 
-        if (strncmp(name, GROUP_PREFIX, strlen(GROUP_PREFIX)) == 0 && id_is_valid(id) && is_ours(c, id) && !is_alive(c, id))
+        if (strncmp(name, GROUP_PREFIX, strlen(GROUP_PREFIX)) == 0 && id_is_valid(id) && is_ours(c, id) &&
+                !is_alive(c, id))
                 complain(c, "the control group '%s' of an instance that does not run", name);
         return 0;
 }
@@ -161,7 +162,8 @@ static int check_networks(struct check *c, struct err **err)
         return MIN(r, 0);
 }
 
-int instance_host_check(struct instance_host *host, void (*problem)(void *opaque, const char *text), void *opaque, struct err **err)
+int instance_host_check(
+        struct instance_host *host, void (*problem)(void *opaque, const char *text), void *opaque, struct err **err)
 {
         struct check c = { host, problem, opaque, 0 };
         int r = host_each_id(host, check_instance, &c, err);

@@ -162,7 +162,7 @@ static const struct field config_fields[] = {
         { 0 },
 };
 
-/* --- writing ---------------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------------------------- */
 
 static json_t *strings_to_json(const struct instance_strings *list)
 {
@@ -264,7 +264,7 @@ int config_adopt(struct instance *inst, json_t *json, struct err **err)
         return r;
 }
 
-/* --- files ------------------------------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------------------------ */
 
 int json_save(const struct instance *inst, const char *file, const json_t *json, struct err **err)
 {
@@ -289,7 +289,8 @@ int json_load(const struct instance *inst, const char *file, json_t **ret, struc
                 return r;
         json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
         if (!json)
-                return err_set(err, ERR_BAD_STATE, EINVAL, "%s/%s, line %d: %s", inst->id, file, error.line, error.text);
+                return err_set(
+                        err, ERR_BAD_STATE, EINVAL, "%s/%s, line %d: %s", inst->id, file, error.line, error.text);
         *ret = json;
         return 0;
 }

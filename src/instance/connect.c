@@ -54,7 +54,7 @@ static int change_begin(struct instance *inst, const char *name, struct change *
         return ret->netns < 0 ? err_sys(err, errno, "opening the network of '%s'", inst->config.name) : 0;
 }
 
-/* --- the files that say where it is ---------------------------------------------------------------------------------------- */
+/* --- the files that say where it is ----------------------------------------------------------------------------- */
 
 #define ATTACHMENTS_MAX 64
 
@@ -136,7 +136,7 @@ static int update_files(const struct change *change, struct err **err)
         return r;
 }
 
-/* --- the configuration ----------------------------------------------------------------------------------------------------- */
+/* --- the configuration ------------------------------------------------------------------------------------------ */
 
 /* Whether the configuration's word for a network means the one in question. */
 static bool is_network(const struct change *change, const char *name)
@@ -194,7 +194,7 @@ static int no_networks(const struct instance *inst, struct err **err)
                 inst->config.name, network_mode_of(inst));
 }
 
-/* --- connect, disconnect --------------------------------------------------------------------------------------------------- */
+/* --- connect, disconnect ---------------------------------------------------------------------------------------- */
 
 static int attach_running(const struct change *change, const struct instance_network *wanted, struct err **err)
 {

@@ -24,7 +24,8 @@ static int not_running(const struct instance *inst, struct err **err)
 }
 
 /* Sends @type and waits for the answer. */
-static int ask(struct instance *inst, enum message_type type, int arg, int arg2, struct instance_session **ret, struct err **err)
+static int ask(struct instance *inst, enum message_type type, int arg, int arg2, struct instance_session **ret,
+        struct err **err)
 {
         _cleanup_(instance_session_freep) struct instance_session *session = NULL;
         int r = session_open(inst, 0, &session, err);
@@ -60,7 +61,8 @@ int instance_kill(struct instance *inst, int signal, struct err **err)
 }
 
 /* Asks for the end (MESSAGE_STOP, MESSAGE_RESTART) and waits for it. 1: the supervisor was gone already. */
-static int end(struct instance *inst, enum message_type type, int timeout_s, struct instance_session **ret, struct err **err)
+static int end(
+        struct instance *inst, enum message_type type, int timeout_s, struct instance_session **ret, struct err **err)
 {
         _cleanup_(instance_session_freep) struct instance_session *session = NULL;
         enum instance_status status = INSTANCE_CREATED;
@@ -176,7 +178,7 @@ int instance_wait(struct instance *inst, enum instance_wait until, int *ret_stat
         return r;
 }
 
-/* --- removing --------------------------------------------------------------------------------------------------------------- */
+/* --- removing --------------------------------------------------------------------------------------------------- */
 
 int instance_remove(struct instance *inst, unsigned flags, struct err **err)
 {
@@ -211,7 +213,7 @@ int instance_remove(struct instance *inst, unsigned flags, struct err **err)
         return instance_destroy(inst, flags & INSTANCE_REMOVE_VOLUMES, err);
 }
 
-/* --- updates ------------------------------------------------------------------------------------------------------------------ */
+/* --- updates ---------------------------------------------------------------------------------------------------- */
 
 /* Members of @change that are given replace those of @to. */
 static void merge_resources(struct arena *arena, struct instance_resources *to, const struct instance_resources *change)

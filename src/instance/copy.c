@@ -19,7 +19,7 @@
 
 #define READ_SIZE (1 << 18)
 
-/* --- resolving ---------------------------------------------------------------------------------------------------------------- */
+/* --- resolving -------------------------------------------------------------------------------------------------- */
 
 int root_view_open(struct instance *inst, struct root_view *ret, struct err **err)
 {
@@ -111,7 +111,7 @@ int instance_stat_path(struct instance *inst, const char *path, struct instance_
         return ret->name && ret->link_target ? 0 : err_sys(err, ENOMEM, "looking at '%s'", path);
 }
 
-/* --- out ------------------------------------------------------------------------------------------------------------------------ */
+/* --- out -------------------------------------------------------------------------------------------------------- */
 
 static int write_fd(void *opaque, const void *data, size_t len, struct err **err)
 {
@@ -155,7 +155,8 @@ static int pack_tree(int dir, const struct stat *st, const char *prefix, bool on
         if (r >= 0 && S_ISDIR(st->st_mode)) {
                 _cleanup_close_ int open_dir = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-                r = open_dir < 0 ? err_sys(err, errno, "opening '%s'", prefix) : walk_tree(open_dir, "", pack_one, &p, err);
+                r = open_dir < 0 ? err_sys(err, errno, "opening '%s'", prefix)
+                                 : walk_tree(open_dir, "", pack_one, &p, err);
         }
         if (r >= 0)
                 r = tar_write_end(&sink, err);
@@ -197,7 +198,7 @@ int instance_export(struct instance *inst, int fd, struct err **err)
         return r;
 }
 
-/* --- in ------------------------------------------------------------------------------------------------------------------------- */
+/* --- in --------------------------------------------------------------------------------------------------------- */
 
 int instance_copy_in(struct instance *inst, const char *path, unsigned flags, int fd, struct err **err)
 {

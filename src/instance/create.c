@@ -10,16 +10,16 @@
 
 #include "network.h"
 
-static const char *const adjectives[] = { "amber", "ancient", "bold", "brave", "bright", "calm", "clear", "clever", "crisp",
-        "curious", "daring", "deep", "eager", "early", "fair", "fearless", "fresh", "gentle", "golden", "grand", "happy", "hidden",
-        "honest", "humble", "keen", "kind", "light", "lively", "lucky", "mellow", "merry", "mighty", "nimble", "noble", "patient",
-        "polite", "proud", "quick", "quiet", "rapid", "serene", "sharp", "silent", "silver", "smooth", "steady", "sunny", "swift",
-        "tidy", "vivid", "warm", "wild", "wise", "witty" };
-static const char *const nouns[] = { "agate", "basalt", "bay", "boulder", "brook", "canyon", "cave", "chalk", "clay", "cliff",
-        "coral", "cove", "crater", "delta", "dune", "fjord", "flint", "garnet", "geyser", "glacier", "gneiss", "granite", "gravel",
-        "harbor", "hill", "island", "jade", "lagoon", "lava", "ledge", "marble", "meadow", "mesa", "mica", "moraine", "onyx", "opal",
-        "pebble", "plateau", "pumice", "quartz", "reef", "ridge", "river", "ruby", "sandstone", "shale", "slate", "spring", "summit",
-        "terrace", "topaz", "tundra", "valley" };
+static const char *const adjectives[] = { "amber", "ancient", "bold", "brave", "bright", "calm", "clear", "clever",
+        "crisp", "curious", "daring", "deep", "eager", "early", "fair", "fearless", "fresh", "gentle", "golden",
+        "grand", "happy", "hidden", "honest", "humble", "keen", "kind", "light", "lively", "lucky", "mellow", "merry",
+        "mighty", "nimble", "noble", "patient", "polite", "proud", "quick", "quiet", "rapid", "serene", "sharp",
+        "silent", "silver", "smooth", "steady", "sunny", "swift", "tidy", "vivid", "warm", "wild", "wise", "witty" };
+static const char *const nouns[] = { "agate", "basalt", "bay", "boulder", "brook", "canyon", "cave", "chalk", "clay",
+        "cliff", "coral", "cove", "crater", "delta", "dune", "fjord", "flint", "garnet", "geyser", "glacier", "gneiss",
+        "granite", "gravel", "harbor", "hill", "island", "jade", "lagoon", "lava", "ledge", "marble", "meadow", "mesa",
+        "mica", "moraine", "onyx", "opal", "pebble", "plateau", "pumice", "quartz", "reef", "ridge", "river", "ruby",
+        "sandstone", "shale", "slate", "spring", "summit", "terrace", "topaz", "tundra", "valley" };
 
 static int make_up_name(struct arena *arena, const char **ret, bool longer, struct err **err)
 {
@@ -62,8 +62,8 @@ static const char *time_text(struct arena *arena)
 
         clock_gettime(CLOCK_REALTIME, &now);
         gmtime_r(&now.tv_sec, &tm);
-        return arena_printf(arena, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-                tm.tm_min, tm.tm_sec, now.tv_nsec);
+        return arena_printf(arena, "%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+                tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec);
 }
 
 /* "busybox" for "docker.io/library/busybox:latest". */
@@ -150,7 +150,8 @@ static int add_volumes_from(struct instance *inst, struct err **err)
                 r = instance_find(inst->host, name, &other, err);
                 for (size_t m = 0; r == 0 && m < other->config.mounts.n; m++)
                         if (strcmp(other->config.mounts.item[m].type, "tmpfs") != 0)
-                                r = add_mount(inst, &other->config.mounts.item[m], option && strcmp(option, "ro") == 0, err);
+                                r = add_mount(
+                                        inst, &other->config.mounts.item[m], option && strcmp(option, "ro") == 0, err);
         }
         return r;
 }

@@ -26,8 +26,9 @@ static s64 now_ns(void)
 void event_write(
         struct instance_host *host, const char *action, const struct instance *inst, int exit_code, const char *detail)
 {
-        json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:s, s:i, s:s}", "id", inst->id, "name", inst->config.name, "image",
-                inst->config.image, "time", (json_int_t)now_ns(), "action", action, "exitCode", exit_code, "detail", detail);
+        json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:s, s:i, s:s}", "id", inst->id, "name", inst->config.name,
+                "image", inst->config.image, "time", (json_int_t)now_ns(), "action", action, "exitCode", exit_code,
+                "detail", detail);
         _cleanup_free_ char *text = json ? json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
         _cleanup_close_ int fd = -1;
         struct stat st;

@@ -31,7 +31,7 @@ int blame_command(int r, struct err **error, struct err **err)
         return r;
 }
 
-/* --- what it is to be --------------------------------------------------------------------------------------------------------- */
+/* --- what it is to be ------------------------------------------------------------------------------------------- */
 
 static int running_pid(struct instance *inst, pid_t *ret, struct err **err)
 {
@@ -69,7 +69,8 @@ static int join_env(struct instance *inst, const struct instance_exec *exec, str
         return r;
 }
 
-static int make_process(struct instance *inst, const struct instance_exec *exec, int root, json_t **ret, struct err **err)
+static int make_process(
+        struct instance *inst, const struct instance_exec *exec, int root, json_t **ret, struct err **err)
 {
         const struct instance_config *c = &inst->config;
         struct instance_config wanted = *c;
@@ -96,9 +97,10 @@ static int make_process(struct instance *inst, const struct instance_exec *exec,
         args = json_array();
         for (const char *const *a = exec->argv; *a; a++)
                 json_array_append_new(args, json_string(*a));
-        process = json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:b}", "terminal", exec->tty, "user", user, "args", args, "env",
-                spec_environment(&env, found.home, NULL, exec->tty), "cwd", cwd && cwd[0] ? cwd : "/", "capabilities",
-                rights_capabilities_json(caps, found.uid == 0), "noNewPrivileges", security.no_new_privileges);
+        process = json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:b}", "terminal", exec->tty, "user", user, "args", args,
+                "env", spec_environment(&env, found.home, NULL, exec->tty), "cwd", cwd && cwd[0] ? cwd : "/",
+                "capabilities", rights_capabilities_json(caps, found.uid == 0), "noNewPrivileges",
+                security.no_new_privileges);
         if (!process)
                 return err_set(err, ERR_USAGE, EINVAL, "exec: a text is not UTF-8");
         if (c->oom_score_adj)
@@ -135,14 +137,16 @@ int exec_process(struct instance *inst, const struct instance_exec *exec, int *r
         return 0;
 }
 
-/* --- running it ------------------------------------------------------------------------------------------------------------------ */
+/* --- running it ------------------------------------------------------------------------------------------------- */
 
 static int run(struct instance *inst, const struct instance_exec *exec, int process, int *ret_status, struct err **err)
 {
         const struct box_runtime runtime = launch_runtime(inst);
         _cleanup_(err_freep) struct err *error = NULL;
         const struct io_fd_path path = io_fd_path(process);
-        const struct box_exec_args args = { .id = inst->id, .process = path.text, .tty = exec->tty, .stdio.detach = exec->detach };
+        const struct box_exec_args args = {
+                .id = inst->id, .process = path.text, .tty = exec->tty, .stdio.detach = exec->detach
+        };
         int r;
 
         r = box_exec(&runtime, &args, ret_status, &error);
@@ -220,10 +224,11 @@ static int read_error(int fd, struct err **err)
 }
 
 /* With pipes in place of terminals: a child has them as its own descriptors and does the rest. */
-static int run_piped(
-        struct instance *inst, const struct instance_exec *exec, int process, const bool tty[STDIO], int *ret_status, struct err **err)
+static int run_piped(struct instance *inst, const struct instance_exec *exec, int process, const bool tty[STDIO],
+        int *ret_status, struct err **err)
 {
-        int pipes[STDIO][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 } }, ours[STDIO] = { -1, -1, -1 }, report[2], status, r = 0;
+        int pipes[STDIO][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 } }, ours[STDIO] = { -1, -1, -1 }, report[2], status,
+            r = 0;
         pid_t pid;
 
         if (pipe2(report, O_CLOEXEC) < 0)

@@ -32,8 +32,8 @@ static json_t *rfc3339(void)
 
         clock_gettime(CLOCK_REALTIME, &now);
         gmtime_r(&now.tv_sec, &tm);
-        return json_sprintf("%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-                tm.tm_min, tm.tm_sec, now.tv_nsec);
+        return json_sprintf("%04d-%02d-%02dT%02d:%02d:%02d.%09ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+                tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec);
 }
 
 json_t *health_log(const struct instance *inst)
@@ -49,8 +49,8 @@ static void keep(struct check *c, json_t *start)
         json_t *output = json_stringn(c->output, c->len);
         _cleanup_free_ char *text = NULL;
 
-        json_array_append_new(log, json_pack("{s:o, s:o, s:i, s:o}", "Start", start, "End", rfc3339(), "ExitCode", c->status, "Output",
-                                           output ? output : json_string("(not UTF-8)")));
+        json_array_append_new(log, json_pack("{s:o, s:o, s:i, s:o}", "Start", start, "End", rfc3339(), "ExitCode",
+                                           c->status, "Output", output ? output : json_string("(not UTF-8)")));
         while (json_array_size(log) > KEPT)
                 json_array_remove(log, 0);
         text = json_dumps(log, JSON_COMPACT);
@@ -139,9 +139,9 @@ static int start(struct check *c, int *ret_output, struct err **err)
         *ret_output = ends[0];
         {
                 const struct io_fd_path path = io_fd_path(process);
-                const struct box_exec_args args = { .id = c->inst->id,
-                        .process = path.text,
-                        .stdio = { .detach = true, .pid_file = pid_file } };
+                const struct box_exec_args args = {
+                        .id = c->inst->id, .process = path.text, .stdio = { .detach = true, .pid_file = pid_file }
+                };
 
                 r = box_exec(&runtime, &args, &status, err);
         }

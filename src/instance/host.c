@@ -14,7 +14,7 @@
 
 #define NAME_LEN_MAX 128
 
-/* --- opening ----------------------------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------------------------- */
 
 static char *default_root(void)
 {
@@ -148,9 +148,10 @@ struct image_store *instance_host_images(struct instance_host *host)
         return host->images;
 }
 
-/* --- small things ------------------------------------------------------------------------------------------------------- */
+/* --- small things ----------------------------------------------------------------------------------------------- */
 
-int file_replace(int dir, const char *tmp, const char *name, const void *data, size_t len, bool durable, struct err **err)
+int file_replace(
+        int dir, const char *tmp, const char *name, const void *data, size_t len, bool durable, struct err **err)
 {
         _cleanup_close_ int fd = -1;
         int r;
@@ -192,11 +193,12 @@ char *instance_path(const struct instance *inst, const char *file)
 {
         char *path;
 
-        return asprintf(&path, "%s/" DIR_INSTANCES "/%s%s%s", inst->host->root, inst->id, file[0] ? "/" : "", file) < 0 ? NULL
-                                                                                                                      : path;
+        return asprintf(&path, "%s/" DIR_INSTANCES "/%s%s%s", inst->host->root, inst->id, file[0] ? "/" : "", file) < 0
+                       ? NULL
+                       : path;
 }
 
-/* --- names -------------------------------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------------------------ */
 
 int host_lock(struct instance_host *host, bool wait, int *ret, struct err **err)
 {
@@ -225,7 +227,8 @@ int name_check(const char *name, struct err **err)
         if (n < 1 || name[n] || n > NAME_LEN_MAX) {
                 const int r = err_set(err, ERR_USAGE, EINVAL, "'%.200s' cannot be a name", name);
 
-                return err_hint(err, r, "a name is of 1 to %d letters, digits, '_', '.' and '-', the first a letter or digit",
+                return err_hint(err, r,
+                        "a name is of 1 to %d letters, digits, '_', '.' and '-', the first a letter or digit",
                         NAME_LEN_MAX);
         }
         return 0;
@@ -269,7 +272,8 @@ int name_take(struct instance_host *host, const char *name, const char *id, stru
                 if (errno != EEXIST)
                         return err_sys(err, errno, "taking the name '%s'", name);
                 if (name_read(host, name, owner) > 0 && strcmp(owner, id) != 0 && id_is_taken(host, owner)) {
-                        const int r = err_set(err, ERR_BUSY, EEXIST, "the name '%s' is in use by the instance %.12s", name, owner);
+                        const int r = err_set(
+                                err, ERR_BUSY, EEXIST, "the name '%s' is in use by the instance %.12s", name, owner);
 
                         return err_hint(err, r, "remove (or rename) that one to use the name again");
                 }
@@ -287,7 +291,7 @@ void name_drop(struct instance_host *host, const char *name, const char *id)
                 unlinkat(host->fd, path, 0);
 }
 
-/* --- finding ------------------------------------------------------------------------------------------------------------- */
+/* --- finding ---------------------------------------------------------------------------------------------------- */
 
 int instance_open(struct instance_host *host, const char *id, struct instance **ret, struct err **err)
 {
@@ -323,8 +327,9 @@ static int visit_id(void *opaque, int dirfd, const char *name, struct err **err)
         return id_is_valid(name) ? w->fn(w->opaque, w->host, name, err) : 0;
 }
 
-int host_each_id(struct instance_host *host, int (*fn)(void *opaque, struct instance_host *host, const char *id,
-        struct err **err), void *opaque, struct err **err)
+int host_each_id(struct instance_host *host,
+        int (*fn)(void *opaque, struct instance_host *host, const char *id, struct err **err), void *opaque,
+        struct err **err)
 {
         struct id_walk w = { host, fn, opaque };
 
@@ -425,7 +430,7 @@ const struct instance_config *instance_get_config(const struct instance *inst)
         return &inst->config;
 }
 
-/* --- listing -------------------------------------------------------------------------------------------------------------- */
+/* --- listing ---------------------------------------------------------------------------------------------------- */
 
 struct listing {
         struct instance **item;
@@ -471,7 +476,8 @@ static int by_creation(const void *a, const void *b)
         return strcmp(y->config.created ? y->config.created : "", x->config.created ? x->config.created : "");
 }
 
-int instance_list(struct instance_host *host, int (*fn)(void *opaque, struct instance *inst), void *opaque, struct err **err)
+int instance_list(
+        struct instance_host *host, int (*fn)(void *opaque, struct instance *inst), void *opaque, struct err **err)
 {
         struct listing l = { 0 };
         int r = host_each_id(host, collect, &l, err);

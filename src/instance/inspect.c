@@ -39,8 +39,8 @@ static json_t *time_json(s64 ns)
         if (ns == 0)
                 return json_string("0001-01-01T00:00:00Z");
         gmtime_r(&seconds, &tm);
-        return json_sprintf("%04d-%02d-%02dT%02d:%02d:%02d.%09lldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-                tm.tm_min, tm.tm_sec, (long long)(ns % (s64)NSEC_PER_SEC));
+        return json_sprintf("%04d-%02d-%02dT%02d:%02d:%02d.%09lldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+                tm.tm_hour, tm.tm_min, tm.tm_sec, (long long)(ns % (s64)NSEC_PER_SEC));
 }
 
 static json_t *text(const char *value)
@@ -48,23 +48,25 @@ static json_t *text(const char *value)
         return json_string(value ? value : "");
 }
 
-/* --- State ---------------------------------------------------------------------------------------------------------------- */
+/* --- State ------------------------------------------------------------------------------------------------------ */
 
 static json_t *state_json(const struct instance *inst, const struct instance_state *s)
 {
-        json_t *json = json_pack("{s:s, s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:s, s:o, s:o}", "Status", instance_status_name(s->status),
-                "Running", s->status == INSTANCE_RUNNING || s->status == INSTANCE_PAUSED, "Paused", s->status == INSTANCE_PAUSED,
-                "Restarting", s->status == INSTANCE_RESTARTING, "OOMKilled", s->oom_killed, "Dead", s->status == INSTANCE_DEAD, "Pid",
-                (int)s->pid, "ExitCode", s->exit_code, "Error", s->error, "StartedAt", time_json(s->started_ns), "FinishedAt",
-                time_json(s->finished_ns));
+        json_t *json = json_pack("{s:s, s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:s, s:o, s:o}", "Status",
+                instance_status_name(s->status), "Running",
+                s->status == INSTANCE_RUNNING || s->status == INSTANCE_PAUSED, "Paused", s->status == INSTANCE_PAUSED,
+                "Restarting", s->status == INSTANCE_RESTARTING, "OOMKilled", s->oom_killed, "Dead",
+                s->status == INSTANCE_DEAD, "Pid", (int)s->pid, "ExitCode", s->exit_code, "Error", s->error,
+                "StartedAt", time_json(s->started_ns), "FinishedAt", time_json(s->finished_ns));
 
         if (json && s->health[0])
-                json_object_set_new(json, "Health", json_pack("{s:s, s:i, s:o}", "Status", s->health, "FailingStreak",
-                                                            (int)s->health_failing, "Log", health_log(inst)));
+                json_object_set_new(json, "Health",
+                        json_pack("{s:s, s:i, s:o}", "Status", s->health, "FailingStreak", (int)s->health_failing,
+                                "Log", health_log(inst)));
         return json;
 }
 
-/* --- Config ---------------------------------------------------------------------------------------------------------------- */
+/* --- Config ----------------------------------------------------------------------------------------------------- */
 
 static json_t *exposed_json(const struct instance_config *c)
 {
@@ -75,7 +77,8 @@ static json_t *exposed_json(const struct instance_config *c)
         for (size_t i = 0; i < c->ports.n; i++) {
                 char key[32];
 
-                snprintf(key, sizeof(key), "%u/%s", c->ports.item[i].port, c->ports.item[i].protocol ? c->ports.item[i].protocol : "tcp");
+                snprintf(key, sizeof(key), "%u/%s", c->ports.item[i].port,
+                        c->ports.item[i].protocol ? c->ports.item[i].protocol : "tcp");
                 json_object_set_new(json, key, json_object());
         }
         return json;
@@ -95,11 +98,11 @@ static json_t *config_json(const struct instance *inst)
 {
         const struct instance_config *c = &inst->config;
         json_t *json = json_pack("{s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "Hostname",
-                c->hostname ? json_string(c->hostname) : json_stringn(inst->id, 12), "Domainname", text(c->domainname), "User",
-                text(c->user), "Tty", c->tty, "OpenStdin", c->open_stdin, "Env", list(&c->env), "Cmd", list_or_null(&c->command),
-                "Entrypoint", list_or_null(&c->entrypoint), "Image", c->image, "WorkingDir", text(c->working_dir), "Labels",
-                pairs(&c->labels), "ExposedPorts", exposed_json(c), "Volumes", volumes_json(c), "StopSignal",
-                text(c->stop_signal && c->stop_signal[0] ? c->stop_signal : "SIGTERM"));
+                c->hostname ? json_string(c->hostname) : json_stringn(inst->id, 12), "Domainname", text(c->domainname),
+                "User", text(c->user), "Tty", c->tty, "OpenStdin", c->open_stdin, "Env", list(&c->env), "Cmd",
+                list_or_null(&c->command), "Entrypoint", list_or_null(&c->entrypoint), "Image", c->image, "WorkingDir",
+                text(c->working_dir), "Labels", pairs(&c->labels), "ExposedPorts", exposed_json(c), "Volumes",
+                volumes_json(c), "StopSignal", text(c->stop_signal && c->stop_signal[0] ? c->stop_signal : "SIGTERM"));
 
         if (!json)
                 return NULL;
@@ -108,12 +111,13 @@ static json_t *config_json(const struct instance *inst)
         if (c->health.test.n)
                 json_object_set_new(json, "Healthcheck",
                         json_pack("{s:o, s:I, s:I, s:I, s:I}", "Test", list(&c->health.test), "Interval",
-                                (json_int_t)c->health.interval_ns, "Timeout", (json_int_t)c->health.timeout_ns, "StartPeriod",
-                                (json_int_t)c->health.start_period_ns, "Retries", (json_int_t)c->health.retries));
+                                (json_int_t)c->health.interval_ns, "Timeout", (json_int_t)c->health.timeout_ns,
+                                "StartPeriod", (json_int_t)c->health.start_period_ns, "Retries",
+                                (json_int_t)c->health.retries));
         return json;
 }
 
-/* --- HostConfig ------------------------------------------------------------------------------------------------------------- */
+/* --- HostConfig ------------------------------------------------------------------------------------------------- */
 
 static const char *const restart_names[] = { "no", "on-failure", "always", "unless-stopped" };
 
@@ -125,8 +129,8 @@ static json_t *binds_json(const struct instance_config *c)
                 const struct instance_mount *m = &c->mounts.item[i];
 
                 if (strcmp(m->type, "tmpfs") != 0)
-                        json_array_append_new(
-                                json, json_sprintf("%s:%s%s", m->source ? m->source : "", m->target, m->read_only ? ":ro" : ""));
+                        json_array_append_new(json, json_sprintf("%s:%s%s", m->source ? m->source : "", m->target,
+                                                            m->read_only ? ":ro" : ""));
         }
         return json;
 }
@@ -147,7 +151,8 @@ static json_t *bindings_json(const struct instance_port *item, size_t n)
                         bindings = json_array();
                         json_object_set_new(json, key, bindings);
                 }
-                json_array_append_new(bindings, json_pack("{s:s, s:s}", "HostIp", item[i].host_ip ? item[i].host_ip : "", "HostPort", port));
+                json_array_append_new(bindings,
+                        json_pack("{s:s, s:s}", "HostIp", item[i].host_ip ? item[i].host_ip : "", "HostPort", port));
         }
         return json;
 }
@@ -157,8 +162,9 @@ static json_t *ulimits_json(const struct instance_config *c)
         json_t *json = json_array();
 
         for (size_t i = 0; i < c->ulimits.n; i++)
-                json_array_append_new(json, json_pack("{s:s, s:I, s:I}", "Name", c->ulimits.item[i].name, "Soft",
-                                                    (json_int_t)c->ulimits.item[i].soft, "Hard", (json_int_t)c->ulimits.item[i].hard));
+                json_array_append_new(json,
+                        json_pack("{s:s, s:I, s:I}", "Name", c->ulimits.item[i].name, "Soft",
+                                (json_int_t)c->ulimits.item[i].soft, "Hard", (json_int_t)c->ulimits.item[i].hard));
         return json;
 }
 
@@ -181,13 +187,15 @@ static void set_resources(json_t *json, const struct instance_resources *r)
         const struct {
                 const char *name;
                 s64 value;
-        } numbers[] = { { "Memory", r->memory }, { "MemoryReservation", r->memory_reservation }, { "MemorySwap", r->memory_swap },
-                { "NanoCpus", r->nano_cpus }, { "CpuShares", r->cpu_shares }, { "CpuPeriod", r->cpu_period },
-                { "CpuQuota", r->cpu_quota }, { "PidsLimit", r->pids }, { "BlkioWeight", r->blkio_weight } };
+        } numbers[] = { { "Memory", r->memory }, { "MemoryReservation", r->memory_reservation },
+                { "MemorySwap", r->memory_swap }, { "NanoCpus", r->nano_cpus }, { "CpuShares", r->cpu_shares },
+                { "CpuPeriod", r->cpu_period }, { "CpuQuota", r->cpu_quota }, { "PidsLimit", r->pids },
+                { "BlkioWeight", r->blkio_weight } };
 
         for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
                 json_object_set_new(json, numbers[i].name, json_integer(numbers[i].value));
-        json_object_set_new(json, "MemorySwappiness", r->memory_swappiness < 0 ? json_null() : json_integer(r->memory_swappiness));
+        json_object_set_new(
+                json, "MemorySwappiness", r->memory_swappiness < 0 ? json_null() : json_integer(r->memory_swappiness));
         json_object_set_new(json, "CpusetCpus", text(r->cpuset_cpus));
         json_object_set_new(json, "CpusetMems", text(r->cpuset_mems));
         json_object_set_new(json, "OomKillDisable", json_boolean(r->oom_kill_disable));
@@ -197,13 +205,15 @@ static json_t *host_config_json(const struct instance *inst)
 {
         const struct instance_config *c = &inst->config;
         const size_t restart = (size_t)c->restart < ARRAY_SIZE(restart_names) ? (size_t)c->restart : 0;
-        json_t *json = json_pack("{s:b, s:{s:s, s:I}, s:s, s:{s:s, s:{}}, s:o, s:o, s:b, s:b, s:b, s:o, s:o, s:o, s:o}", "AutoRemove",
-                c->auto_remove, "RestartPolicy", "Name", restart_names[restart], "MaximumRetryCount", (json_int_t)c->restart_max,
-                "NetworkMode", c->network_mode && c->network_mode[0] ? c->network_mode : "bridge", "LogConfig", "Type",
+        json_t *json = json_pack("{s:b, s:{s:s, s:I}, s:s, s:{s:s, s:{}}, s:o, s:o, s:b, s:b, s:b, s:o, s:o, s:o, s:o}",
+                "AutoRemove", c->auto_remove, "RestartPolicy", "Name", restart_names[restart], "MaximumRetryCount",
+                (json_int_t)c->restart_max, "NetworkMode",
+                c->network_mode && c->network_mode[0] ? c->network_mode : "bridge", "LogConfig", "Type",
                 c->log.driver ? c->log.driver : "json-file", "Config", "Binds", binds_json(c), "PortBindings",
-                bindings_json(c->ports.item, c->ports.n), "Privileged", c->privileged, "PublishAllPorts", c->publish_all,
-                "ReadonlyRootfs", c->read_only, "CapAdd", list_or_null(&c->cap_add), "CapDrop", list_or_null(&c->cap_drop),
-                "SecurityOpt", list_or_null(&c->security), "GroupAdd", list_or_null(&c->groups));
+                bindings_json(c->ports.item, c->ports.n), "Privileged", c->privileged, "PublishAllPorts",
+                c->publish_all, "ReadonlyRootfs", c->read_only, "CapAdd", list_or_null(&c->cap_add), "CapDrop",
+                list_or_null(&c->cap_drop), "SecurityOpt", list_or_null(&c->security), "GroupAdd",
+                list_or_null(&c->groups));
 
         if (!json)
                 return NULL;
@@ -229,7 +239,7 @@ static json_t *host_config_json(const struct instance *inst)
         return json;
 }
 
-/* --- Mounts, NetworkSettings --------------------------------------------------------------------------------------------------- */
+/* --- Mounts, NetworkSettings ------------------------------------------------------------------------------------ */
 
 static json_t *mounts_json(const struct instance *inst)
 {
@@ -241,8 +251,13 @@ static json_t *mounts_json(const struct instance *inst)
                 const bool volume = strcmp(m->type, "volume") == 0;
                 _cleanup_free_ char *path = volume && m->source ? volume_path(inst->host, m->source) : NULL;
                 json_t *entry = json_pack("{s:s, s:s, s:s, s:b, s:s}", "Type", m->type, "Source",
-                        path ? path : m->source ? m->source : "", "Destination", m->target, "RW", !m->read_only, "Propagation",
-                        m->propagation ? m->propagation : volume ? "" : "rprivate");
+                        path        ? path
+                        : m->source ? m->source
+                                    : "",
+                        "Destination", m->target, "RW", !m->read_only, "Propagation",
+                        m->propagation ? m->propagation
+                        : volume       ? ""
+                                       : "rprivate");
 
                 if (volume && m->source) {
                         json_object_set_new(entry, "Name", json_string(m->source));
@@ -255,8 +270,8 @@ static json_t *mounts_json(const struct instance *inst)
 
 static json_t *endpoint_json(const struct instance_endpoint *e)
 {
-        return json_pack("{s:s, s:s, s:i, s:s, s:s}", "IPAddress", e->ip, "Gateway", e->gateway, "IPPrefixLen", (int)e->prefix_len,
-                "MacAddress", e->mac, "GlobalIPv6Address", e->ip6);
+        return json_pack("{s:s, s:s, s:i, s:s, s:s}", "IPAddress", e->ip, "Gateway", e->gateway, "IPPrefixLen",
+                (int)e->prefix_len, "MacAddress", e->mac, "GlobalIPv6Address", e->ip6);
 }
 
 static int network_json(struct instance *inst, json_t **ret, struct err **err)
@@ -289,7 +304,7 @@ static int network_json(struct instance *inst, json_t **ret, struct err **err)
         return 0;
 }
 
-/* --- all ----------------------------------------------------------------------------------------------------------------------- */
+/* --- all -------------------------------------------------------------------------------------------------------- */
 
 int instance_inspect(struct instance *inst, bool size, json_t **ret, struct err **err)
 {
@@ -309,10 +324,11 @@ int instance_inspect(struct instance *inst, bool size, json_t **ret, struct err 
                 return r;
         args = list(&argv);
         json_array_remove(args, 0);
-        json = json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:s, s:o, s:o, s:o, s:o}", "Id", inst->id, "Created", c->created,
-                "Path", argv.n ? argv.item[0] : "", "Args", args, "State", state_json(inst, state), "Image", c->image_id, "LogPath",
-                log ? log : "", "RestartCount", (int)state->restarts, "Driver", "overlay", "HostConfig", host_config_json(inst), "Mounts",
-                mounts_json(inst), "Config", config_json(inst), "NetworkSettings", network);
+        json = json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:s, s:o, s:o, s:o, s:o}", "Id", inst->id, "Created",
+                c->created, "Path", argv.n ? argv.item[0] : "", "Args", args, "State", state_json(inst, state), "Image",
+                c->image_id, "LogPath", log ? log : "", "RestartCount", (int)state->restarts, "Driver", "overlay",
+                "HostConfig", host_config_json(inst), "Mounts", mounts_json(inst), "Config", config_json(inst),
+                "NetworkSettings", network);
         if (!json)
                 return err_sys(err, ENOMEM, "inspecting '%s'", c->name);
         json_object_set_new(json, "Name", json_sprintf("/%s", c->name));

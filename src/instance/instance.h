@@ -27,7 +27,7 @@ struct instance_host;
 struct instance;
 struct instance_session;
 
-/* --- where instances are ---------------------------------------------------------------------------------------------- */
+/* --- where instances are ---------------------------------------------------------------------------------------- */
 
 struct instance_host_options {
         const char *root; /* NULL: $STRATA_ROOT, else /var/lib/strata or ~/.local/share/strata */
@@ -45,7 +45,7 @@ static inline void instance_host_closep(struct instance_host **host)
 const char *instance_host_root(const struct instance_host *host);
 struct image_store *instance_host_images(struct instance_host *host);
 
-/* --- what an instance is to be ----------------------------------------------------------------------------------------- */
+/* --- what an instance is to be ---------------------------------------------------------------------------------- */
 
 /* A list; @item need not end with NULL where it comes in, and does where it comes out. */
 struct instance_strings {
@@ -63,9 +63,9 @@ struct instance_pairs {
 };
 
 struct instance_mount {
-        const char *type;        /* "bind", "volume", "tmpfs" */
-        const char *source;      /* a directory or file of the host; a volume's name, NULL: an anonymous one */
-        const char *target;      /* absolute */
+        const char *type;   /* "bind", "volume", "tmpfs" */
+        const char *source; /* a directory or file of the host; a volume's name, NULL: an anonymous one */
+        const char *target; /* absolute */
         bool read_only;
         bool make_source;        /* bind: a missing directory is made (-v; --mount refuses) */
         bool no_recursive;       /* bind: without the mounts below the source */
@@ -123,7 +123,12 @@ struct instance_resources {
         bool oom_kill_disable;
 };
 
-enum instance_restart { INSTANCE_RESTART_NO, INSTANCE_RESTART_ON_FAILURE, INSTANCE_RESTART_ALWAYS, INSTANCE_RESTART_UNLESS_STOPPED };
+enum instance_restart {
+        INSTANCE_RESTART_NO,
+        INSTANCE_RESTART_ON_FAILURE,
+        INSTANCE_RESTART_ALWAYS,
+        INSTANCE_RESTART_UNLESS_STOPPED
+};
 
 struct instance_health {
         struct instance_strings test; /* none: the image's; {"NONE"}; {"CMD", ...}; {"CMD-SHELL", command} */
@@ -160,7 +165,8 @@ struct instance_config {
         /* rights */
         bool privileged, read_only;
         struct instance_strings cap_add, cap_drop;
-        struct instance_strings security; /* "seccomp=FILE|unconfined", "no-new-privileges", "apparmor=...", "label=..." */
+        struct instance_strings
+                security; /* "seccomp=FILE|unconfined", "no-new-privileges", "apparmor=...", "label=..." */
         struct instance_strings device_rules; /* "c 1:3 rwm" */
         struct instance_pairs sysctls;
         struct {
@@ -212,9 +218,12 @@ struct instance_config {
 };
 
 /* Something that must not be 0 when it is not given: use this before filling one in. */
-#define INSTANCE_CONFIG_EMPTY { .resources = { .memory_swappiness = -1 } }
+#define INSTANCE_CONFIG_EMPTY                           \
+        {                                               \
+                .resources = {.memory_swappiness = -1 } \
+        }
 
-/* --- finding, creating, removing ---------------------------------------------------------------------------------------- */
+/* --- finding, creating, removing -------------------------------------------------------------------------------- */
 
 /* Pins the image and makes ROOT/instances/ID. Everything that can be checked without starting is checked. -EEXIST, ERR_BUSY
  * for a name that is taken. */
@@ -231,8 +240,8 @@ static inline void instance_freep(struct instance **inst)
 
 /* Calls @fn for every instance, newest first, until it returns something other than 0; returns that. One that cannot be read
  * is left out with a warning. */
-int instance_list(struct instance_host *host, int (*fn)(void *opaque, struct instance *inst), void *opaque,
-        struct err **err);
+int instance_list(
+        struct instance_host *host, int (*fn)(void *opaque, struct instance *inst), void *opaque, struct err **err);
 
 enum { INSTANCE_REMOVE_FORCE = 1 << 0 /* kills it first */, INSTANCE_REMOVE_VOLUMES = 1 << 1 /* anonymous ones too */ };
 int instance_remove(struct instance *inst, unsigned flags, struct err **err);
@@ -257,14 +266,14 @@ const char *instance_status_name(enum instance_status status);
 
 struct instance_state {
         enum instance_status status;
-        pid_t pid; /* of its first process, 0 */
+        pid_t pid;     /* of its first process, 0 */
         int exit_code; /* of the last run: 128 + n for a signal */
         bool oom_killed;
-        const char *error; /* why the last start failed, or "" */
+        const char *error;           /* why the last start failed, or "" */
         s64 started_ns, finished_ns; /* CLOCK_REALTIME; 0: never */
         unsigned restarts;
-        bool stopped; /* by hand */
-        const char *health; /* "", "starting", "healthy", "unhealthy" */
+        bool stopped;            /* by hand */
+        const char *health;      /* "", "starting", "healthy", "unhealthy" */
         unsigned health_failing; /* in a row */
 };
 /* What is true now. Valid until the next call of it. */
@@ -294,13 +303,14 @@ int instance_inspect(struct instance *inst, bool size, json_t **ret, struct err 
 /* Bytes of the writable layer, and of layer and image together. */
 int instance_size(struct instance *inst, u64 *ret_layer, u64 *ret_total, struct err **err);
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------------------------- */
 
 enum { /* for instance_attach and instance_start */
         INSTANCE_ATTACH_STDIN = 1 << 0,
         INSTANCE_ATTACH_STDOUT = 1 << 1,
         INSTANCE_ATTACH_STDERR = 1 << 2,
-        INSTANCE_ATTACH_CLEAN_UP = 1 << 3, /* this session takes away what is left after the end: nobody need be started for
+        INSTANCE_ATTACH_CLEAN_UP =
+                1 << 3, /* this session takes away what is left after the end: nobody need be started for
                                               it. The relay does so; others call instance_session_finish */
 };
 
@@ -331,7 +341,7 @@ struct instance_update {
 };
 int instance_update(struct instance *inst, const struct instance_update *update, struct err **err);
 
-/* --- its input and output ---------------------------------------------------------------------------------------------------- */
+/* --- its input and output --------------------------------------------------------------------------------------- */
 
 int instance_attach(struct instance *inst, unsigned attach, struct instance_session **ret, struct err **err);
 /* Detaches. NULL is fine. Returns NULL. */
@@ -386,7 +396,7 @@ struct instance_log_options {
 int instance_logs(struct instance *inst, const struct instance_log_options *options,
         int (*fn)(void *opaque, int stream, s64 time_ns, const char *data, size_t len), void *opaque, struct err **err);
 
-/* --- inside ------------------------------------------------------------------------------------------------------------------- */
+/* --- inside ----------------------------------------------------------------------------------------------------- */
 
 struct instance_exec {
         const char *const *argv;
@@ -413,7 +423,10 @@ struct instance_path_stat {
 int instance_stat_path(struct instance *inst, const char *path, struct instance_path_stat *ret, struct err **err);
 /* Writes the tar of @path to @fd: names begin with its last component; "dir/." gives what is in it. @follow: a link at the end. */
 int instance_copy_out(struct instance *inst, const char *path, bool follow, int fd, struct err **err);
-enum { INSTANCE_COPY_NO_OVERWRITE = 1 << 0 /* a directory does not replace a file, nor the reverse */, INSTANCE_COPY_KEEP_OWNER = 1 << 1 };
+enum {
+        INSTANCE_COPY_NO_OVERWRITE = 1 << 0 /* a directory does not replace a file, nor the reverse */,
+        INSTANCE_COPY_KEEP_OWNER = 1 << 1
+};
 /* Unpacks the tar from @fd into the directory @path, which must exist. */
 int instance_copy_in(struct instance *inst, const char *path, unsigned flags, int fd, struct err **err);
 /* The whole root as a tar: docker export. */
@@ -453,7 +466,7 @@ struct instance_processes {
 /* Valid until the next call of it. */
 int instance_top(struct instance *inst, const struct instance_processes **ret, struct err **err);
 
-/* --- volumes ------------------------------------------------------------------------------------------------------------------ */
+/* --- volumes ---------------------------------------------------------------------------------------------------- */
 
 struct instance_volume {
         const char *name, *path, *created; /* RFC 3339 */
@@ -476,7 +489,7 @@ int instance_volume_remove(struct instance_host *host, const char *name, struct 
 int instance_volume_prune(struct instance_host *host, bool all, void (*removed)(void *opaque, const char *name),
         void *opaque, u64 *ret_bytes, struct err **err);
 
-/* --- the whole host ------------------------------------------------------------------------------------------------------------ */
+/* --- the whole host --------------------------------------------------------------------------------------------- */
 
 struct instance_host_event {
         s64 time_ns;        /* CLOCK_REALTIME */
@@ -494,8 +507,8 @@ int instance_events(struct instance_host *host, s64 since_ns, s64 until_ns,
 int instance_host_recover(struct instance_host *host, struct err **err);
 /* Whether anything is left of instances that do not run: mounts, control groups, interfaces, directories, processes. Calls
  * @problem for each; returns their number. */
-int instance_host_check(struct instance_host *host, void (*problem)(void *opaque, const char *text), void *opaque,
-        struct err **err);
+int instance_host_check(
+        struct instance_host *host, void (*problem)(void *opaque, const char *text), void *opaque, struct err **err);
 
 /* What the hidden commands `strata instance-start DIR`, `strata instance-clean DIR` and `strata instance-health DIR` do, with
  * which a supervisor has its heavy work done. @argv[0] is such a word, then ROOT and ID. Returns the exit status. */

@@ -14,16 +14,16 @@
 #define DIR_VOLUMES   "volumes"
 #define DIR_NETWORKS  "networks"
 
-#define ID_LEN         64
+#define ID_LEN            64
 #define INSTANCE_FILE_MAX (8 * MIB) /* of a file of ours that is read whole */
 
 struct instance_host {
         char *root;
         int fd; /* of the root */
         struct image_store *images;
-        char *programs;     /* the directory of strata and strata-supervise */
+        char *programs; /* the directory of strata and strata-supervise */
         char boot_id[40];
-        bool rootless;      /* a user's: control groups may be none */
+        bool rootless; /* a user's: control groups may be none */
 };
 
 struct instance {
@@ -44,7 +44,7 @@ struct instance {
         struct instance_processes processes;
 };
 
-/* --- host.c ----------------------------------------------------------------------------------------------------------- */
+/* --- host.c ----------------------------------------------------------------------------------------------------- */
 
 /* Names are given and taken under it; for moments. Closing @ret unlocks. -EAGAIN (without an error) when it is not to be waited
  * for. */
@@ -52,8 +52,9 @@ int host_lock(struct instance_host *host, bool wait, int *ret, struct err **err)
 /* The instance of that exact id. */
 int instance_open(struct instance_host *host, const char *id, struct instance **ret, struct err **err);
 /* Calls @fn for the id of every directory of an instance, also of those that are not complete. */
-int host_each_id(struct instance_host *host, int (*fn)(void *opaque, struct instance_host *host, const char *id,
-        struct err **err), void *opaque, struct err **err);
+int host_each_id(struct instance_host *host,
+        int (*fn)(void *opaque, struct instance_host *host, const char *id, struct err **err), void *opaque,
+        struct err **err);
 bool id_is_valid(const char *id);
 /* Random hexadecimal digits: @n of them and a NUL. */
 int random_hex(char *ret, size_t n, struct err **err);
@@ -63,7 +64,8 @@ int name_take(struct instance_host *host, const char *name, const char *id, stru
 void name_drop(struct instance_host *host, const char *name, const char *id);
 
 /* The file has @data afterwards, or what it had before. @durable: also after a power failure. */
-int file_replace(int dir, const char *tmp, const char *name, const void *data, size_t len, bool durable, struct err **err);
+int file_replace(
+        int dir, const char *tmp, const char *name, const void *data, size_t len, bool durable, struct err **err);
 
 /* A directory without a configuration whose maker does not hold it is half made, or half removed: the rest goes. */
 int instance_drop_incomplete(struct instance *inst, struct err **err);
@@ -71,12 +73,12 @@ int instance_drop_incomplete(struct instance *inst, struct err **err);
 /* "ROOT/instances/ID/FILE"; the caller's. */
 char *instance_path(const struct instance *inst, const char *file);
 
-/* --- join.c ----------------------------------------------------------------------------------------------------------- */
+/* --- join.c ----------------------------------------------------------------------------------------------------- */
 
 /* For a user who is not root: into the user namespace of the instances below @root, a new one when none runs. */
 int user_namespace_enter(const char *root, struct err **err);
 
-/* --- config.c --------------------------------------------------------------------------------------------------------- */
+/* --- config.c --------------------------------------------------------------------------------------------------- */
 
 json_t *config_to_json(const struct instance_config *config);
 /* The instance's configuration is @json's from now on, whose strings it borrows; takes the reference. */
@@ -87,15 +89,17 @@ int config_load(struct instance *inst, struct err **err);
 int json_save(const struct instance *inst, const char *file, const json_t *json, struct err **err);
 int json_load(const struct instance *inst, const char *file, json_t **ret, struct err **err);
 
-/* --- merge.c ---------------------------------------------------------------------------------------------------------- */
+/* --- merge.c ---------------------------------------------------------------------------------------------------- */
 
 /* Completes what was asked for by what the image says, and checks it. Strings go into @arena. */
-int config_merge(struct arena *arena, struct instance_config *config, const struct image_config *image, struct err **err);
+int config_merge(
+        struct arena *arena, struct instance_config *config, const struct image_config *image, struct err **err);
 /* The command line: entrypoint and command. NULL-terminated, in @arena. */
-int config_argv(struct arena *arena, const struct instance_config *config, struct instance_strings *ret, struct err **err);
+int config_argv(
+        struct arena *arena, const struct instance_config *config, struct instance_strings *ret, struct err **err);
 int strings_add(struct arena *arena, struct instance_strings *list, const char *text);
 
-/* --- state.c ---------------------------------------------------------------------------------------------------------- */
+/* --- state.c ---------------------------------------------------------------------------------------------------- */
 
 /* Commands that change an instance do it one at a time. Closing @ret unlocks. */
 int instance_lock(const struct instance *inst, bool wait, int *ret, struct err **err);
@@ -115,7 +119,7 @@ int state_recover(struct instance *inst, struct err **err);
 int record_load(const struct instance *inst, const char *file, struct record *ret);
 int record_store(const struct instance *inst, const char *file, const struct record *record, struct err **err);
 
-/* --- launch.c --------------------------------------------------------------------------------------------------------- */
+/* --- launch.c --------------------------------------------------------------------------------------------------- */
 
 #define FILE_ERROR "error" /* why the last start failed */
 
@@ -134,11 +138,12 @@ int instance_clean_up(struct instance *inst, struct err **err);
 /* The directory, the image's pin, the name. */
 int instance_destroy(struct instance *inst, bool volumes, struct err **err);
 
-/* --- events.c --------------------------------------------------------------------------------------------------------- */
+/* --- events.c --------------------------------------------------------------------------------------------------- */
 
-void event_write(struct instance_host *host, const char *action, const struct instance *inst, int exit_code, const char *detail);
+void event_write(
+        struct instance_host *host, const char *action, const struct instance *inst, int exit_code, const char *detail);
 
-/* --- volume.c --------------------------------------------------------------------------------------------------------- */
+/* --- volume.c --------------------------------------------------------------------------------------------------- */
 
 /* Makes anonymous volumes of @config's mounts and those that are named and missing. */
 int volumes_prepare(struct instance *inst, struct err **err);

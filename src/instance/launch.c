@@ -27,7 +27,7 @@ struct box_runtime launch_runtime(const struct instance *inst)
         return (struct box_runtime){ .root = inst->box_root, .rootless = inst->host->rootless };
 }
 
-/* --- files of /etc ---------------------------------------------------------------------------------------------------------- */
+/* --- files of /etc ---------------------------------------------------------------------------------------------- */
 
 static int write_file(const struct instance *inst, const char *name, const char *text, struct err **err)
 {
@@ -68,7 +68,7 @@ static int add_etc_files(struct launch_plan *plan, struct network *network, stru
         return r;
 }
 
-/* --- mounts ----------------------------------------------------------------------------------------------------------------- */
+/* --- mounts ----------------------------------------------------------------------------------------------------- */
 
 static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err)
 {
@@ -82,8 +82,8 @@ static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
                 return err_sys(err, errno, "making a mount namespace");
         r = io_make_dir(inst->dir, DIR_ROOTFS, 0755, err);
         if (r == 0)
-                r = image_instance_mount(inst->host->images, inst->id, inst->config.auto_remove ? IMAGE_MOUNT_VOLATILE : 0,
-                        &mount_fd, err);
+                r = image_instance_mount(inst->host->images, inst->id,
+                        inst->config.auto_remove ? IMAGE_MOUNT_VOLATILE : 0, &mount_fd, err);
         if (r < 0)
                 return r;
         /* By path: inst->dir is of the mount namespace that was left, where nothing can be mounted any more. */
@@ -123,7 +123,8 @@ static int add_volume(struct launch_plan *plan, const struct instance_mount *m, 
         if (r == 0 && !m->no_copy)
                 r = volume_fill(plan->inst->host, m->source, plan->root, m->target, err);
         if (r == 0)
-                spec_add_mount(plan->mounts, "bind", path, m->target, m->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
+                spec_add_mount(plan->mounts, "bind", path, m->target,
+                        m->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
         return r;
 }
 
@@ -189,7 +190,7 @@ static int add_init(struct launch_plan *plan, struct err **err)
         return 0;
 }
 
-/* --- the container ------------------------------------------------------------------------------------------------------------- */
+/* --- the container ---------------------------------------------------------------------------------------------- */
 
 static int write_bundle(struct launch_plan *plan, struct err **err)
 {
@@ -247,7 +248,8 @@ static int run_container(struct launch_plan *plan, struct err **err)
         char console[64];
         struct box_create_args args = { .id = inst->id,
                 .bundle = bundle,
-                .stdio = { .pid_file = pid_file, .detach = true, .console_socket = inst->config.tty ? console : NULL } };
+                .stdio = {
+                        .pid_file = pid_file, .detach = true, .console_socket = inst->config.tty ? console : NULL } };
         int status = 0, r;
 
         if (!bundle || !pid_file)
@@ -270,7 +272,8 @@ static const char *choose_hostname(struct instance *inst)
 
         if (c->hostname && c->hostname[0])
                 return c->hostname;
-        if ((c->network_mode && strcmp(c->network_mode, "host") == 0) || (c->uts_mode && strcmp(c->uts_mode, "host") == 0)) {
+        if ((c->network_mode && strcmp(c->network_mode, "host") == 0) ||
+                (c->uts_mode && strcmp(c->uts_mode, "host") == 0)) {
                 char *name = arena_alloc(&inst->arena, 1, 65);
 
                 if (name && gethostname(name, 64) == 0)
@@ -284,7 +287,9 @@ static int launch(struct instance *inst, struct err **err)
         _cleanup_(network_closep) struct network *network = NULL;
         _cleanup_free_ char *rootfs = NULL;
         _cleanup_close_ int root = -1;
-        struct launch_plan plan = { .inst = inst, .root = -1, .mounts = json_array(), .hostname = choose_hostname(inst) };
+        struct launch_plan plan = {
+                .inst = inst, .root = -1, .mounts = json_array(), .hostname = choose_hostname(inst)
+        };
         int r = plan.mounts && plan.hostname ? 0 : err_sys(err, ENOMEM, "starting the container");
 
         /* Before the mount namespace: the host's files are the host's. */
@@ -335,7 +340,7 @@ int launch_instance(struct instance *inst, struct err **err)
         return r;
 }
 
-/* --- and back -------------------------------------------------------------------------------------------------------------------- */
+/* --- and back --------------------------------------------------------------------------------------------------- */
 
 /* Groups that a killed helper made and had not recorded. */
 static void remove_groups(const struct instance *inst)

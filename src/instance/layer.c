@@ -16,7 +16,8 @@ struct diff {
 /* A directory or empty file that is there only for something to be mounted on it. */
 static bool is_mount_point(const struct instance_config *c, const char *path)
 {
-        static const char *const always[] = { "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf" };
+        static const char *const always[] = { "/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname",
+                "/etc/resolv.conf" };
 
         for (size_t i = 0; i < ARRAY_SIZE(always); i++)
                 if (strcmp(always[i], path) == 0)
@@ -34,14 +35,16 @@ static int tell(void *opaque, char kind, const char *path)
         return kind == 'A' && is_mount_point(d->config, path) ? 0 : d->fn(d->opaque, kind, path);
 }
 
-int instance_diff(struct instance *inst, int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err)
+int instance_diff(
+        struct instance *inst, int (*fn)(void *opaque, char kind, const char *path), void *opaque, struct err **err)
 {
         struct diff d = { &inst->config, fn, opaque };
 
         return image_instance_diff(inst->host->images, inst->id, tell, &d, err);
 }
 
-int instance_commit(struct instance *inst, const struct image_commit_options *options, bool pause, struct image **ret, struct err **err)
+int instance_commit(struct instance *inst, const struct image_commit_options *options, bool pause, struct image **ret,
+        struct err **err)
 {
         const struct instance_state *state;
         bool frozen = false;

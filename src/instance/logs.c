@@ -39,8 +39,9 @@ static bool parse_time(const char *text, s64 *ret)
         s64 year, month, day, hour, minute, second, ns;
         struct tm tm = { 0 };
 
-        if (!digits(text, 4, &year) || !digits(text + 5, 2, &month) || !digits(text + 8, 2, &day) || !digits(text + 11, 2, &hour) ||
-                !digits(text + 14, 2, &minute) || !digits(text + 17, 2, &second) || !digits(text + 20, 9, &ns))
+        if (!digits(text, 4, &year) || !digits(text + 5, 2, &month) || !digits(text + 8, 2, &day) ||
+                !digits(text + 11, 2, &hour) || !digits(text + 14, 2, &minute) || !digits(text + 17, 2, &second) ||
+                !digits(text + 20, 9, &ns))
                 return false;
         tm.tm_year = (int)year - 1900;
         tm.tm_mon = (int)month - 1;
@@ -61,7 +62,8 @@ static int take_entry(struct reading *r, char *line, size_t len)
         const bool full = len > PREFIX_LEN - 2 && line[TIME_LEN + 8] == 'F';
         s64 when;
 
-        if (len <= PREFIX_LEN - 1 || !parse_time(line, &when) || (line[TIME_LEN + 8] != 'F' && line[TIME_LEN + 8] != 'P'))
+        if (len <= PREFIX_LEN - 1 || !parse_time(line, &when) ||
+                (line[TIME_LEN + 8] != 'F' && line[TIME_LEN + 8] != 'P'))
                 return 0; /* a disk was full, or somebody wrote into our file */
         if (r->skip > 0) {
                 r->skip -= full;
@@ -138,7 +140,8 @@ static bool is_replaced(const struct instance *inst, FILE *file)
 {
         struct stat a, b;
 
-        return fstatat(inst->dir, FILE_LOG, &b, AT_SYMLINK_NOFOLLOW) == 0 && (fstat(fileno(file), &a) < 0 || a.st_ino != b.st_ino);
+        return fstatat(inst->dir, FILE_LOG, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+               (fstat(fileno(file), &a) < 0 || a.st_ino != b.st_ino);
 }
 
 /* Until the supervisor is gone. */

@@ -131,7 +131,8 @@ static int merge_labels(struct arena *arena, struct instance_pairs *labels, cons
         for (size_t i = 0; i < n; i++) {
                 if (has_label(labels, image[i].key))
                         continue;
-                item[k] = (struct instance_pair){ arena_strdup(arena, image[i].key), arena_strdup(arena, image[i].value) };
+                item[k] = (struct instance_pair){ arena_strdup(arena, image[i].key),
+                        arena_strdup(arena, image[i].value) };
                 if (!item[k].key || !item[k].value)
                         return -ENOMEM;
                 k++;
@@ -181,7 +182,7 @@ static int merge(struct arena *arena, struct instance_config *config, const stru
         return r == 0 ? merge_health(arena, &config->health, &image->healthcheck) : r;
 }
 
-/* --- checks ------------------------------------------------------------------------------------------------------------- */
+/* --- checks ----------------------------------------------------------------------------------------------------- */
 
 static int check_mounts(const struct instance_config *config, struct err **err)
 {
@@ -196,8 +197,8 @@ static int check_mounts(const struct instance_config *config, struct err **err)
                 if (t == ARRAY_SIZE(types))
                         return err_set(err, ERR_USAGE, EINVAL, "mounts of type '%s' are not known", m->type);
                 if (m->target[0] != '/' || strcmp(m->target, "/") == 0)
-                        return err_set(err, ERR_USAGE, EINVAL, "'%s' cannot be mounted on: an absolute path other than '/' is wanted",
-                                m->target);
+                        return err_set(err, ERR_USAGE, EINVAL,
+                                "'%s' cannot be mounted on: an absolute path other than '/' is wanted", m->target);
                 if (t == 0 && (!m->source || m->source[0] != '/'))
                         return err_set(err, ERR_USAGE, EINVAL, "the source of a bind mount must be absolute, not '%s'",
                                 m->source ? m->source : "");
@@ -261,18 +262,21 @@ static int check(const struct instance_config *config, struct err **err)
         if (res->nano_cpus < 0 || (res->nano_cpus && (res->cpu_period || res->cpu_quota)))
                 return err_set(err, ERR_USAGE, EINVAL, "CPUs are given as a number or as quota and period");
         if (config->working_dir && config->working_dir[0] && config->working_dir[0] != '/')
-                return err_set(err, ERR_USAGE, EINVAL, "the working directory '%s' must be absolute", config->working_dir);
+                return err_set(
+                        err, ERR_USAGE, EINVAL, "the working directory '%s' must be absolute", config->working_dir);
         return instance_signal_parse(config->stop_signal ? config->stop_signal : "", err) < 0 ? -EINVAL : 0;
 }
 
-int config_merge(struct arena *arena, struct instance_config *config, const struct image_config *image, struct err **err)
+int config_merge(
+        struct arena *arena, struct instance_config *config, const struct image_config *image, struct err **err)
 {
         int r = merge(arena, config, image);
 
         return r < 0 ? err_sys(err, -r, "making a configuration") : check(config, err);
 }
 
-int config_argv(struct arena *arena, const struct instance_config *config, struct instance_strings *ret, struct err **err)
+int config_argv(
+        struct arena *arena, const struct instance_config *config, struct instance_strings *ret, struct err **err)
 {
         struct instance_strings argv = { 0 };
         int r = 0;

@@ -15,7 +15,7 @@
 #include "box/sys.h"
 #include "net/net.h"
 
-#define MODE_CONTAINER "container:"
+#define MODE_CONTAINER  "container:"
 #define DEFAULT_NETWORK "bridge"
 #define NETWORKS_MAX    64
 
@@ -70,18 +70,20 @@ const char *network_mode_of(const struct instance *inst)
         return !mode || !mode[0] || strcmp(mode, "default") == 0 ? DEFAULT_NETWORK : mode;
 }
 
-/* --- ports ------------------------------------------------------------------------------------------------------------------- */
+/* --- ports ------------------------------------------------------------------------------------------------------ */
 
 static bool is_published(const struct instance_config *c, u16 port, const char *protocol)
 {
         for (size_t i = 0; i < c->ports.n; i++)
-                if (c->ports.item[i].port == port && strcmp(c->ports.item[i].protocol ? c->ports.item[i].protocol : "tcp", protocol) == 0)
+                if (c->ports.item[i].port == port &&
+                        strcmp(c->ports.item[i].protocol ? c->ports.item[i].protocol : "tcp", protocol) == 0)
                         return true;
         return false;
 }
 
 /* "80/tcp", "80-90/udp" */
-static int add_exposed(struct instance *inst, const char *text, struct net_port *item, size_t *n, size_t room, struct err **err)
+static int add_exposed(
+        struct instance *inst, const char *text, struct net_port *item, size_t *n, size_t room, struct err **err)
 {
         unsigned first, last;
         char protocol[8] = "tcp";
@@ -132,7 +134,7 @@ static int make_ports(struct instance *inst, struct net_ports *ret, struct err *
         return 0;
 }
 
-/* --- connecting --------------------------------------------------------------------------------------------------------------- */
+/* --- connecting ------------------------------------------------------------------------------------------------- */
 
 static int loopback_up(void)
 {
@@ -206,7 +208,8 @@ static int join_other(struct network *network, const char *name, struct err **er
         if (r < 0)
                 return r;
         if (!state->pid)
-                return err_set(err, ERR_BUSY, ESRCH, "'%s' is not running: its network cannot be shared", other->config.name);
+                return err_set(
+                        err, ERR_BUSY, ESRCH, "'%s' is not running: its network cannot be shared", other->config.name);
         snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)state->pid);
         network->fd = open(path, O_RDONLY | O_CLOEXEC);
         network->joined = instance_path(other, "");
@@ -216,8 +219,8 @@ static int join_other(struct network *network, const char *name, struct err **er
 }
 
 /* What goes for the first network goes for the ports. */
-static int attach(struct network *network, struct net_store *store, const char *name, const struct instance_network *details,
-        const char *hostname, const struct net_ports *ports, struct err **err)
+static int attach(struct network *network, struct net_store *store, const char *name,
+        const struct instance_network *details, const char *hostname, const struct net_ports *ports, struct err **err)
 {
         struct instance *inst = network->inst;
         const struct net_attach_request request = { .container = inst->id,
@@ -255,7 +258,8 @@ static int attach_all(struct network *network, const char *hostname, struct err 
         if (r == 0 && c->networks.n == 0)
                 r = attach(network, store, network_mode_of(inst), NULL, hostname, &ports, err);
         for (size_t i = 0; r == 0 && i < c->networks.n; i++)
-                r = attach(network, store, c->networks.item[i].name, &c->networks.item[i], hostname, i ? NULL : &ports, err);
+                r = attach(network, store, c->networks.item[i].name, &c->networks.item[i], hostname, i ? NULL : &ports,
+                        err);
         free(ports.item);
         if (r < 0)
                 net_detach(store, inst->id, NULL, NULL);
@@ -308,7 +312,7 @@ void network_rename(struct instance *inst, const char *old_name)
                 net_rename(store, inst->id, old_name, inst->config.name, NULL);
 }
 
-/* --- files ---------------------------------------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------------------------ */
 
 static int read_other(const char *dir, const char *file, char **ret, struct err **err)
 {
@@ -364,7 +368,7 @@ int network_texts(struct network *network, const char *hostname, char **ret_host
         return r;
 }
 
-/* --- what it has now ------------------------------------------------------------------------------------------------------------- */
+/* --- what it has now -------------------------------------------------------------------------------------------- */
 
 struct listing {
         struct instance *inst;
@@ -384,7 +388,8 @@ static const char *keep(struct listing *l, const char *text)
 
 static void add_ports(struct listing *l, const struct net_attachment *a)
 {
-        struct instance_port *item = arena_new(&l->inst->network_arena, struct instance_port, l->n_ports + a->n_ports + 1);
+        struct instance_port *item =
+                arena_new(&l->inst->network_arena, struct instance_port, l->n_ports + a->n_ports + 1);
 
         if (!item) {
                 l->failed = true;

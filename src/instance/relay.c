@@ -16,7 +16,7 @@
 struct relay {
         struct instance_session *session;
         int in, out, err, signals;
-        bool tty;             /* of the instance */
+        bool tty; /* of the instance */
         bool forward_signals;
         struct detach_keys keys;
         u8 input[INPUT_SIZE + KEYS_MAX];
@@ -159,8 +159,8 @@ static int run(struct relay *r, struct instance_relay_result *ret, struct err **
 /* What is not about this process itself. */
 static void forwarded_signals(sigset_t *set, bool all)
 {
-        static const int own[] = { SIGCHLD, SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT,
-                SIGTRAP, SIGSYS, SIGURG, SIGPIPE };
+        static const int own[] = { SIGCHLD, SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGSEGV, SIGBUS,
+                SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGURG, SIGPIPE };
 
         sigemptyset(set);
         if (all)
@@ -173,7 +173,9 @@ static void forwarded_signals(sigset_t *set, bool all)
 int instance_session_relay(struct instance_session *session, int in, int out, int err_fd,
         const struct instance_relay_options *options, struct instance_relay_result *ret, struct err **err)
 {
-        struct relay relay = { .session = session, .in = in, .out = out, .err = err_fd, .signals = -1, .in_over = in < 0 };
+        struct relay relay = {
+                .session = session, .in = in, .out = out, .err = err_fd, .signals = -1, .in_over = in < 0
+        };
         _cleanup_(term_restore) struct term_mode mode = { .fd = -1 };
         const struct instance_config *c = instance_get_config(session_instance(session));
         sigset_t set, before;

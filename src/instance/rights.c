@@ -10,8 +10,9 @@
 #include "box/spec/spec.h"
 
 /* As docker's. */
-static const int default_capabilities[] = { CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FSETID, CAP_FOWNER, CAP_MKNOD, CAP_NET_RAW, CAP_SETGID,
-        CAP_SETUID, CAP_SETFCAP, CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_SYS_CHROOT, CAP_KILL, CAP_AUDIT_WRITE };
+static const int default_capabilities[] = { CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FSETID, CAP_FOWNER, CAP_MKNOD, CAP_NET_RAW,
+        CAP_SETGID, CAP_SETUID, CAP_SETFCAP, CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_SYS_CHROOT, CAP_KILL,
+        CAP_AUDIT_WRITE };
 
 /* Those that this kernel has and this process may give. */
 static u64 all_capabilities(void)
@@ -129,7 +130,7 @@ int security_seccomp(const struct security *security, u64 capabilities, json_t *
                 return err_wrap(err, r, "the seccomp profile");
         *ret = json_loads(text, JSON_REJECT_DUPLICATES, &error);
         if (!*ret)
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "the seccomp profile '%s', line %d: %s", security->seccomp_file,
-                        error.line, error.text);
+                return err_set(err, ERR_BAD_CONFIG, EINVAL, "the seccomp profile '%s', line %d: %s",
+                        security->seccomp_file, error.line, error.text);
         return 0;
 }

@@ -12,7 +12,7 @@ json_t *seccomp_default_profile(u64 capabilities);
 /* --security-opt */
 struct security {
         bool no_new_privileges;
-        bool unconfined; /* no seccomp */
+        bool unconfined;          /* no seccomp */
         const char *seccomp_file; /* NULL: the default profile */
         const char *apparmor;     /* NULL: none */
         const char *label;

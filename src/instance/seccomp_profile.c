@@ -44,8 +44,9 @@ static bool is_allowed(const char *call, u64 capabilities)
 
 static void allow_if(json_t *list, const char *call, unsigned index, json_int_t value, json_int_t mask, const char *op)
 {
-        json_array_append_new(list, json_pack("{s:[s], s:s, s:[{s:i, s:I, s:I, s:s}]}", "names", call, "action", "SCMP_ACT_ALLOW",
-                                            "args", "index", (int)index, "value", value, "valueTwo", mask, "op", op));
+        json_array_append_new(
+                list, json_pack("{s:[s], s:s, s:[{s:i, s:I, s:I, s:s}]}", "names", call, "action", "SCMP_ACT_ALLOW",
+                              "args", "index", (int)index, "value", value, "valueTwo", mask, "op", op));
 }
 
 json_t *seccomp_default_profile(u64 capabilities)
@@ -66,9 +67,9 @@ json_t *seccomp_default_profile(u64 capabilities)
         allow_if(list, "socket", 0, 40 /* AF_VSOCK */, 0, "SCMP_CMP_NE");
         if (!admin) {
                 allow_if(list, "clone", 0, NAMESPACE_FLAGS, 0, "SCMP_CMP_MASKED_EQ");
-                json_array_append_new(list, json_pack("{s:[s], s:s, s:i}", "names", "clone3", "action", "SCMP_ACT_ERRNO",
-                                                    "errnoRet", 38 /* ENOSYS */));
+                json_array_append_new(list, json_pack("{s:[s], s:s, s:i}", "names", "clone3", "action",
+                                                    "SCMP_ACT_ERRNO", "errnoRet", 38 /* ENOSYS */));
         }
-        return json_pack("{s:s, s:i, s:[sss], s:o}", "defaultAction", "SCMP_ACT_ERRNO", "defaultErrnoRet", 1, "architectures",
-                "SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "syscalls", list);
+        return json_pack("{s:s, s:i, s:[sss], s:o}", "defaultAction", "SCMP_ACT_ERRNO", "defaultErrnoRet", 1,
+                "architectures", "SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "syscalls", list);
 }

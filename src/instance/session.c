@@ -113,7 +113,7 @@ void session_wait_closed(struct instance_session *session)
                 ;
 }
 
-/* --- the public half --------------------------------------------------------------------------------------------------------- */
+/* --- the public half -------------------------------------------------------------------------------------------- */
 
 int instance_attach(struct instance *inst, unsigned attach, struct instance_session **ret, struct err **err)
 {

@@ -21,7 +21,7 @@ static int no_memory(struct err **err)
         return err_sys(err, ENOMEM, "making the container's configuration");
 }
 
-/* --- the process ---------------------------------------------------------------------------------------------------------- */
+/* --- the process ------------------------------------------------------------------------------------------------ */
 
 static const char *find_variable(const struct instance_strings *env, const char *name)
 {
@@ -125,16 +125,17 @@ static int make_rlimits(const struct instance_config *c, json_t **ret, struct er
                         return err_set(err, ERR_USAGE, EINVAL, "'%.40s' is not a limit", u->name);
                 }
                 /* Numbers above INT64_MAX are reals in jansson; the reader takes them as "without limit". */
-                json_array_append_new(list,
-                        json_pack("{s:s, s:o, s:o}", "type", name, "soft",
-                                u->soft < 0 ? json_real(18446744073709551615.0) : json_integer(u->soft), "hard",
-                                u->hard < 0 ? json_real(18446744073709551615.0) : json_integer(u->hard)));
+                json_array_append_new(
+                        list, json_pack("{s:s, s:o, s:o}", "type", name, "soft",
+                                      u->soft < 0 ? json_real(18446744073709551615.0) : json_integer(u->soft), "hard",
+                                      u->hard < 0 ? json_real(18446744073709551615.0) : json_integer(u->hard)));
         }
         *ret = list;
         return 0;
 }
 
-static int make_process(struct launch_plan *plan, u64 caps, const struct security *security, json_t **ret, struct err **err)
+static int make_process(
+        struct launch_plan *plan, u64 caps, const struct security *security, json_t **ret, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
         json_t *user = NULL, *rlimits = NULL, *args, *process;
@@ -155,11 +156,11 @@ static int make_process(struct launch_plan *plan, u64 caps, const struct securit
                 json_array_insert_new(args, 0, json_string(SPEC_INIT_PATH));
                 json_array_insert_new(args, 1, json_string("init"));
         }
-        process = json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:b, s:o}", "terminal", c->tty, "user", user, "args", args, "env",
-                spec_environment(&c->env, found.home, plan->hostname, c->tty), "cwd",
+        process = json_pack("{s:b, s:o, s:o, s:o, s:s, s:o, s:b, s:o}", "terminal", c->tty, "user", user, "args", args,
+                "env", spec_environment(&c->env, found.home, plan->hostname, c->tty), "cwd",
                 c->working_dir && c->working_dir[0] ? c->working_dir : "/", "capabilities",
-                rights_capabilities_json(caps, found.uid == 0), "noNewPrivileges", security->no_new_privileges, "rlimits",
-                rlimits);
+                rights_capabilities_json(caps, found.uid == 0), "noNewPrivileges", security->no_new_privileges,
+                "rlimits", rlimits);
         if (!process)
                 return no_memory(err);
         if (c->oom_score_adj)
@@ -170,7 +171,7 @@ static int make_process(struct launch_plan *plan, u64 caps, const struct securit
         return 0;
 }
 
-/* --- mounts ----------------------------------------------------------------------------------------------------------------- */
+/* --- mounts ----------------------------------------------------------------------------------------------------- */
 
 void spec_add_mount(json_t *mounts, const char *type, const char *source, const char *target, const char *options)
 {
@@ -184,8 +185,8 @@ void spec_add_mount(json_t *mounts, const char *type, const char *source, const 
                         json_array_append_new(list, json_stringn(p, n));
                 p += n + (p[n] == ',');
         }
-        json_array_append_new(
-                mounts, json_pack("{s:s, s:s, s:s, s:o}", "destination", target, "type", type, "source", source, "options", list));
+        json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:o}", "destination", target, "type", type, "source",
+                                              source, "options", list));
 }
 
 static bool is_mode(const char *mode, const char *wanted)
@@ -229,7 +230,8 @@ static json_t *standard_mounts(const struct launch_plan *plan)
         snprintf(options, sizeof(options), "nosuid,noexec,nodev,%s", access);
         /* A sysfs belongs to a network namespace: in the host's that is the host's own. */
         if (is_mode(c->network_mode, "host"))
-                spec_add_mount(mounts, "bind", "/sys", "/sys", c->privileged ? "rbind,nosuid,noexec,nodev,rw" : "rbind,nosuid,noexec,nodev,ro");
+                spec_add_mount(mounts, "bind", "/sys", "/sys",
+                        c->privileged ? "rbind,nosuid,noexec,nodev,rw" : "rbind,nosuid,noexec,nodev,ro");
         else
                 spec_add_mount(mounts, "sysfs", "sysfs", "/sys", options);
         snprintf(options, sizeof(options), "nosuid,noexec,nodev,relatime,%s", access);
@@ -249,7 +251,7 @@ static json_t *standard_mounts(const struct launch_plan *plan)
         return mounts;
 }
 
-/* --- resources -------------------------------------------------------------------------------------------------------------- */
+/* --- resources -------------------------------------------------------------------------------------------------- */
 
 static void set_number(json_t *object, const char *section, const char *key, s64 value)
 {
@@ -301,7 +303,10 @@ int spec_resources(const struct instance_resources *res, json_t **ret, struct er
                 { "memory", "limit", res->memory },
                 { "memory", "reservation", res->memory_reservation },
                 /* As docker: with a limit and nothing said about swap, as much swap as memory. */
-                { "memory", "swap", res->memory_swap ? res->memory_swap : res->memory > 0 ? res->memory * 2 : 0 },
+                { "memory", "swap",
+                        res->memory_swap  ? res->memory_swap
+                        : res->memory > 0 ? res->memory * 2
+                                          : 0 },
                 { "cpu", "shares", res->cpu_shares },
                 { "cpu", "period", res->nano_cpus ? CPU_PERIOD : res->cpu_period },
                 { "cpu", "quota", res->nano_cpus ? res->nano_cpus / (s64)(1000000000 / CPU_PERIOD) : res->cpu_quota },
@@ -337,7 +342,7 @@ int spec_resources(const struct instance_resources *res, json_t **ret, struct er
         return 0;
 }
 
-/* --- devices ---------------------------------------------------------------------------------------------------------------- */
+/* --- devices ---------------------------------------------------------------------------------------------------- */
 
 struct device_lists {
         json_t *devices, *rules;
@@ -345,7 +350,11 @@ struct device_lists {
 
 static void add_rule(json_t *rules, char type, s64 major, s64 minor, const char *access)
 {
-        json_t *rule = json_pack("{s:b, s:s, s:s}", "allow", 1, "type", type == 'b' ? "b" : type == 'c' ? "c" : "a", "access", access);
+        json_t *rule = json_pack("{s:b, s:s, s:s}", "allow", 1, "type",
+                type == 'b'   ? "b"
+                : type == 'c' ? "c"
+                              : "a",
+                "access", access);
 
         if (major >= 0)
                 json_object_set_new(rule, "major", json_integer(major));
@@ -359,16 +368,16 @@ static void add_node(struct device_lists *l, const struct stat *st, const char *
         const char type = S_ISBLK(st->st_mode) ? 'b' : 'c';
         const char name[2] = { type, 0 };
 
-        json_array_append_new(l->devices,
-                json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i}", "path", target, "type", name, "major", (int)major(st->st_rdev),
-                        "minor", (int)minor(st->st_rdev), "fileMode", (int)(st->st_mode & 0777), "uid", (int)st->st_uid, "gid",
-                        (int)st->st_gid));
+        json_array_append_new(
+                l->devices, json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i}", "path", target, "type", name, "major",
+                                    (int)major(st->st_rdev), "minor", (int)minor(st->st_rdev), "fileMode",
+                                    (int)(st->st_mode & 0777), "uid", (int)st->st_uid, "gid", (int)st->st_gid));
         add_rule(l->rules, type, major(st->st_rdev), minor(st->st_rdev), access);
 }
 
 /* A device, or the devices of a directory. What else is in /dev (terminals, shared memory, sockets) is the container's own. */
-static int add_device(struct device_lists *l, const char *source, const char *target, const char *access, unsigned depth,
-        struct err **err)
+static int add_device(struct device_lists *l, const char *source, const char *target, const char *access,
+        unsigned depth, struct err **err)
 {
         static const char *const own[] = { "pts", "shm", "mqueue", "fd", "console", "ptmx", "core" };
         struct stat st;
@@ -393,7 +402,8 @@ static int add_device(struct device_lists *l, const char *source, const char *ta
                         k++;
                 if (entry->d_name[0] == '.' || k < ARRAY_SIZE(own))
                         continue;
-                if (asprintf(&from, "%s/%s", source, entry->d_name) < 0 || asprintf(&to, "%s/%s", target, entry->d_name) < 0)
+                if (asprintf(&from, "%s/%s", source, entry->d_name) < 0 ||
+                        asprintf(&to, "%s/%s", target, entry->d_name) < 0)
                         r = no_memory(err);
                 else
                         r = add_device(l, from, to, access, depth + 1, err);
@@ -409,8 +419,8 @@ static int parse_rule(const char *text, json_t *rules, struct err **err)
         char *end_major, *end_minor;
         s64 major, minor;
 
-        if (sscanf(text, "%c %15[0-9*]:%15[0-9*] %7s", &type, major_text, minor_text, access) != 4 || !strchr("abc", type) ||
-                strspn(access, "rwm") != strlen(access))
+        if (sscanf(text, "%c %15[0-9*]:%15[0-9*] %7s", &type, major_text, minor_text, access) != 4 ||
+                !strchr("abc", type) || strspn(access, "rwm") != strlen(access))
                 return err_set(err, ERR_USAGE, EINVAL, "'%.100s' is not a device rule: 'c 1:3 rwm'", text);
         major = major_text[0] == '*' ? -1 : strtol(major_text, &end_major, 10);
         minor = minor_text[0] == '*' ? -1 : strtol(minor_text, &end_minor, 10);
@@ -433,17 +443,19 @@ static int make_devices(const struct instance_config *c, struct device_lists *l,
         for (size_t i = 0; r == 0 && i < c->devices.n; i++) {
                 const struct instance_device *d = &c->devices.item[i];
 
-                r = add_device(l, d->source, d->target ? d->target : d->source, d->permissions ? d->permissions : "rwm", 0, err);
+                r = add_device(l, d->source, d->target ? d->target : d->source, d->permissions ? d->permissions : "rwm",
+                        0, err);
         }
         for (size_t i = 0; r == 0 && i < c->device_rules.n; i++)
                 r = parse_rule(c->device_rules.item[i], l->rules, err);
         return r;
 }
 
-/* --- namespaces --------------------------------------------------------------------------------------------------------------- */
+/* --- namespaces ------------------------------------------------------------------------------------------------- */
 
 /* "container:NAME": the namespace of that one's first process. */
-static int other_namespace(struct instance_host *host, const char *mode, const char *kind, json_t **ret, struct err **err)
+static int other_namespace(
+        struct instance_host *host, const char *mode, const char *kind, json_t **ret, struct err **err)
 {
         _cleanup_(instance_freep) struct instance *other = NULL;
         const struct instance_state *state;
@@ -454,7 +466,8 @@ static int other_namespace(struct instance_host *host, const char *mode, const c
         if (r < 0)
                 return r;
         if (!state->pid)
-                return err_set(err, ERR_BUSY, ESRCH, "'%s' is not running: its %s namespace cannot be joined", other->config.name, kind);
+                return err_set(err, ERR_BUSY, ESRCH, "'%s' is not running: its %s namespace cannot be joined",
+                        other->config.name, kind);
         *ret = json_sprintf("/proc/%d/ns/%s", (int)state->pid, kind);
         return 0;
 }
@@ -467,8 +480,14 @@ static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **
         } wanted[] = {
                 { "pid", "pid", c->pid_mode },
                 { "ipc", "ipc", c->ipc_mode },
-                { "uts", "uts", c->uts_mode ? c->uts_mode : is_mode(c->network_mode, "host") ? "host" : NULL },
-                { "cgroup", "cgroup", c->cgroupns_mode ? c->cgroupns_mode : c->privileged ? "host" : NULL },
+                { "uts", "uts",
+                        c->uts_mode                        ? c->uts_mode
+                        : is_mode(c->network_mode, "host") ? "host"
+                                                           : NULL },
+                { "cgroup", "cgroup",
+                        c->cgroupns_mode ? c->cgroupns_mode
+                        : c->privileged  ? "host"
+                                         : NULL },
         };
 
         json_array_append_new(list, json_pack("{s:s}", "type", "mount"));
@@ -506,7 +525,7 @@ static bool has_namespace(const json_t *list, const char *type)
         return false;
 }
 
-/* --- the document --------------------------------------------------------------------------------------------------------------- */
+/* --- the document ----------------------------------------------------------------------------------------------- */
 
 static json_t *pairs_json(const struct instance_pairs *pairs)
 {
@@ -520,14 +539,15 @@ static json_t *pairs_json(const struct instance_pairs *pairs)
 static void hide_paths(json_t *linux_)
 {
         json_object_set_new(linux_, "maskedPaths",
-                json_pack("[ssssssssssss]", "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys",
-                        "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
-                        "/sys/firmware", "/sys/devices/virtual/powercap"));
+                json_pack("[ssssssssssss]", "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore",
+                        "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+                        "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"));
         json_object_set_new(linux_, "readonlyPaths",
                 json_pack("[sssss]", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"));
 }
 
-static int make_linux(struct launch_plan *plan, u64 caps, const struct security *security, json_t *linux_, struct err **err)
+static int make_linux(
+        struct launch_plan *plan, u64 caps, const struct security *security, json_t *linux_, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
         json_t *namespaces = json_array(), *resources = NULL, *seccomp = NULL;
@@ -576,9 +596,9 @@ int spec_make(struct launch_plan *plan, json_t **ret, struct err **err)
                 json_decref(linux_);
                 return r;
         }
-        json = json_pack("{s:s, s:o, s:{s:s, s:b}, s:o, s:o, s:o}", "ociVersion", "1.0.2", "process", process, "root", "path",
-                plan->rootfs, "readonly", c->read_only, "mounts", standard_mounts(plan), "annotations", pairs_json(&c->annotations),
-                "linux", linux_);
+        json = json_pack("{s:s, s:o, s:{s:s, s:b}, s:o, s:o, s:o}", "ociVersion", "1.0.2", "process", process, "root",
+                "path", plan->rootfs, "readonly", c->read_only, "mounts", standard_mounts(plan), "annotations",
+                pairs_json(&c->annotations), "linux", linux_);
         if (!json)
                 return no_memory(err);
         if (has_namespace(json_object_get(linux_, "namespaces"), "uts")) {

@@ -20,7 +20,7 @@ void spec_add_mount(json_t *mounts, const char *type, const char *source, const 
 /* linux.resources of what is given. */
 int spec_resources(const struct instance_resources *resources, json_t **ret, struct err **err);
 /* process.user of "name[:group]" by the files of @root. */
-int spec_user(const struct instance_config *config, const char *name, int root, json_t **ret, struct build_user *ret_user,
-        struct err **err);
+int spec_user(const struct instance_config *config, const char *name, int root, json_t **ret,
+        struct build_user *ret_user, struct err **err);
 /* process.env: @env and what every process has. @hostname may be NULL. */
 json_t *spec_environment(const struct instance_strings *env, const char *home, const char *hostname, bool tty);

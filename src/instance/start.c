@@ -37,20 +37,20 @@ struct start {
 
 static void start_release(struct start *s)
 {
-        const int fds[] = { s->lock, s->listener, s->console, s->in[0], s->in[1], s->out[0], s->out[1], s->err_[0], s->err_[1],
-                s->report[0], s->report[1] };
+        const int fds[] = { s->lock, s->listener, s->console, s->in[0], s->in[1], s->out[0], s->out[1], s->err_[0],
+                s->err_[1], s->report[0], s->report[1] };
 
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 closep(&fds[i]);
 }
 
-/* --- what the supervisor must know -------------------------------------------------------------------------------------------- */
+/* --- what the supervisor must know ------------------------------------------------------------------------------ */
 
 /* The beginning of its lines in ROOT/events. */
 static void put_event(struct record *record, const struct instance *inst)
 {
-        json_t *json = json_pack(
-                "{s:s, s:s, s:s}", "id", inst->id, "name", inst->config.name, "image", inst->config.image);
+        json_t *json =
+                json_pack("{s:s, s:s, s:s}", "id", inst->id, "name", inst->config.name, "image", inst->config.image);
         _cleanup_free_ char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 
         json_decref(json);
@@ -96,7 +96,7 @@ int supervise_save(const struct instance *inst, struct err **err)
         return record_store(inst, FILE_SUPERVISE, &record, err);
 }
 
-/* --- sockets and pipes ---------------------------------------------------------------------------------------------------------- */
+/* --- sockets and pipes ------------------------------------------------------------------------------------------ */
 
 /* Paths of sockets are short (108 bytes): through the directory's descriptor. */
 struct sockaddr_un instance_socket(const struct instance *inst, const char *name)
@@ -125,12 +125,13 @@ static int open_stdio(struct start *s, struct err **err)
 
         if (c->tty)
                 return listen_at(s->inst, FILE_CONSOLE, SOCK_STREAM, &s->console, err);
-        if (pipe2(s->out, O_CLOEXEC) < 0 || pipe2(s->err_, O_CLOEXEC) < 0 || (c->open_stdin && pipe2(s->in, O_CLOEXEC) < 0))
+        if (pipe2(s->out, O_CLOEXEC) < 0 || pipe2(s->err_, O_CLOEXEC) < 0 ||
+                (c->open_stdin && pipe2(s->in, O_CLOEXEC) < 0))
                 r = err_sys(err, errno, "making pipes");
         return r;
 }
 
-/* --- the processes -------------------------------------------------------------------------------------------------------------- */
+/* --- the processes ---------------------------------------------------------------------------------------------- */
 
 /* The error goes as "STATUS\nID\nHINT\nMESSAGE". */
 void helper_report(int fd, int r, const struct err *error)
@@ -240,7 +241,8 @@ static _noreturn_ void become_supervisor(struct start *s)
         pid_t pid;
         int null;
 
-        if (snprintf(program, sizeof(program), "%s/strata-supervise", s->inst->host->programs) >= (int)sizeof(program) ||
+        if (snprintf(program, sizeof(program), "%s/strata-supervise", s->inst->host->programs) >=
+                        (int)sizeof(program) ||
                 setsid() < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
                 _exit(125);
         pid = fork();
@@ -287,7 +289,7 @@ static int spawn_supervisor(struct start *s, struct err **err)
         return status == 0 ? 0 : err_set(err, ERR_IO, EAGAIN, "starting the supervisor");
 }
 
-/* --- the call ------------------------------------------------------------------------------------------------------------------- */
+/* --- the call --------------------------------------------------------------------------------------------------- */
 
 static int start_locked(struct instance *inst, unsigned attach, struct instance_session **ret_session, struct err **err)
 {

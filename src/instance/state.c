@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "internal.h"
 
-/* --- locks --------------------------------------------------------------------------------------------------------------- */
+/* --- locks ------------------------------------------------------------------------------------------------------ */
 
 int instance_lock(const struct instance *inst, bool wait, int *ret, struct err **err)
 {
@@ -66,7 +66,7 @@ int supervisor_lock(const struct instance *inst, int *ret, struct err **err)
         return 0;
 }
 
-/* --- records --------------------------------------------------------------------------------------------------------------- */
+/* --- records ---------------------------------------------------------------------------------------------------- */
 
 int record_load(const struct instance *inst, const char *file, struct record *ret)
 {
@@ -97,7 +97,7 @@ int state_begin(const struct instance *inst, struct err **err)
         return record_store(inst, FILE_STATE, &record, err);
 }
 
-/* --- the truth --------------------------------------------------------------------------------------------------------------- */
+/* --- the truth -------------------------------------------------------------------------------------------------- */
 
 static const struct {
         const char *name;

@@ -109,7 +109,7 @@ int instance_get_stats(struct instance *inst, struct instance_stats *ret, struct
         return 0;
 }
 
-/* --- processes ----------------------------------------------------------------------------------------------------------------- */
+/* --- processes -------------------------------------------------------------------------------------------------- */
 
 static s64 boot_time_ns(void)
 {
@@ -165,8 +165,8 @@ static bool read_process(struct arena *arena, pid_t pid, s64 booted, struct inst
         open_paren = strchr(text, '(');
         p = strrchr(text, ')');
         if (!open_paren || !p ||
-                sscanf(p + 1, " %*c %d %*d %*d %d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %llu", &ppid, &tty, &user,
-                        &system, &start) != 5)
+                sscanf(p + 1, " %*c %d %*d %*d %d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %llu", &ppid,
+                        &tty, &user, &system, &start) != 5)
                 return false;
         snprintf(comm, sizeof(comm), "%.*s", (int)(p - open_paren - 1), open_paren + 1);
         pw = getpwuid(st.st_uid);

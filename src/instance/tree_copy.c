@@ -122,7 +122,8 @@ static int copy_entry(int from_dir, int to_dir, const char *name, unsigned depth
         else if (S_ISLNK(st.st_mode))
                 r = copy_link(from_dir, to_dir, name);
         else if (S_ISDIR(st.st_mode)) {
-                _cleanup_close_ int from = openat(from_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), to = -1;
+                _cleanup_close_ int from = openat(from_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
+                                    to = -1;
 
                 if (from < 0 || mkdirat(to_dir, name, 0700) < 0)
                         return -errno;

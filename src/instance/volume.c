@@ -38,15 +38,17 @@ static bool volume_exists(const struct instance_host *host, const char *name)
 
 static json_t *describe(const struct instance_pairs *labels, bool anonymous)
 {
-        json_t *json = json_pack("{s:I, s:b, s:{}}", "created", (json_int_t)time(NULL), "anonymous", anonymous, "labels");
+        json_t *json =
+                json_pack("{s:I, s:b, s:{}}", "created", (json_int_t)time(NULL), "anonymous", anonymous, "labels");
 
         for (size_t i = 0; labels && i < labels->n; i++)
-                json_object_set_new(json_object_get(json, "labels"), labels->item[i].key, json_string(labels->item[i].value));
+                json_object_set_new(
+                        json_object_get(json, "labels"), labels->item[i].key, json_string(labels->item[i].value));
         return json;
 }
 
-static int make_volume(
-        struct instance_host *host, const char *name, const struct instance_pairs *labels, bool anonymous, struct err **err)
+static int make_volume(struct instance_host *host, const char *name, const struct instance_pairs *labels,
+        bool anonymous, struct err **err)
 {
         _cleanup_free_ char *text = NULL;
         _cleanup_close_ int dir = -1;
@@ -68,8 +70,8 @@ static int make_volume(
         return r < 0 ? r : file_replace(dir, VOLUME_FILE ".new", VOLUME_FILE, text, strlen(text), false, err);
 }
 
-int instance_volume_create(struct instance_host *host, const char *name, const struct instance_pairs *labels, char **ret_name,
-        struct err **err)
+int instance_volume_create(struct instance_host *host, const char *name, const struct instance_pairs *labels,
+        char **ret_name, struct err **err)
 {
         char made_up[ID_LEN + 1];
         _cleanup_close_ int lock = -1;
@@ -87,7 +89,7 @@ int instance_volume_create(struct instance_host *host, const char *name, const s
         return r;
 }
 
-/* --- of an instance --------------------------------------------------------------------------------------------------------- */
+/* --- of an instance --------------------------------------------------------------------------------------------- */
 
 int volumes_prepare(struct instance *inst, struct err **err)
 {
@@ -135,7 +137,7 @@ int volume_fill(struct instance_host *host, const char *name, int root, const ch
         return r < 0 ? err_wrap(err, r, "filling the volume '%s'", name) : 0;
 }
 
-/* --- listing ----------------------------------------------------------------------------------------------------------------- */
+/* --- listing ---------------------------------------------------------------------------------------------------- */
 
 struct users {
         const char *name;
@@ -172,7 +174,8 @@ static int read_labels(struct arena *arena, const json_t *json, struct instance_
         ret->item = arena_new(arena, struct instance_pair, json_object_size(json) + 1);
         if (!ret->item)
                 return -ENOMEM;
-        json_object_foreach((json_t *)json, key, value) {
+        json_object_foreach((json_t *)json, key, value)
+        {
                 ret->item[ret->n].key = key;
                 ret->item[ret->n++].value = json_string_value(value) ?: "";
         }
@@ -217,8 +220,8 @@ static int visit_volume(void *opaque, int dirfd, const char *name, struct err **
         return r;
 }
 
-int instance_volume_list(struct instance_host *host, int (*fn)(void *opaque, const struct instance_volume *volume), void *opaque,
-        struct err **err)
+int instance_volume_list(struct instance_host *host, int (*fn)(void *opaque, const struct instance_volume *volume),
+        void *opaque, struct err **err)
 {
         struct volume_walk w = { host, fn, opaque, NULL, 0 };
 
@@ -234,7 +237,7 @@ int instance_volume_find(struct instance_host *host, const char *name,
         return r == 0 && !w.found ? err_set(err, ERR_NOT_FOUND, ENOENT, "there is no volume '%.200s'", name) : r;
 }
 
-/* --- removing ----------------------------------------------------------------------------------------------------------------- */
+/* --- removing --------------------------------------------------------------------------------------------------- */
 
 static int drop_volume(struct instance_host *host, const char *name, struct err **err)
 {
@@ -297,8 +300,8 @@ static int choose(void *opaque, const struct instance_volume *volume)
         return 0;
 }
 
-int instance_volume_prune(struct instance_host *host, bool all, void (*removed)(void *opaque, const char *name), void *opaque,
-        u64 *ret_bytes, struct err **err)
+int instance_volume_prune(struct instance_host *host, bool all, void (*removed)(void *opaque, const char *name),
+        void *opaque, u64 *ret_bytes, struct err **err)
 {
         struct pruning p = { host, all, json_array(), 0 };
         _cleanup_close_ int lock = -1;

@@ -49,7 +49,7 @@ static int teardown(void **state)
         return 0;
 }
 
-/* --- records --------------------------------------------------------------------------------------------------------------- */
+/* --- records ---------------------------------------------------------------------------------------------------- */
 
 static void record_returns_what_was_put(void **state)
 {
@@ -97,7 +97,7 @@ static void time_text_is_the_calendars(void **state)
         }
 }
 
-/* --- detach keys ------------------------------------------------------------------------------------------------------------- */
+/* --- detach keys ------------------------------------------------------------------------------------------------ */
 
 static bool type(struct detach_keys *keys, const char *typed, char *out)
 {
@@ -117,7 +117,8 @@ static void keys_are_found_across_reads_and_nothing_is_lost(void **state)
         assert_false(type(&keys, "abc\x10", out));
         assert_string_equal(out, "abc");
         assert_false(type(&keys, "d", out));
-        assert_string_equal(out, "\x10" "d");
+        assert_string_equal(out, "\x10"
+                                 "d");
         assert_false(type(&keys, "\x10\x10", out));
         assert_string_equal(out, "\x10");
         assert_true(type(&keys, "\x11", out));
@@ -134,15 +135,24 @@ static void keys_that_cannot_be_are_refused(void **state)
         assert_int_equal(keys.n, 0);
 }
 
-/* --- configurations ------------------------------------------------------------------------------------------------------------ */
+/* --- configurations --------------------------------------------------------------------------------------------- */
 
 static const char *const none[] = { NULL };
 static const struct image_pair no_labels[] = { { NULL, NULL } };
 
 static struct image_config image_config(void)
 {
-        return (struct image_config){ .user = "", .working_dir = "", .stop_signal = "", .env = none, .entrypoint = none, .cmd = none,
-                .shell = none, .onbuild = none, .volumes = none, .exposed_ports = none, .labels = no_labels };
+        return (struct image_config){ .user = "",
+                .working_dir = "",
+                .stop_signal = "",
+                .env = none,
+                .entrypoint = none,
+                .cmd = none,
+                .shell = none,
+                .onbuild = none,
+                .volumes = none,
+                .exposed_ports = none,
+                .labels = no_labels };
 }
 
 static struct instance_strings strings(const char **item)
@@ -317,7 +327,7 @@ static void signals_have_names_and_numbers(void **state)
         assert_int_equal(instance_signal_parse("999", NULL), -EINVAL);
 }
 
-/* --- names and directories --------------------------------------------------------------------------------------------------------- */
+/* --- names and directories -------------------------------------------------------------------------------------- */
 
 /* A directory as instance_create makes it, with or without its configuration. */
 static void make_instance(struct fixture *f, char digit, bool complete, char id[ID_LEN + 1])
@@ -400,7 +410,7 @@ static void listing_takes_away_what_is_half_made(void **state)
         assert_int_equal(faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW), -1);
 }
 
-/* --- states ------------------------------------------------------------------------------------------------------------------------ */
+/* --- states ----------------------------------------------------------------------------------------------------- */
 
 static enum instance_status status_with(struct fixture *f, const char *id, const char *text, struct instance_state *ret)
 {
@@ -438,7 +448,7 @@ static void running_without_a_supervisor_is_exited(void **state)
         assert_int_equal(status_with(f, id, "status=exited\nexit=127\n", &s), INSTANCE_CREATED);
 }
 
-/* --- logs --------------------------------------------------------------------------------------------------------------------------- */
+/* --- logs ------------------------------------------------------------------------------------------------------- */
 
 struct heard {
         char text[400];
@@ -488,7 +498,7 @@ static void logs_join_pieces_and_files(void **state)
         instance_free(inst);
 }
 
-/* --- rights ------------------------------------------------------------------------------------------------------------------------- */
+/* --- rights ----------------------------------------------------------------------------------------------------- */
 
 static void capabilities_are_added_and_dropped_as_dockers(void **state)
 {

@@ -119,7 +119,7 @@ bool clients_have_cleaner(const struct supervisor *s)
         return false;
 }
 
-/* --- what they ask for -------------------------------------------------------------------------------------------------- */
+/* --- what they ask for ------------------------------------------------------------------------------------------ */
 
 struct winsize_ {
         u16 rows, columns, x, y;

@@ -34,7 +34,8 @@ static int execute(char **argv, char *const *envp)
 
         if (has_slash(argv[0]))
                 return (int)SYS_3(SYS_execve, argv[0], argv, envp);
-        for (path = path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; *path; path += *path == ':') {
+        for (path = path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; *path;
+                path += *path == ':') {
                 char file[4096];
                 size_t n = 0, k = 0;
                 int r;

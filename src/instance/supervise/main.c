@@ -22,7 +22,7 @@ s64 supervisor_now(void)
         return sys_clock(CLOCK_BOOTTIME);
 }
 
-/* --- records ------------------------------------------------------------------------------------------------------------- */
+/* --- records ---------------------------------------------------------------------------------------------------- */
 
 static bool read_record(const char *name, struct record *ret)
 {
@@ -116,7 +116,7 @@ void supervisor_event(struct supervisor *s, const char *action, s64 exit_code, c
         sys_close(fd);
 }
 
-/* --- phases -------------------------------------------------------------------------------------------------------------- */
+/* --- phases ----------------------------------------------------------------------------------------------------- */
 
 static void finish(struct supervisor *s)
 {
@@ -291,7 +291,7 @@ void supervisor_stop(struct supervisor *s, int signal, s64 timeout)
         }
 }
 
-/* --- health -------------------------------------------------------------------------------------------------------------- */
+/* --- health ----------------------------------------------------------------------------------------------------- */
 
 static void set_health(struct supervisor *s, const char *health)
 {
@@ -321,7 +321,7 @@ static void health_checked(struct supervisor *s, int code, int status)
         set_health(s, s->health_failing >= s->policy.health_retries ? "unhealthy" : s->health);
 }
 
-/* --- the loop ------------------------------------------------------------------------------------------------------------ */
+/* --- the loop --------------------------------------------------------------------------------------------------- */
 
 static void child_ended(struct supervisor *s, int pid, int code, int status)
 {
@@ -346,8 +346,8 @@ static void reap(struct supervisor *s)
         for (;;) {
                 siginfo_t info = { 0 };
                 const bool starting = s->phase == PHASE_STARTING;
-                const long r = SYS_5(SYS_waitid, starting ? P_PID : P_ALL, starting ? s->helper : 0, &info,
-                        WEXITED | WNOHANG, 0);
+                const long r = SYS_5(
+                        SYS_waitid, starting ? P_PID : P_ALL, starting ? s->helper : 0, &info, WEXITED | WNOHANG, 0);
 
                 if (r < 0 || info.si_pid == 0)
                         return;
@@ -439,7 +439,8 @@ static void loop(struct supervisor *s)
                 const struct client *c = &s->client[i];
 
                 p[WATCH_CLIENTS + i] = (struct pollfd){ .fd = c->fd,
-                        .events = (short)((full && c->flags & 1 ? 0 : POLLIN) | (c->owes_data || c->owes_exit ? POLLOUT : 0)) };
+                        .events = (short)((full && c->flags & 1 ? 0 : POLLIN) |
+                                          (c->owes_data || c->owes_exit ? POLLOUT : 0)) };
         }
         if (SYS_3(SYS_poll, p, ARRAY_SIZE(p), next_timeout(s)) < 0)
                 return;
@@ -494,7 +495,8 @@ static int adopt(const char *text, bool nonblocking)
 int supervise(int argc, char **argv, char **envp);
 int supervise(int argc, char **argv, char **envp)
 {
-        static struct supervisor supervisor; /* in the program's zero pages, not on the stack: most of it is never touched */
+        static struct supervisor
+                supervisor; /* in the program's zero pages, not on the stack: most of it is never touched */
         struct supervisor *s = &supervisor;
         const u64 blocked = ~0ULL;
 

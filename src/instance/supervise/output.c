@@ -4,7 +4,7 @@
  * loses a byte. */
 #include "supervise.h"
 
-/* --- the log ------------------------------------------------------------------------------------------------------------
+/* --- the log -------------------------------------------------------------------------------------------------------
  *
  * The format of the Kubernetes CRI: "TIME STREAM TAG TEXT", where the tag P says that the line goes on in the next entry. A
  * piece that was read without its newline is written at once, so nothing is held back. */
@@ -98,7 +98,7 @@ void log_write(struct supervisor *s, enum stream stream, const u8 *data, size_t 
         write_entries(s, buf, (size_t)(at - buf));
 }
 
-/* --- out ---------------------------------------------------------------------------------------------------------------- */
+/* --- out -------------------------------------------------------------------------------------------------------- */
 
 static void close_stream(struct supervisor *s, enum stream stream)
 {
@@ -153,12 +153,13 @@ void output_close(struct supervisor *s)
         s->in_len = s->in_start = 0;
 }
 
-/* --- in ----------------------------------------------------------------------------------------------------------------- */
+/* --- in --------------------------------------------------------------------------------------------------------- */
 
 void input_flush(struct supervisor *s)
 {
         while (s->in_start < s->in_len) {
-                const ssize_t n = s->input < 0 ? -EPIPE : sys_write(s->input, s->in + s->in_start, s->in_len - s->in_start);
+                const ssize_t n =
+                        s->input < 0 ? -EPIPE : sys_write(s->input, s->in + s->in_start, s->in_len - s->in_start);
 
                 if (n == -EAGAIN)
                         return;
@@ -201,7 +202,9 @@ void console_accept(struct supervisor *s)
         } control;
         char text[256];
         struct iovec iov = { text, sizeof(text) };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+        struct msghdr msg = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+        };
         const int fd = (int)SYS_4(SYS_accept4, s->console, 0, 0, SOCK_CLOEXEC);
         const long n = fd < 0 ? fd : SYS_3(SYS_recvmsg, fd, &msg, MSG_CMSG_CLOEXEC);
 

@@ -40,16 +40,16 @@ enum message_type {
         MESSAGE_STDIN,      /* data; empty: end of file */
         MESSAGE_RESIZE,     /* arg: rows << 16 | columns */
         MESSAGE_SIGNAL,     /* arg: number. Answered by DONE or FAILED */
-        MESSAGE_STOP,       /* arg: seconds until SIGKILL, -1: its own, -2: never. arg2: a signal in place of its own, 0. DONE, then EXIT at the end */
-        MESSAGE_WAIT,       /* EXIT at the next end of the first process */
-        MESSAGE_RELOAD,     /* read the supervise record again. DONE */
-        MESSAGE_CLEANED,    /* by the session with ATTACH_CLEAN_UP: nothing is left */
-        MESSAGE_RESTART,    /* as STOP, but a new start follows. DONE, EXIT, STARTED */
+        MESSAGE_STOP, /* arg: seconds until SIGKILL, -1: its own, -2: never. arg2: a signal in place of its own, 0. DONE, then EXIT at the end */
+        MESSAGE_WAIT, /* EXIT at the next end of the first process */
+        MESSAGE_RELOAD,  /* read the supervise record again. DONE */
+        MESSAGE_CLEANED, /* by the session with ATTACH_CLEAN_UP: nothing is left */
+        MESSAGE_RESTART, /* as STOP, but a new start follows. DONE, EXIT, STARTED */
 
         /* from it */
         MESSAGE_STDOUT = 32, /* data */
         MESSAGE_STDERR,
-        MESSAGE_EXIT,    /* arg: status as a shell gives it; arg2: 1 when no start follows */
+        MESSAGE_EXIT, /* arg: status as a shell gives it; arg2: 1 when no start follows */
         MESSAGE_STARTED,
         MESSAGE_DONE,
         MESSAGE_FAILED, /* arg: errno */

@@ -55,7 +55,7 @@ struct supervisor {
         bool stopping; /* by hand: the policy does not count */
         bool again;    /* by hand: start it at once */
         bool cleaned;
-        u32 size; /* of the terminal, rows << 16 | columns */
+        u32 size;              /* of the terminal, rows << 16 | columns */
         s64 started, finished; /* CLOCK_REALTIME */
         s64 restarts;
         s64 backoff; /* ns */
