@@ -599,7 +599,7 @@ int tlb_miss(struct soft_tlb *tlb, const struct guest_memory *mem, const struct 
         hva = guest_memory_hva(mem, tr.gpa, 1);
         if (!hva)
                 return MMU_SLOW;
-        return tlb_fill(tlb, ps, mode, access, gva, hva, &tr, *guest_memory_flags(mem, tr.gpa)) ? 0 : MMU_SLOW;
+        return tlb_fill(tlb, ps, mode, access, gva, hva, &tr, __atomic_load_n(guest_memory_flags(mem, tr.gpa), __ATOMIC_RELAXED)) ? 0 : MMU_SLOW;
 }
 
 /* ---- jumps of translated code ---- */
