@@ -182,7 +182,7 @@ void *fast_memory(struct interp *in, enum tlb_mode mode, enum mmu_access access,
 {
         void *hva = tlb_lookup(&in->tlb, mode, access, gva, size);
 
-        if (hva || tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, mode, access, gva))
+        if (hva || (gva & (PAGE_SIZE - 1)) + size > PAGE_SIZE || tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, mode, access, gva))
                 return hva;
         counter_inc(&in->vcpu->counters, COUNTER_TLB_FILLS);
         return tlb_lookup(&in->tlb, mode, access, gva, size);
