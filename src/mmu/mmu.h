@@ -112,8 +112,7 @@ static inline bool mmu_is_canonical(u64 gva)
  * AC may too); set, into the kernel's (what is there needs no AC). What fits neither rule is not entered.
  *
  * A table also has a cache of jump targets for translated code. A jump lives as long as the fetch translation of its page: from tlb_fill with
- * MMU_FETCH to the flush of that page, whatever entry has been replaced meanwhile. What one jump displaces goes to a second, hashed cache,
- * which is emptied as a whole when a page with jumps is flushed. */
+ * MMU_FETCH to the flush of that page, whatever entry has been replaced meanwhile. What one jump displaces goes to a second, hashed cache. */
 #define TLB_BITS 12
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_VICTIMS 256u
@@ -160,6 +159,7 @@ struct tlb_table {
         /* Entry and jump cache lines (64 bytes) that are not empty: clearing costs what was used. */
         struct tlb_set entry_lines, jump_lines, more_lines;
         struct tlb_set exec;     /* gva bits 12-23 of the pages that have had a fetch translation since the last flush */
+        bool exec_half[2];       /* by gva bit 63: any of them in that half? So user pages' flushes spare the kernel's code */
         struct tlb_set large;    /* hashes of the 4 MiB regions with entries that are part of a larger guest page */
         u64 huge[TLB_HUGE_PAGES]; /* addresses >> 30 of guest pages of 1 GiB with entries */
         unsigned n_huge;         /* more than TLB_HUGE_PAGES: there are others */

@@ -130,6 +130,7 @@ static void table_clear(struct soft_tlb *tlb, struct tlb_table *table)
         entry_empty(table, TLB_SIZE);
         jumps_clear(table);
         set_clear(&table->exec);
+        table->exec_half[0] = table->exec_half[1] = false;
         set_clear(&table->large);
         table->n_huge = 0;
         generation_new(tlb, table);
@@ -260,28 +261,53 @@ void tlb_switch_pcid(struct soft_tlb *tlb, u16 pcid, bool keep)
 
 /* ---- pages ---- */
 
-static void purge_line(struct tlb_table *table, unsigned line, unsigned shift, u64 value, u64 mask)
+static void purge_line(struct tlb_table *table, unsigned line, unsigned shift, u64 value)
 {
         for (unsigned slot = line * JUMPS_PER_LINE; slot < (line + 1) * JUMPS_PER_LINE; slot++)
-                if ((table->jumps[slot].rip >> shift & mask) == value)
+                if (table->jumps[slot].rip >> shift == value)
                         jump_empty(table, slot);
 }
 
-/* Forgets the jumps in lines of words [@first, @last] to targets with rip >> @shift & @mask = @value. */
-static void purge_jumps(struct tlb_table *table, unsigned first, unsigned last, unsigned shift, u64 value, u64 mask)
+/* The same in more_jumps, where a jump may depend on the page behind its own as well (TLB_JUMP_CROSSING). */
+static void purge_more(struct tlb_table *table, unsigned shift, u64 value)
+{
+        for (u64 used = table->more_lines.words_used; used;) {
+                const unsigned word = take_lowest(&used);
+
+                for (u64 which = table->more_lines.words[word]; which;) {
+                        const unsigned first = (word * 64 + take_lowest(&which)) * JUMPS_PER_LINE;
+
+                        for (unsigned slot = first; slot < first + JUMPS_PER_LINE; slot++) {
+                                const u64 rip = table->more_jumps[slot].rip;
+
+                                if (rip >> shift == value || ((rip & PAGE_MASK) + PAGE_SIZE) >> shift == value)
+                                        more_empty(table, slot);
+                        }
+                }
+        }
+}
+
+/* Forgets the jumps to targets with rip >> @shift = @value, which are in lines of words [@first, @last] of jumps. */
+static void purge_jumps(struct tlb_table *table, unsigned first, unsigned last, unsigned shift, u64 value)
 {
         for (unsigned word = first; word <= last; word++)
                 for (u64 which = table->jump_lines.words[word]; which;)
-                        purge_line(table, word * 64 + take_lowest(&which), shift, value, mask);
-        more_clear(table);
+                        purge_line(table, word * 64 + take_lowest(&which), shift, value);
+        purge_more(table, shift, value);
 }
 
 /* All jumps of a page are in one quarter of the slots. */
-static void purge_jumps_of_page(struct tlb_table *table, unsigned index)
+static void purge_jumps_of_page(struct tlb_table *table, u64 gva)
 {
-        const unsigned quarter = index & 3;
+        const unsigned quarter = tlb_index(gva) & 3;
 
-        purge_jumps(table, 16 * quarter, 16 * quarter + 15, PAGE_SHIFT, index, TLB_SIZE - 1);
+        purge_jumps(table, 16 * quarter, 16 * quarter + 15, PAGE_SHIFT, gva >> PAGE_SHIFT);
+}
+
+static void exec_add(struct tlb_table *table, u64 gva)
+{
+        set_add(&table->exec, tlb_index(gva));
+        table->exec_half[gva >> 63] = true;
 }
 
 static bool is_huge(const struct tlb_table *table, u64 gva)
@@ -339,8 +365,8 @@ static void flush_region(struct soft_tlb *tlb, struct tlb_table *table, u64 gva)
         flush_lines(table, TLB_SIZE / LINE_WORD, (TLB_ENTRIES - 1) / LINE_WORD, region);
         for (unsigned word = first / 64; word < (first + pages) / 64; word++)
                 exec |= table->exec.words[word] != 0;
-        if (exec) {
-                purge_jumps(table, 0, 63, LARGE_SHIFT, region, ~0ULL);
+        if (exec && table->exec_half[gva >> 63]) {
+                purge_jumps(table, 0, 63, LARGE_SHIFT, region);
                 generation_new(tlb, table);
                 if (table == &tlb->kernel)
                         kernel_exec_flushed(tlb, TLB_ALL);
@@ -374,9 +400,9 @@ static void flush_page_of(struct soft_tlb *tlb, struct tlb_table *table, u64 gva
                 entry_empty(table, index);
         if (entry_is(table, victim, gva))
                 entry_empty(table, victim);
-        if (!set_has(&table->exec, index))
+        if (!table->exec_half[gva >> 63] || !set_has(&table->exec, index))
                 return;
-        purge_jumps_of_page(table, index);
+        purge_jumps_of_page(table, gva);
         if (table == &tlb->kernel)
                 kernel_exec_flushed(tlb, gva);
 }
@@ -570,7 +596,7 @@ bool tlb_fill(struct soft_tlb *tlb, const struct paging_state *ps, enum tlb_mode
         }
         if (access == MMU_FETCH) {
                 e->base[MMU_FETCH] = base;
-                set_add(&table->exec, index);
+                exec_add(table, gva);
                 return true;
         }
         e->base[MMU_READ] = base;
@@ -613,7 +639,7 @@ void tlb_jump_enter(struct tlb_table *table, u64 rip, const void *code)
                 tlb_jump_enter_more(table, TLB_JUMP, old.rip, old.code);
         table->jumps[slot] = (struct tlb_jump){ rip, code };
         set_add(&table->jump_lines, (unsigned)(slot / JUMPS_PER_LINE));
-        set_add(&table->exec, tlb_index(rip));
+        exec_add(table, rip);
 }
 
 void tlb_jump_enter_more(struct tlb_table *table, enum tlb_jump_kind kind, u64 rip, const void *code)
@@ -622,7 +648,7 @@ void tlb_jump_enter_more(struct tlb_table *table, enum tlb_jump_kind kind, u64 r
 
         table->more_jumps[slot] = (struct tlb_jump){ rip, code };
         set_add(&table->more_lines, (unsigned)(slot / JUMPS_PER_LINE));
-        set_add(&table->exec, tlb_index(rip));
+        exec_add(table, rip);
 }
 
 static void forget_more(struct tlb_table *table, const void *code)

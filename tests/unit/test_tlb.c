@@ -587,6 +587,42 @@ static void jump_outlives_the_entry_that_another_page_took(void **state)
         assert_null(tlb_jump_find(tlb->space, LOW));
 }
 
+static void crossing_jump_goes_with_either_page(void **state)
+{
+        struct soft_tlb *tlb = *state;
+        const u64 rip = LOW + PAGE_SIZE - 2;
+        const struct tlb_jump *jump = &tlb->space->more_jumps[TLB_JUMP_CROSSING * TLB_MORE_JUMPS + tlb_more_slot(rip)];
+
+        for (u64 page = LOW - PAGE_SIZE; page <= LOW + 2 * PAGE_SIZE; page += PAGE_SIZE) {
+                enter(tlb, TLB_USER, MMU_FETCH, LOW, 1, &user_small);
+                enter(tlb, TLB_USER, MMU_FETCH, LOW + PAGE_SIZE, 2, &user_small);
+                tlb_jump_enter_more(tlb->space, TLB_JUMP_CROSSING, rip, &code[0]);
+                tlb_flush_page(tlb, page);
+                assert_int_equal(jump->rip == rip, page != LOW && page != LOW + PAGE_SIZE);
+        }
+}
+
+static void count_flush(void *opaque, u64 gva)
+{
+        *(unsigned *)opaque += 1;
+        (void)gva;
+}
+
+static void flush_of_a_user_page_spares_kernel_code(void **state)
+{
+        struct soft_tlb *tlb = *state;
+        unsigned told = 0;
+
+        enter(tlb, TLB_KERNEL, MMU_FETCH, GVA, 1, &small);
+        tlb->kernel_exec_flushed = count_flush;
+        tlb->opaque = &told;
+        tlb_flush_page(tlb, (LOW & ~(u64)(TLB_SIZE * PAGE_SIZE - 1)) | (GVA & (TLB_SIZE * PAGE_SIZE - 1)));
+        assert_int_equal(told, 0);
+        tlb_flush_page(tlb, GVA);
+        assert_int_equal(told, 1);
+        tlb->kernel_exec_flushed = NULL;
+}
+
 static void dropped_block_has_no_jumps_left(void **state)
 {
         struct soft_tlb *tlb = *state;
@@ -933,6 +969,8 @@ int main(void)
                 TEST(jump_is_found_by_its_exact_address),
                 TEST(jump_goes_with_its_page_and_no_other),
                 TEST(jump_outlives_the_entry_that_another_page_took),
+                TEST(crossing_jump_goes_with_either_page),
+                TEST(flush_of_a_user_page_spares_kernel_code),
                 TEST(dropped_block_has_no_jumps_left),
                 TEST(random_operations_agree_with_a_naive_model),
         };
