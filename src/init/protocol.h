@@ -1,0 +1,87 @@
+/* What a host and strata-init, the first process of its machine, say to each other: over virtio sockets (the guest connects to port
+ * INIT_PORT of the host) or, where there are none, a virtio console. Both sides use this file.
+ *
+ * A stream of frames, all numbers little-endian:
+ *
+ *         u32 length    of the payload, at most INIT_FRAME_MAX
+ *         u16 type      messages.def
+ *         u16 zero
+ *         u32 id        which process, or which request
+ *         payload       the fields of the message one behind the other:
+ *                       u u32, U u64, s u32 length and the text with its NUL, l u32 count and texts, b the rest
+ *
+ * The guest begins with HELLO, the host answers WELCOME, then SYSTEM, MOUNT..., ROOT, START. Each DATA byte uses up room that its
+ * receiver granted by ROOM, so that a stream that nobody reads holds up no other. A peer that breaks a rule of this page is a broken
+ * one: the connection is closed.
+ *
+ * Neither side trusts the other: init_frame_next finds where a frame ends, init_parse checks all of it before anybody looks inside.
+ * Parsed texts and bytes are parts of the frame, nothing is copied; texts have no NUL inside and one behind. */
+#pragma once
+
+#include "base/types.h"
+
+#define INIT_PORT 1022U
+#define INIT_VERSION 1U
+#define INIT_FRAME_HEADER 12U
+#define INIT_FRAME_MAX (256U * 1024)
+/* A process has no more arguments or variables than this. */
+#define INIT_LIST_MAX 4096U
+/* Bytes of a stream that may be sent before any ROOM came. */
+#define INIT_ROOM_FIRST (64U * 1024)
+
+enum init_direction { INIT_TO_GUEST = 1, INIT_TO_HOST = 2, INIT_BOTH = 3 };
+
+enum init_type {
+#define INIT_MESSAGE(id, number, direction, fields, meaning) INIT_##id = number,
+#include "init/messages.def"
+#undef INIT_MESSAGE
+};
+
+enum { /* START */
+        INIT_START_TTY = 1,   /* a terminal of its own for all three streams */
+        INIT_START_STDIN = 2, /* DATA for stream 0 will come; otherwise it reads end of file */
+};
+
+/* ---- reading ---- */
+
+struct init_value {
+        u64 number;       /* u, U: the number. s, b: bytes without the NUL. l: how many */
+        const char *text; /* s, b. l: the first; init_next_text finds the others */
+};
+
+#define INIT_FIELDS_MAX 8
+
+struct init_message {
+        enum init_type type;
+        u32 id;
+        struct init_value field[INIT_FIELDS_MAX];
+};
+
+/* Is there a whole frame at @data? 1 and its size; 0 when more has to come; -EBADMSG when no frame begins like this. */
+int init_frame_next(const void *data, size_t len, size_t *ret_size);
+/* Checks one whole frame that comes from the side that @from says: from the guest are INIT_TO_HOST and INIT_BOTH. 0; -EBADMSG when it is
+ * malformed or not for that direction; -EPROTONOSUPPORT for a type that is not known, which a receiver ignores. */
+int init_parse(const void *frame, size_t size, enum init_direction direction, struct init_message *ret);
+/* The text behind @text of a list. */
+const char *init_next_text(const char *text);
+
+const char *init_type_name(enum init_type type);
+
+/* ---- writing ---- */
+
+/* A frame in a buffer of the caller's; what does not fit is found out at the end. */
+struct init_frame {
+        u8 *data;
+        size_t size, len;
+        bool failed;
+};
+
+void init_frame_begin(struct init_frame *frame, void *buffer, size_t size, enum init_type type, u32 id);
+void init_put_u32(struct init_frame *frame, u32 value);
+void init_put_u64(struct init_frame *frame, u64 value);
+void init_put_text(struct init_frame *frame, const char *text);
+/* @texts ends with NULL, which may be all of it. */
+void init_put_list(struct init_frame *frame, const char *const *texts);
+void init_put_bytes(struct init_frame *frame, const void *data, size_t n);
+/* 0 and how much to send; -EMSGSIZE: it is larger than the buffer or than a frame may be. */
+int init_frame_end(struct init_frame *frame, size_t *ret_size);
