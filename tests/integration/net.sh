@@ -233,7 +233,7 @@ is "forwarding is off again" "$(cat /proc/sys/net/ipv4/ip_forward)" 0
 
 container x
 attach bridge warm "$x"
-net detach warm
+net detach warm bridge
 net bench 20 "/proc/$x/ns/net" | sort -n | awk '{ a[NR] = $1; d[NR] = $2 } END { print "# attach " a[int(NR / 2) + 1] " us, detach of a living one " d[int(NR / 2) + 1] " us" }'
 end "$x"
 done_testing

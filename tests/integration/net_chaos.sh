@@ -19,13 +19,15 @@ done
 operation() {
         local i=$((RANDOM % 4))
         local ns=/proc/${containers[i]}/ns/net
-        case $((RANDOM % 8)) in
+        case $((RANDOM % 10)) in
         0 | 1) exec "$DRIVER" attach web "c$i" "$ns" --name "n$i" --pid "${containers[i]}" -p "$((7000 + i)):80" -p 90/udp ;;
         2 | 3) exec "$DRIVER" attach bridge "c$i" "$ns" --pid "${containers[i]}" -p "$((7100 + i)):80" ;;
         4) exec "$DRIVER" detach "c$i" ;;
         5) exec "$DRIVER" detach "c$i" web ;;
         6) exec "$DRIVER" create "net$i" ;;
         7) exec "$DRIVER" rm "net$i" ;;
+        8) exec "$DRIVER" prune ;;
+        9) exec "$DRIVER" create web ;;
         esac
 }
 
