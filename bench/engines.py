@@ -109,9 +109,9 @@ def resident_kib(build):
     return total
 
 
-def idle_memory(strata):
+def idle_memory(strata, *words):
     before = resident_kib(strata.build)
-    strata.check("run", "-d", "--name", "idle", IMAGE, "sleep", "1000")
+    strata.check("run", "-d", "--name", "idle", *words, IMAGE, "sleep", "1000")
     time.sleep(0.5)
     after = resident_kib(strata.build)
     strata.check("rm", "-f", "idle")
