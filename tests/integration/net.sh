@@ -142,6 +142,46 @@ wait "$vm" 2>/dev/null
 ok "which goes with it" fails ip link show dev "$(of vm host)"
 net detach vm
 
+# --- a UDP client that goes on while the container is replaced ------------------------------------------------------------
+
+container old
+container new
+attach other old "$old" -p 5300:53/udp
+udp "$old" 53 'reply(b"old")'
+udp "$new" 53 'reply(b"new")'
+inside "$outside" /usr/bin/python3 -c '
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(1)
+while True:
+    s.sendto(b"x", ("192.0.2.1", 5300))
+    try:
+        print(s.recv(10).decode(), flush=True)
+    except OSError:
+        pass
+    time.sleep(0.05)' >"$TMPDIR/heard" &
+client=$!
+for _ in $(seq 100); do
+        [ -s "$TMPDIR/heard" ] && break
+        sleep 0.05
+done
+end "$old"
+net detach old
+attach other new "$new" -p 5300:53/udp
+for _ in $(seq 60); do
+        [ "$(tail -n 1 "$TMPDIR/heard")" = new ] && break
+        sleep 0.05
+done
+kill "$client"
+version=$(uname -r | awk -F. '{ print $1 * 1000 + $2 }')
+if [ "$version" -ge 6009 ]; then
+        is "reaches the new one" "$(tail -n 1 "$TMPDIR/heard")" new
+else
+        skip "reaches the new one" "the kernel cannot forget some flows before 6.9"
+fi
+end "$new"
+net detach new
+
 # --- names --------------------------------------------------------------------------------------------------------------------
 
 is "a neighbour by name" "$(ask "$b" a A)" "NOERROR $(address a)"
