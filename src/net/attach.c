@@ -47,8 +47,8 @@ static int check_request(const struct net_attach_request *request, struct wanted
         if (!request->container || !store_is_name(request->container, CONTAINER_MAX))
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is no id of a container",
                         request->container ? request->container : "");
-        if (request->name && strlen(request->name) > CONTAINER_MAX)
-                return err_set(err, ERR_USAGE, EINVAL, "the name '%s' is too long", request->name);
+        if (request->name && !store_is_name(request->name, CONTAINER_MAX))
+                return err_set(err, ERR_USAGE, EINVAL, "'%s' is no name for a container", request->name);
         if (request->ifname && !store_is_name(request->ifname, IFNAMSIZ - 1))
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is no name for an interface", request->ifname);
         for (int f = 0; f < 2; f++)

@@ -46,6 +46,11 @@ int endpoint_lock(struct net_store *store, const char *container, bool make, int
 
 /* --- documents ---------------------------------------------------------------------------------------------------- */
 
+/* For json_pack and json_unpack: texts, addresses of both families, numbers, lists. */
+#define RECORD                                                         \
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], " \
+        "s:i, s:s, s:b, s:b, s:i, s:I, s:o, s:o, s:o}"
+
 static json_t *ports_to_json(const struct endpoint *endpoint)
 {
         json_t *ports = json_array();
@@ -73,14 +78,13 @@ int endpoint_write(int dir, const struct endpoint *e, struct err **err)
         _cleanup_(json_decrefp) json_t *json = NULL;
         char file[KEY_LEN + 8];
 
-        json = json_pack(
-                "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:I, s:o, s:o, s:o}",
-                "container", e->container, "name", e->name, "network", e->network, "network_id", e->network_id,
-                "ifname", e->ifname, "host_ifname", e->host_ifname, "mac", e->mac, "ip", ip_format(&e->ip[V4]).text,
-                ip_format(&e->ip[V6]).text, "gateway", ip_format(&e->gateway[V4]).text, ip_format(&e->gateway[V6]).text,
-                "prefix", e->prefix_len[V4], e->prefix_len[V6], "mtu", (int)e->mtu, "dns", e->dns, "default_route",
-                e->default_route, "ports_pending", e->ports_pending, "pid", (int)e->pid, "netns", (json_int_t)e->netns,
-                "names", list_to_json(e->names), "servers", list_to_json(e->servers), "ports", ports_to_json(e));
+        json = json_pack(RECORD, "container", e->container, "name", e->name, "network", e->network, "network_id",
+                e->network_id, "ifname", e->ifname, "host_ifname", e->host_ifname, "mac", e->mac, "ip",
+                ip_format(&e->ip[V4]).text, ip_format(&e->ip[V6]).text, "gateway", ip_format(&e->gateway[V4]).text,
+                ip_format(&e->gateway[V6]).text, "prefix", e->prefix_len[V4], e->prefix_len[V6], "mtu", (int)e->mtu,
+                "dns", e->dns, "default_route", e->default_route, "ports_pending", e->ports_pending, "pid", (int)e->pid,
+                "netns", (json_int_t)e->netns, "names", list_to_json(e->names), "servers", list_to_json(e->servers),
+                "ports", ports_to_json(e));
         snprintf(file, sizeof(file), "%s.json", e->key);
         return store_write_json(dir, file, json, false, err);
 }
@@ -145,13 +149,11 @@ static int from_json(struct endpoint *e, json_t *json)
         json_t *names, *servers, *ports;
         json_int_t netns;
 
-        if (json_unpack(json,
-                    "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], s:i, s:s, s:b, s:b, s:i, s:I, s:o, s:o, s:o}",
-                    "container", &e->container, "name", &e->name, "network", &e->network, "network_id", &e->network_id,
-                    "ifname", &e->ifname, "host_ifname", &e->host_ifname, "mac", &e->mac, "ip", &ip4, &ip6, "gateway",
-                    &gateway4, &gateway6, "prefix", &bits4, &bits6, "mtu", &mtu, "dns", &e->dns, "default_route",
-                    &default_route, "ports_pending", &pending, "pid", &pid, "netns", &netns, "names", &names, "servers",
-                    &servers, "ports", &ports) < 0 ||
+        if (json_unpack(json, RECORD, "container", &e->container, "name", &e->name, "network", &e->network,
+                    "network_id", &e->network_id, "ifname", &e->ifname, "host_ifname", &e->host_ifname, "mac", &e->mac,
+                    "ip", &ip4, &ip6, "gateway", &gateway4, &gateway6, "prefix", &bits4, &bits6, "mtu", &mtu, "dns",
+                    &e->dns, "default_route", &default_route, "ports_pending", &pending, "pid", &pid, "netns", &netns,
+                    "names", &names, "servers", &servers, "ports", &ports) < 0 ||
                 strlen(e->network_id) != 64)
                 return -EINVAL;
         for (size_t i = 0; i < ARRAY_SIZE(texts); i++)

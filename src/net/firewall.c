@@ -320,8 +320,9 @@ static int delete_one_port(void *opaque, int set, const struct nft_element *elem
         return r == -ENOENT ? 0 : r;
 }
 
-/* The kernel sends a UDP client's packets where the first one went as long as they keep coming: also to an address that another
- * container has by now. With a filter (Linux 6.9) it forgets those; older ones do so after two minutes of silence. */
+/* The kernel sends a UDP client's packets where the first one went as long as they keep coming: also to an address
+ * that another container has by now. With a filter (Linux 6.9) it forgets those; older ones do so after two minutes of
+ * silence. */
 static void forget_flows(int nft, const struct ip *ip)
 {
         enum { REPLY_SOURCE = 1 << 0, PROTOCOL = 1 << 3 }; /* of the kernel's nf_internals.h */

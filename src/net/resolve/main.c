@@ -429,7 +429,8 @@ static void serve(struct resolver *r, const struct pollfd fds[POLL_MAX])
                 take_connection(r);
 }
 
-/* Whether a container is there to be followed: the descriptor is /dev/null otherwise, which poll finds ready at once. */
+/* Whether a container is there to be followed: the descriptor is /dev/null otherwise, which poll finds ready at once.
+ * */
 static bool follows_container(void)
 {
         struct pollfd fd = { .fd = FD_CONTAINER, .events = POLLIN };
