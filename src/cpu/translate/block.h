@@ -62,7 +62,7 @@ struct cold {
         u16 span;          /* TEXIT_MISS of a window: bytes that must lie in one page, else the block is left for an unshared one; 0: none */
         s32 target;        /* COLD_FAR: relative to the block's page */
         bool complete;     /* TEXIT_LOOKUP: all but the jump has happened */
-        bool elsewhere;    /* TEXIT_MISS: SITE_ELSEWHERE */
+        u16 further;       /* TEXIT_MISS: bytes from the address that missed, a window's start, to the operand */
         u8 host;           /* TEXIT_SHADOW: the base or index */
         bool x87_store;    /* TEXIT_MISS: SITE_X87_STORE */
         u16 either_off;    /* TEXIT_SHADOW: where to go on when the address is in the low range; 0: it may not be */

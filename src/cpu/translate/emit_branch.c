@@ -400,7 +400,7 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
         struct emitter *e = &b->e;
         const struct site site = {
                 .guest_off = c->guest_off, .resume_off = c->resume_off, .kind = c->kind == TEXIT_MISS ? miss_kind(c) : c->kind,
-                .access = (u8)(c->access | (c->elsewhere ? SITE_ELSEWHERE : 0) | (c->x87_store ? SITE_X87_STORE : 0)), .size = c->size, .arg = c->arg,
+                .access = (u8)(c->access | (c->further ? SITE_ELSEWHERE | c->further >> 8 << 2 : 0) | (c->x87_store ? SITE_X87_STORE : 0)), .size = c->further ? (u8)c->further : c->size, .arg = c->arg,
         };
 
         emit_patch(e, c->patch_off, emit_off(e));

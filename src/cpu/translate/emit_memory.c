@@ -186,7 +186,7 @@ static void window_open(struct block_emitter *b, int k, const struct window *win
         flags_destroyed(b);
         probe_table(b, access, span, b->user, span);
         if (b->n_colds && !b->either)
-                b->colds[b->n_colds - 1].elsewhere = by != 0;
+                b->colds[b->n_colds - 1].further = (u16)-by;
         emit_mov_rr(&b->e, window_reg[k], SCRATCH0);
         b->windows.open[k] = *window;
         *ret = hmem_base(window_reg[k], -by);

@@ -67,18 +67,21 @@ static bool x87_unmasked(void)
 
 static const void *tlb_missed(struct interp *in, const struct site *site, u64 gva)
 {
+        const bool window = site->access & SITE_ELSEWHERE;
         int r;
 
         at_site(in, site);
         if (gva & site->arg || (site->access & SITE_X87_STORE && x87_unmasked()))
                 return fast_leave(in, INTERP_REASON_MEMORY);
-        if ((gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE)
+        if (!window && (gva & (PAGE_SIZE - 1)) + site->size > PAGE_SIZE)
                 return fast_split(in, site, gva);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_MISSES);
         if (in_conflict(in, gva))
                 return fast_leave(in, INTERP_REASON_MEMORY);
         r = tlb_miss(&in->tlb, in->vcpu->memory, &in->cpu->paging, translate_tlb_mode(in), site->access & SITE_ACCESS, gva);
-        if (r > 0 && !(site->access & SITE_ELSEWHERE))
+        if (window)
+                gva += site->size + ((u32)site->access >> 2 & 15) * 256; /* in the same page */
+        if (r > 0)
                 return fast_page_fault(in, gva, (u32)r & ~(u32)MMU_FAULT);
         if (r)
                 return fast_leave(in, INTERP_REASON_MEMORY);

@@ -117,7 +117,7 @@ enum fast_id {
 /* Lies right behind the cold stub that loads its address into r11 and jumps to the stub of its kind. Flags are in the image then. */
 #define SITE_ACCESS 3
 #define SITE_X87_STORE 0x40 /* with an exception unmasked it may not happen */
-#define SITE_ELSEWHERE 0x80 /* the address that missed is a window's start, not that of the instruction's operand: no CR2 */
+#define SITE_ELSEWHERE 0x80 /* what missed is a window's start (one byte); the operand is further on, by size and 256 times bits 2-5 of access */
 struct site {
         u16 back;        /* bytes from here back to the block's code */
         u16 guest_off;   /* of the instruction from the block's first byte */
