@@ -246,8 +246,11 @@ static void drain(struct virtio_fs *fs)
 
 static void fs_reset(struct virtio_device *vdev)
 {
-        drain(fs_of(vdev));
-        fuse_server_forget_all(fs_of(vdev)->server);
+        struct virtio_fs *fs = fs_of(vdev);
+
+        drain(fs);
+        if (fs->server) /* there is none when the device could not be made */
+                fuse_server_forget_all(fs->server);
 }
 
 static void fs_queue_reset(struct virtio_device *vdev, struct virtqueue *q)

@@ -263,10 +263,14 @@ int fuse_copy_file_range(struct fuse_call *c)
         return r;
 }
 
+/* All of the host's file system, for there is no smaller measure. */
 int fuse_syncfs(struct fuse_call *c)
 {
-        _cleanup_close_ int fd = openat(c->server->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        _cleanup_close_ int fd = -1;
 
+        if (c->server->read_only)
+                return 0;
+        fd = openat(c->server->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         return fd < 0 || syncfs(fd) < 0 ? -errno : 0;
 }
 

@@ -18,8 +18,8 @@
 
 /* ---- the session ---- */
 
-/* With these the guest takes over what it can do itself (locks, access checks, opening without asking) as little as possible
- * changes hands, and set-user-ID bits are taken away by us, at the moment of writing. */
+/* Large transfers, lists of names with their attributes, several lookups at a time; set-user-ID is taken away by us, in the same step
+ * as the write that makes it necessary. Nothing that would let the guest keep what it wrote. */
 #define FEATURES                                                                                                       \
         (FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS |        \
          FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |        \
