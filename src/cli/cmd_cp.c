@@ -162,6 +162,12 @@ static int onto_file(const char *source, const char *target, struct err **err)
                 err, ERR_USAGE, ENOTDIR, "'%s' is a directory and does not replace the file '%s'", source, target);
 }
 
+/* The last component of a path as a name here: NULL when it is none, and what is in the directory is copied. */
+static const char *own_name(const char *name)
+{
+        return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 ? name : NULL;
+}
+
 static int copy_out(struct instance *inst, const char *source, const char *path, const struct cp *cp, struct err **err)
 {
         struct copy_local_target target = { .dir = path, .keep_owner = cp->keep_owner };
@@ -183,12 +189,8 @@ static int copy_out(struct instance *inst, const char *source, const char *path,
                 return instance_copy_out(inst, source, cp->follow, STDOUT_FILENO, err);
         }
         if (stat(path, &there) == 0 && S_ISDIR(there.st_mode)) {
-                if (!is_dir || !means_content(source)) {
-                        /* under its own name, also where the path goes through a link */
-                        target.name = st.name;
-                        if (strcmp(st.name, "/") == 0 || !*st.name)
-                                target.name = NULL;
-                }
+                if (!is_dir || !means_content(source))
+                        target.name = own_name(st.name); /* also where the path goes through a link */
         } else {
                 if (is_dir && stat(path, &there) == 0)
                         return onto_file(source, path, err);

@@ -106,6 +106,7 @@ eventually is_state echo exited
 is "the end of input ended it" "$(state echo)" exited
 is "start -ai" "$(echo again | timeout 20 "$STRATA" start -ai echo)" again
 strata rm echo >/dev/null
+: >"$TMPDIR/ready"
 "$STRATA" run --rm --name signalled --network none busybox sh -c 'trap "exit 33" USR1; echo ready; while :; do sleep 0.1; done' >"$TMPDIR/ready" &
 client=$!
 eventually grep -q ready "$TMPDIR/ready"
