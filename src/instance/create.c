@@ -164,7 +164,7 @@ static int make_directory(struct instance_host *host, struct instance **ret, str
         if (r < 0)
                 return r;
         snprintf(path, sizeof(path), DIR_INSTANCES "/%s", id);
-        if (mkdirat(host->fd, path, 0711) < 0)
+        if (mkdirat(host->fd, path, 0700) < 0)
                 return err_sys(err, errno, "making '%s/%s'", host->root, path);
         return instance_open(host, id, ret, err);
 }

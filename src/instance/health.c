@@ -154,11 +154,16 @@ static int start(struct check *c, int *ret_output, struct err **err)
 int health_check(struct instance *inst, struct err **err)
 {
         struct check c = { .inst = inst };
-        json_t *began = rfc3339();
-        struct err *error = NULL;
-        int output = -1, r = start(&c, &output, &error);
         const s64 timeout = inst->config.health.timeout_ns;
+        const struct instance_state *state;
+        struct err *error = NULL;
+        json_t *began;
+        int output = -1, r = instance_get_state(inst, &state, err);
 
+        if (r < 0 || state->status != INSTANCE_RUNNING)
+                return HELPER_HEALTH_UNKNOWN;
+        began = rfc3339();
+        r = start(&c, &output, &error);
         if (r < 0) {
                 c.status = 126;
                 c.len = (size_t)snprintf(c.output, OUTPUT_MAX, "%s", err_message(error));

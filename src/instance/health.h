@@ -5,7 +5,8 @@
 
 #define FILE_HEALTH "health.json"
 
-/* Runs the check once, with its time limit; keeps what the last ones printed in FILE_HEALTH. Returns its exit status. */
+/* Runs the check once, with its time limit; keeps what the last ones printed in FILE_HEALTH. 0: healthy, 1: not,
+ * HELPER_HEALTH_UNKNOWN: it cannot be asked now. */
 int health_check(struct instance *inst, struct err **err);
 /* Those: [{"Start", "End", "ExitCode", "Output"}], as docker inspects them. */
 json_t *health_log(const struct instance *inst);

@@ -50,7 +50,11 @@ static char *program_dir(void)
 
 static int open_directories(struct instance_host *host, const char *root, struct err **err)
 {
-        static const char *const dirs[] = { DIR_INSTANCES, DIR_NAMES, DIR_VOLUMES };
+        /* Configurations have secrets in their environments; volumes are for whoever their owners let in. */
+        static const struct {
+                const char *name;
+                mode_t mode;
+        } dirs[] = { { DIR_INSTANCES, 0700 }, { DIR_NAMES, 0700 }, { DIR_VOLUMES, 0711 } };
         int r;
 
         host->fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -64,7 +68,7 @@ static int open_directories(struct instance_host *host, const char *root, struct
         if (!host->root)
                 return err_sys(err, errno, "opening '%s'", root);
         for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-                r = io_make_dir(host->fd, dirs[i], 0711, err);
+                r = io_make_dir(host->fd, dirs[i].name, dirs[i].mode, err);
                 if (r < 0)
                         return r;
         }
@@ -92,6 +96,17 @@ static bool in_user_namespace(void)
         return f && fscanf(f, "%u %u %u", &inside, &outside, &n) == 3 && (inside || outside || n != UINT32_MAX);
 }
 
+/* Closed standard descriptors would be taken by files of ours, which a container's would then replace. */
+static void fill_standard_descriptors(void)
+{
+        int fd;
+
+        do
+                fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        while (fd >= 0 && fd < 3);
+        closep(&fd);
+}
+
 int instance_host_open(const struct instance_host_options *options, struct instance_host **ret, struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
@@ -104,6 +119,7 @@ int instance_host_open(const struct instance_host_options *options, struct insta
         if (!host || !root)
                 return err_sys(err, ENOMEM, "opening the instances' directory");
         host->fd = -1;
+        fill_standard_descriptors();
         r = user_namespace_enter(root, err);
         host->rootless = in_user_namespace();
         if (r == 0)

@@ -26,7 +26,7 @@ is "its parent is the supervisor" "$(cat "/proc/$supervisor/comm")" strata-super
 rss=$(awk '$1 == "VmRSS:" { print $2 }' "/proc/$supervisor/status")
 echo "# resident memory of the supervisor: $rss KiB"
 ok "that needs at most 1.5 MiB" test "$rss" -le 1536
-is "and is all there is of ours" "$(pgrep -f "STRATA_ROOT=$STRATA_ROOT|strata-resolve" | wc -l)" 0
+is "and is the only process of ours" "$(grep -laz "STRATA_ROOT=$STRATA_ROOT" /proc/[0-9]*/environ 2>/dev/null | xargs -rn1 dirname | while read -r p; do readlink "$p/exe"; done | grep -c "/strata")" 1
 is "the host sees none of its mounts" "$(grep -c "$TMPDIR" /proc/self/mountinfo)" 0
 
 # --- the supervisor is killed -----------------------------------------------------------------------------------------------

@@ -315,6 +315,8 @@ static void health_checked(struct supervisor *s, int code, int status)
                 set_health(s, "healthy");
                 return;
         }
+        if (code == CLD_EXITED && status == HELPER_HEALTH_UNKNOWN)
+                return;
         if (s->health[0] == 's' && supervisor_now() - s->began < s->policy.health_start)
                 return;
         s->health_failing++;

@@ -82,7 +82,8 @@ enum supervise_arg {
         SUPERVISE_ARGC
 };
 
-/* In the helper's environment when the supervisor starts it: the descriptor where its error message goes is 3. */
+/* The hidden words of the strata command, followed by ROOT and ID. */
 #define HELPER_START  "instance-start"
 #define HELPER_CLEAN  "instance-clean"
 #define HELPER_HEALTH "instance-health"
+#define HELPER_HEALTH_UNKNOWN 2 /* its exit status when the container is paused */
