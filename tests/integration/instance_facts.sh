@@ -45,10 +45,12 @@ strata rm -f idle >/dev/null
 
 strata run -d --name policy --restart always --network none busybox sleep 1000 >/dev/null
 strata run -d --rm --name removed --network none busybox sleep 1000 >/dev/null
-kill -9 "$(supervisor_of policy)" "$(supervisor_of removed)"
-strata ps >/dev/null
-strata system check >/dev/null
-strata rm -f policy removed >/dev/null 2>&1
+supervisors=("$(supervisor_of policy)" "$(supervisor_of removed)")
+kill -9 "${supervisors[@]}"
+for supervisor in "${supervisors[@]}"; do tail --pid="$supervisor" -f /dev/null; done
+strata system check --repair >/dev/null
+is "repair: --restart always goes on, --rm is removed" "$(strata ps -a --format '{{.Names}} {{.State}}')" "policy running"
+strata rm -f policy >/dev/null
 
 # --- the command is killed --------------------------------------------------------------------------------------------------
 
