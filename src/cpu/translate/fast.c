@@ -47,10 +47,10 @@ static const void *interp_wanted(struct interp *in, const struct site *site, u64
 static bool in_conflict(struct interp *in, u64 gva)
 {
         struct translate_cpu *t = in->translate;
-        const bool again = t->miss_rip == in->rip && t->miss_gva[1] == gva;
+        const bool same = t->miss_rip == in->rip, again = same && t->miss_gva[1] == gva;
 
         t->miss_rip = in->rip;
-        t->miss_gva[1] = t->miss_gva[0];
+        t->miss_gva[1] = same ? t->miss_gva[0] : ~gva; /* another instruction's miss means nothing */
         t->miss_gva[0] = gva;
         return again;
 }
