@@ -48,14 +48,19 @@ static const struct record *record_at(const struct tblock *block, unsigned off)
         return &block->records[lo];
 }
 
+static void registers_store(struct interp *in, const greg_t *gregs)
+{
+        for (unsigned g = 0; g < GPR_COUNT; g++)
+                if (host_reg_of[g] != HOST_NONE)
+                        in->regs[g] = (u64)gregs[greg_of[host_reg_of[g]]];
+}
+
 static void roll_back(struct interp *in, const struct tblock *block, const u8 *rip, const greg_t *gregs)
 {
         const struct record *record = record_at(block, (unsigned)(rip - block->code));
         const u64 scratch0 = (u64)gregs[greg_of[SCRATCH0]], scratch1 = (u64)gregs[greg_of[SCRATCH1]];
 
-        for (unsigned g = 0; g < GPR_COUNT; g++)
-                if (host_reg_of[g] != HOST_NONE)
-                        in->regs[g] = (u64)gregs[greg_of[host_reg_of[g]]];
+        registers_store(in, gregs);
         if (record->flags_at == FLAGS_IN_EFLAGS)
                 in->flags_image = (u64)gregs[REG_EFL];
         in->rip = block_rip(in, block, record->guest_off);
@@ -91,6 +96,12 @@ static void roll_back(struct interp *in, const struct tblock *block, const u8 *r
         }
 }
 
+static void go_out(struct interp *in, ucontext_t *uc)
+{
+        uc->uc_mcontext.gregs[REG_RSP] = (greg_t)(uintptr_t)in->regs;
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)in->translate->translator->stubs.leave;
+}
+
 /* Makes the thread leave translated code when it goes on at @rip of the context. False: it is not in a block. */
 static bool leave_block(struct interp *in, const u8 *rip, ucontext_t *uc)
 {
@@ -100,8 +111,21 @@ static bool leave_block(struct interp *in, const u8 *rip, ucontext_t *uc)
         if (!block)
                 return false;
         roll_back(in, block, rip, uc->uc_mcontext.gregs);
-        uc->uc_mcontext.gregs[REG_RSP] = (greg_t)(uintptr_t)in->regs;
-        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)tr->stubs.leave;
+        go_out(in, uc);
+        return true;
+}
+
+/* Out of a block that was dropped before anything of it was run. Not by the record there: when the first instructions were NOPs, that is of one behind
+ * them, and there may be others now. */
+static bool leave_dropped(struct interp *in, const u8 *rip, ucontext_t *uc)
+{
+        const struct tblock *block = block_at(in->translate->translator, rip);
+
+        if (!block)
+                return false;
+        registers_store(in, uc->uc_mcontext.gregs);
+        in->rip = block_rip(in, block, 0);
+        go_out(in, uc);
         return true;
 }
 
@@ -172,7 +196,7 @@ static void on_trap(int sig, siginfo_t *info, void *context)
         }
         if (in)
                 in->translate->jumped_to_dropped = true;
-        if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_block(in, context_rip(uc) - 1, uc)) {
+        if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_dropped(in, context_rip(uc) - 1, uc)) {
                 /* Not ours: die of it as if we were not here. */
                 signal(sig, SIG_DFL);
                 raise(sig);
