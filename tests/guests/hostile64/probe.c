@@ -295,7 +295,8 @@ static void make_program(struct program *p, u8 *code)
                 emit(p, 0x050f, 2); /* syscall */
         else
                 emit(p, 0x0b0f, 2); /* ud2 */
-        p->va = CODE_VA + (below(4) ? below(0x800) : PAGE - below(p->n + 4)); /* every so often across the page's end */
+        if (!p->va || below(3)) /* else at the last one's place, which is known as code */
+                p->va = CODE_VA + (below(4) ? below(0x800) : PAGE - below(p->n + 4)); /* every so often across the page's end */
         memset(code, 0xcc, 2 * PAGE);
         copy(code + (p->va - CODE_VA), p->code, p->n);
 }
