@@ -8,7 +8,7 @@
 
 #define LARGE_SIZE (2 * MIB)
 #define AROUND 8u /* pages that are looked at together */
-#define SLOT_BYTES 512 /* the widest operand, behind the last address that passes the check */
+#define OPERAND_BYTES 512 /* the widest operand */
 
 static unsigned hash(u64 x)
 {
@@ -45,7 +45,7 @@ static bool reserve_fixed(struct shadow *s)
 
 static bool reserve(struct shadow *s, enum shadow_range range, u64 start, u64 end)
 {
-        const u64 size = end - start + 2 * SHADOW_GUARD + ALIGN_UP(SLOT_BYTES, PAGE_SIZE) + LARGE_SIZE;
+        const u64 size = end - start + 2 * SHADOW_GUARD + ALIGN_UP(OPERAND_BYTES, PAGE_SIZE) + LARGE_SIZE;
         void *region = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
         if (region == MAP_FAILED)
@@ -281,13 +281,16 @@ enum shadow_result shadow_fault(struct shadow *s, const struct guest_memory *mem
         struct mmu_translation tr;
         struct shadow_page *large;
         struct view v;
+        bool near_end;
         int r;
 
         if (shadow_range_of(gva) == SHADOW_NONE)
                 return mmu_is_canonical(gva) ? SHADOW_CANNOT : SHADOW_GUEST_FAULT;
-        /* The access itself: its rights, accessed and dirty bits. */
-        r = mmu_walk_quick(mem, ps, gva, write ? MMU_WRITE : MMU_READ, MMU_USER, &tr);
-        if (r > 0)
+        /* The access itself: its rights, accessed and dirty bits. Near the page's end it may go on in the next one and fault there, and then the
+         * bits must stay as they are: only what has them already is shown. */
+        near_end = (gva & (PAGE_SIZE - 1)) > PAGE_SIZE - OPERAND_BYTES;
+        r = mmu_walk_quick(mem, ps, gva, write ? MMU_WRITE : MMU_READ, near_end ? MMU_PEEK : MMU_USER, &tr);
+        if (r > 0 || (near_end && !(tr.user && tr.accessed && (!write || (tr.writable && tr.dirty)))))
                 return SHADOW_GUEST_FAULT;
         if (r || !look(mem, ps, gva, &v) || (write && !v.writable))
                 return SHADOW_CANNOT;

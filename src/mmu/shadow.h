@@ -70,7 +70,7 @@ bool shadow_contains(const struct shadow *s, u64 host, u64 *ret_gva);
 /* The guest's user code of @tlb->shadowed faulted at @gva. Async-signal-safe; on the vCPU's thread. */
 enum shadow_result {
         SHADOW_SHOWN,       /* it would not fault again */
-        SHADOW_GUEST_FAULT, /* the guest's tables do not allow it */
+        SHADOW_GUEST_FAULT, /* the guest's tables do not allow it, or may not allow all of it */
         SHADOW_CANNOT,      /* device memory, a write to a page with flags, a page size that is not supported */
 };
 enum shadow_result shadow_fault(struct shadow *s, const struct guest_memory *mem, const struct paging_state *ps, u64 gva, bool write);

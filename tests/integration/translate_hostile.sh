@@ -10,6 +10,7 @@ command -v gcc >/dev/null || skip_all "no C compiler"
 
 seeds=${HOSTILE_SEEDS:-2}
 first=${HOSTILE_SEED:-$((RANDOM * 32768 + RANDOM))}
+shadow=${HOSTILE_SHADOW:-auto}
 guest=$TMPDIR/hostile64
 "$ROOT/tests/guests/hostile64/build" "$guest" || { ok "the guest compiles" false; done_testing; exit; }
 
@@ -18,7 +19,7 @@ log=$TMPDIR/log
 run() {
         local engine=$1 cpus=$2
         shift 2
-        VM_TIMEOUT=200 vm "$log" --kernel "$guest" --memory 64M --debug-exit --net none --console stdio --engine "$engine" --cpus "$cpus" --append "$*"
+        VM_TIMEOUT=200 vm "$log" --kernel "$guest" --memory 64M --debug-exit --net none --console stdio --engine "$engine" --shadow "$shadow" --cpus "$cpus" --append "$*"
 }
 
 for ((seed = first; seed < first + seeds; seed++)); do
