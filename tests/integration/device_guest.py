@@ -1,5 +1,6 @@
 """What the Python tests of devices share: TAP points, and a machine with the guest `devices` that runs a script."""
 
+import atexit
 import os
 import select
 import subprocess
@@ -57,6 +58,12 @@ class Guest:
              "--append", "console=ttyS0 panic=-1 random.trust_cpu=on quiet", *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        atexit.register(self.kill)  # also when a test gives up
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def _read(self, seconds):
         """False when nothing will come any more."""
@@ -89,6 +96,5 @@ class Guest:
         try:
             return self.process.wait(max(1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             return None
