@@ -2,10 +2,12 @@
  *
  * - it decodes, and control stays inside the block's code or goes to a stub;
  * - memory is only addressed through the context (rsp) and the scratch registers, which hold what the soft TLB said, never through a register that
- *   holds a guest's value. A register that was loaded from a scratch register right before will do: AH to BH go without REX;
+ *   holds a guest's value. A register that was loaded from a scratch register right before will do: AH to BH go without REX. Blocks of a shadow window
+ *   are judged by emitted_shadow.c;
  * - rsp is only changed by LEA around PUSHFQ, r15 and the other guest registers are the guest's business;
  * - nothing is executed that changes the processor's mode, segments, direction flag or system state. */
 #include "emitted.h"
+#include "emitted_shadow.h"
 
 #include <Zydis/Zydis.h>
 #include <stdio.h>
@@ -21,6 +23,7 @@
 struct walk {
         ZydisDecoder decoder;
         const struct translation *t;
+        bool shadow;
         bool seen[BLOCK_CODE_MAX];
         u16 from[BLOCK_CODE_MAX]; /* an instruction that leads there */
         unsigned at;
@@ -132,7 +135,7 @@ static const char *judge_memory(const struct walk *w, const ZydisDecodedOperand 
                 return op->mem.segment == ZYDIS_REGISTER_FS || op->mem.segment == ZYDIS_REGISTER_GS ? "rsp with a segment" : NULL;
         if (op->mem.segment == ZYDIS_REGISTER_FS)
                 return "an FS segment";
-        return is_scratch(op->mem.base) || is_borrowed(w, op->mem.base) ? NULL : "memory is addressed through a register that is the guest's";
+        return w->shadow || is_scratch(op->mem.base) || is_borrowed(w, op->mem.base) ? NULL : "memory is addressed through a register that is the guest's";
 }
 
 static const char *judge_operands(const struct walk *w, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
@@ -230,8 +233,9 @@ static const char *judge_tables(const struct translation *t, unsigned room)
                     r->flags_at > FLAGS_ANYWHERE || r->kind > RECORD_LINK)
                         return fprintf(stderr, "# record %u of %u: code %u of %u guest %u of %u kind %u flags %u\n", i, t->n_records, r->code_off,
                                        t->code_size, r->guest_off, t->guest_bytes, r->kind, r->flags_at) ? "a record" : NULL;
-                /* By which entry the block was entered may be forgotten for as long as nothing needs to know: from entry B on, without a gap. */
-                if (r->flags_at == FLAGS_ANYWHERE && (i == 0 || (i > 1 && r[-1].flags_at != FLAGS_ANYWHERE) ||
+                /* By which entry the block was entered may be forgotten for as long as nothing needs to know: from entry B on, without a gap. And a loop's
+                 * comparisons at its latch have no flags. */
+                if (r->flags_at == FLAGS_ANYWHERE && !(t->loop_off && r->code_off > t->loop_off && r->kind == RECORD_RESTART) && (i == 0 || (i > 1 && r[-1].flags_at != FLAGS_ANYWHERE) ||
                                                       (r->kind != RECORD_RESTART && r->kind != RECORD_FINISH_REG)))
                         return "a record with flags anywhere";
                 if (r->kind == RECORD_LINK && r->arg >= t->n_links)
@@ -240,7 +244,7 @@ static const char *judge_tables(const struct translation *t, unsigned room)
         return NULL;
 }
 
-static const char *judge_code(const struct translation *t)
+static const char *judge_code(const struct translation *t, const struct translate_request *req)
 {
         _cleanup_free_ struct walk *w = calloc(1, sizeof(*w));
         const char *wrong = NULL;
@@ -248,6 +252,7 @@ static const char *judge_code(const struct translation *t)
         if (!w)
                 return "no memory";
         w->t = t;
+        w->shadow = req->mode & MODE_SHADOW;
         ZydisDecoderInit(&w->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
         if (t->code_size <= ENTRY_B)
                 return "a block without an entry";
@@ -255,19 +260,21 @@ static const char *judge_code(const struct translation *t)
         visit(w, ENTRY_B);
         while (w->n_todo && !wrong)
                 wrong = step(w, w->at = w->todo[--w->n_todo]);
+        if (!wrong && w->shadow)
+                wrong = emitted_shadow_judge(t, req, &w->at);
         for (unsigned i = 0, off = w->at; wrong && i < 12; i++, off = w->from[off])
                 print_instruction(w, off);
         return wrong;
 }
 
-const char *emitted_check(const u8 *code, unsigned room, u64 rip, u32 mode, bool no_chains, bool *ret_translated)
+const char *emitted_check(const u8 *code, unsigned room, u64 rip, u32 mode, bool no_chains, const u64 *regs, bool *ret_translated)
 {
         _cleanup_free_ struct translation *t = calloc(1, sizeof(*t));
         _cleanup_free_ u8 *buffer = malloc(BLOCK_CODE_MAX), *bytes = malloc(room);
         const void *stubs[TEXIT_KINDS];
         bool extensions[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         const struct translate_request req = {
-                .rip = rip, .gpa = 0x1000000 | (rip & (PAGE_SIZE - 1)), .code = bytes, .room = room, .mode = mode, .no_chains = no_chains,
+                .rip = rip, .gpa = 0x1000000 | (rip & (PAGE_SIZE - 1)), .code = bytes, .room = room, .mode = mode, .no_chains = no_chains, .regs = regs,
                 .run_at = (const u8 *)RUN_AT, .stubs = stubs, .has_extension = extensions,
         };
         struct vcpu vcpu = { .n_vcpus = 1 };
@@ -286,5 +293,5 @@ const char *emitted_check(const u8 *code, unsigned room, u64 rip, u32 mode, bool
         if (!*ret_translated)
                 return NULL;
         wrong = judge_tables(t, room);
-        return wrong ? wrong : judge_code(t);
+        return wrong ? wrong : judge_code(t, &req);
 }

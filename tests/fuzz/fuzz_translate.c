@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         mode |= (data[0] & 8 ? MODE_UNSHARED : 0) | (data[0] & 16 ? MODE_NO_AVX : 0) | (data[0] & 32 ? MODE_NO_FPU | MODE_NM_SSE : 0);
         room = (unsigned)(size - 2 > PAGE_SIZE ? PAGE_SIZE : size - 2);
         rip = (data[0] & 1 ? 0x400000 : 0xffffffff81000000) + PAGE_SIZE - room - (data[1] * 16u < PAGE_SIZE - room ? data[1] * 16u : 0);
-        wrong = emitted_check(data + 2, room, rip, mode, data[0] & 64, &translated);
+        wrong = emitted_check(data + 2, room, rip, mode, data[0] & 64, NULL, &translated);
         if (wrong)
                 fprintf(stderr, "%s\n", wrong);
         require(!wrong);

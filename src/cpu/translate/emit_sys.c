@@ -116,6 +116,5 @@ bool emit_sys(struct block_emitter *b, const struct insn *g)
         }
         emit_fast(b, (enum fast_id)g->fast, g->fast_size);
         memset(b->windows.open, 0, sizeof(b->windows.open)); /* it may have flushed translations */
-        b->shadow_checks.n = 0; /* WRFSBASE: SYMBOL_FS is another value from here on */
         return true;
 }

@@ -1,0 +1,531 @@
+/* Accesses by a shadow window, which nothing but comparisons confines: what is known of each register that holds a guest's value is followed along every path
+ * from the block's entries, and where two paths meet only what both know remains. This is the emitter's own argument made again, from its output
+ * alone.
+ *
+ * Known can be of a value: that it was compared with the high or the low range, or that it is a 32-bit number, and how far it may have moved since.
+ * The comparisons are those of emit_shadow.c and no others. */
+#include "emitted_shadow.h"
+
+#include <Zydis/Zydis.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+#define VALUES 22u          /* the host's registers, then the guest's that live in memory, the page's address and the base of FS */
+#define SLOTS 16u
+#define PAGE_VA (SLOTS + 4)
+#define FS_BASE (SLOTS + 5)
+#define NOBODY 0xff
+#define MOVED_MAX (64 << 20)
+#define ONCE_MAX (16 << 20)
+#define VISITS_MAX 40u      /* who still moves then moves for ever */
+
+enum { IS_HIGH = 1, IS_LOW = 2, IS_NARROW = 4, IS_OURS = 8 /* not the guest's: a host address, something from the context */ };
+
+struct known {
+        u8 is;
+        u8 wants;  /* an index is in it that is not compared yet: this slot must be narrow when it is used; NOBODY: none */
+        u8 copy_of; /* the value in memory that it is a copy of, or NOBODY */
+        bool sum;  /* ... and was: it takes no other */
+        s32 moved;
+};
+
+enum relation { NO_RELATION, TOP_BYTE, SIGN_EXTENDED };
+
+struct state {
+        struct known v[VALUES];
+        u8 r11_of, r11_relation;         /* what r11 was made from */
+        u8 flags_of, flags_say;          /* the last comparison: IS_* that holds behind a jump that is not taken */
+        bool seen;
+        u16 visits;
+};
+
+struct flow {
+        ZydisDecoder decoder;
+        const struct translation *t;
+        const u8 *guest;
+        unsigned room;
+        u64 run_at;
+        bool fixed;
+        struct state at[BLOCK_CODE_MAX];
+        bool queued[BLOCK_CODE_MAX];
+        u16 todo[BLOCK_CODE_MAX];
+        unsigned n_todo;
+};
+
+static const struct known nothing = { .wants = NOBODY, .copy_of = NOBODY };
+
+static struct known made(u8 is)
+{
+        return (struct known){ .is = is, .wants = NOBODY, .copy_of = NOBODY };
+}
+
+/* ---- names ---- */
+
+static unsigned number_of(ZydisRegister reg)
+{
+        return (unsigned)(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg) - ZYDIS_REGISTER_RAX);
+}
+
+static bool is_general(ZydisRegister reg)
+{
+        const ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+
+        return whole >= ZYDIS_REGISTER_RAX && whole <= ZYDIS_REGISTER_R15;
+}
+
+/* The guest's register, or NOBODY. */
+static unsigned slot_of(const ZydisDecodedOperand *op)
+{
+        static const u8 spilled[] = { R10, R11, R14, R15 };
+
+        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->mem.base != ZYDIS_REGISTER_RSP || op->mem.index != ZYDIS_REGISTER_NONE)
+                return NOBODY;
+        for (unsigned i = 0; i < ARRAY_SIZE(spilled); i++)
+                if (op->mem.disp.value == CTX_REG(spilled[i]))
+                        return SLOTS + i;
+        if (op->mem.disp.value == CTX(page_va))
+                return PAGE_VA;
+        return op->mem.disp.value == CTX(seg_base[SEG_FS]) ? FS_BASE : NOBODY;
+}
+
+static bool is_context(const ZydisDecodedOperand *op, s32 disp)
+{
+        return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.base == ZYDIS_REGISTER_RSP && op->mem.index == ZYDIS_REGISTER_NONE &&
+               op->mem.disp.value == disp;
+}
+
+static unsigned value_of(const ZydisDecodedOperand *op)
+{
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_general(op->reg.value))
+                return number_of(op->reg.value);
+        return slot_of(op);
+}
+
+/* ---- what an instruction leaves known ---- */
+
+static void set(struct state *s, unsigned v, struct known k)
+{
+        if (v == s->r11_of || v == R11)
+                s->r11_relation = NO_RELATION;
+        if (v == s->flags_of)
+                s->flags_say = 0;
+        for (unsigned i = 0; i < VALUES; i++) {
+                if (s->v[i].wants == v)
+                        s->v[i] = nothing;
+                else if (s->v[i].copy_of == v)
+                        s->v[i].copy_of = NOBODY;
+        }
+        s->v[v] = k;
+}
+
+static void move(struct state *s, unsigned v, struct known k, s64 by)
+{
+        if ((k.sum && by) || k.moved + llabs(by) > MOVED_MAX)
+                k = nothing;
+        else
+                k.moved += (s32)llabs(by);
+        k.copy_of = NOBODY;
+        set(s, v, k);
+}
+
+/* A sum that was compared, or is made of what was. */
+static struct known sum_of(const struct state *s, const ZydisDecodedOperandMem *m)
+{
+        struct known k = nothing;
+        unsigned index;
+
+        if (m->base == ZYDIS_REGISTER_RIP)
+                return made(IS_OURS);
+        k = m->base == ZYDIS_REGISTER_NONE ? made(IS_LOW) : s->v[number_of(m->base)];
+        if (m->index == ZYDIS_REGISTER_NONE)
+                return k;
+        index = number_of(m->index);
+        if (k.is & IS_LOW && s->v[index].is & IS_OURS && m->scale <= 1)
+                return made(IS_OURS); /* with the bias */
+        if (k.sum || !(k.is & (IS_HIGH | IS_LOW)))
+                return nothing;
+        k.is &= (u8)~IS_NARROW;
+        k.sum = true;
+        if (!(s->v[index].is & IS_NARROW)) {
+                /* r11 is a copy of the slot that is going to be compared. */
+                if (index != R11 || s->r11_of < SLOTS || s->r11_relation != NO_RELATION)
+                        return nothing;
+                k.wants = s->r11_of;
+        }
+        return k;
+}
+
+/* An operand's address: its displacement may be any, but only once. */
+static void lea(struct state *s, unsigned dst, struct known k, bool was_sum, s64 disp)
+{
+        if (was_sum && disp)
+                k = nothing;
+        if (!(k.is & IS_OURS) && !k.sum && llabs(disp) > ONCE_MAX) {
+                k.is &= (u8)~IS_NARROW;
+                k.sum = true;
+        }
+        k.copy_of = NOBODY;
+        if (k.sum || k.is & IS_OURS)
+                set(s, dst, k);
+        else
+                move(s, dst, k, disp);
+}
+
+static bool is_add(ZydisMnemonic m)
+{
+        return m == ZYDIS_MNEMONIC_ADD || m == ZYDIS_MNEMONIC_SUB;
+}
+
+static bool is_copy(ZydisMnemonic m)
+{
+        return m == ZYDIS_MNEMONIC_MOV;
+}
+
+/* Does a 32-bit write clear the upper half whatever happens? */
+static bool is_narrow_write(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *op)
+{
+        switch (insn->mnemonic) {
+        case ZYDIS_MNEMONIC_MOVSX:
+        case ZYDIS_MNEMONIC_MOVZX:
+        case ZYDIS_MNEMONIC_MOVSXD:
+                return op->size >= 32;
+        case ZYDIS_MNEMONIC_CDQE:
+                return true;
+        case ZYDIS_MNEMONIC_BSF:
+        case ZYDIS_MNEMONIC_BSR:
+        case ZYDIS_MNEMONIC_CMPXCHG:
+        case ZYDIS_MNEMONIC_CMPXCHG8B:
+                return false;
+        default:
+                return op->size == 32;
+        }
+}
+
+static void compare(struct state *s, const ZydisDecodedOperand *ops)
+{
+        const unsigned a = value_of(&ops[0]), b = value_of(&ops[1]);
+
+        s->flags_say = 0;
+        if (ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && a < VALUES) {
+                if (a == R11 && ops[0].size == 8 && ops[1].imm.value.u == 0x55 && s->r11_relation == TOP_BYTE) {
+                        s->flags_of = s->r11_of;
+                        s->flags_say = IS_HIGH;
+                } else if (ops[0].size == 64 && ops[1].imm.value.s == 0x7fffffff) {
+                        s->flags_of = (u8)a;
+                        s->flags_say = IS_LOW;
+                }
+        } else if (s->r11_relation == SIGN_EXTENDED && ops[0].size == 64 && ((a == R11 && b == s->r11_of) || (b == R11 && a == s->r11_of))) {
+                s->flags_of = s->r11_of;
+                s->flags_say = IS_NARROW;
+        }
+}
+
+static bool is_fit(const struct state *s, struct known k, u8 range)
+{
+        if (k.wants != NOBODY && !(s->v[k.wants].is & IS_NARROW))
+                return false;
+        return k.is & range;
+}
+
+/* The soft TLB's arithmetic in scratch registers, or a bias, a segment's base; not a guest's ADD to a register that lives in memory. */
+static bool is_sum_of_ours(const struct state *s, unsigned dst, const ZydisDecodedOperand *src)
+{
+        if (src->type != ZYDIS_OPERAND_TYPE_MEMORY || (src->mem.segment == ZYDIS_REGISTER_GS && !(s->v[R11].is & IS_OURS)))
+                return false;
+        if (src->mem.base == ZYDIS_REGISTER_RSP)
+                return (dst == R10 || dst == R11) && (slot_of(src) == NOBODY || slot_of(src) == FS_BASE);
+        return dst == R10 && src->mem.base == ZYDIS_REGISTER_R11;
+}
+
+/* Instructions that keep something. False: not one of them. */
+static bool follow_known(struct state *s, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+{
+        const unsigned dst = value_of(&ops[0]), src = insn->operand_count_visible > 1 ? value_of(&ops[1]) : NOBODY;
+
+        if (insn->mnemonic == ZYDIS_MNEMONIC_CMP) {
+                compare(s, ops);
+                return true;
+        }
+        if (dst >= VALUES || ops[0].size != 64)
+                return false;
+        if (is_copy(insn->mnemonic) && src < VALUES && ops[1].size == 64) {
+                struct known k = s->v[src];
+
+                if (src >= SLOTS)
+                        k.copy_of = (u8)src;
+                set(s, dst, k);
+                if (dst >= SLOTS)
+                        s->v[src].copy_of = (u8)dst;
+                if (dst == R11) {
+                        s->r11_of = (u8)src;
+                        s->r11_relation = NO_RELATION;
+                }
+                return true;
+        }
+        if (is_copy(insn->mnemonic) && ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY && ops[1].mem.base == ZYDIS_REGISTER_RSP) {
+                set(s, dst, made(IS_OURS));
+                if (dst == R11)
+                        s->r11_of = NOBODY;
+                return true;
+        }
+        if (insn->mnemonic == ZYDIS_MNEMONIC_LEA) {
+                const struct known k = sum_of(s, &ops[1].mem);
+                const bool was_sum = ops[1].mem.base != ZYDIS_REGISTER_NONE && ops[1].mem.base != ZYDIS_REGISTER_RIP && s->v[number_of(ops[1].mem.base)].sum;
+
+                lea(s, dst, k, was_sum, ops[1].mem.disp.value);
+                return true;
+        }
+        if (is_add(insn->mnemonic) && ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+                move(s, dst, s->v[dst], ops[1].imm.value.s);
+                s->flags_say = 0;
+                return true;
+        }
+        if (insn->mnemonic == ZYDIS_MNEMONIC_INC || insn->mnemonic == ZYDIS_MNEMONIC_DEC) {
+                move(s, dst, s->v[dst], 1);
+                s->flags_say = 0;
+                return true;
+        }
+        if (is_add(insn->mnemonic) && is_sum_of_ours(s, dst, &ops[1])) {
+                const bool low = is_context(&ops[1], CTX(shadow_low)), high = is_context(&ops[1], CTX(shadow_high));
+                const bool segment = is_context(&ops[1], CTX(seg_base[SEG_FS])) || is_context(&ops[1], CTX(seg_base[SEG_GS]));
+                const u8 needs = low ? IS_LOW : high ? IS_HIGH : 0;
+
+                /* Else the soft TLB's: what is added or subtracted is ours. */
+                set(s, dst, segment || (needs && !is_fit(s, s->v[dst], needs)) ? nothing : made(IS_OURS));
+                s->flags_say = 0;
+                return true;
+        }
+        if (dst == R11 && insn->mnemonic == ZYDIS_MNEMONIC_RORX && src < VALUES && ops[2].imm.value.u == 40) {
+                set(s, R11, nothing);
+                s->r11_of = (u8)src;
+                s->r11_relation = TOP_BYTE;
+                return true;
+        }
+        if (dst == R11 && insn->mnemonic == ZYDIS_MNEMONIC_MOVSXD && src < VALUES) {
+                set(s, R11, made(IS_NARROW));
+                s->r11_of = (u8)src;
+                s->r11_relation = SIGN_EXTENDED;
+                return true;
+        }
+        return false;
+}
+
+static void follow(struct state *s, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+{
+        if (follow_known(s, insn, ops))
+                return;
+        for (unsigned i = 0; i < insn->operand_count; i++) {
+                const unsigned v = value_of(&ops[i]);
+
+                if (v < VALUES && ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+                        set(s, v, made(v < SLOTS && is_narrow_write(insn, &ops[i]) ? IS_NARROW : 0));
+        }
+        if (insn->cpu_flags && (insn->cpu_flags->modified | insn->cpu_flags->set_0 | insn->cpu_flags->set_1 | insn->cpu_flags->undefined))
+                s->flags_say = 0;
+}
+
+/* ---- accesses ---- */
+
+static const char *judge_access(const struct flow *f, const struct state *s, const ZydisDecodedOperandMem *m)
+{
+        const bool gs = m->segment == ZYDIS_REGISTER_GS;
+        const struct known *base = m->base == ZYDIS_REGISTER_NONE ? NULL : &s->v[number_of(m->base)];
+        const struct known *index = m->index == ZYDIS_REGISTER_NONE ? NULL : &s->v[number_of(m->index)];
+
+        if (m->base == ZYDIS_REGISTER_RSP || m->base == ZYDIS_REGISTER_RIP)
+                return gs ? "rsp or rip by gs" : NULL;
+        if (base && base->is & IS_OURS)
+                return gs ? "gs and what is ours" : NULL;
+        if (gs && (!base || !is_fit(s, *base, IS_HIGH)))
+                return "gs with a base that was not compared with the high range";
+        if (!gs && base && !is_fit(s, *base, IS_LOW))
+                return "a base that was not compared with the low range";
+        if (!gs && index && index->is & IS_OURS && m->scale <= 1)
+                return base && !base->sum ? NULL : "the bias as an index";
+        if (!gs && !f->fixed)
+                return "the low range without its bias";
+        if (index && (!(index->is & IS_NARROW) || (base && base->sum)))
+                return "an index that was not compared";
+        return NULL;
+}
+
+/* ---- paths ---- */
+
+static void meet(struct flow *f, unsigned off, const struct state *s)
+{
+        struct state *to = &f->at[off];
+        bool changed = !to->seen;
+
+        if (!to->seen) {
+                *to = *s;
+                to->seen = true;
+                to->visits = 0;
+        } else {
+                const struct state before = *to;
+
+                for (unsigned i = 0; i < VALUES; i++) {
+                        struct known *a = &to->v[i];
+                        const struct known *b = &s->v[i];
+
+                        if (a->wants != b->wants || a->sum != b->sum)
+                                *a = nothing;
+                        if (a->copy_of != b->copy_of)
+                                a->copy_of = NOBODY;
+                        a->is &= b->is;
+                        if (b->moved > a->moved)
+                                a->moved = to->visits > VISITS_MAX ? MOVED_MAX : b->moved;
+                        if (a->moved >= MOVED_MAX)
+                                *a = nothing;
+                }
+                if (to->r11_of != s->r11_of || to->r11_relation != s->r11_relation) {
+                        to->r11_of = NOBODY;
+                        to->r11_relation = NO_RELATION;
+                }
+                if (to->flags_of != s->flags_of || to->flags_say != s->flags_say)
+                        to->flags_say = 0;
+                changed = memcmp(&before, to, sizeof(before)) != 0;
+        }
+        if (changed && !f->queued[off]) {
+                to->visits++;
+                f->queued[off] = true;
+                f->todo[f->n_todo++] = (u16)off;
+        }
+}
+
+/* Of a value and its copies. */
+static void learn_of(struct state *s, unsigned v, u8 say)
+{
+        const unsigned root = s->v[v].copy_of < VALUES ? s->v[v].copy_of : v;
+
+        for (unsigned i = 0; i < VALUES; i++) {
+                if (i != v && i != root && s->v[i].copy_of != root)
+                        continue;
+                s->v[i].is |= say;
+                s->v[i].moved = 0;
+                if (say == IS_NARROW)
+                        continue;
+                s->v[i].wants = NOBODY;
+                s->v[i].sum = false;
+        }
+}
+
+/* What a comparison says when the jump behind it is not taken. */
+static void learn(struct state *s, ZydisMnemonic jump)
+{
+        static const struct { ZydisMnemonic jump; u8 say; } rows[] = {
+                { ZYDIS_MNEMONIC_JL, IS_HIGH }, { ZYDIS_MNEMONIC_JNBE, IS_LOW }, { ZYDIS_MNEMONIC_JNZ, IS_NARROW },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                if (rows[i].jump == jump && rows[i].say == s->flags_say)
+                        learn_of(s, s->flags_of, s->flags_say);
+        }
+}
+
+static unsigned value_of_guest(ZydisRegister reg)
+{
+        const unsigned n = number_of(reg);
+
+        return host_reg_of[n] != HOST_NONE ? host_reg_of[n] : n < R14 ? SLOTS + n - R10 : SLOTS + 2 + n - R14;
+}
+
+/* A fast function: registers are as the guest's instruction leaves them. */
+static void go_on_behind(struct flow *f, const struct site *site, const struct state *before)
+{
+        ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+        ZydisDecodedInstruction insn;
+        struct state s = *before;
+
+        if (site->resume_off >= f->t->code_size || site->guest_off >= f->room ||
+            !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&f->decoder, f->guest + site->guest_off, f->room - site->guest_off, &insn, ops)))
+                return;
+        for (unsigned i = 0; i < insn.operand_count; i++) {
+                const ZydisDecodedOperand *op = &ops[i];
+
+                if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_general(op->reg.value) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+                        set(&s, value_of_guest(op->reg.value), made(is_narrow_write(&insn, op) ? IS_NARROW : 0));
+        }
+        set(&s, FS_BASE, nothing);
+        set(&s, R10, made(IS_OURS));
+        set(&s, R11, nothing);
+        s.flags_say = 0;
+        meet(f, site->resume_off, &s);
+}
+
+static const char *step(struct flow *f, unsigned off)
+{
+        ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+        ZydisDecodedInstruction insn;
+        struct state s = f->at[off];
+        unsigned next;
+        ZyanU64 target;
+
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&f->decoder, f->t->code + off, f->t->code_size - off, &insn, ops)))
+                return "code does not decode";
+        next = off + insn.length;
+        for (unsigned i = 0; i < insn.operand_count; i++) {
+                const char *wrong;
+
+                if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY || ops[i].mem.type != ZYDIS_MEMOP_TYPE_MEM || insn.mnemonic == ZYDIS_MNEMONIC_NOP ||
+                    insn.meta.category == ZYDIS_CATEGORY_WIDENOP)
+                        continue;
+                wrong = judge_access(f, &s, &ops[i].mem);
+                if (wrong)
+                        return wrong;
+        }
+        follow(&s, &insn, ops);
+        if (insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) {
+                for (unsigned i = 0; i < f->t->n_links; i++) {
+                        const struct link *link = &f->t->links[i];
+
+                        if (link->loop && link->patch_off + 4u == next)
+                                meet(f, f->t->loop_off, &s);
+                }
+                if (ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && ZYAN_SUCCESS(ZydisCalcAbsoluteAddress(&insn, &ops[0], f->run_at + off, &target))) {
+                        if (target - f->run_at < f->t->code_size) {
+                                meet(f, (unsigned)(target - f->run_at), &s);
+                        } else if (insn.mnemonic == ZYDIS_MNEMONIC_JMP && next + sizeof(struct site) <= f->t->code_size) {
+                                struct site site;
+
+                                memcpy(&site, f->t->code + next, sizeof(site));
+                                if (site.kind == TEXIT_FAST)
+                                        go_on_behind(f, &site, &s);
+                        }
+                }
+                if (insn.meta.category != ZYDIS_CATEGORY_COND_BR)
+                        return NULL;
+                learn(&s, insn.mnemonic);
+        }
+        if (next >= f->t->code_size)
+                return "code runs off its end";
+        meet(f, next, &s);
+        return NULL;
+}
+
+const char *emitted_shadow_judge(const struct translation *t, const struct translate_request *req, unsigned *ret_off)
+{
+        _cleanup_free_ struct flow *f = calloc(1, sizeof(*f));
+        struct state start = { .r11_of = NOBODY, .flags_of = NOBODY };
+        const char *wrong = NULL;
+
+        if (!f)
+                return "no memory";
+        f->t = t;
+        f->run_at = (uintptr_t)req->run_at;
+        f->guest = req->code;
+        f->room = req->room;
+        f->fixed = req->mode & MODE_SHADOW_FIXED;
+        ZydisDecoderInit(&f->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        for (unsigned i = 0; i < VALUES; i++)
+                start.v[i] = nothing;
+        meet(f, 0, &start);
+        meet(f, ENTRY_B, &start);
+        while (f->n_todo && !wrong) {
+                *ret_off = f->todo[--f->n_todo];
+                f->queued[*ret_off] = false;
+                wrong = step(f, *ret_off);
+        }
+        return wrong;
+}
