@@ -28,6 +28,7 @@
 #define BAN_MAX 4096u
 #define SIGNAL_CYCLES 15000u /* of a host fault beyond what is measured in its handler */
 #define PROCESS_PAGES_MAX 24000u /* of all windows: the host allows 65,530 mappings, a page may take two */
+#define FEW_PAGES 16u
 #define CYCLES_PER_TICK 2500000u /* about: 2.5 GHz */
 
 /* tlb_table.heat: bits 0-15 ticks, up to HOT_TICKS; 16-31 ticks that the space is still banned; see ban_of for how long the next ban is. */
@@ -168,6 +169,20 @@ void shadowing_sync(struct interp *in)
         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_SYNCS);
 }
 
+/* Follows flushes. If little of what was shown is still right it is another program: after exec, or a new process with the old one's top table. */
+static void follow_program(struct interp *in)
+{
+        struct shadow *s = in->translate->shadow;
+        const u64 kept = s->kept, dropped = s->dropped;
+
+        shadowing_sync(in);
+        if (in->vcpu->shadow != SHADOW_AUTO || s->dropped - dropped <= s->kept - kept + FEW_PAGES)
+                return;
+        if (tlb_is_shadowed(&in->tlb))
+                shadow_drop(s, &in->tlb);
+        in->tlb.space->heat = 0;
+}
+
 void shadowing_follow(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
@@ -190,7 +205,7 @@ void shadowing_follow(struct interp *in)
         }
         if (in->vcpu->shadow == SHADOW_ALWAYS && !tlb_is_shadowed(&in->tlb))
                 shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
-        shadowing_sync(in);
+        follow_program(in);
 }
 
 bool shadowing_fault(struct interp *in, struct tblock *block, u64 host, bool write, bool *ret_unfit)
