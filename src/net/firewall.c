@@ -274,6 +274,41 @@ static int add_port(void *opaque, int set, const struct nft_element *element, co
         return 0;
 }
 
+/* The kernel sends a UDP client's packets where the first one went as long as they keep coming: also to an address
+ * that another container has by now, or to the host, if nobody had published the port when it came. With a filter
+ * (Linux 6.9) it forgets those; older ones do so after two minutes of silence. */
+static void forget_flows(int nft, u8 family, u16 port)
+{
+        enum { PROTOCOL = 1 << 3, PORT = 1 << 5 }; /* of the kernel's nf_internals.h */
+        const struct nfgenmsg head = { .nfgen_family = family, .version = NFNETLINK_V0 };
+        const u16 port_be = htons(port);
+        struct nl nl = { 0 };
+        size_t tuple, part;
+
+        nl_begin(&nl, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE, 0, &head, sizeof(head));
+        tuple = nl_nest(&nl, CTA_TUPLE_ORIG);
+        part = nl_nest(&nl, CTA_TUPLE_PROTO);
+        nl_put_u8(&nl, CTA_PROTO_NUM, IPPROTO_UDP);
+        nl_put(&nl, CTA_PROTO_DST_PORT, &port_be, sizeof(port_be));
+        nl_end(&nl, part);
+        nl_end(&nl, tuple);
+        part = nl_nest(&nl, CTA_FILTER);
+        nl_put_u32(&nl, CTA_FILTER_ORIG_FLAGS, PROTOCOL | PORT);
+        nl_end(&nl, part);
+        nl_send(nft, &nl);
+        nl_free(&nl);
+}
+
+static void forget_udp(int nft, const struct endpoint *endpoint)
+{
+        for (size_t i = 0; i < endpoint->n_ports; i++) {
+                if (endpoint->ports[i].protocol != IPPROTO_UDP)
+                        continue;
+                forget_flows(nft, NFPROTO_IPV4, endpoint->ports[i].host_port);
+                forget_flows(nft, NFPROTO_IPV6, endpoint->ports[i].host_port);
+        }
+}
+
 int firewall_open_ports(const struct net_store *store, int nft, const struct endpoint *endpoint, struct err **err)
 {
         _cleanup_free_ struct batch *batch = calloc(1, sizeof(*batch));
@@ -293,6 +328,8 @@ int firewall_open_ports(const struct net_store *store, int nft, const struct end
                 return err_set(err, ERR_BUSY, EADDRINUSE, "port %u/%s is published by another container",
                         port->host_port, net_protocol_name(port->protocol));
         }
+        if (!r)
+                forget_udp(nft, endpoint);
         return r < 0 ? err_sys(err, -r, "publishing ports") : 0;
 }
 
@@ -318,45 +355,6 @@ static int delete_one_port(void *opaque, int set, const struct nft_element *elem
         delete_port(batch, set, element, port);
         r = nft_commit(batch->sock, &batch->nl);
         return r == -ENOENT ? 0 : r;
-}
-
-/* The kernel sends a UDP client's packets where the first one went as long as they keep coming: also to an address
- * that another container has by now. With a filter (Linux 6.9) it forgets those; older ones do so after two minutes of
- * silence. */
-static void forget_flows(int nft, const struct ip *ip)
-{
-        enum { REPLY_SOURCE = 1 << 0, PROTOCOL = 1 << 3 }; /* of the kernel's nf_internals.h */
-        const struct nfgenmsg head = { .nfgen_family = ip->len == 4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
-                .version = NFNETLINK_V0 };
-        struct nl nl = { 0 };
-        size_t tuple, part;
-
-        nl_begin(&nl, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE, 0, &head, sizeof(head));
-        tuple = nl_nest(&nl, CTA_TUPLE_REPLY);
-        part = nl_nest(&nl, CTA_TUPLE_IP);
-        nl_put(&nl, ip->len == 4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, ip->bytes, ip->len);
-        nl_end(&nl, part);
-        part = nl_nest(&nl, CTA_TUPLE_PROTO);
-        nl_put_u8(&nl, CTA_PROTO_NUM, IPPROTO_UDP);
-        nl_end(&nl, part);
-        nl_end(&nl, tuple);
-        part = nl_nest(&nl, CTA_FILTER);
-        nl_put_u32(&nl, CTA_FILTER_REPLY_FLAGS, REPLY_SOURCE | PROTOCOL);
-        nl_end(&nl, part);
-        nl_send(nft, &nl);
-        nl_free(&nl);
-}
-
-static void forget_udp(int nft, const struct endpoint *endpoint)
-{
-        for (size_t i = 0; i < endpoint->n_ports; i++) {
-                if (endpoint->ports[i].protocol != IPPROTO_UDP)
-                        continue;
-                for (int family = 0; family < 2; family++)
-                        if (endpoint->ip[family].len)
-                                forget_flows(nft, &endpoint->ip[family]);
-                return;
-        }
 }
 
 int firewall_close_ports(const struct net_store *store, int nft, const struct endpoint *endpoint, struct err **err)

@@ -60,6 +60,7 @@ for _ in $(seq 100); do
 done
 is "a created container ends by SIGTERM" "$(oci state "$(name term)" | grep -c '"stopped"')" 1
 oci delete "$(name term)"
+chmod 755 "$TMPDIR" "$bundle" # containers of other users must reach their root
 config 'l["namespaces"] += [{"type": "time"}, {"type": "user"}]; m = [{"containerID": 0, "hostID": 100000, "size": 65536}]; l["uidMappings"] = m; l["gidMappings"] = m; l["timeOffsets"] = {"monotonic": {"secs": 7000, "nanosecs": 5}}; p["args"] = ["/bin/grep", "monotonic", "/proc/self/timens_offsets"]'
 run
 is "a time namespace inside of a user namespace" "$(tr -s ' ' <<<"$out")" "monotonic 7000 5"
@@ -142,7 +143,6 @@ is "a tmpfs is for everybody, or as the directory it covers" "$out" $'1777\n777'
 ok "which stays as it was" test ! -e "$bundle/rootfs/etc/new"
 sh_config 'cat /proc/self/uid_map | tr -s " "; id -u; touch /tmp/x; stat -c %u /tmp/x; echo x >/dev/null && echo null' \
         "l['namespaces'].append({'type': 'user'}); m = [{'containerID': 0, 'hostID': 100000, 'size': 65536}]; l['uidMappings'] = m; l['gidMappings'] = m; c['mounts'].append({'destination': '/tmp', 'type': 'tmpfs', 'source': 'x'})"
-chmod 755 "$TMPDIR" "$bundle"
 run
 is "user namespace" "$out" $' 0 100000 65536\n0\n0\nnull'
 sh_config 'stat -c %u /mnt/file' "m = [{'containerID': 0, 'hostID': 1000, 'size': 1}]; c['mounts'].append({'destination': '/mnt', 'type': 'bind', 'source': '$TMPDIR/src', 'options': ['bind'], 'uidMappings': m, 'gidMappings': m})"

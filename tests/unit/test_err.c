@@ -106,7 +106,7 @@ static void every_id_has_a_name_and_both_statuses(void **state)
 
                 err_set(&err, id, EIO, "x");
                 assert_true(strlen(err_id_name(id)) > 1);
-                assert_in_range(err_exit_status(err), 124, 126);
+                assert_in_range(err_exit_status(err), 124, 127);
                 assert_in_range(err_http_status(err), 400, 599);
         }
         assert_string_equal(err_id_name(ERR_GUEST_CRASH), "GUEST_CRASH");
