@@ -152,6 +152,13 @@ struct tlb_set {
         u64 words[64];
 };
 
+/* What the translator knows of a space's program (translate/shadowing.c). */
+struct tlb_heat {
+        u64 cr3;           /* of the program that this is about */
+        u32 ticks, blocks; /* in its user code; translated meanwhile */
+        u32 ban, bans;     /* ticks that it may not have the shadow window; how often that was so */
+};
+
 struct tlb_table {
         struct tlb_entry entries[TLB_ENTRIES]; /* from TLB_SIZE on: the victims */
         struct tlb_jump jumps[TLB_JUMPS];
@@ -165,7 +172,7 @@ struct tlb_table {
         unsigned n_huge;         /* more than TLB_HUGE_PAGES: there are others */
         u64 generation;          /* of its fetch translations: a new number when others than those of the page of tlb_flush_page went */
         u32 jump_mode;           /* the translator's: which mode the code of the jumps is for */
-        u32 heat;                /* the translator's: how busy the user code of this space is */
+        struct tlb_heat heat;    /* the translator's: how busy the user code of this space is */
         u16 pcid;                /* spaces only */
         bool used;               /* spaces only: belongs to pcid */
 } __attribute__((aligned(4096)));

@@ -91,7 +91,6 @@ struct block_emitter {
         bool full;            /* some table is full: the block cannot be used */
         bool no_anywhere;     /* flags were wanted where they could be anywhere: try again without */
         struct loop loop;
-        bool in_loop;         /* in its rounds */
         struct redo redo;
         u16 guest_off;        /* of the instruction being emitted */
         u16 next_off;         /* of the one after it */

@@ -127,6 +127,11 @@ static bool is_straight(const struct insn *g)
         return g->kind == KIND_PLAIN || g->kind == KIND_LEA || g->kind == KIND_NOP || g->kind == KIND_JCC;
 }
 
+static bool is_jump_back(const struct insn *g)
+{
+        return g->kind == KIND_JCC && g->off + g->z.length + g->ops[0].imm.value.s == 0;
+}
+
 static bool find_loop(const struct block_emitter *b, struct loop *l)
 {
         if (b->req->no_chains || b->req->mode & (MODE_UNSHARED | MODE_SPLIT | MODE_CROSSING))
@@ -137,7 +142,7 @@ static bool find_loop(const struct block_emitter *b, struct loop *l)
                 if (!is_straight(g))
                         return false;
                 l->vectors |= g->vector;
-                if (g->kind == KIND_JCC && g->off + g->z.length + g->ops[0].imm.value.s == 0)
+                if (is_jump_back(g))
                         break;
         }
         if (l->n > b->n_insns)
@@ -171,9 +176,7 @@ void loop_begin(struct block_emitter *b)
         struct loop *l = &b->loop;
 
         *l = (struct loop){ .n = 0 };
-        b->in_loop = true;
         if (!b->shadow || !find_loop(b, l)) {
-                b->in_loop = false;
                 l->n = 0;
                 return;
         }

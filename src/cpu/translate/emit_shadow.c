@@ -39,8 +39,7 @@ static bool value_now(const struct block_emitter *b, struct value v, u64 *ret)
         return true;
 }
 
-/* SHADOW_NONE: could be either. Programs at low addresses use both, and what an operand of theirs is today says little about tomorrow, except in loops;
- * others use the high range alone. */
+/* SHADOW_NONE: could be either. What a register holds now is the best guess; else programs at low addresses use both ranges, others the high one. */
 static void guess(const struct block_emitter *b, const struct insn *g, struct shadow_access *a)
 {
         u64 base = 0, index = 0;
@@ -48,7 +47,7 @@ static void guess(const struct block_emitter *b, const struct insn *g, struct sh
         a->range = a->operand == OPERAND_STACK || shadow_range_of(b->req->rip) == SHADOW_HIGH ? SHADOW_HIGH : SHADOW_NONE;
         if (!a->base.symbol && a->operand == OPERAND_EXPLICIT)
                 a->range = SHADOW_LOW;
-        if (!value_now(b, a->base, &base) || (a->range == SHADOW_NONE && !b->in_loop && a->base.symbol != SYMBOL_RIP))
+        if (!value_now(b, a->base, &base))
                 return;
         if (a->index.symbol && value_now(b, a->index, &index)) {
                 const unsigned scale = g->mem->mem.scale ? g->mem->mem.scale : 1;

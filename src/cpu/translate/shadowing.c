@@ -2,9 +2,9 @@
  *
  * A window pays when an address space computes for a while with the same memory: showing a page costs a host fault and a system call or two, some ten
  * microseconds, its use nothing. Short-lived processes, and those that map and unmap, had better stay with the soft TLB, where a miss costs a
- * fraction of that. So spaces are watched: while guest code runs a timer ticks each millisecond, and a tick in user code makes its space *hot*, unless the guest
- * faulted or flushed a lot meanwhile. The hottest space gets the window. While it has it, the time that host faults take is watched; where that is too
- * much, the space is banned for some ticks, twice as many each time.
+ * fraction of that. So spaces are watched: while guest code runs a timer ticks each millisecond, and a tick in user code counts for its space, unless the guest
+ * faulted, flushed or met new code a lot meanwhile. With enough ticks, the more code the more, it gets the window. Then the time that host faults and
+ * translation take is watched; where that is too much, the space is banned for some ticks, twice as many each time.
  *
  * The blocks of the window are others than those of the soft TLB (MODE_SHADOW), so nothing is translated anew when a space changes over, and the
  * change is one of mode. */
@@ -20,41 +20,40 @@
 #define HOT_TICKS 2u        /* in its user code, before a space may have the window */
 #define IDLE_TICKS 4u       /* of others, before its owner may lose it */
 #define BUSY_FAULTS 12u     /* of the guest, or flushes, in a tick that therefore does not count */
-#define BUSY_BLOCKS 10u     /* likewise of blocks translated: the program still meets new code, and all of it twice would be dear */
+#define BUSY_BLOCKS 10u     /* likewise of blocks translated: the program still meets new code */
+#define BLOCKS_PER_TICK 64u /* that are translated in about a millisecond */
+#define LINES_PER_TICK 40u  /* of the jump cache: each stands for some blocks */
 #define BAD_SHARE 2         /* a tick is bad when more than its half goes into host faults and translation */
 #define BAD_TICKS 12u
 #define GUEST_FAULTS_MAX 24u /* in a tick: leave the window at once */
 #define BAN_FIRST 32u
-#define BAN_MAX 4096u
+#define BAN_MAX 512u
 #define SIGNAL_CYCLES 15000u /* of a host fault beyond what is measured in its handler */
 #define PROCESS_PAGES_MAX 24000u /* of all windows: the host allows 65,530 mappings, a page may take two */
 #define FEW_PAGES 16u
 #define CYCLES_PER_TICK 2500000u /* about: 2.5 GHz */
 
-/* tlb_table.heat: bits 0-15 ticks, up to HOT_TICKS; 16-31 ticks that the space is still banned; see ban_of for how long the next ban is. */
-static u32 heat_ticks(u32 heat)
+/* How much code a program uses, by what its jump cache holds. */
+static u32 jump_lines(const struct tlb_table *space)
 {
-        return heat & 0xff;
-}
-static u32 heat_ban(u32 heat)
-{
-        return heat >> 16;
-}
-static u32 heat_make(u32 ticks, u32 bans, u32 ban)
-{
-        return ticks | bans << 8 | ban << 16;
-}
-/* How often it was banned. */
-static u32 heat_bans(u32 heat)
-{
-        return heat >> 8 & 0xff;
+        u32 lines = 0;
+
+        for (unsigned i = 0; i < ARRAY_SIZE(space->jump_lines.words); i++)
+                lines += (u32)__builtin_popcountll(space->jump_lines.words[i]);
+        return lines;
 }
 
-static void ban(struct tlb_table *space)
+/* How many ticks a program must have been busy for: its code has to be made again, which should be the smaller part of what follows. */
+static u32 ticks_wanted(const struct tlb_table *space)
 {
-        const u32 bans = MIN(heat_bans(space->heat) + 1, 8u);
+        return HOT_TICKS + space->heat.blocks / BLOCKS_PER_TICK + jump_lines(space) / LINES_PER_TICK;
+}
 
-        space->heat = heat_make(0, bans, MIN(BAN_FIRST << (bans - 1), BAN_MAX));
+static void ban(struct tlb_heat *heat)
+{
+        heat->ban = MIN(BAN_FIRST << heat->bans, BAN_MAX);
+        heat->bans = MIN(heat->bans + 1, 8u);
+        heat->ticks = 0;
 }
 
 /* ---- life ---- */
@@ -111,13 +110,16 @@ static void tick_of_user(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
         struct shadow_watch *w = &t->watch;
-        struct tlb_table *space = in->tlb.space;
+        struct tlb_heat *heat = &in->tlb.space->heat;
         const u64 *counters = in->vcpu->counters.value;
         const u64 page_faults = counters[COUNTER_PAGE_FAULTS], flushes = counters[COUNTER_TLB_FLUSHES], blocks = counters[COUNTER_BLOCKS_TRANSLATED];
-        const bool busy = page_faults - w->page_faults > BUSY_FAULTS || flushes - w->flushes > BUSY_FAULTS || blocks - w->blocks > BUSY_BLOCKS;
+        const bool busy = page_faults - w->page_faults > BUSY_FAULTS || flushes - w->flushes > BUSY_FAULTS;
         const u64 translating = counters[COUNTER_TRANSLATE_CYCLES];
-        const u32 heat = space->heat;
+        const u32 new_blocks = (u32)(blocks - w->blocks);
 
+        if (heat->cr3 != in->cpu->paging.cr3)
+                *heat = (struct tlb_heat){ .cr3 = in->cpu->paging.cr3 };
+        heat->blocks += new_blocks;
         w->page_faults = page_faults;
         w->flushes = flushes;
         w->blocks = blocks;
@@ -134,12 +136,12 @@ static void tick_of_user(struct interp *in)
         }
         w->translating = translating;
         w->owner_idle++;
-        if (heat_ban(heat))
-                space->heat = heat_make(0, heat_bans(heat), heat_ban(heat) - 1);
+        if (heat->ban)
+                heat->ban--;
         else if (busy)
-                space->heat = heat_make(0, heat_bans(heat), 0);
-        else if (heat_ticks(heat) < HOT_TICKS)
-                space->heat = heat_make(heat_ticks(heat) + 1, heat_bans(heat), 0);
+                heat->ticks = 0;
+        else if (heat->ticks < ticks_wanted(in->tlb.space))
+                heat->ticks += new_blocks <= BUSY_BLOCKS;
         else
                 w->change = !in->tlb.shadowed || w->owner_idle > IDLE_TICKS;
 }
@@ -180,7 +182,7 @@ static void follow_program(struct interp *in)
                 return;
         if (tlb_is_shadowed(&in->tlb))
                 shadow_drop(s, &in->tlb);
-        in->tlb.space->heat = 0;
+        in->tlb.space->heat = (struct tlb_heat){ .cr3 = in->cpu->paging.cr3 };
 }
 
 void shadowing_follow(struct interp *in)
@@ -193,10 +195,10 @@ void shadowing_follow(struct interp *in)
         if (w->change) {
                 w->change = false;
                 if (tlb_is_shadowed(&in->tlb)) {
-                        ban(in->tlb.space);
+                        ban(&in->tlb.space->heat);
                         shadow_drop(t->shadow, &in->tlb);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_BANS);
-                } else if (heat_ticks(in->tlb.space->heat) >= HOT_TICKS) {
+                } else if (in->tlb.space->heat.ticks >= HOT_TICKS) {
                         shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_TAKES);
                 }

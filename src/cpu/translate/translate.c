@@ -5,6 +5,7 @@
 
 #define JCCS_MAX 2
 #define INSTRUCTIONS_MAX 24
+#define INSTRUCTIONS_MAX_SHADOW 64 /* code that is worth a shadow window: its loops should fit */
 #define UNSHARED_MAX 8 /* then the windows may fit again */
 
 /* ---- records, colds, links ---- */
@@ -370,8 +371,7 @@ static bool emit_block(struct block_emitter *b, unsigned max)
         emit_entries(b);
         loop_begin(b);
         for (unsigned i = 0; i < b->n_insns && !ends; i++) {
-                b->in_loop = i < b->loop.n;
-                if (b->in_loop && i == b->loop.latch)
+                if (i < b->loop.n && i == b->loop.latch)
                         loop_latch(b, &b->insns[i]);
                 /* The last conditional jump has both its sides linked. */
                 ends = emit_one(b, &b->insns[i], i + 1 < b->n_insns);
@@ -399,13 +399,20 @@ static bool emit_block(struct block_emitter *b, unsigned max)
         return !b->e.full && !b->full;
 }
 
+static unsigned instructions_max(const struct translate_request *req)
+{
+        if (req->mode & MODE_UNSHARED)
+                return UNSHARED_MAX;
+        return req->mode & MODE_SHADOW ? INSTRUCTIONS_MAX_SHADOW : INSTRUCTIONS_MAX;
+}
+
 bool translate_block(const struct translate_request *req, struct translation *ret)
 {
-        struct insn insns[INSTRUCTIONS_MAX];
+        struct insn insns[INSTRUCTIONS_MAX_SHADOW];
         struct block_emitter b;
         bool no_anywhere = false;
 
-        for (unsigned max = req->mode & MODE_UNSHARED ? UNSHARED_MAX : INSTRUCTIONS_MAX; max;) {
+        for (unsigned max = instructions_max(req); max;) {
                 ret->n_links = ret->n_records = ret->n_instructions = 0;
                 ret->loop_off = 0;
                 b = (struct block_emitter){
