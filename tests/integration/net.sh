@@ -17,7 +17,7 @@ container a
 container b
 container c
 container d
-ok "a user-defined network" net create web --ipv6 >/dev/null
+is "a user-defined network" "$(net create web --ipv6 >/dev/null && echo created)" created
 net create other >/dev/null
 net create inner --internal >/dev/null
 ok "a container on it" attach web a "$a" -p 8080:80 -p 127.0.0.1:8081:80 -p 5353:53/udp

@@ -6,8 +6,7 @@
  * faulted, flushed or met new code a lot meanwhile. With enough ticks, the more code the more, it gets the window. Then the time that host faults and
  * translation take is watched; where that is too much, the space is banned for some ticks, twice as many each time.
  *
- * The blocks of the window are others than those of the soft TLB (MODE_SHADOW), so nothing is translated anew when a space changes over, and the
- * change is one of mode. */
+ * The blocks of the window are others than those of the soft TLB (MODE_SHADOW): code is translated again when it first runs there, and both stay. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
