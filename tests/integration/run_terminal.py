@@ -132,8 +132,8 @@ def tests():
 
     t = Terminal("run", "-it", "--name", "keys", "--network", "none", "busybox", "sh")
     t.expect("# ")
-    t.type("VALUE=kept\r")
-    t.expect("# ")
+    t.type("VALUE=kept; echo do''ne\r")
+    t.expect("done")
     t.type("\x10\x11")
     ok("ctrl-p ctrl-q detaches", t.wait() == 0, (t.process.returncode, t.text))
     ok("our terminal is as it was then, too", t.is_restored())
