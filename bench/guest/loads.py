@@ -1,6 +1,6 @@
 """What bench/guest/run measures: each load is one shell command, run in /tmp (a tmpfs), with its rounds in the variable N.
 
-Rounds are chosen so that QEMU's TCG needs about two seconds; those of floating point and SIMD so that the host itself needs about 0.2 s, which
+Rounds are chosen so that QEMU's TCG needs about two seconds; those of floating point and SIMD so that the host itself needs 0.1 to 0.4 s, which
 is four to twenty seconds of TCG's: with less the start of the program would be what is measured. What a load prints depends on all of its work: the outputs of
 all peers must be equal. `needs` names the input that is made before, untimed; data never comes from a disk.
 """
