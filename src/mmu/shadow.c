@@ -22,6 +22,12 @@ static u64 page_bytes(const struct shadow_page *p)
 
 /* ---- life ---- */
 
+/* Address space at @at that nobody can access; MAP_FAILED as mmap says. */
+static void *no_access(void *at, u64 size, int flags)
+{
+        return mmap(at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+}
+
 #define LOWEST_ADDRESS (64 * KIB) /* vm.mmap_min_addr as Linux sets it */
 
 /* What is below the fixed low range is too little for a guard, but addresses below that are not canonical, or the kernel's. */
@@ -29,7 +35,7 @@ static bool reserve_fixed(struct shadow *s)
 {
         void *const want = (void *)(uintptr_t)LOWEST_ADDRESS;
         const u64 size = SHADOW_LOW_FIXED + SHADOW_LOW_END + SHADOW_GUARD - LOWEST_ADDRESS;
-        void *region = mmap(want, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        void *region = no_access(want, size, MAP_FIXED_NOREPLACE);
 
         if (region == MAP_FAILED)
                 return false;
@@ -46,7 +52,7 @@ static bool reserve_fixed(struct shadow *s)
 static bool reserve(struct shadow *s, enum shadow_range range, u64 start, u64 end)
 {
         const u64 size = end - start + 2 * SHADOW_GUARD + ALIGN_UP(OPERAND_BYTES, PAGE_SIZE) + LARGE_SIZE;
-        void *region = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *region = no_access(NULL, size, 0);
 
         if (region == MAP_FAILED)
                 return false;
@@ -166,7 +172,7 @@ static bool show(const struct shadow *s, const struct guest_memory *mem, u64 gva
 
 static bool hide(const struct shadow *s, u64 gva, u64 size)
 {
-        return mmap(host_address(s, gva), size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+        return no_access(host_address(s, gva), size, MAP_FIXED) != MAP_FAILED;
 }
 
 static void hide_all(struct shadow *s)
@@ -174,7 +180,7 @@ static void hide_all(struct shadow *s)
         for (unsigned i = 0; i < ARRAY_SIZE(s->region); i++) {
                 /* Cannot fail for want of mappings, it only lessens them. If it did nevertheless, the guest could go on reading what it must not: no
                  * way to go on. */
-                if (mmap(s->region[i], s->region_size[i], PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+                if (no_access(s->region[i], s->region_size[i], MAP_FIXED) == MAP_FAILED)
                         abort();
         }
         pool_clear(s);
@@ -244,7 +250,6 @@ static bool view_enter(struct shadow *s, const struct guest_memory *mem, const s
                         return false;
                 s->pieces |= v[i].piece && !v[i].large;
         }
-        s->filled += n;
         return show(s, mem, v->gva, v->gpa, n * (v->large ? LARGE_SIZE : PAGE_SIZE), v->writable);
 }
 

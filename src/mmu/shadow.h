@@ -50,7 +50,7 @@ struct shadow {
         u32 free;
         bool pieces;       /* parts of large pages are shown as small ones */
         u32 by_gva[1u << SHADOW_HASH_BITS], by_gpa[1u << SHADOW_HASH_BITS];
-        u64 filled, kept, dropped; /* pages, since the beginning: shown by a fault; still right after a flush; not */
+        u64 kept, dropped; /* pages, since the beginning, that were still right after a flush; that were not */
 };
 
 /* NULL when the host has no address space to spare, or for other reasons cannot: then there is no window, which is no error. @pages_max: the host limits

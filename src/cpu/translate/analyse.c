@@ -11,6 +11,11 @@ static const u8 kind_of[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #undef INSN_KIND
 };
 
+bool insn_writes_gpr(const ZydisDecodedOperand *op)
+{
+        return op->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(op->reg.value) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
 unsigned insn_gpr(ZydisRegister reg)
 {
         return decode_gpr_offset(reg) / 8;

@@ -73,5 +73,7 @@ enum sys_operand { SYS_OPERAND_NONE, SYS_OPERAND_VALUE, SYS_OPERAND_ADDRESS, SYS
 bool x87_judge(const struct translate_request *req, const struct insn *g);
 /* Makes @g one for a fast function when it can be, or KIND_READ_SEG (emit_sys.c). */
 bool sys_judge(const struct translate_request *req, struct insn *g);
+/* Is @op a general register that the instruction writes? */
+bool insn_writes_gpr(const ZydisDecodedOperand *op);
 /* Number of a general register of any size; AH..BH count as RAX..RBX. */
 unsigned insn_gpr(ZydisRegister reg);

@@ -149,6 +149,11 @@ void shadow_either(struct block_emitter *b);
 void shadow_cold(struct block_emitter *b, const struct cold *c);
 /* Would shadow_stack leave scratch 1 alone? */
 bool shadow_stack_free(const struct block_emitter *b, const struct insn *g);
+/* What is @disp bytes from the end of @g, from the start of the block's page. */
+static inline s64 offset_in_page(const struct block_emitter *b, const struct insn *g, s64 disp)
+{
+        return (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + disp;
+}
 /* The instruction's first memory access begins here. */
 void memory_resume_here(struct block_emitter *b);
 /* User code of this block has its tables by gs; else an address of its tables is made with in->tlb.space. */

@@ -28,7 +28,7 @@ static bool is_far(const struct block_emitter *b, s32 target)
 /* The target of a relative branch from the start of the block's page. */
 static s32 branch_target(const struct block_emitter *b, const struct insn *g)
 {
-        return (s32)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s32)g->ops[0].imm.value.s;
+        return (s32)offset_in_page(b, g, (s32)g->ops[0].imm.value.s);
 }
 
 static void set_link(struct block_emitter *b, unsigned i, unsigned patch_off)

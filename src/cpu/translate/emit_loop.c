@@ -66,11 +66,10 @@ static bool redo_of(const struct insn *g, struct redo *ret)
 
 static bool changes_counted(const struct loop *l, const struct insn *g)
 {
-        const ZydisDecodedOperand *dst = &g->ops[0];
+        const ZydisDecodedOperand *dst = &g->ops[0]; /* of ADD, SUB and the like: others leave nothing that counts (window.c) */
 
         for (unsigned i = 0; i < l->n_uses; i++)
-                if (l->uses[i].counted && dst->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(dst->reg.value) &&
-                    dst->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && insn_gpr(dst->reg.value) == l->uses[i].reg)
+                if (l->uses[i].counted && insn_writes_gpr(dst) && insn_gpr(dst->reg.value) == l->uses[i].reg)
                         return true;
         return false;
 }
@@ -80,8 +79,7 @@ static bool writes_reg(const struct insn *g, unsigned host)
         for (unsigned i = 0; i < g->z.operand_count; i++) {
                 const ZydisDecodedOperand *op = &g->ops[i];
 
-                if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && decode_is_gpr(op->reg.value) &&
-                    host_reg_of[insn_gpr(op->reg.value)] == host)
+                if (insn_writes_gpr(op) && host_reg_of[insn_gpr(op->reg.value)] == host)
                         return true;
         }
         return false;

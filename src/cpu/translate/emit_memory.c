@@ -33,7 +33,7 @@ static bool operand_offset(struct block_emitter *b, const struct insn *g, bool n
         struct hmem h = { .base = REG_NONE, .index = REG_NONE, .disp = (s32)g->disp + by };
 
         if (m->base == ZYDIS_REGISTER_RIP) {
-                const s64 at = (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s64)g->disp + by;
+                const s64 at = offset_in_page(b, g, (s64)g->disp + by);
 
                 if (at != (s32)at || narrow)
                         return false;

@@ -229,7 +229,7 @@ bool emit_lea_insn(struct block_emitter *b, const struct insn *g)
         if (g->z.operand_width == 16 || g->z.address_width != 64 || m->disp.value != (s32)m->disp.value)
                 return false;
         if (m->base == ZYDIS_REGISTER_RIP) {
-                const s64 at = (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + m->disp.value;
+                const s64 at = offset_in_page(b, g, m->disp.value);
 
                 if (at != (s32)at)
                         return false;

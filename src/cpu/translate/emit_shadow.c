@@ -101,6 +101,20 @@ static void leave_if(struct block_emitter *b, unsigned cc, unsigned host, struct
         }
 }
 
+/* CC_L: the address in @host is not of the high range. Destroys scratch 1. */
+static void emit_compare_high(struct emitter *e, unsigned host)
+{
+        emit_rorx(e, SCRATCH1, host, HIGH_SHIFT);
+        emit_bytes(e, (const u8[]){ 0x41, 0x80, 0xfb, SHADOW_HIGH_START >> HIGH_SHIFT }, 4); /* cmp r11b, imm8 */
+}
+
+/* CC_A: the address in @host is not of the low range. */
+static void emit_compare_low(struct emitter *e, unsigned host)
+{
+        emit_op_reg(e, 0x81, true, 7, host); /* cmp host, simm32 */
+        emit_u32(e, SHADOW_LOW_END - 1);
+}
+
 static void emit_compare(struct block_emitter *b, unsigned host, struct purpose p)
 {
         struct emitter *e = &b->e;
@@ -112,12 +126,10 @@ static void emit_compare(struct block_emitter *b, unsigned host, struct purpose 
                 emit_op_reg(e, 0x39, true, host, SCRATCH1); /* cmp r11, host */
                 cc = CC_NE;
         } else if (p.what == SHADOW_HIGH) {
-                emit_rorx(e, SCRATCH1, host, HIGH_SHIFT);
-                emit_bytes(e, (const u8[]){ 0x41, 0x80, 0xfb, SHADOW_HIGH_START >> HIGH_SHIFT }, 4); /* cmp r11b, imm8 */
+                emit_compare_high(e, host);
                 cc = CC_L;
         } else {
-                emit_op_reg(e, 0x81, true, 7, host); /* cmp host, simm32 */
-                emit_u32(e, SHADOW_LOW_END - 1);
+                emit_compare_low(e, host);
                 cc = CC_A;
         }
         leave_if(b, cc, host, p);
@@ -227,7 +239,7 @@ static bool fetch_base(struct block_emitter *b, const struct insn *g, u8 *ret, s
         *ret = SCRATCH0;
         *disp = (s32)g->disp;
         if (m->base == ZYDIS_REGISTER_RIP) {
-                const s64 at = (s64)(b->req->rip & (PAGE_SIZE - 1)) + g->off + g->z.length + (s64)g->disp;
+                const s64 at = offset_in_page(b, g, (s64)g->disp);
 
                 *disp = (s32)at;
                 emit_load(&b->e, SCRATCH0, hmem_ctx(CTX(page_va)));
@@ -324,8 +336,7 @@ void shadow_either(struct block_emitter *b)
         struct cold *cold;
 
         flags_destroyed(b);
-        emit_rorx(e, SCRATCH1, SCRATCH0, HIGH_SHIFT);
-        emit_bytes(e, (const u8[]){ 0x41, 0x80, 0xfb, SHADOW_HIGH_START >> HIGH_SHIFT }, 4); /* cmp r11b, imm8 */
+        emit_compare_high(e, SCRATCH0);
         cold = block_cold(b, emit_jcc_later(e, CC_L), TEXIT_SHADOW);
         emit_op_mem(e, 0x03, true, SCRATCH0, hmem_ctx(CTX(shadow_high))); /* add */
         if (cold) {
@@ -341,8 +352,7 @@ static void emit_low(struct block_emitter *b, const struct cold *c)
         struct emitter *e = &b->e;
         unsigned to_site;
 
-        emit_op_reg(e, 0x81, true, 7, SCRATCH0); /* cmp r10, simm32 */
-        emit_u32(e, SHADOW_LOW_END - 1);
+        emit_compare_low(e, SCRATCH0);
         to_site = emit_jcc_later(e, CC_A);
         emit_op_mem(e, 0x03, true, SCRATCH0, hmem_ctx(CTX(shadow_low))); /* add */
         emit_patch(e, emit_jmp_later(e), c->either_off);

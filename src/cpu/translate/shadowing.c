@@ -105,6 +105,13 @@ void shadowing_arm(struct shadow_watch *w)
         timer_settime(w->timer, 0, &when, NULL);
 }
 
+/* What has been seen of host faults so far is judged. */
+static void forget_faults(struct shadow_watch *w)
+{
+        w->faults = w->guest_faults = 0;
+        w->fault_cycles = 0;
+}
+
 static void tick_of_user(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
@@ -113,7 +120,7 @@ static void tick_of_user(struct interp *in)
         const u64 *counters = in->vcpu->counters.value;
         const u64 page_faults = counters[COUNTER_PAGE_FAULTS], flushes = counters[COUNTER_TLB_FLUSHES], blocks = counters[COUNTER_BLOCKS_TRANSLATED];
         const bool busy = page_faults - w->page_faults > BUSY_FAULTS || flushes - w->flushes > BUSY_FAULTS;
-        const u64 translating = counters[COUNTER_TRANSLATE_CYCLES];
+        const u64 translating = counters[COUNTER_TRANSLATE_CYCLES] - w->translating;
         const u32 new_blocks = (u32)(blocks - w->blocks);
 
         if (heat->cr3 != in->cpu->paging.cr3)
@@ -122,18 +129,16 @@ static void tick_of_user(struct interp *in)
         w->page_faults = page_faults;
         w->flushes = flushes;
         w->blocks = blocks;
+        w->translating += translating;
         if (tlb_is_shadowed(&in->tlb)) {
-                const u64 cycles = w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES + (translating - w->translating);
+                const u64 cycles = w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES + translating;
 
                 w->owner_idle = 0;
                 w->bad_ticks = cycles * BAD_SHARE > CYCLES_PER_TICK ? w->bad_ticks + 1 : w->bad_ticks / 2;
                 w->change = w->bad_ticks > BAD_TICKS || w->guest_faults > GUEST_FAULTS_MAX;
-                w->faults = w->guest_faults = 0;
-                w->fault_cycles = 0;
-                w->translating = translating;
+                forget_faults(w);
                 return;
         }
-        w->translating = translating;
         w->owner_idle++;
         if (heat->ban)
                 heat->ban--;
@@ -201,8 +206,8 @@ void shadowing_follow(struct interp *in)
                         shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_TAKES);
                 }
-                w->bad_ticks = w->owner_idle = w->faults = w->guest_faults = 0;
-                w->fault_cycles = 0;
+                w->bad_ticks = w->owner_idle = 0;
+                forget_faults(w);
         }
         if (in->vcpu->shadow == SHADOW_ALWAYS && !tlb_is_shadowed(&in->tlb))
                 shadow_take(t->shadow, &in->tlb, &in->cpu->paging);

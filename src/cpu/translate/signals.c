@@ -19,6 +19,8 @@
 
 #define KICK_SIGNAL (SIGRTMIN + 3)
 #define STACK_SIZE (64 * KIB)
+#define TRAP_BREAKPOINT 3 /* exception vectors, as in a signal's context */
+#define TRAP_PAGE_FAULT 14
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1U << 31)
 #endif
@@ -63,6 +65,12 @@ static void roll_back(struct interp *in, const struct tblock *block, const u8 *r
         registers_store(in, gregs);
         if (record->flags_at == FLAGS_IN_EFLAGS)
                 in->flags_image = (u64)gregs[REG_EFL];
+        /* At an entry nothing has happened. The record there may be of a later instruction, behind NOPs, which have no code; but a block that was dropped
+         * is to be left where it began, since there may be other code now. */
+        if (rip <= block->code + ENTRY_B) {
+                in->rip = block_rip(in, block, 0);
+                return;
+        }
         in->rip = block_rip(in, block, record->guest_off);
         switch ((enum record_kind)record->kind) {
         case RECORD_RESTART:
@@ -111,20 +119,6 @@ static bool leave_block(struct interp *in, const u8 *rip, ucontext_t *uc)
         if (!block)
                 return false;
         roll_back(in, block, rip, uc->uc_mcontext.gregs);
-        go_out(in, uc);
-        return true;
-}
-
-/* Out of a block that was dropped before anything of it was run. Not by the record there: when the first instructions were NOPs, that is of one behind
- * them, and there may be others now. */
-static bool leave_dropped(struct interp *in, const u8 *rip, ucontext_t *uc)
-{
-        const struct tblock *block = block_at(in->translate->translator, rip);
-
-        if (!block)
-                return false;
-        registers_store(in, uc->uc_mcontext.gregs);
-        in->rip = block_rip(in, block, 0);
         go_out(in, uc);
         return true;
 }
@@ -188,22 +182,25 @@ static void on_trap(int sig, siginfo_t *info, void *context)
 {
         struct interp *in = running;
         ucontext_t *uc = context;
+        greg_t *gregs = uc->uc_mcontext.gregs;
+        const bool stepping = in && gregs[REG_EFL] & RFLAGS_TF;
 
-        if (in && uc->uc_mcontext.gregs[REG_EFL] & RFLAGS_TF) {
-                uc->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)RFLAGS_TF;
+        if (stepping)
+                gregs[REG_EFL] &= ~(greg_t)RFLAGS_TF;
+        /* The step may have been onto an INT3, of a block that was dropped before it began: that is no step behind it. */
+        if (stepping && gregs[REG_TRAPNO] != TRAP_BREAKPOINT) {
                 on_kick(sig, info, context);
                 return;
         }
         if (in)
                 in->translate->jumped_to_dropped = true;
-        if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_dropped(in, context_rip(uc) - 1, uc)) {
+        if (!in || !code_contains(in->translate->translator, context_rip(uc)) || !leave_block(in, context_rip(uc) - 1, uc)) {
                 /* Not ours: die of it as if we were not here. */
                 signal(sig, SIG_DFL);
                 raise(sig);
         }
 }
 
-#define TRAP_PAGE_FAULT 14
 
 /* A page fault in the shadow window: true when the access may be tried again. */
 static bool shadow_dealt_with(struct interp *in, const ucontext_t *uc)

@@ -97,8 +97,7 @@ static void forget_written(struct follower *f, const struct insn *g)
         for (unsigned i = 0; i < g->z.operand_count; i++) {
                 const ZydisDecodedOperand *op = &g->ops[i];
 
-                if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !decode_is_gpr(op->reg.value) ||
-                    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+                if (!insn_writes_gpr(op))
                         continue;
                 forget(f, insn_gpr(op->reg.value));
                 f->regs[insn_gpr(op->reg.value)].narrow = writes_narrow(g, op);
