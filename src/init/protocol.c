@@ -13,6 +13,10 @@ static const struct description {
 #undef INIT_MESSAGE
 };
 
+#define INIT_MESSAGE(id, number, direction, fields, meaning) _Static_assert(sizeof(fields) - 1 <= INIT_FIELDS_MAX, #id);
+#include "init/messages.def"
+#undef INIT_MESSAGE
+
 static const struct description *describe(unsigned number)
 {
         for (size_t i = 0; i < ARRAY_SIZE(descriptions); i++)
@@ -85,6 +89,18 @@ static bool get_list(struct reader *r, struct init_value *ret)
         return true;
 }
 
+static bool get_numbers(struct reader *r, struct init_value *ret)
+{
+        u64 n;
+
+        if (!get_u32(r, &n) || n > INIT_LIST_MAX || n * sizeof(u64) > r->left)
+                return false;
+        *ret = (struct init_value){ .number = n, .text = (const char *)r->p };
+        r->p += n * sizeof(u64);
+        r->left -= n * sizeof(u64);
+        return true;
+}
+
 static bool get_field(struct reader *r, char kind, struct init_value *ret)
 {
         switch (kind) {
@@ -96,6 +112,8 @@ static bool get_field(struct reader *r, char kind, struct init_value *ret)
                 return get_text(r, ret);
         case 'l':
                 return get_list(r, ret);
+        case 'N':
+                return get_numbers(r, ret);
         default: /* b */
                 *ret = (struct init_value){ .number = r->left, .text = (const char *)r->p };
                 r->p += r->left;
@@ -107,6 +125,14 @@ static bool get_field(struct reader *r, char kind, struct init_value *ret)
 const char *init_next_text(const char *text)
 {
         return text + strlen(text) + 1 + sizeof(u32);
+}
+
+u64 init_number(const struct init_value *list, u64 i)
+{
+        u64 number;
+
+        memcpy(&number, list->text + i * sizeof(number), sizeof(number));
+        return number;
 }
 
 struct header {
@@ -204,6 +230,13 @@ void init_put_list(struct init_frame *frame, const char *const *texts)
         init_put_u32(frame, n);
         for (u32 i = 0; i < n; i++)
                 init_put_text(frame, texts[i]);
+}
+
+void init_put_numbers(struct init_frame *frame, const u64 *numbers, size_t n)
+{
+        frame->failed |= n > INIT_LIST_MAX;
+        init_put_u32(frame, (u32)MIN(n, (size_t)UINT32_MAX));
+        put(frame, numbers, MIN(n, (size_t)INIT_LIST_MAX) * sizeof(*numbers));
 }
 
 void init_put_bytes(struct init_frame *frame, const void *data, size_t n)
