@@ -6,7 +6,7 @@
 
 #include "box/spec/fields.h"
 #include "box/spec/spec.h"
-#include "internal.h"
+#include "ops.h"
 
 _Static_assert(sizeof(struct spec_pairs) == sizeof(struct instance_pairs) &&
                        offsetof(struct spec_pair, value) == offsetof(struct instance_pair, value),
@@ -259,6 +259,8 @@ int config_adopt(struct instance *inst, json_t *json, struct err **err)
         inst->config_source = json;
         inst->config = config;
         r = fields_read(&ctx, json, config_fields, &config);
+        if (r == 0)
+                r = instance_wall_find(config.isolation, &inst->ops, err);
         if (r == 0)
                 inst->config = config;
         return r;

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops.h"
 #include "session.h"
-#include "spec.h"
 
 static int current_state(struct instance *inst, enum instance_status *ret, struct err **err)
 {
@@ -115,7 +115,6 @@ int instance_restart(struct instance *inst, int timeout_s, struct err **err)
 
 static int freeze(struct instance *inst, bool freeze, struct err **err)
 {
-        const struct box_runtime runtime = launch_runtime(inst);
         _cleanup_close_ int lock = -1;
         enum instance_status status = INSTANCE_CREATED;
         int r = instance_lock(inst, true, &lock, err);
@@ -131,7 +130,7 @@ static int freeze(struct instance *inst, bool freeze, struct err **err)
         if ((status == INSTANCE_PAUSED) == freeze)
                 return err_set(err, ERR_BUSY, EBUSY, "the instance '%s' is %s", inst->config.name,
                         freeze ? "paused already" : "not paused");
-        r = freeze ? box_pause(&runtime, inst->id, err) : box_resume(&runtime, inst->id, err);
+        r = inst->ops->freeze(inst, freeze, err);
         if (r == 0)
                 event_write(inst->host, freeze ? "pause" : "unpause", inst, 0, "");
         return r;
@@ -245,11 +244,9 @@ static void merge_resources(struct arena *arena, struct instance_resources *to, 
 
 int instance_update(struct instance *inst, const struct instance_update *update, struct err **err)
 {
-        const struct box_runtime runtime = launch_runtime(inst);
         struct instance_config *c = &inst->config;
         _cleanup_close_ int lock = -1;
         enum instance_status status = INSTANCE_CREATED;
-        json_t *resources = NULL;
         int r = instance_lock(inst, true, &lock, err);
 
         if (r == 0)
@@ -269,12 +266,8 @@ int instance_update(struct instance *inst, const struct instance_update *update,
                 c->restart = update->restart;
                 c->restart_max = update->restart_max;
         }
-        if (status == INSTANCE_RUNNING || status == INSTANCE_PAUSED) {
-                r = spec_resources(&c->resources, &resources, err);
-                if (r == 0)
-                        r = box_update(&runtime, inst->id, resources, err);
-                json_decref(resources);
-        }
+        if (status == INSTANCE_RUNNING || status == INSTANCE_PAUSED)
+                r = inst->ops->update(inst, err);
         if (r == 0)
                 r = config_save(inst, err);
         if (r == 0)

@@ -15,6 +15,7 @@
 #include "image/pack.h"
 #include "image/unpack.h"
 #include "image/walk.h"
+#include "ops.h"
 #include "root_view.h"
 
 #define READ_SIZE (1 << 18)
@@ -24,17 +25,14 @@
 int root_view_open(struct instance *inst, struct root_view *ret, struct err **err)
 {
         const struct instance_state *state;
-        char path[40];
         int r = instance_get_state(inst, &state, err);
 
         if (r < 0)
                 return r;
         if (state->pid) {
-                snprintf(path, sizeof(path), "/proc/%d/root", (int)state->pid);
-                ret->fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
                 ret->lock = -1;
-                if (ret->fd >= 0)
-                        return 0;
+                if (inst->ops->root(inst, state->pid, &ret->fd, NULL) == 0)
+                        return 0; /* else it has ended meanwhile */
         }
         /* Stopped: nobody may start it while its root is mounted here too. */
         r = instance_lock(inst, true, &ret->lock, err);

@@ -12,8 +12,8 @@
 #include "base/clock.h"
 #include "box/sys.h"
 #include "exec.h"
+#include "ops.h"
 
-#define FILE_HEALTH_PID "health.pid"
 #define OUTPUT_MAX      4096
 #define KEPT            5
 #define DEFAULT_TIMEOUT (30 * NSEC_PER_SEC)
@@ -111,43 +111,26 @@ static void follow(struct check *c, pid_t pid, int output, u64 timeout_ns)
                 c->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static pid_t read_pid(const struct instance *inst)
+/* Its output comes by *ret_output; it is a child of ours. */
+static int start(struct check *c, pid_t *ret_pid, int *ret_output, struct err **err)
 {
-        _cleanup_free_ char *text = NULL;
-
-        return io_read_file(inst->dir, FILE_HEALTH_PID, 32, &text, NULL, NULL) < 0 ? 0 : atoi(text);
-}
-
-static int start(struct check *c, int *ret_output, struct err **err)
-{
-        const struct box_runtime runtime = launch_runtime(c->inst);
         const char *argv[64];
         const struct instance_exec exec = { .argv = argv, .detach = true };
-        _cleanup_free_ char *pid_file = instance_path(c->inst, FILE_HEALTH_PID);
-        _cleanup_close_ int process = -1;
-        int ends[2], status, r = make_command(&c->inst->config.health, argv, ARRAY_SIZE(argv), err);
+        json_t *process = NULL;
+        int ends[2], r = make_command(&c->inst->config.health, argv, ARRAY_SIZE(argv), err);
 
         if (r == 0)
                 r = exec_process(c->inst, &exec, &process, err);
         if (r < 0)
                 return r;
-        if (!pid_file || pipe2(ends, O_CLOEXEC) < 0)
-                return err_sys(err, ENOMEM, "checking health");
-        dup2(ends[1], 1);
-        dup2(ends[1], 2);
-        close(ends[1]);
-        *ret_output = ends[0];
-        {
-                const struct io_fd_path path = io_fd_path(process);
-                const struct box_exec_args args = {
-                        .id = c->inst->id, .process = path.text, .stdio = { .detach = true, .pid_file = pid_file }
-                };
-
-                r = box_exec(&runtime, &args, &status, err);
+        if (pipe2(ends, O_CLOEXEC) < 0)
+                r = err_sys(err, errno, "checking health");
+        else {
+                r = c->inst->ops->spawn(c->inst, process, ends[1], ret_pid, err);
+                close(ends[1]);
+                *ret_output = ends[0];
         }
-        /* Ours must go, or the pipe never ends. */
-        dup2(0, 1);
-        dup2(0, 2);
+        json_decref(process);
         return r;
 }
 
@@ -158,21 +141,21 @@ int health_check(struct instance *inst, struct err **err)
         const struct instance_state *state;
         struct err *error = NULL;
         json_t *began;
+        pid_t pid = 0;
         int output = -1, r = instance_get_state(inst, &state, err);
 
         if (r < 0 || state->status != INSTANCE_RUNNING)
                 return HELPER_HEALTH_UNKNOWN;
         began = rfc3339();
-        r = start(&c, &output, &error);
+        r = start(&c, &pid, &output, &error);
         if (r < 0) {
                 c.status = 126;
                 c.len = (size_t)snprintf(c.output, OUTPUT_MAX, "%s", err_message(error));
                 c.len = MIN(c.len, (size_t)OUTPUT_MAX - 1);
         } else
-                follow(&c, read_pid(inst), output, timeout > 0 ? (u64)timeout : DEFAULT_TIMEOUT);
+                follow(&c, pid, output, timeout > 0 ? (u64)timeout : DEFAULT_TIMEOUT);
         err_free(error);
         closep(&output);
-        unlinkat(inst->dir, FILE_HEALTH_PID, 0);
         keep(&c, began);
         return c.status == 0 ? 0 : 1;
 }

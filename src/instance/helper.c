@@ -1,9 +1,11 @@
 /* The hidden modes of the strata command, with which a supervisor has its heavy work done: WORD ROOT ID. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "box/seal.h"
 #include "health.h"
+#include "ops.h"
 #include "session.h"
 
 static int start(struct instance *inst, struct err **err)
@@ -13,10 +15,12 @@ static int start(struct instance *inst, struct err **err)
         int r = 0;
 
         /* Before anything is made: it comes back here. The copy does not know where it came from. */
-        if (launch_needs_program(inst)) {
+        if (inst->ops->needs_program(inst)) {
                 setenv("STRATA_PROGRAMS", inst->host->programs, 1);
                 r = seal_reexec(&error);
         }
+        if (fcntl(HELPER_PORTS, F_SETFD, FD_CLOEXEC) == 0)
+                inst->ports_to = HELPER_PORTS;
         if (r == 0)
                 r = launch_clean(inst, &error);
         if (r == 0)

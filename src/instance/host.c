@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
-#include "internal.h"
+#include "ops.h"
 
 #define NAME_LEN_MAX 128
 
@@ -317,7 +317,8 @@ int instance_open(struct instance_host *host, const char *id, struct instance **
         if (!inst)
                 return err_sys(err, ENOMEM, "opening an instance");
         inst->host = host;
-        inst->dir = -1;
+        inst->ops = instance_walls[0]; /* until the configuration says more */
+        inst->dir = inst->ports_to = -1;
         snprintf(inst->id, sizeof(inst->id), "%s", id);
         snprintf(path, sizeof(path), DIR_INSTANCES "/%s", inst->id);
         inst->dir = openat(host->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);

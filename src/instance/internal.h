@@ -26,10 +26,14 @@ struct instance_host {
         bool rootless; /* a user's: control groups may be none */
 };
 
+struct instance_ops;
+
 struct instance {
         struct instance_host *host;
+        const struct instance_ops *ops; /* of the wall that the configuration says; ops.h */
         char id[ID_LEN + 1];
         int dir;
+        int ports_to; /* a helper's: the socket to who holds the published ports; -1 */
         char box_root[40];  /* the runtime's state directory, by dir */
         struct arena arena; /* of the configuration */
         json_t *config_source;
@@ -111,6 +115,8 @@ bool supervisor_is_ending(const struct instance *inst);
 void supervisor_wait_gone(const struct instance *inst);
 /* Takes that lock for one that is about to be started: inherited. -EBUSY. */
 int supervisor_lock(const struct instance *inst, int *ret, struct err **err);
+/* Whether what it says is of a boot that is over: then its numbers of processes are others' now. */
+bool state_is_of_another_boot(const struct instance *inst);
 /* Before anything is made that could be left: "starting". */
 int state_begin(const struct instance *inst, struct err **err);
 /* With instance_lock held: takes away what killed processes left, when nobody supervises it. */
@@ -122,15 +128,13 @@ int record_store(const struct instance *inst, const char *file, const struct rec
 /* --- launch.c --------------------------------------------------------------------------------------------------- */
 
 #define FILE_ERROR "error" /* why the last start failed */
+#define DIR_BOX    "box"   /* the runtime's state of a container */
 
-/* The runtime with the instance's own state directory. */
-struct box_runtime launch_runtime(const struct instance *inst);
 /* The short-lived helper's work: everything from the image to a running first process. stdio and console are this process's
  * descriptors 0, 1, 2 and the socket @console in the instance's directory. */
 int launch_instance(struct instance *inst, struct err **err);
-/* Whether the runtime will want to start its program again from a protected copy (box/seal.h): others can look at the process
- * before it is the container's. */
-bool launch_needs_program(const struct instance *inst);
+/* Replaces a file in the instance's directory that others may read. */
+int launch_write_file(const struct instance *inst, const char *name, const char *text, struct err **err);
 /* Takes all of that back, however far it came. Fine when there is nothing. */
 int launch_clean(struct instance *inst, struct err **err);
 /* After an end that will not be followed by a start: launch_clean, and with --rm the whole instance. */

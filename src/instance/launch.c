@@ -12,24 +12,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "exec.h"
 #include "network.h"
-#include "rights.h"
-#include "spec.h"
+#include "ops.h"
 
 #define DIR_ROOTFS "rootfs"
-#define DIR_BUNDLE "bundle"
-#define DIR_BOX    "box"
-
-struct box_runtime launch_runtime(const struct instance *inst)
-{
-        /* Below a directory that is open already: short, and never another's. The string lives as long as the handle. */
-        return (struct box_runtime){ .root = inst->box_root, .rootless = inst->host->rootless };
-}
 
 /* --- files of /etc ---------------------------------------------------------------------------------------------- */
 
-static int write_file(const struct instance *inst, const char *name, const char *text, struct err **err)
+int launch_write_file(const struct instance *inst, const char *name, const char *text, struct err **err)
 {
         _cleanup_close_ int fd = openat(inst->dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
         int r = fd < 0 ? -errno : fchmod(fd, 0644) < 0 ? -errno : io_write_all(fd, text, strlen(text));
@@ -46,7 +36,7 @@ static int add_file(struct launch_plan *plan, const char *file, const char *targ
         for (size_t i = 0; i < c->mounts.n; i++)
                 if (strcmp(c->mounts.item[i].target, target) == 0)
                         return 0;
-        r = path ? write_file(plan->inst, file, text, err) : err_sys(err, ENOMEM, "writing '%s'", file);
+        r = path ? launch_write_file(plan->inst, file, text, err) : err_sys(err, ENOMEM, "writing '%s'", file);
         if (r == 0)
                 spec_add_mount(plan->mounts, "bind", path, target, "bind,rprivate");
         return r;
@@ -190,80 +180,7 @@ static int add_init(struct launch_plan *plan, struct err **err)
         return 0;
 }
 
-/* --- the container ---------------------------------------------------------------------------------------------- */
-
-static int write_bundle(struct launch_plan *plan, struct err **err)
-{
-        json_t *json = NULL;
-        _cleanup_free_ char *text = NULL;
-        int r = spec_make(plan, &json, err);
-
-        if (r < 0)
-                return r;
-        text = json_dumps(json, JSON_COMPACT);
-        json_decref(json);
-        if (!text)
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "a text of the configuration is not UTF-8");
-        r = io_make_dir(plan->inst->dir, DIR_BUNDLE, 0700, err);
-        return r < 0 ? r : write_file(plan->inst, DIR_BUNDLE "/config.json", text, err);
-}
-
-/* FILE_OOM: which file of its memory group the supervisor looks into after a SIGKILL. */
-static void find_oom_file(const struct instance *inst, pid_t pid)
-{
-        char path[64], line[1024], file[1200] = "";
-        _cleanup_fclose_ FILE *f = NULL;
-
-        snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-        f = fopen(path, "re");
-        while (f && fgets(line, sizeof(line), f)) {
-                char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
-
-                if (!group)
-                        continue;
-                *group++ = '\0';
-                group[strcspn(group, "\n")] = '\0';
-                if (strcmp(controllers + 1, "memory") == 0)
-                        snprintf(file, sizeof(file), "/sys/fs/cgroup/memory%s/memory.oom_control", group);
-                else if (!controllers[1] && !file[0])
-                        snprintf(file, sizeof(file), "/sys/fs/cgroup%s/memory.events", group);
-        }
-        if (file[0])
-                write_file(inst, FILE_OOM, file, NULL);
-}
-
-static pid_t read_pid(const struct instance *inst)
-{
-        _cleanup_free_ char *text = NULL;
-
-        return io_read_file(inst->dir, FILE_PID, 32, &text, NULL, NULL) < 0 ? 0 : atoi(text);
-}
-
-static int run_container(struct launch_plan *plan, struct err **err)
-{
-        struct instance *inst = plan->inst;
-        const struct box_runtime runtime = launch_runtime(inst);
-        _cleanup_free_ char *bundle = instance_path(inst, DIR_BUNDLE), *pid_file = instance_path(inst, FILE_PID);
-        _cleanup_(err_freep) struct err *error = NULL;
-        char console[64];
-        struct box_create_args args = { .id = inst->id,
-                .bundle = bundle,
-                .stdio = {
-                        .pid_file = pid_file, .detach = true, .console_socket = inst->config.tty ? console : NULL } };
-        int status = 0, r;
-
-        if (!bundle || !pid_file)
-                return err_sys(err, ENOMEM, "starting the container");
-        snprintf(console, sizeof(console), "/proc/self/fd/%d/" FILE_CONSOLE, inst->dir);
-        r = io_make_dir(inst->dir, DIR_BOX, 0700, err);
-        if (r < 0)
-                return r;
-        r = box_run(&runtime, &args, &status, &error);
-        if (r < 0)
-                return blame_command(r, &error, err);
-        find_oom_file(inst, read_pid(inst));
-        return 0;
-}
+/* --- all of it ------------------------------------------------------------------------------------------------- */
 
 static const char *choose_hostname(struct instance *inst)
 {
@@ -290,15 +207,16 @@ static int launch(struct instance *inst, struct err **err)
         struct launch_plan plan = {
                 .inst = inst, .root = -1, .mounts = json_array(), .hostname = choose_hostname(inst)
         };
-        int r = plan.mounts && plan.hostname ? 0 : err_sys(err, ENOMEM, "starting the container");
+        int r = plan.mounts && plan.hostname ? 0 : err_sys(err, ENOMEM, "starting the instance");
 
         /* Before the mount namespace: the host's files are the host's. */
         if (r == 0)
-                r = network_connect(inst, plan.hostname, &network, err);
+                r = inst->ops->connect(inst, plan.hostname, &network, err);
         if (r == 0)
                 r = mount_root(inst, &rootfs, &root, err);
         plan.root = root;
         plan.rootfs = rootfs;
+        plan.network = network;
         plan.network_path = network ? network_path(network) : NULL;
         if (r == 0)
                 r = add_mounts(&plan, err);
@@ -307,21 +225,9 @@ static int launch(struct instance *inst, struct err **err)
         if (r == 0)
                 r = add_init(&plan, err);
         if (r == 0)
-                r = write_bundle(&plan, err);
-        if (r == 0)
-                r = run_container(&plan, err);
+                r = inst->ops->launch(&plan, err);
         json_decref(plan.mounts);
         return r;
-}
-
-bool launch_needs_program(const struct instance *inst)
-{
-        const struct instance_config *c = &inst->config;
-        struct security security;
-
-        if (c->pid_mode && c->pid_mode[0] && strcmp(c->pid_mode, "private") != 0)
-                return true;
-        return security_parse(c, &security, NULL) == 0 && (security.apparmor || security.seccomp_file);
 }
 
 int launch_instance(struct instance *inst, struct err **err)
@@ -332,7 +238,7 @@ int launch_instance(struct instance *inst, struct err **err)
         unlinkat(inst->dir, FILE_ERROR, 0);
         r = launch(inst, &error);
         if (r < 0) {
-                write_file(inst, FILE_ERROR, err_message(error), NULL);
+                launch_write_file(inst, FILE_ERROR, err_message(error), NULL);
                 launch_clean(inst, NULL);
                 if (err)
                         *err = TAKE_PTR(error);
@@ -342,50 +248,15 @@ int launch_instance(struct instance *inst, struct err **err)
 
 /* --- and back --------------------------------------------------------------------------------------------------- */
 
-/* Groups that a killed helper made and had not recorded. */
-static void remove_groups(const struct instance *inst)
-{
-        _cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
-        _cleanup_free_ char *path = NULL;
-        struct cgroup_spec spec = { .id = inst->id, .rootless = true };
-
-        if (asprintf(&path, "%s/strata-%s", inst->config.cgroup_parent ? inst->config.cgroup_parent : "", inst->id) < 0)
-                return;
-        spec.path = path;
-        if (cgroup_create(&spec, &cgroup, NULL) == 0)
-                cgroup_remove(cgroup, NULL);
-}
-
-/* Whether the state is of a boot that is over: then its numbers of processes are others' now. */
-static bool is_of_another_boot(const struct instance *inst)
-{
-        struct record record;
-        char boot[64] = "";
-
-        record_load(inst, FILE_STATE, &record);
-        return record_get(&record, "boot", boot, sizeof(boot)) && strcmp(boot, inst->host->boot_id) != 0;
-}
-
 int launch_clean(struct instance *inst, struct err **err)
 {
-        const struct box_runtime runtime = launch_runtime(inst);
-        bool recorded;
         int r = 0;
 
-        if (faccessat(inst->dir, DIR_BOX, F_OK, 0) == 0 && !is_of_another_boot(inst)) {
-                char path[sizeof(DIR_BOX) + ID_LEN + 16];
-
-                snprintf(path, sizeof(path), DIR_BOX "/%s/status", inst->id);
-                recorded = faccessat(inst->dir, path, F_OK, 0) == 0;
-                r = box_delete(&runtime, inst->id, true, recorded ? err : NULL);
-                if (!recorded) {
-                        remove_groups(inst);
-                        r = 0;
-                }
-        }
-        if (r < 0 && r != -ENOENT)
-                return r;
-        r = network_disconnect(inst, err);
+        /* Of every wall: of one that is half removed nobody knows any more which it had. */
+        for (size_t i = 0; r == 0 && instance_walls[i]; i++)
+                r = instance_walls[i]->clean(inst, err);
+        if (r == 0)
+                r = network_disconnect(inst, err);
         if (r == 0)
                 r = io_remove_tree(inst->dir, DIR_BOX, err);
         if (r < 0)

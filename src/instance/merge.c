@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "internal.h"
+#include "ops.h"
 
 int strings_add(struct arena *arena, struct instance_strings *list, const char *text)
 {
@@ -243,14 +243,18 @@ static int check_modes(const struct instance_config *config, struct err **err)
 static int check(const struct instance_config *config, struct err **err)
 {
         const struct instance_resources *res = &config->resources;
+        const struct instance_ops *wall;
         int r = check_mounts(config, err);
 
         if (r == 0)
                 r = check_modes(config, err);
         if (r < 0)
                 return r;
-        if (config->isolation && strcmp(config->isolation, "container") != 0)
-                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the isolation '%s' is not there", config->isolation);
+        r = instance_wall_find(config->isolation, &wall, err);
+        if (r == 0)
+                r = wall->check(config, err);
+        if (r < 0)
+                return r;
         if (config->entrypoint.n + config->command.n == 0)
                 return err_set(err, ERR_USAGE, EINVAL, "no command was given, and the image has none");
         if (config->auto_remove && config->restart != INSTANCE_RESTART_NO)

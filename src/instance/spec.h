@@ -6,10 +6,13 @@
 
 #define SPEC_INIT_PATH "/dev/init" /* --init: the supervisor's program in its other mode */
 
+struct network;
+
 struct launch_plan {
         struct instance *inst;
-        int root;                 /* the mounted root */
-        const char *rootfs;       /* its path */
+        int root;           /* the mounted root */
+        const char *rootfs; /* its path */
+        struct network *network;
         const char *network_path; /* of the network namespace; NULL: the host's */
         const char *hostname;
         json_t *mounts; /* volumes, files: OCI mounts, in order */

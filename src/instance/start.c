@@ -24,7 +24,8 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-#include "internal.h"
+#include "network.h"
+#include "ops.h"
 #include "session.h"
 
 /* Descriptors of a start, all close-on-exec. */
@@ -33,12 +34,13 @@ struct start {
         int lock, listener, console;
         int in[2], out[2], err_[2]; /* pipes: [0] is read from */
         int report[2];
+        int ports[2]; /* what the supervisor holds, what the helper sends to */
 };
 
 static void start_release(struct start *s)
 {
         const int fds[] = { s->lock, s->listener, s->console, s->in[0], s->in[1], s->out[0], s->out[1], s->err_[0],
-                s->err_[1], s->report[0], s->report[1] };
+                s->err_[1], s->report[0], s->report[1], s->ports[0], s->ports[1] };
 
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 closep(&fds[i]);
@@ -188,9 +190,14 @@ static void execute_helper(struct start *s)
         char program[PATH_MAX], fd[16];
 
         snprintf(program, sizeof(program), "%s/strata", host->programs);
-        snprintf(fd, sizeof(fd), "%d", s->report[1]);
+        snprintf(fd, sizeof(fd), "%d", fcntl(s->report[1], F_DUPFD, HELPER_PORTS + 1));
         setenv(HELPER_REPORT, fd, 1);
-        fcntl(s->report[1], F_SETFD, 0);
+        if (s->ports[1] == HELPER_PORTS)
+                fcntl(HELPER_PORTS, F_SETFD, 0);
+        else if (s->ports[1] >= 0)
+                dup2(s->ports[1], HELPER_PORTS);
+        else
+                close(HELPER_PORTS);
         execl(program, "strata", HELPER_START, host->root, s->inst->id, NULL);
 }
 
@@ -216,7 +223,9 @@ static _noreturn_ void helper(struct start *s, pid_t parent)
         closep(&s->err_[0]);
         closep(&s->err_[1]);
         closep(&s->report[0]);
-        if (launch_needs_program(s->inst))
+        closep(&s->ports[0]);
+        s->inst->ports_to = s->ports[1];
+        if (s->inst->ops->needs_program(s->inst))
                 execute_helper(s);
         r = launch_instance(s->inst, &error);
         helper_report(s->report[1], r, error);
@@ -263,6 +272,7 @@ static _noreturn_ void become_supervisor(struct start *s)
         snprintf(text[SUPERVISE_HELPER], 16, "%d", (int)pid);
         argv[SUPERVISE_HELPER] = text[SUPERVISE_HELPER];
         argv[SUPERVISE_REPORT] = number(text[SUPERVISE_REPORT], s->report[1]);
+        argv[SUPERVISE_PORTS] = number(text[SUPERVISE_PORTS], s->ports[0]);
         execve(program, argv, environ);
         _exit(125); /* the helper dies with us */
 }
@@ -293,7 +303,8 @@ static int spawn_supervisor(struct start *s, struct err **err)
 
 static int start_locked(struct instance *inst, unsigned attach, struct instance_session **ret_session, struct err **err)
 {
-        _cleanup_(start_release) struct start s = { inst, -1, -1, -1, { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 } };
+        _cleanup_(start_release) struct start s = { inst, -1, -1, -1, { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 },
+                { -1, -1 } };
         _cleanup_(instance_session_freep) struct instance_session *session = NULL;
         int r;
 
@@ -311,6 +322,8 @@ static int start_locked(struct instance *inst, unsigned attach, struct instance_
                 r = session_open(inst, attach, &session, err);
         if (r == 0 && pipe2(s.report, O_CLOEXEC) < 0)
                 r = err_sys(err, errno, "making pipes");
+        if (r == 0 && network_publishes(inst) && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s.ports) < 0)
+                r = err_sys(err, errno, "making sockets");
         unlinkat(inst->dir, FILE_PID, 0);
         if (r == 0)
                 r = state_begin(inst, err);

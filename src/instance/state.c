@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "internal.h"
+#include "ops.h"
 
 /* --- locks ------------------------------------------------------------------------------------------------------ */
 
@@ -83,6 +83,15 @@ int record_store(const struct instance *inst, const char *file, const struct rec
 
         snprintf(tmp, sizeof(tmp), "%.32s.%d", file, (int)getpid());
         return file_replace(inst->dir, tmp, file, record->text, record_len(record), false, err);
+}
+
+bool state_is_of_another_boot(const struct instance *inst)
+{
+        struct record record;
+        char boot[64] = "";
+
+        record_load(inst, FILE_STATE, &record);
+        return record_get(&record, "boot", boot, sizeof(boot)) && strcmp(boot, inst->host->boot_id) != 0;
 }
 
 int state_begin(const struct instance *inst, struct err **err)
@@ -191,19 +200,6 @@ int state_recover(struct instance *inst, struct err **err)
         return r;
 }
 
-static bool is_frozen(const struct instance *inst)
-{
-        const struct box_runtime runtime = launch_runtime(inst);
-        json_t *state = NULL;
-        bool frozen;
-
-        if (box_state(&runtime, inst->id, &state, NULL) < 0)
-                return false;
-        frozen = strcmp(json_string_value(json_object_get(state, "status")) ?: "", "paused") == 0;
-        json_decref(state);
-        return frozen;
-}
-
 static const char *read_error(struct instance *inst)
 {
         _cleanup_free_ char *text = NULL;
@@ -261,7 +257,7 @@ int instance_get_state(struct instance *inst, const struct instance_state **ret,
                 s->status = INSTANCE_CREATED; /* it never ran */
         if (s->status == INSTANCE_CREATED && s->restarts > 0)
                 s->status = INSTANCE_RESTARTING;
-        if (s->status == INSTANCE_RUNNING && alive && is_frozen(inst))
+        if (s->status == INSTANCE_RUNNING && alive && inst->ops->is_frozen(inst))
                 s->status = INSTANCE_PAUSED;
         *ret = s;
         return 0;
