@@ -6,6 +6,7 @@
 
 #include "net/net.h"
 #include "network.h"
+#include "session.h"
 
 struct change {
         struct instance *inst;
@@ -255,6 +256,21 @@ int instance_network_connect(struct instance *inst, const struct instance_networ
         return r;
 }
 
+/* The supervisor keeps no port that went with the network. */
+static int free_ports(struct instance *inst, struct err **err)
+{
+        _cleanup_(instance_session_freep) struct instance_session *session = NULL;
+        const struct instance_port *ports;
+        size_t n;
+        int r = instance_get_ports(inst, &ports, &n, err);
+
+        if (r < 0 || n || !network_publishes(inst))
+                return r;
+        if (session_open(inst, 0, &session, NULL) == 0 && session_send(session, MESSAGE_FREE_PORTS, 0, 0, NULL) == 0)
+                session_answer(session, NULL);
+        return 0;
+}
+
 int instance_network_disconnect(struct instance *inst, const char *name, struct err **err)
 {
         _cleanup_(change_end) struct change change = { .lock = -1, .netns = -1 };
@@ -278,6 +294,8 @@ int instance_network_disconnect(struct instance *inst, const char *name, struct 
         r = save(&change, item, kept, err);
         if (r == 0 && change.netns >= 0)
                 r = net_detach(change.store, inst->id, change.network->name, err);
+        if (r == 0 && change.netns >= 0)
+                r = free_ports(inst, err);
         if (r == 0 && change.netns >= 0)
                 r = update_files(&change, err);
         return r;

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/log.h"
 #include "box/sys.h"
 #include "net/net.h"
 
@@ -218,6 +219,37 @@ static int join_other(struct network *network, const char *name, struct err **er
         return 0;
 }
 
+bool network_publishes(const struct instance *inst)
+{
+        return inst->config.ports.n || inst->config.publish_all;
+}
+
+/* To the supervisor, who keeps them while it lives (supervise/protocol.h). Should that fail the ports are open all the same. */
+static void hand_over_ports(const struct instance *inst, const struct net_attachment *attachment)
+{
+        enum { AT_ONCE = 250 }; /* fewer than the kernel's SCM_MAX_FD */
+        union {
+                struct cmsghdr header;
+                char space[CMSG_SPACE(AT_ONCE * sizeof(int))];
+        } control = { 0 };
+
+        for (size_t i = 0, n; inst->ports_to >= 0 && i < attachment->n_port_fds; i += n) {
+                struct iovec byte = { .iov_base = "", .iov_len = 1 };
+                struct msghdr message = { .msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control };
+
+                n = MIN(attachment->n_port_fds - i, AT_ONCE);
+                message.msg_controllen = CMSG_SPACE(n * sizeof(int));
+                control.header = (struct cmsghdr){
+                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int))
+                };
+                memcpy(CMSG_DATA(&control.header), attachment->port_fds + i, n * sizeof(int));
+                if (sendmsg(inst->ports_to, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+                        log_warn("the host's ports are not kept from other programs: %s", strerror(errno));
+                        return;
+                }
+        }
+}
+
 /* What goes for the first network goes for the ports. */
 static int attach(struct network *network, struct net_store *store, const char *name,
         const struct instance_network *details, const char *hostname, const struct net_ports *ports, struct err **err)
@@ -233,7 +265,8 @@ static int attach(struct network *network, struct net_store *store, const char *
                 .ports = ports ? ports->item : NULL,
                 .n_ports = ports ? ports->n : 0,
                 .netns_fd = network->fd,
-                .pid = net_store_is_rootless(store) ? getpid() : 0,
+                .pid = getppid(), /* the supervisor: it was there before the first process, and outlives no container */
+                .hold_ports = inst->ports_to >= 0,
                 .dns = inst->config.dns.n ? (const char *const *)inst->config.dns.item : NULL };
         int r;
 
@@ -241,7 +274,7 @@ static int attach(struct network *network, struct net_store *store, const char *
                 return err_set(err, ERR_USAGE, E2BIG, "more than %d networks", NETWORKS_MAX);
         r = net_attach(store, name, &request, &network->attachment[network->n], err);
         if (r == 0)
-                network->n++;
+                hand_over_ports(inst, network->attachment[network->n++]);
         return r;
 }
 

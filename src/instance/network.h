@@ -8,6 +8,8 @@ struct network;
 
 /* Makes the network namespace, or finds the one to be joined, and puts it on its networks. On failure nothing is left. */
 int network_connect(struct instance *inst, const char *hostname, struct network **ret, struct err **err);
+/* Whether it may publish ports. */
+bool network_publishes(const struct instance *inst);
 /* Forgets the handle; the endpoints stay. NULL is fine. Returns NULL. */
 struct network *network_close(struct network *network);
 static inline void network_closep(struct network **network)

@@ -10,6 +10,17 @@ s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
 print(s.makefile().read().strip())' "$@" 2>&1 | tail -n 1
 }
 server='nc -ll -p 80 -e echo served' # -ll: one after the other
+# A program of the host that would take the connections: by itself, and saying SO_REUSEADDR as servers do.
+takes_port() { # PORT [reuse] [udp]
+        /usr/bin/python3 -c 'import socket, sys
+s = socket.socket(type=socket.SOCK_DGRAM if "udp" in sys.argv else socket.SOCK_STREAM)
+if "reuse" in sys.argv: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("0.0.0.0", int(sys.argv[1])))
+if "udp" not in sys.argv: s.listen()' "$@" 2>/dev/null
+}
+refused() {
+        ! "$@"
+}
 listens() { [ "$(fetch "$@")" = served ]; }
 
 # --- the bridge --------------------------------------------------------------------------------------------------------------
@@ -37,7 +48,23 @@ run -p 8080:80 busybox true
 is "a port is given once" "$status" 125
 ok "the error names it" has "$errors" 8080
 is "nothing is left of the failure" "$(strata ps -aq | wc -l)" 1
+ok "no program of the host gets a published port" refused takes_port 8080
+ok "nor one that was chosen" refused takes_port "$port"
+ok "also when it says SO_REUSEADDR" refused takes_port 8080 reuse
+strata restart -t 0 web >/dev/null
+ok "nor after a restart" refused takes_port 8080
+ok "which leaves it open" eventually listens 127.0.0.1 8080
+strata network disconnect bridge web
+ok "without its network it is free" takes_port 8080
 strata rm -f web >/dev/null
+strata run -d --name again --restart always -p 8080:80/udp busybox sleep 1000 >/dev/null
+ok "nor one of UDP" refused takes_port 8080 udp
+kill -9 "$(strata inspect -f '{{.State.Pid}}' again)"
+started_again() { [ "$(strata inspect -f '{{.RestartCount}} {{.State.Status}}' again)" = "1 running" ]; }
+ok "its policy starts it again" eventually started_again
+ok "and the port is kept" refused takes_port 8080 udp
+strata rm -f again >/dev/null
+ok "a removed one's ports are free" takes_port 8080 udp
 ok "a removed one's port is closed" bash -c '! (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null'
 # shellcheck disable=SC2086
 strata run -d --name all -P busybox $server >/dev/null

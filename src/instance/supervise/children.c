@@ -4,12 +4,12 @@
 #include "supervise.h"
 
 /* In the child. */
-static _noreturn_ void become(struct supervisor *s, int parent, const char *command, const int stdio[3])
+static _noreturn_ void become(struct supervisor *s, int parent, const char *command, const int stdio[HELPER_FDS])
 {
         char program[RECORD_SIZE + 16], root[RECORD_SIZE], id[80];
         char *argv[] = { program, (char *)command, root, id, NULL };
         const u64 none = 0;
-        int high[3];
+        int high[HELPER_FDS];
         char *end;
 
         SYS_5(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -17,9 +17,9 @@ static _noreturn_ void become(struct supervisor *s, int parent, const char *comm
                 sys_exit(125);
         SYS_4(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
         /* Above what they become: none is overwritten before it was copied. */
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < HELPER_FDS; i++)
                 high[i] = sys_fcntl(stdio[i], F_DUPFD_CLOEXEC, 10);
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < HELPER_FDS; i++)
                 SYS_3(SYS_dup3, high[i], i, 0);
         if (!record_get(&s->config, "programs", program, RECORD_SIZE) ||
                 !record_get(&s->config, "root", root, sizeof(root)) || !record_get(&s->config, "id", id, sizeof(id)))
@@ -31,10 +31,10 @@ static _noreturn_ void become(struct supervisor *s, int parent, const char *comm
         sys_exit(125);
 }
 
-int children_helper(struct supervisor *s, const char *command, const int stdio[3])
+int children_helper(struct supervisor *s, const char *command, const int stdio[HELPER_FDS])
 {
         const int null = sys_open("/dev/null", O_RDWR, 0), self = (int)SYS_0(SYS_getpid);
-        const int standard[3] = { null, null, null };
+        const int standard[HELPER_FDS] = { null, null, null, -1 };
         const long pid = SYS_5(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 
         if (pid == 0)
@@ -66,13 +66,33 @@ static int make_pipe(int *ret_read, int *ret_write, int ours)
         return sys_fcntl(ends[ours], F_SETFL, O_NONBLOCK);
 }
 
+void children_free_ports(struct supervisor *s)
+{
+        sys_close(s->ports);
+        s->ports = -1;
+}
+
+/* The last start's sockets would keep the ports from this one. */
+static int renew_ports(struct supervisor *s, int *ret_other)
+{
+        int pair[2];
+        const long r = SYS_4(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+
+        children_free_ports(s);
+        if (r < 0)
+                return (int)r;
+        s->ports = pair[0];
+        *ret_other = pair[1];
+        return 0;
+}
+
 int children_start(struct supervisor *s)
 {
-        int stdio[3] = { -1, -1, -1 }, r = 0;
+        int stdio[HELPER_FDS] = { -1, -1, -1, -1 }, r = renew_ports(s, &stdio[HELPER_PORTS]);
 
         if (s->policy.tty)
                 s->console = listen_console();
-        if (!s->policy.tty)
+        if (r >= 0 && !s->policy.tty)
                 r = make_pipe(&s->output[STREAM_OUT], &stdio[1], 0);
         if (r >= 0 && !s->policy.tty)
                 r = make_pipe(&s->output[STREAM_ERR], &stdio[2], 0);
@@ -84,7 +104,7 @@ int children_start(struct supervisor *s)
         sys_unlink(FILE_PID);
         if (r >= 0)
                 r = children_helper(s, HELPER_START, stdio);
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < HELPER_FDS; i++)
                 sys_close(stdio[i]);
         if (r < 0)
                 return r;

@@ -198,6 +198,10 @@ void clients_receive(struct supervisor *s, struct client *c)
                 supervisor_load(s);
                 answer(s, c, MESSAGE_DONE, 0);
                 break;
+        case MESSAGE_FREE_PORTS:
+                children_free_ports(s);
+                answer(s, c, MESSAGE_DONE, 0);
+                break;
         case MESSAGE_CLEANED:
                 c->flags &= ~(u32)ATTACH_CLEAN_UP;
                 if (s->phase == PHASE_CLEANING && !s->helper) {

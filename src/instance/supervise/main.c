@@ -516,6 +516,7 @@ int supervise(int argc, char **argv, char **envp)
         s->console = adopt(argv[SUPERVISE_CONSOLE], false);
         s->helper = number(argv[SUPERVISE_HELPER]);
         s->report = adopt(argv[SUPERVISE_REPORT], false);
+        s->ports = adopt(argv[SUPERVISE_PORTS], false);
         s->log = -1;
         s->health = "";
         for (int i = 0; i < CLIENTS_MAX; i++)

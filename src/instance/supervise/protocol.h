@@ -45,6 +45,7 @@ enum message_type {
         MESSAGE_RELOAD,  /* read the supervise record again. DONE */
         MESSAGE_CLEANED, /* by the session with ATTACH_CLEAN_UP: nothing is left */
         MESSAGE_RESTART, /* as STOP, but a new start follows. DONE, EXIT, STARTED */
+        MESSAGE_FREE_PORTS, /* nothing of the host's is published any more. DONE */
 
         /* from it */
         MESSAGE_STDOUT = 32, /* data */
@@ -67,8 +68,11 @@ struct message {
         u8 data[MESSAGE_DATA];
 };
 
-/* How it is started: strata-supervise DIR LOCK LISTENER STDIN STDOUT STDERR CONSOLE HELPER REPORT, all numbers: descriptors (-1: none)
- * and the process that is making the instance. REPORT is a pipe that is closed when the first start has its place in the state. */
+/* How it is started: strata-supervise DIR LOCK LISTENER STDIN STDOUT STDERR CONSOLE HELPER REPORT PORTS, all numbers: descriptors (-1:
+ * none) and the process that is making the instance. REPORT is a pipe that is closed when the first start has its place in the state.
+ *
+ * PORTS is one end of a pair of sockets; through the other the helper sends sockets that are bound to the published ports. Nobody
+ * receives them: what is on its way lives as long as the end where it would arrive, so one descriptor holds all of them. */
 enum supervise_arg {
         SUPERVISE_DIR = 1,
         SUPERVISE_LOCK,
@@ -79,6 +83,7 @@ enum supervise_arg {
         SUPERVISE_CONSOLE,
         SUPERVISE_HELPER,
         SUPERVISE_REPORT,
+        SUPERVISE_PORTS,
         SUPERVISE_ARGC
 };
 
@@ -86,4 +91,5 @@ enum supervise_arg {
 #define HELPER_START  "instance-start"
 #define HELPER_CLEAN  "instance-clean"
 #define HELPER_HEALTH "instance-health"
+#define HELPER_PORTS 3 /* the descriptor of HELPER_START's end of the pair of sockets for ports */
 #define HELPER_HEALTH_UNKNOWN 2 /* its exit status when the container is paused */

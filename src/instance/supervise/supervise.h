@@ -47,6 +47,7 @@ struct supervisor {
         int input;                /* -1: closed */
         int helper;               /* what starts or cleans; 0 */
         int report;               /* whoever started us waits for its end; -1 */
+        int ports;                /* the published ports are on their way to it, for ever (protocol.h); -1 */
         int child;                /* the container's first process; 0 */
         int health_child;
 
@@ -116,7 +117,10 @@ void log_write(struct supervisor *s, enum stream stream, const u8 *data, size_t 
 /* children.c */
 /* New pipes (or a console socket) and a helper that starts the container again. 0 or -errno. */
 int children_start(struct supervisor *s);
-/* Runs `strata COMMAND ROOT ID`; its process, or -errno. */
-int children_helper(struct supervisor *s, const char *command, const int stdio[3]);
+/* Runs `strata COMMAND ROOT ID`; its process, or -errno. @stdio: its descriptors from 0 on, HELPER_PORTS last; NULL: none. */
+#define HELPER_FDS (HELPER_PORTS + 1)
+int children_helper(struct supervisor *s, const char *command, const int stdio[HELPER_FDS]);
+/* The host's ports are free for others. */
+void children_free_ports(struct supervisor *s);
 bool children_read_pid(int *ret);
 bool children_oom(void);
