@@ -135,18 +135,12 @@ u64 init_number(const struct init_value *list, u64 i)
         return number;
 }
 
-struct header {
-        u32 length;
-        u16 type, zero;
-        u32 id;
-};
-
-_Static_assert(sizeof(struct header) == INIT_FRAME_HEADER, "protocol.h");
+_Static_assert(sizeof(struct init_header) == INIT_FRAME_HEADER, "protocol.h");
 
 int init_frame_next(const void *data, size_t len, size_t *ret_size)
 {
         struct reader r = { data, len };
-        struct header header;
+        struct init_header header;
 
         if (!get(&r, &header, sizeof(header)))
                 return 0;
@@ -163,7 +157,7 @@ int init_parse(const void *frame, size_t size, enum init_direction direction, st
         struct reader r = { frame, size };
         const struct description *d;
         struct init_message message = { 0 };
-        struct header header;
+        struct init_header header;
 
         if (!get(&r, &header, sizeof(header)) || header.length != r.left || header.zero)
                 return -EBADMSG;
@@ -196,7 +190,7 @@ static void put(struct init_frame *frame, const void *data, size_t n)
 
 void init_frame_begin(struct init_frame *frame, void *buffer, size_t size, enum init_type type, u32 id)
 {
-        const struct header header = { .type = (u16)type, .id = id };
+        const struct init_header header = { .type = (u16)type, .id = id };
 
         *frame = (struct init_frame){ .data = buffer, .size = MIN(size, (size_t)INIT_FRAME_HEADER + INIT_FRAME_MAX) };
         put(frame, &header, sizeof(header));

@@ -33,6 +33,12 @@
 /* The machine's main process; when it ends, so does the machine. */
 #define INIT_ID_MAIN 1U
 
+struct init_header {
+        u32 length;
+        u16 type, zero;
+        u32 id;
+};
+
 enum init_direction { INIT_TO_GUEST = 1, INIT_TO_HOST = 2, INIT_BOTH = 3 };
 
 enum init_type {

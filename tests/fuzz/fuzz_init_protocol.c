@@ -57,6 +57,12 @@ static void write_again(const u8 *frame, size_t size, const struct init_message 
                                 init_put_text(out, text);
                         }
                         break;
+                case 'N':
+                        init_put_u32(out, (u32)v->number);
+                        inside(frame, size, text, v->number * sizeof(u64));
+                        for (u64 j = 0; j < v->number; j++)
+                                init_put_u64(out, init_number(v, j));
+                        break;
                 default:
                         inside(frame, size, text, v->number);
                         init_put_bytes(out, text, v->number);

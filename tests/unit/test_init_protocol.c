@@ -25,6 +25,12 @@ static size_t start_frame(void)
         init_put_text(&frame, "/srv");
         init_put_text(&frame, "main");
         init_put_u32(&frame, 022);
+        init_put_numbers(&frame, (const u64[]){ 4, 1ULL << 40 }, 2);
+        init_put_numbers(&frame, NULL, 0);
+        init_put_u64(&frame, UINT64_MAX);
+        init_put_u32(&frame, 0);
+        init_put_u32(&frame, 80);
+        init_put_u32(&frame, 25);
         assert_int_equal(init_frame_end(&frame, &size), 0);
         return size;
 }
@@ -53,6 +59,12 @@ static void what_is_written_is_read(void **state)
         assert_string_equal(m.field[5].text, "/srv");
         assert_string_equal(m.field[6].text, "main");
         assert_int_equal(m.field[7].number, 022);
+        assert_int_equal(m.field[8].number, 2);
+        assert_int_equal(init_number(&m.field[8], 0), 4);
+        assert_true(init_number(&m.field[8], 1) == 1ULL << 40);
+        assert_int_equal(m.field[9].number, 0);
+        assert_true(m.field[10].number == UINT64_MAX);
+        assert_int_equal(m.field[13].number, 25);
 }
 
 static void bytes_take_the_rest(void **state)
@@ -179,7 +191,7 @@ static void numbers_and_fields_are_well_formed(void **state)
                 const char *bytes = strchr(all[i].fields, 'b');
 
                 assert_true(strlen(all[i].fields) <= INIT_FIELDS_MAX);
-                assert_int_equal(strspn(all[i].fields, "uUslb"), strlen(all[i].fields));
+                assert_int_equal(strspn(all[i].fields, "uUslNb"), strlen(all[i].fields));
                 assert_true(!bytes || !bytes[1]);
                 for (size_t j = 0; j < i; j++)
                         assert_int_not_equal(all[i].number, all[j].number);
