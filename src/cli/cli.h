@@ -14,6 +14,7 @@ struct command {
 
 extern const struct command cli_image_commands[];
 extern const struct command cli_isa_commands[];
+extern const struct command cli_kernel_commands[];
 extern const struct command cli_network_commands[];
 extern const struct command cli_vm_commands[];
 extern const struct command cli_volume_commands[];

@@ -40,6 +40,7 @@ static const struct command commands[] = {
         { "image", "COMMAND", "images", NULL, cli_image_commands },
         { "network", "COMMAND", "networks", NULL, cli_network_commands },
         { "volume", "COMMAND", "volumes", NULL, cli_volume_commands },
+        { "kernel", "COMMAND", "kernels of machines", NULL, cli_kernel_commands },
         { "system", "COMMAND", "the whole host", NULL, system_commands },
         { "vm", "COMMAND", "virtual machines", NULL, cli_vm_commands },
         { "isa", "COMMAND", "machine code as a virtual machine monitor sees it", NULL, cli_isa_commands },

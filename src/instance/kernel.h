@@ -28,7 +28,7 @@ struct kernel {
 
 /* The kernel @name; NULL: the default one, which is made first when there is none: from the newest linux-image-cloud-amd64 (or other
  * kernel with what machines need) below /boot and /lib/modules, else from the package, fetched by apt-get. That may take a minute, once;
- * @progress (may be NULL) gets a sentence before each long step. ERR_NOT_FOUND with the command to type when neither can be had.
+ * @progress (may be NULL) gets a sentence before a long step. ERR_NOT_FOUND with the command to type when neither can be had.
  * The initial RAM disk is made again when strata-init is another than when it was made. */
 int kernel_get(struct instance_host *host, const char *name, void (*progress)(void *opaque, const char *text),
         void *opaque, struct kernel **ret, struct err **err);

@@ -1,0 +1,129 @@
+/* `strata kernel`: the kernels of machines. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "container_cli.h"
+#include "instance/kernel.h"
+
+/* --- import -------------------------------------------------------------------------------------------------------- */
+
+static int import_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_OPTION("name", 0, TEXT, offsetof(struct kernel_import, name), "NAME", "its name here (default: " KERNEL_DEFAULT ")"),
+                CLI_OPTION("modules", 0, TEXT, offsetof(struct kernel_import, modules), "DIR",
+                        "its modules (default: /lib/modules/RELEASE, or the package's)"),
+                CLI_OPTION("append", 0, TEXT, offsetof(struct kernel_import, append), "TEXT",
+                        "its command line, instead of the one that starts fastest"),
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata kernel import", "[OPTION...] FILE",
+                "Make a kernel for machines from a bzImage, a vmlinux or a Debian package.", CLI_OPTIONS(options), 1, 1, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        struct kernel_import import = { .name = KERNEL_DEFAULT };
+        int first, r = cli_options_parse(&usage, argc, argv, &import, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        import.file = argv[first];
+        r = instance_host_open(NULL, &host, err);
+        if (r == 0)
+                r = kernel_import(host, &import, err);
+        if (r == 0)
+                puts(import.name);
+        return r;
+}
+
+/* --- ls ------------------------------------------------------------------------------------------------------------ */
+
+static const struct listing_column columns[] = {
+        { "Name", "NAME", false },
+        { "Release", "RELEASE", false },
+        { "Size", "SIZE", false },
+        { "CreatedAt", "CREATED AT", false },
+        { "Append", "COMMAND LINE", true },
+        { "Kernel", "KERNEL", true },
+        { "Initrd", "INITRD", true },
+        { 0 },
+};
+
+struct ls {
+        struct listing listing;
+        json_t *rows;
+};
+
+static int ls_one(void *opaque, const struct kernel *kernel)
+{
+        struct ls *ls = opaque;
+
+        return json_array_append_new(ls->rows,
+                json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", kernel->name, "Release", kernel->release, "Size",
+                        listing_size(kernel->bytes).text, "CreatedAt", kernel->created, "Append", kernel->append, "Kernel",
+                        kernel->image, "Initrd", kernel->initrd)) < 0
+                       ? -ENOMEM
+                       : 0;
+}
+
+static int ls_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "names only"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
+                        "table, 'table TEMPLATE', json or a template as '{{.Kernel}}'"),
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata kernel ls", "[OPTION...]", "List the kernels of machines.",
+                CLI_OPTIONS(options), 0, 0, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        _cleanup_json_ json_t *rows = json_array();
+        struct ls ls = { .listing.columns = columns, .rows = rows };
+        int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = listing_check(&ls.listing, err);
+        if (r == 0)
+                r = instance_host_open(NULL, &host, err);
+        if (r == 0)
+                r = kernel_list(host, ls_one, &ls, err);
+        if (r < 0)
+                return err && *err ? r : err_sys(err, -r, "listing kernels");
+        return listing_print(&ls.listing, rows, stdout, err);
+}
+
+/* --- rm ------------------------------------------------------------------------------------------------------------ */
+
+static int rm_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = { { 0 } };
+        const struct cli_usage usage = { "strata kernel rm", "KERNEL...",
+                "Remove kernels. Machines that run one run on; those that are to start with it do not any more.",
+                CLI_OPTIONS(options), 1, -1, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        int first, status = 0, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = instance_host_open(NULL, &host, err);
+        if (r < 0)
+                return r;
+        for (char *const *name = argv + first; *name; name++) {
+                struct err *own = NULL;
+
+                if (kernel_remove(host, *name, &own) == 0)
+                        puts(*name);
+                else
+                        status = container_report(&own);
+                err_free(own);
+        }
+        return status;
+}
+
+const struct command cli_kernel_commands[] = {
+        { "import", "[OPTION...] FILE", "make one from a file or package", import_command, NULL },
+        { "ls", "[OPTION...]", "list them", ls_command, NULL },
+        { "list", "[OPTION...]", "list them", ls_command, NULL },
+        { "rm", "KERNEL...", "remove some", rm_command, NULL },
+        { 0 },
+};
