@@ -155,8 +155,27 @@ void rootfs_strip_targets(struct launch *l)
         }
 }
 
+/* For a container whose own user may not come to its root by the path: a copy of the mount, to be put in place inside. */
+static int prepare_root(struct launch *l, struct err **err)
+{
+        _cleanup_close_ int dir = open(l->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        int r;
+
+        if (dir < 0)
+                return err_sys(err, errno, "opening the root file system '%s'", l->rootfs);
+        l->root = mount_clone(dir, true);
+        r = l->root < 0 ? l->root : mount_set_propagation(l->root, MS_SLAVE | MS_REC);
+        return r < 0 ? err_sys(err, -r, "cloning the root file system '%s'", l->rootfs) : 0;
+}
+
 int rootfs_prepare_sources(struct launch *l, struct err **err)
 {
+        if (l->in_user_namespace && geteuid() == 0) {
+                const int r = prepare_root(l, err);
+
+                if (r < 0)
+                        return r;
+        }
         for (size_t i = 0; i < l->n_mounts; i++) {
                 struct mount_plan *plan = &l->mounts[i];
 
@@ -515,7 +534,7 @@ static int mount_root(struct launch *l, struct err **err)
         const unsigned long at_first = MS_REC | (propagation & MS_UNBINDABLE ? MS_PRIVATE
                                                         : propagation        ? propagation
                                                                              : MS_SLAVE);
-        _cleanup_close_ int dir = -1, tree = -1;
+        _cleanup_close_ int dir = -1, tree = -1, prepared = TAKE_FD(l->root);
         int r;
 
         if (mount(NULL, "/", NULL, at_first, NULL) < 0)
@@ -526,6 +545,14 @@ static int mount_root(struct launch *l, struct err **err)
                         return r;
         }
         dir = open(l->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (dir < 0 && errno == EACCES && prepared >= 0) {
+                /* Over "/", where everybody comes to. Host paths go on meaning the host's: a process' root is the mount
+                 * that was there before. */
+                if (move_mount(prepared, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+                        return err_sys(err, errno, "mounting the root file system");
+                l->root = TAKE_FD(prepared);
+                return 0;
+        }
         if (dir < 0)
                 return err_sys(err, errno, "opening the root file system '%s'", l->rootfs);
         tree = mount_clone(dir, true);

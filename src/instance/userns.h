@@ -1,0 +1,20 @@
+/* A user namespace of an instance's own: ids inside are others outside. Nothing on disk changes its owner for it: files are shown
+ * with their ids shifted by the mount (mount_setattr(2), MOUNT_ATTR_IDMAP). */
+#pragma once
+
+#include "box/spec/spec.h"
+#include "internal.h"
+
+/* Whether --userns asks for one. */
+bool userns_is_own(const struct instance_config *config);
+/* What of the configuration goes with it, and whether its text can be read; before anything is made. */
+int userns_check(const struct instance_config *config, struct err **err);
+/* Fills in config.id_maps: for "auto" the first range that no other instance has. Under host_lock until the configuration is saved. */
+int userns_choose(struct instance *inst, struct err **err);
+/* config.id_maps as the runtime has them; in @arena. */
+int userns_maps(
+        struct arena *arena, const struct instance_config *config, struct spec_id_maps *ret, struct err **err);
+/* Such a namespace without a process in it: its descriptor. */
+int userns_make(const struct instance *inst, int *ret, struct err **err);
+/* In a mount namespace of one's own: below @dir ids are seen as @userns has them from here on, by paths. */
+int userns_shift(int userns, const char *dir, struct err **err);
