@@ -8,11 +8,32 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "private.h"
 
-static int slot_add(struct guest_memory *mem, u64 gpa, u64 size, u64 fd_offset, struct err **err)
+/* Everything but the slots. */
+static int memory_alloc(u64 ram_size, pthread_mutex_t *lock, struct counters *device_counters, struct guest_memory **ret, struct err **err)
+{
+        _cleanup_(guest_memory_freep) struct guest_memory *mem = calloc(1, sizeof(*mem));
+
+        if (!mem)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the guest-physical map");
+        mem->fd = mem->pagemap_fd = -1;
+        io_space_init(&mem->mmio, lock, device_counters, false);
+        mem->ram_size = ALIGN_UP(ram_size, PAGE_SIZE);
+        mem->page_flags = calloc(mem->ram_size >> PAGE_SHIFT, 1);
+        mem->code_chunks = calloc(mem->ram_size >> PAGE_SHIFT, sizeof(*mem->code_chunks));
+        if (!mem->page_flags || !mem->code_chunks)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for page flags");
+        *ret = TAKE_PTR(mem);
+        return 0;
+}
+
+typedef void *slot_map_fn(struct guest_memory *mem, u64 size, u64 fd_offset, void *opaque);
+
+static int slot_add(struct guest_memory *mem, u64 gpa, u64 size, u64 fd_offset, slot_map_fn *map, void *opaque, struct err **err)
 {
         struct memory_slot *slot = &mem->slots[mem->n_slots];
-        void *hva = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mem->fd, (off_t)fd_offset);
+        void *hva = map(mem, size, fd_offset, opaque);
 
         if (hva == MAP_FAILED)
                 return err_sys(err, errno, "mapping %lu MiB of guest memory", (unsigned long)(size / MIB));
@@ -21,32 +42,59 @@ static int slot_add(struct guest_memory *mem, u64 gpa, u64 size, u64 fd_offset, 
         return 0;
 }
 
+static int slots_add(struct guest_memory *mem, slot_map_fn *map, void *opaque, struct err **err)
+{
+        const u64 low = MIN(mem->ram_size, PCI_HOLE_START);
+        int r = slot_add(mem, 0, low, 0, map, opaque, err);
+
+        if (r == 0 && mem->ram_size > low)
+                r = slot_add(mem, PCI_HOLE_END, mem->ram_size - low, low, map, opaque, err);
+        return r;
+}
+
+static void *map_shared(struct guest_memory *mem, u64 size, u64 fd_offset, void *opaque)
+{
+        (void)opaque;
+        return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mem->fd, (off_t)fd_offset);
+}
+
 int guest_memory_new(u64 ram_size, pthread_mutex_t *lock, struct counters *device_counters, struct guest_memory **ret,
                      struct err **err)
 {
-        _cleanup_(guest_memory_freep) struct guest_memory *mem = calloc(1, sizeof(*mem));
-        u64 low;
-        int r;
+        _cleanup_(guest_memory_freep) struct guest_memory *mem = NULL;
+        int r = memory_alloc(ram_size, lock, device_counters, &mem, err);
 
-        if (!mem)
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the guest-physical map");
-        mem->fd = -1;
-        io_space_init(&mem->mmio, lock, device_counters, false);
-        mem->ram_size = ALIGN_UP(ram_size, PAGE_SIZE);
-        mem->page_flags = calloc(mem->ram_size >> PAGE_SHIFT, 1);
-        mem->code_chunks = calloc(mem->ram_size >> PAGE_SHIFT, sizeof(*mem->code_chunks));
-        if (!mem->page_flags || !mem->code_chunks)
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for page flags");
+        if (r < 0)
+                return r;
         mem->fd = memfd_create("guest-ram", MFD_CLOEXEC);
         if (mem->fd < 0)
                 return err_sys(err, errno, "creating guest memory");
         if (ftruncate(mem->fd, (off_t)mem->ram_size) < 0)
                 return err_sys(err, errno, "sizing guest memory to %lu MiB", (unsigned long)(mem->ram_size / MIB));
+        r = slots_add(mem, map_shared, NULL, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(mem);
+        return 0;
+}
 
-        low = MIN(mem->ram_size, PCI_HOLE_START);
-        r = slot_add(mem, 0, low, 0, err);
-        if (r == 0 && mem->ram_size > low)
-                r = slot_add(mem, PCI_HOLE_END, mem->ram_size - low, low, err);
+static void *map_pieces(struct guest_memory *mem, u64 size, u64 fd_offset, void *opaque)
+{
+        (void)mem;
+        return private_map(opaque, fd_offset, size);
+}
+
+int guest_memory_new_private(u64 ram_size, const struct guest_memory_piece *pieces, size_t n, pthread_mutex_t *lock, struct counters *device_counters,
+                             struct guest_memory **ret, struct err **err)
+{
+        _cleanup_(guest_memory_freep) struct guest_memory *mem = NULL;
+        struct private_pieces list = { .pieces = pieces, .n = n };
+        int r = memory_alloc(ram_size, lock, device_counters, &mem, err);
+
+        if (r == 0)
+                r = private_init(mem, err);
+        if (r == 0)
+                r = slots_add(mem, map_pieces, &list, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(mem);
@@ -61,6 +109,7 @@ struct guest_memory *guest_memory_free(struct guest_memory *mem)
                 munmap(mem->slots[i].hva, mem->slots[i].size);
         if (mem->fd >= 0)
                 close(mem->fd);
+        private_free(mem);
         io_space_free(&mem->mmio);
         free(mem->page_flags);
         free(mem->code_chunks);
@@ -160,9 +209,15 @@ int guest_memory_discard(struct guest_memory *mem, u64 gpa, u64 len)
                 return -EINVAL;
         if (!slot || slot->read_only || len > slot->size - (gpa - slot->gpa))
                 return -EFAULT;
-        if (len && fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(slot->fd_offset + (gpa - slot->gpa)),
-                           (off_t)len) < 0)
+        if (len && guest_memory_is_private(mem)) {
+                const int r = private_discard(mem, slot, gpa, len);
+
+                if (r < 0)
+                        return r;
+        } else if (len && fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(slot->fd_offset + (gpa - slot->gpa)),
+                                  (off_t)len) < 0) {
                 return -errno;
+        }
         guest_memory_written(mem, gpa, len);
         return 0;
 }

@@ -1,6 +1,7 @@
 /* The guest-physical map: RAM in memory slots, everything else in I/O regions.
  *
- * RAM is one memfd, mapped shared, laid out below the PCI hole and above 4 GiB. Each 4 KiB page has a flags byte: while any
+ * RAM is one memfd, mapped shared, laid out below the PCI hole and above 4 GiB; or, in a machine that begins as a snapshot, private
+ * mappings of the snapshot's files (private.c). Each 4 KiB page has a flags byte: while any
  * flag is set no engine may write the page without calling guest_memory_written() afterwards. That one rule carries
  * self-modifying code detection (PAGE_CODE) and dirty tracking (PAGE_CLEAN).
  *
@@ -78,7 +79,7 @@ struct memory_slot {
 #define MEMORY_SLOTS_MAX 8
 
 struct guest_memory {
-        int fd;                      /* the memfd */
+        int fd;                      /* the memfd; -1: RAM is private */
         u64 ram_size;                /* bytes of RAM */
         struct memory_slot slots[MEMORY_SLOTS_MAX];
         size_t n_slots;
@@ -90,11 +91,29 @@ struct guest_memory {
         void (*on_code_write)(void *opaque, u64 gpa, u64 len);
         void *on_code_write_opaque;
         bool dirty_tracking;
+        /* Private RAM only: */
+        int pagemap_fd;              /* says which pages are no longer the files' */
+        u64 *discarded;              /* bit n: page n was discarded, so it is no longer the files' either */
 };
+
+static inline bool guest_memory_is_private(const struct guest_memory *mem)
+{
+        return mem->fd < 0;
+}
 
 /* @ram_size is rounded up to a page. @lock is the device lock. */
 int guest_memory_new(u64 ram_size, pthread_mutex_t *lock, struct counters *device_counters, struct guest_memory **ret,
                      struct err **err);
+/* Where a part of RAM's first contents is: @len bytes at @offset, in memfd order, are those of the file @fd at the same offset, zeros if @fd is -1. Whole
+ * pages. */
+struct guest_memory_piece {
+        u64 offset, len;
+        int fd; /* borrowed */
+};
+/* RAM that begins as the @pieces, which follow each other and are all of it. It is read from the files when it is touched and copied when it is written: the
+ * files stay as they are, and machines that begin as the same files share what none of them writes. The files must not change or shrink. */
+int guest_memory_new_private(u64 ram_size, const struct guest_memory_piece *pieces, size_t n, pthread_mutex_t *lock, struct counters *device_counters,
+                             struct guest_memory **ret, struct err **err);
 struct guest_memory *guest_memory_free(struct guest_memory *mem);
 static inline void guest_memory_freep(struct guest_memory **mem)
 {
@@ -176,3 +195,6 @@ void guest_memory_dirty_stop(struct guest_memory *mem);
 /* Sets bit n of @bitmap (ram_size / 4096 bits) for each RAM page n, in memfd order, that was written since the last
  * call; returns how many. */
 u64 guest_memory_dirty_collect(struct guest_memory *mem, u64 *bitmap);
+/* Of private RAM: sets bit n of @bitmap for each page that may be no longer what its piece said (some that still are may be among them). Needs no tracking.
+ * vCPUs and devices stopped. */
+int guest_memory_private_collect(const struct guest_memory *mem, u64 *bitmap, struct err **err);

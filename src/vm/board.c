@@ -315,7 +315,7 @@ static int add_acpi_tables(struct vm *vm, struct err **err)
 {
         int r = acpi_build(vm->config.n_cpus, &vm->board.acpi, err);
 
-        if (r < 0)
+        if (r < 0 || vm->snapshot)
                 return r;
         r = guest_memory_write(vm->memory, ACPI_BASE, vm->board.acpi.data, vm->board.acpi.len);
         return r < 0 ? err_set(err, ERR_INTERNAL, -r, "no memory at the ACPI tables' place") : 0;
@@ -361,10 +361,10 @@ int board_assemble(struct vm *vm, struct err **err)
 {
         struct board_resources res;
         struct timespec now;
-        enum vm_boot protocol;
+        enum vm_boot protocol = VM_BOOT_AUTO;
         int r;
 
-        r = load_kernel(vm, &protocol, err);
+        r = vm->snapshot ? 0 : load_kernel(vm, &protocol, err);
         if (r < 0)
                 return r;
         fill_env(vm);

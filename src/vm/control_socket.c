@@ -9,12 +9,14 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "control_job.h"
 #include "dev/virtio/balloon.h"
 #include "internal.h"
 #include "options.h"
 
 #define CLIENTS_MAX 8U
-#define LINE_MAX_BYTES 256U
+#define LINE_MAX_BYTES 512U
+#define ANSWER_MAX 1024
 /* How long a guest may take for its statistics. */
 #define STATS_NS (NSEC_PER_SEC / 2)
 
@@ -24,7 +26,10 @@ struct client {
         struct loop_fd *watch;
         char line[LINE_MAX_BYTES];
         size_t n_line;
+        int files[CONTROL_FILES_MAX]; /* that came with the line */
+        unsigned n_files;
         bool wants_balloon; /* an answer is owed when the guest's statistics are there */
+        bool wants_job;     /* likewise, when the job has ended */
         bool ended;         /* it will ask nothing more */
 };
 
@@ -34,31 +39,49 @@ struct control_socket {
         struct loop_fd *watch;
         struct client clients[CLIENTS_MAX];
         struct loop_timer stats_timeout;
+        struct control_job *job;
+        struct client *job_client; /* who asked for it, if still there */
 };
 
 static void update_listener(struct control_socket *s);
+
+static bool is_owed(const struct client *c)
+{
+        return c->wants_balloon || c->wants_job;
+}
+
+static void close_files(struct client *c)
+{
+        while (c->n_files)
+                close(c->files[--c->n_files]);
+}
 
 static void client_close(struct client *c)
 {
         if (c->fd < 0)
                 return;
+        close_files(c);
+        if (c->socket->job_client == c)
+                c->socket->job_client = NULL;
         c->watch = loop_fd_remove(c->watch);
         close(TAKE_FD(c->fd)); /* on the loop's thread, so the loop has forgotten it */
         c->n_line = 0;
-        c->wants_balloon = c->ended = false;
+        c->wants_balloon = c->wants_job = c->ended = false;
         update_listener(c->socket);
 }
 
 /* Answers are short: who does not read them is dropped. */
 static void _printf_(2, 3) reply(struct client *c, const char *fmt, ...)
 {
-        char text[LINE_MAX_BYTES];
+        char text[ANSWER_MAX];
         va_list ap;
         int n;
 
         va_start(ap, fmt);
         n = vsnprintf(text, sizeof(text), fmt, ap);
         va_end(ap);
+        n = MIN(n, (int)sizeof(text) - 1);
+        text[n - 1] = '\n'; /* also of one that was cut off */
         if (c->fd >= 0 && send(c->fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) != n)
                 client_close(c);
 }
@@ -121,6 +144,95 @@ static void do_balloon(struct client *c, const char *argument)
         }
 }
 
+/* ---- what takes long: in a thread, one at a time ---- */
+
+static void do_lines(struct client *c);
+
+/* Descriptors go with the line that tells how many there are. */
+static void reply_layers(struct client *c, const int *fds, unsigned n)
+{
+        char text[32], control[CMSG_SPACE(SNAPSHOT_LAYERS_MAX * sizeof(int))] = { 0 };
+        struct iovec iov = { .iov_base = text, .iov_len = (size_t)snprintf(text, sizeof(text), "layers %u\n", n) };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+        if (n) {
+                struct cmsghdr *cmsg;
+
+                msg.msg_control = control;
+                msg.msg_controllen = CMSG_SPACE(n * sizeof(int));
+                cmsg = CMSG_FIRSTHDR(&msg);
+                cmsg->cmsg_level = SOL_SOCKET;
+                cmsg->cmsg_type = SCM_RIGHTS;
+                cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
+                memcpy(CMSG_DATA(cmsg), fds, n * sizeof(int));
+        }
+        if (c->fd >= 0 && sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+                client_close(c);
+}
+
+static void on_job_done(void *opaque)
+{
+        struct control_socket *s = opaque;
+        struct client *c = s->job_client;
+        _cleanup_(err_freep) struct err *error = NULL;
+        const int *layers;
+        unsigned n_layers;
+        const int r = control_job_end(s->job, &layers, &n_layers, &error);
+
+        s->job_client = NULL;
+        if (!c)
+                return;
+        c->wants_job = false;
+        if (r == 0 && layers)
+                reply_layers(c, layers, n_layers);
+        if (r == 0)
+                reply(c, "ok\n");
+        else if (err_get_hint(error))
+                reply(c, "error: %s (%s)\n", err_message(error), err_get_hint(error));
+        else
+                reply(c, "error: %s\n", err_message(error));
+        do_lines(c);
+        if (c->fd >= 0 && c->ended && !is_owed(c))
+                client_close(c);
+}
+
+static void start_job(struct client *c, enum control_job_kind kind, const char *path)
+{
+        struct control_socket *s = c->socket;
+        const struct control_job_request request = { .kind = kind, .path = path, .files = c->files, .n_files = c->n_files };
+        _cleanup_(err_freep) struct err *error = NULL;
+
+        if (control_job_start(s->job, &request, &error) < 0) {
+                reply(c, "error: %s\n", err_message(error));
+                return;
+        }
+        c->n_files = 0;
+        c->wants_job = true;
+        s->job_client = c;
+}
+
+static void do_pause(struct client *c, const char *argument)
+{
+        (void)argument;
+        start_job(c, CONTROL_PAUSE, NULL);
+}
+
+static void do_resume(struct client *c, const char *argument)
+{
+        (void)argument;
+        start_job(c, CONTROL_RESUME, NULL);
+}
+
+static void do_snapshot(struct client *c, const char *argument)
+{
+        start_job(c, CONTROL_SNAPSHOT, argument);
+}
+
+static void do_snapshot_diff(struct client *c, const char *argument)
+{
+        start_job(c, CONTROL_SNAPSHOT_DIFF, argument);
+}
+
 /* ---- requests ---- */
 
 static void do_help(struct client *c, const char *argument);
@@ -132,6 +244,10 @@ static const struct request {
 } requests[] = {
         { "balloon", do_balloon, "balloon [SIZE]: what the balloon and the guest's memory are, or sets the balloon's size" },
         { "help", do_help, "help: this" },
+        { "pause", do_pause, "pause: the guest stands still" },
+        { "resume", do_resume, "resume: it goes on" },
+        { "snapshot", do_snapshot, "snapshot DIR: saves the machine in that directory (-: in two files that come with the line)" },
+        { "snapshot-diff", do_snapshot_diff, "snapshot-diff DIR: likewise, what changed since the last snapshot" },
 };
 
 static void do_help(struct client *c, const char *argument)
@@ -161,7 +277,7 @@ static void do_lines(struct client *c)
         char line[LINE_MAX_BYTES], *end;
 
         /* One request at a time: what comes behind one that waits for the guest stays. */
-        while (c->fd >= 0 && !c->wants_balloon && (end = memchr(c->line, '\n', c->n_line))) {
+        while (c->fd >= 0 && !is_owed(c) && (end = memchr(c->line, '\n', c->n_line))) {
                 const size_t n = (size_t)(end - c->line);
 
                 memcpy(line, c->line, n);
@@ -169,7 +285,35 @@ static void do_lines(struct client *c)
                 c->n_line -= n + 1;
                 memmove(c->line, end + 1, c->n_line);
                 do_line(c, line);
+                if (c->fd >= 0)
+                        close_files(c);
         }
+}
+
+/* As recv(); descriptors that come along are kept until the line has been done. */
+static ssize_t receive(struct client *c)
+{
+        char control[CMSG_SPACE(CONTROL_FILES_MAX * sizeof(int))];
+        struct iovec iov = { .iov_base = c->line + c->n_line, .iov_len = sizeof(c->line) - c->n_line };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+        const ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+        if (n < 0)
+                return n;
+        for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg)) {
+                if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
+                        continue;
+                for (size_t i = 0; i < (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
+                        if (c->n_files < CONTROL_FILES_MAX)
+                                c->files[c->n_files++] = fd;
+                        else
+                                close(fd);
+                }
+        }
+        return n;
 }
 
 static void on_client(void *opaque, int revents)
@@ -186,12 +330,12 @@ static void on_client(void *opaque, int revents)
                 }
                 return;
         }
-        n = recv(c->fd, c->line + c->n_line, sizeof(c->line) - c->n_line, MSG_DONTWAIT);
+        n = receive(c);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
         if (n <= 0) {
                 /* It asked and closed its writing half: it still gets its answer. */
-                c->ended = n == 0 && c->wants_balloon;
+                c->ended = n == 0 && is_owed(c);
                 if (c->ended)
                         loop_fd_set_events(c->watch, 0);
                 else
@@ -244,14 +388,19 @@ int control_socket_new(struct vm *vm, struct unix_listener *listener, struct con
 {
         struct control_socket *s = calloc(1, sizeof(*s));
 
-        if (!s)
+        if (s)
+                s->job = control_job_new(vm, on_job_done, s);
+        if (!s || !s->job) {
+                free(s);
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the control socket");
+        }
         s->vm = vm;
         for (size_t i = 0; i < CLIENTS_MAX; i++)
                 s->clients[i] = (struct client){ .socket = s, .fd = -1 };
         loop_timer_init(&s->stats_timeout, vm->loop, on_stats_timeout, s);
         s->watch = loop_fd_add(vm->loop, listener->fd, POLLIN, on_listener, s, err);
         if (!s->watch) {
+                control_job_free(s->job);
                 free(s);
                 return -ENOMEM;
         }
@@ -269,6 +418,7 @@ struct control_socket *control_socket_free(struct control_socket *s)
         for (size_t i = 0; i < CLIENTS_MAX; i++)
                 client_close(&s->clients[i]);
         unix_listener_free(s->listener);
+        control_job_free(s->job);
         free(s);
         return NULL;
 }

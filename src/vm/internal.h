@@ -7,6 +7,7 @@
 #include "dev/irq_router.h"
 #include "dev/lapic.h"
 #include "dev/uart.h"
+#include "snapshot.h"
 #include "vm.h"
 
 /* The parts that somebody talks to after assembly; all owned by the machine's device list. */
@@ -53,6 +54,8 @@ struct vm {
         struct loop *loop;
         struct console *console;
         struct board board;
+        struct vm_chain chain;
+        struct snapshot *snapshot; /* what it is made from, while it is made */
 
         const struct cpu_engine *engine;
         void *engine_machine;
@@ -119,9 +122,14 @@ void vm_cpu_account(struct vm_cpu *cpu);
 void vm_kvm_msr_written(void *opaque, struct vcpu *vcpu, u32 msr, u64 value);
 u64 vm_hypercall(void *opaque, struct vcpu *vcpu, u64 nr, const u64 args[4]);
 
+/* ---- state.c ---- */
+
+/* Every engine looks at its vCPUs' states anew. They are parked. */
+void vm_tell_engines(struct vm *vm);
+
 /* ---- board.c ---- */
 
-/* Assembles all devices and loads the kernel. Before threads exist. */
+/* Assembles all devices and loads the kernel (a snapshot has its own). Before threads exist. */
 int board_assemble(struct vm *vm, struct err **err);
 /* Wires interrupts to where the machine's engine wants them: our models or the hypervisor's. Device lock held or
  * no threads. */

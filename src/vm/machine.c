@@ -163,7 +163,7 @@ int vm_start(struct vm *vm, struct err **err)
 {
         int r;
 
-        if (vm->config.start_paused)
+        if (vm->config.start_paused && !vm->pause_depth)
                 vm_pause_begin(vm);
         r = start_thread(&vm->io_thread, IO_STACK_SIZE, io_main, vm, "io", err);
         if (r < 0)
@@ -187,6 +187,8 @@ int vm_start(struct vm *vm, struct err **err)
                 }
                 cpu->started = true;
         }
+        if (vm->pause_depth && !vm->config.start_paused) /* it was restored */
+                vm_resume(vm);
         return 0;
 }
 
@@ -257,7 +259,8 @@ static int create_vcpus(struct vm *vm, struct err **err)
                 vcpu->engine_machine = vm->engine_machine;
                 vcpu->engine = vm->engine;
                 vcpu->check = vm->config.check;
-                vcpu->shadow = vm->config.shadow;
+                /* Private memory cannot be shown twice. */
+                vcpu->shadow = guest_memory_is_private(vm->memory) ? SHADOW_NEVER : vm->config.shadow;
                 r = vm->engine->vcpu_create(vcpu, err);
                 if (r < 0) {
                         vcpu->engine = NULL;
@@ -324,7 +327,11 @@ static int create(struct vm *vm, struct err **err)
         vm->loop = loop_new(&vm->device_lock, err);
         if (!vm->loop)
                 return -ENOMEM;
-        r = guest_memory_new(vm->config.memory, &vm->device_lock, &vm->device_counters, &vm->memory, err);
+        r = vm->config.restore ? vm_restore_open(vm, err) : 0;
+        if (r < 0)
+                return r;
+        r = vm->snapshot ? vm_restore_memory(vm, err) :
+                           guest_memory_new(vm->config.memory, &vm->device_lock, &vm->device_counters, &vm->memory, err);
         if (r < 0)
                 return r;
         io_space_init(&vm->ports, &vm->device_lock, &vm->device_counters, true);
@@ -346,7 +353,7 @@ static int create(struct vm *vm, struct err **err)
                         return r;
         }
         board_connect_interrupts(vm);
-        return 0;
+        return vm->snapshot ? vm_restore_state(vm, err) : 0;
 }
 
 int vm_new(const struct vm_config *config, struct vm **ret, struct err **err)
@@ -384,6 +391,8 @@ struct vm *vm_free(struct vm *vm)
         loop_free(vm->loop);
         if (vm->memory)
                 io_space_free(&vm->ports);
+        vm_chain_free(vm);
+        snapshot_close(vm->snapshot);
         guest_memory_free(vm->memory);
         console_free(vm->console);
         err_free((struct err *)vm->outcome.error);

@@ -114,6 +114,12 @@ static int parse_boot(struct vmm_options *o, const char *arg, struct err **err)
         return 0;
 }
 
+static int parse_restore(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.restore = arg;
+        return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--restore needs the name of a directory");
+}
+
 static int parse_memory(struct vmm_options *o, const char *arg, struct err **err)
 {
         u64 size = 0;
@@ -483,7 +489,7 @@ static int check(const struct vmm_options *o, struct err **err)
                 return 0;
         if (o->trace && strcmp(o->trace, "help") == 0)
                 return 0;
-        if (!o->vm.kernel)
+        if (!o->vm.kernel && !o->vm.restore)
                 return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "there is no kernel to boot"),
                         "name one with --kernel FILE; strata vm run --help shows examples");
         if (o->trace_file && !o->trace)
@@ -496,13 +502,17 @@ int options_parse(int argc, char *const argv[], struct vmm_options *ret, struct 
         u64 seen = 0;
         int r;
 
-        *ret = (struct vmm_options){ .vm = { .memory = DEFAULT_MEMORY, .n_cpus = 1, .engine = "auto" } };
+        *ret = (struct vmm_options){ .vm = { .engine = "auto" } };
         for (int i = 0; i < argc; i++) {
                 r = parse_one(ret, argc, argv, &i, &seen, err);
                 if (r < 0)
                         return r;
         }
         ret->vm.start_paused = ret->gdb_port != 0;
+        if (!ret->vm.restore) {
+                ret->vm.memory = ret->vm.memory ? ret->vm.memory : DEFAULT_MEMORY;
+                ret->vm.n_cpus = ret->vm.n_cpus ? ret->vm.n_cpus : 1;
+        }
         return check(ret, err);
 }
 

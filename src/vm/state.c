@@ -176,7 +176,7 @@ static int load_all(struct vm *vm, struct state_in *in, struct err **err)
         return r < 0 ? r : check_complete(vm, &seen, err);
 }
 
-static void tell_engines(struct vm *vm)
+void vm_tell_engines(struct vm *vm)
 {
         for (unsigned i = 0; i < vm->n_cpus; i++)
                 if (vm->engine->state_changed)
@@ -194,7 +194,7 @@ int vm_load(struct vm *vm, const void *data, size_t len, struct err **err)
         pthread_mutex_lock(&vm->device_lock);
         r = load_all(vm, &in, err);
         if (r == 0) {
-                tell_engines(vm);
+                vm_tell_engines(vm);
                 if (has_kernel_irqchip(vm))
                         r = vm_irqchip_from_models(vm, err);
         }
@@ -220,8 +220,10 @@ static int switch_engine(struct vm *vm, const struct cpu_engine *engine, unsigne
         const struct cpu_engine *old = vm->engine;
         void *old_machine = vm->engine_machine;
         const unsigned old_caps = vm->engine_caps;
-        int r = has_kernel_irqchip(vm) ? vm_irqchip_to_models(vm, err) : 0;
+        int r = vm_dirty_sync(vm, err);
 
+        if (r == 0 && has_kernel_irqchip(vm))
+                r = vm_irqchip_to_models(vm, err);
         for (unsigned i = 0; i < vm->n_cpus && r == 0; i++) {
                 r = vcpu_set_engine(&vm->cpus[i].vcpu, engine, machine, err);
                 if (r < 0)
@@ -236,6 +238,8 @@ static int switch_engine(struct vm *vm, const struct cpu_engine *engine, unsigne
                 r = vm_irqchip_from_models(vm, err);
                 if (r == 0)
                         r = kvm_clock_set(machine, clock_now_ns() - vm->board.start_ns, err);
+                if (r == 0)
+                        r = vm_dirty_start_engine(vm, err);
         }
         if (r < 0) {
                 vm->engine = old;
