@@ -277,18 +277,26 @@ static int add_share(struct vm *vm, size_t i, struct board_resources *res, struc
         return r;
 }
 
+static int add_net(struct vm *vm, size_t i, struct board_resources *res, struct err **err)
+{
+        struct virtio_net_config net = { .backend = res->nets[i] };
+        int r;
+
+        memcpy(net.mac, vm->config.nets[i].mac, sizeof(net.mac));
+        r = virtio_net_new(&vm->env, vm->board.pci, &net, err);
+        if (r == 0)
+                res->nets[i] = NULL;
+        return r;
+}
+
 static int add_pci_devices(struct vm *vm, struct board_resources *res, struct err **err)
 {
-        const struct virtio_net_config net = { .backend = res->net };
         int r = 0;
 
         for (size_t i = 0; i < vm->config.n_disks && r == 0; i++)
                 r = add_disk(vm, i, res, err);
-        if (r == 0 && res->net) {
-                r = virtio_net_new(&vm->env, vm->board.pci, &net, err);
-                if (r == 0)
-                        res->net = NULL;
-        }
+        for (size_t i = 0; i < vm->config.n_nets && r == 0; i++)
+                r = add_net(vm, i, res, err);
         if (r == 0)
                 r = virtio_rng_new(&vm->env, vm->board.pci, err);
         if (r == 0 && res->vsock)

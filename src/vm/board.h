@@ -9,7 +9,7 @@
 
 struct board_resources {
         struct block_device *disks[VM_DISKS_MAX];
-        struct net_backend *net;
+        struct net_backend *nets[VM_NETS_MAX];
         struct fuse_server *shares[VM_SHARES_MAX];
         struct unix_listener *vsock, *control;
         int console_fd; /* -1: none */

@@ -20,22 +20,32 @@ static int open_disk(struct vm *vm, const struct vm_disk_config *config, struct 
         return r < 0 ? err_wrap(err, r, "attaching disk '%s'", path) : 0;
 }
 
-static int open_net(struct vm *vm, struct net_backend **ret, struct err **err)
+static int open_net(struct vm *vm, const struct vm_net_config *net, struct net_backend **ret, struct err **err)
 {
         const struct net_passt_config passt = { 0 };
-        int r;
+        int r = 0;
 
-        switch (vm->config.net) {
+        switch (net->how) {
         case VM_NET_USER:
                 r = net_passt_open(&vm->env, &passt, ret, err);
                 return r < 0 ? err_wrap(err, r, "starting user-mode networking") : 0;
         case VM_NET_TAP:
-                r = net_tap_open(&vm->env, vm->config.net_tap, ret, err);
-                return r < 0 ? err_wrap(err, r, "attaching the network to '%s'", vm->config.net_tap) : 0;
-        case VM_NET_NONE:
-                break;
+                r = net_tap_open(&vm->env, net->tap, ret, err);
+                return r < 0 ? err_wrap(err, r, "attaching the network to '%s'", net->tap) : 0;
+        case VM_NET_FD:
+                r = net_tap_from_fd(&vm->env, net->fd, ret, err);
+                return r < 0 ? err_wrap(err, r, "attaching the network to descriptor %d", net->fd) : 0;
         }
-        return 0;
+        return r;
+}
+
+static int open_nets(struct vm *vm, struct board_resources *res, struct err **err)
+{
+        int r = 0;
+
+        for (size_t i = 0; i < vm->config.n_nets && r == 0; i++)
+                r = open_net(vm, &vm->config.nets[i], &res->nets[i], err);
+        return r;
 }
 
 /* What the rest of the machine needs of the descriptors that the process may have. */
@@ -108,7 +118,7 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
         for (size_t i = 0; i < vm->config.n_disks && r == 0; i++)
                 r = open_disk(vm, &vm->config.disks[i], &res.disks[i], err);
         if (r == 0)
-                r = open_net(vm, &res.net, err);
+                r = open_nets(vm, &res, err);
         if (r == 0)
                 r = open_shares(vm, &res, err);
         if (r == 0 && vm->config.vsock_cid)
@@ -129,7 +139,8 @@ void board_resources_close(struct board_resources *res)
 {
         for (size_t i = 0; i < VM_DISKS_MAX; i++)
                 block_close(TAKE_PTR(res->disks[i]));
-        net_backend_free(TAKE_PTR(res->net));
+        for (size_t i = 0; i < VM_NETS_MAX; i++)
+                net_backend_free(TAKE_PTR(res->nets[i]));
         for (size_t i = 0; i < VM_SHARES_MAX; i++)
                 fuse_server_free(TAKE_PTR(res->shares[i]));
         unix_listener_free(TAKE_PTR(res->vsock));

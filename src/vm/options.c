@@ -1,9 +1,11 @@
 #include "options.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "dev/virtio/fs.h"
 #include "dev/virtio/vsock.h"
 
@@ -216,22 +218,6 @@ static int parse_disk(struct vmm_options *o, const char *arg, struct err **err)
         return take_bus(o->disk_specs[o->vm.n_disks - 1], &disk->bus, err);
 }
 
-static int parse_net(struct vmm_options *o, const char *arg, struct err **err)
-{
-        static const struct word words[] = { { "none", VM_NET_NONE }, { "user", VM_NET_USER } };
-        int v = find_word(words, ARRAY_SIZE(words), arg);
-
-        if (strncmp(arg, "tap=", 4) == 0 && arg[4]) {
-                v = VM_NET_TAP;
-                o->vm.net_tap = arg + 4;
-        }
-        if (v < 0)
-                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown network '%s'", arg),
-                        "write --net none, --net user or --net tap=NAME");
-        o->vm.net = (enum vm_net)v;
-        return 0;
-}
-
 /* One "name=value" of a list, or a word alone (a flag). */
 struct key {
         const char *name;
@@ -295,6 +281,57 @@ static int parse_keys(const char *arg, const struct key *keys, size_t n, const c
                 if (keys[i].needed && !*keys[i].ret_value)
                         return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "--%s lacks %s=", option, keys[i].name),
                                 "strata vm run --help shows the words of --%s", option);
+        return 0;
+}
+
+/* Six bytes in hexadecimal digits; of a single interface, not of a group of them. */
+static int parse_mac(const char *text, u8 ret[6])
+{
+        unsigned byte[6];
+        int end = 0;
+
+        if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) != 6 ||
+                text[end] || end != 17 || byte[0] & 1)
+                return -EINVAL;
+        for (unsigned i = 0; i < 6; i++)
+                ret[i] = (u8)byte[i];
+        return 0;
+}
+
+static int parse_net(struct vmm_options *o, const char *arg, struct err **err)
+{
+        struct vm_net_config net = { .fd = -1 };
+        const char *fd_text = NULL, *mac_text = NULL;
+        bool none = false, user = false;
+        const struct key keys[] = {
+                { .name = "none", .ret_flag = &none },
+                { .name = "user", .ret_flag = &user },
+                { .name = "tap", .ret_value = &net.tap },
+                { .name = "fd", .ret_value = &fd_text },
+                { .name = "mac", .ret_value = &mac_text },
+        };
+        u64 fd = 0;
+        int r;
+
+        if (o->vm.n_nets == VM_NETS_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "more than %d network devices", VM_NETS_MAX);
+        r = parse_keys(arg, keys, ARRAY_SIZE(keys), "net", &o->net_specs[o->vm.n_nets], err);
+        if (r < 0)
+                return r;
+        if (none + user + !!net.tap + !!fd_text != 1 || (none && mac_text))
+                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "unknown network '%s'", arg),
+                        "write --net none, --net user, --net tap=NAME or --net fd=N,mac=ADDRESS");
+        if (fd_text && (parse_number(fd_text, &fd) < 0 || fd < 3 || fd > INT_MAX))
+                return err_set(err, ERR_USAGE, EINVAL, "--net fd=%s is not a descriptor from 3 on", fd_text);
+        if (mac_text && parse_mac(mac_text, net.mac) < 0)
+                return err_set(err, ERR_USAGE, EINVAL, "--net mac=%s is not the address of one interface", mac_text);
+        if (none) {
+                free(TAKE_PTR(o->net_specs[o->vm.n_nets]));
+                return 0;
+        }
+        net.how = user ? VM_NET_USER : net.tap ? VM_NET_TAP : VM_NET_FD;
+        net.fd = fd_text ? (int)fd : -1;
+        o->vm.nets[o->vm.n_nets++] = net;
         return 0;
 }
 
@@ -522,6 +559,8 @@ void options_free(struct vmm_options *o)
                 free(o->disk_specs[i]);
         for (size_t i = 0; i < VM_SHARES_MAX; i++)
                 free(o->share_specs[i]);
+        for (size_t i = 0; i < VM_NETS_MAX; i++)
+                free(o->net_specs[i]);
         free(o->vsock_spec);
         *o = (struct vmm_options){ 0 };
 }

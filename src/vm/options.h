@@ -8,6 +8,7 @@ struct vmm_options {
         struct vm_config vm; /* strings belong to argv or to these: */
         char *disk_specs[VM_DISKS_MAX];
         char *share_specs[VM_SHARES_MAX];
+        char *net_specs[VM_NETS_MAX];
         char *vsock_spec;
         const char *stats; /* NULL: none */
         const char *trace, *trace_file;

@@ -21,17 +21,26 @@
 #define VM_CPUS_MAX   255
 #define VM_DISKS_MAX  16
 #define VM_SHARES_MAX 8
+#define VM_NETS_MAX   8
 #define VM_MEMORY_MIN (2 * MIB)
 #define VM_MEMORY_MAX (240 * GIB) /* RAM above 4 GiB ends below the 64-bit PCI window at 256 GiB */
 
 enum vm_boot { VM_BOOT_AUTO, VM_BOOT_LINUX64, VM_BOOT_PVH, VM_BOOT_MULTIBOOT };
 enum vm_disk_bus { VM_DISK_NVME, VM_DISK_VIRTIO };
-enum vm_net { VM_NET_NONE, VM_NET_USER, VM_NET_TAP };
+enum vm_net { VM_NET_USER, VM_NET_TAP, VM_NET_FD };
 enum vm_console { VM_CONSOLE_STDIO, VM_CONSOLE_NONE, VM_CONSOLE_FILE };
 
 struct vm_disk_config {
         const char *spec; /* as block_options_parse takes it: path and options */
         enum vm_disk_bus bus;
+};
+
+/* A virtio-net device and where its frames go. */
+struct vm_net_config {
+        enum vm_net how;
+        const char *tap; /* VM_NET_TAP */
+        int fd;          /* VM_NET_FD: of a tap; it is the machine's from vm_new on */
+        u8 mac[6];       /* all zero: one is chosen */
 };
 
 /* A directory of the host's that the guest mounts by its tag. */
@@ -52,8 +61,8 @@ struct vm_config {
         bool check; /* the translator is compared with the interpreter, block by block */
         struct vm_disk_config disks[VM_DISKS_MAX];
         size_t n_disks;
-        enum vm_net net;
-        const char *net_tap;
+        struct vm_net_config nets[VM_NETS_MAX];
+        size_t n_nets;
         u32 vsock_cid;            /* 0: no virtio socket device */
         const char *vsock_socket; /* where programs of the host connect */
         struct vm_share_config shares[VM_SHARES_MAX];

@@ -33,7 +33,7 @@ static void defaults_are_as_documented(void **state)
         assert_int_equal(o.vm.memory, 512 * MIB);
         assert_int_equal(o.vm.n_cpus, 1);
         assert_string_equal(o.vm.engine, "auto");
-        assert_int_equal(o.vm.net, VM_NET_NONE);
+        assert_int_equal(o.vm.n_nets, 0);
         assert_int_equal(o.vm.console, VM_CONSOLE_STDIO);
         assert_false(o.vm.debug_exit);
         assert_false(o.vm.start_paused);
@@ -46,7 +46,7 @@ static void every_option_arrives(void **state)
 
         assert_int_equal(
                 parse(ARGS("--kernel=k", "--initrd", "i", "--append", "--x --kernel", "--memory", "1G", "--cpus", "4",
-                              "--engine", "interp", "--disk", "a,,b,bus=virtio,ro", "--disk", "c", "--net", "tap=t0",
+                              "--engine", "interp", "--disk", "a,,b,bus=virtio,ro", "--disk", "c", "--net", "tap=t0", "--net", "fd=7,mac=02:53:00:00:00:01",
                               "--console", "file", "--console-virtio", "--debug-exit", "--stats", "-", "--trace", "irq",
                               "--trace-file", "t", "--gdb", "1234", "--boot", "pvh"),
                         &o, NULL),
@@ -58,7 +58,12 @@ static void every_option_arrives(void **state)
         assert_string_equal(o.vm.disks[0].spec, "a,,b,ro");
         assert_int_equal(o.vm.disks[0].bus, VM_DISK_VIRTIO);
         assert_int_equal(o.vm.disks[1].bus, VM_DISK_NVME);
-        assert_string_equal(o.vm.net_tap, "t0");
+        assert_int_equal(o.vm.n_nets, 2);
+        assert_int_equal(o.vm.nets[0].how, VM_NET_TAP);
+        assert_string_equal(o.vm.nets[0].tap, "t0");
+        assert_int_equal(o.vm.nets[1].how, VM_NET_FD);
+        assert_int_equal(o.vm.nets[1].fd, 7);
+        assert_memory_equal(o.vm.nets[1].mac, "\x02\x53\0\0\0\1", 6);
         assert_int_equal(o.vm.console, VM_CONSOLE_FILE);
         assert_true(o.vm.console_virtio);
         assert_true(o.vm.debug_exit);
@@ -110,7 +115,12 @@ static void wrong_lines_are_refused_by_name(void **state)
                 { { "--kernel", "k", "--cpus", "0" }, "0" },
                 { { "--kernel", "k", "--cpus", "256" }, "256" },
                 { { "--kernel", "k", "--cpus", "2M" }, "2M" },
-                { { "--kernel", "k", "--net", "tap=" }, "tap=" },
+                { { "--kernel", "k", "--net", "tap=" }, "tap" },
+                { { "--kernel", "k", "--net", "fd=2" }, "fd=2" },
+                { { "--kernel", "k", "--net", "user,tap=t" }, "user,tap=t" },
+                { { "--kernel", "k", "--net", "mac=02:53:00:00:00:01" }, "mac=" },
+                { { "--kernel", "k", "--net", "user,mac=01:53:00:00:00:01" }, "mac=01" },
+                { { "--kernel", "k", "--net", "user,mac=02:53:00:00:00:1" }, "mac=02" },
                 { { "--kernel", "k", "--disk", "d,bus=scsi" }, "scsi" },
                 { { "--kernel", "k", "--gdb", "65536" }, "65536" },
                 { { "--kernel", "k", "--boot", "efi" }, "efi" },

@@ -62,6 +62,9 @@ struct net_backend {
 /* An existing or new tap interface. The error tells apart: no /dev/net/tun, no permission, in use, bad name. */
 int net_tap_open(struct device_env *env, const char *ifname, struct net_backend **ret, struct err **err);
 
+/* A tap that somebody else opened (IFF_NO_PI, IFF_VNET_HDR). The descriptor is the backend's from success on. */
+int net_tap_from_fd(struct device_env *env, int fd, struct net_backend **ret, struct err **err);
+
 /* User-mode networking by a `passt` child process, unprivileged. The guest gets an address by DHCP; the gateway's address is
  * the host's loopback. */
 struct net_passt_config {

@@ -166,7 +166,6 @@ static int tun_open(struct err **err)
 static int tap_attach(int fd, const char *ifname, struct err **err)
 {
         struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-        int header = NET_VNET_HEADER;
         int r;
 
         strcpy(ifr.ifr_name, ifname); /* name_check: it fits */
@@ -186,8 +185,6 @@ static int tap_attach(int fd, const char *ifname, struct err **err)
                         return err_sys(err, errno, "attaching to tap interface '%s'", ifname);
                 }
         }
-        if (ioctl(fd, TUNSETVNETHDRSZ, &header) < 0)
-                return err_sys(err, errno, "setting the header size of tap interface '%s'", ifname);
         return 0;
 }
 
@@ -205,11 +202,52 @@ static void link_up(const char *ifname)
                 log_warn("tap interface '%s' is down: ip link set %s up", ifname, ifname);
 }
 
-int net_tap_open(struct device_env *env, const char *ifname, struct net_backend **ret, struct err **err)
+/* The backend of a tap that is attached; takes the descriptor. */
+static int tap_new(struct device_env *env, int fd, struct net_backend **ret, struct err **err)
 {
         const unsigned all = NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6 | NET_OFFLOAD_ECN;
-        _cleanup_close_ int fd = -1;
+        int header = NET_VNET_HEADER;
         struct tap *tap;
+
+        if (ioctl(fd, TUNSETVNETHDRSZ, &header) < 0)
+                return err_sys(err, errno, "setting the header size of a tap interface");
+        tap = calloc(1, sizeof(*tap));
+        if (!tap)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for a tap interface");
+        tap->backend.ops = &tap_ops;
+        tap->backend.vnet_header = true;
+        if (ioctl(fd, TUNSETOFFLOAD, (unsigned long)(TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)) == 0)
+                tap->backend.offloads = all;
+        ioctl(fd, TUNSETOFFLOAD, 0UL);
+        tap->watch = loop_fd_add(env->loop, fd, POLLIN, on_ready, tap, err);
+        if (!tap->watch) {
+                free(tap);
+                return -ENOMEM;
+        }
+        tap->fd = fd;
+        *ret = &tap->backend;
+        return 0;
+}
+
+int net_tap_from_fd(struct device_env *env, int fd, struct net_backend **ret, struct err **err)
+{
+        struct ifreq ifr = { 0 };
+        int flags;
+
+        if (ioctl(fd, TUNGETIFF, &ifr) < 0)
+                return errno == EBADF ? err_set(err, ERR_USAGE, EBADF, "it is not open")
+                                      : err_set(err, ERR_USAGE, errno, "it is no tap interface");
+        if ((ifr.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)) != (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+                return err_set(err, ERR_USAGE, EINVAL, "it is a tun interface, or has other headers");
+        flags = fcntl(fd, F_GETFL);
+        if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+                return err_sys(err, errno, "preparing the tap interface '%.15s'", ifr.ifr_name);
+        return tap_new(env, fd, ret, err);
+}
+
+int net_tap_open(struct device_env *env, const char *ifname, struct net_backend **ret, struct err **err)
+{
+        _cleanup_close_ int fd = -1;
         int r;
 
         r = name_check(ifname, err);
@@ -222,21 +260,8 @@ int net_tap_open(struct device_env *env, const char *ifname, struct net_backend 
         if (r < 0)
                 return r;
         link_up(ifname);
-
-        tap = calloc(1, sizeof(*tap));
-        if (!tap)
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for tap interface '%s'", ifname);
-        tap->backend.ops = &tap_ops;
-        tap->backend.vnet_header = true;
-        if (ioctl(fd, TUNSETOFFLOAD, (unsigned long)(TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)) == 0)
-                tap->backend.offloads = all;
-        ioctl(fd, TUNSETOFFLOAD, 0UL);
-        tap->watch = loop_fd_add(env->loop, fd, POLLIN, on_ready, tap, err);
-        if (!tap->watch) {
-                free(tap);
-                return -ENOMEM;
-        }
-        tap->fd = TAKE_FD(fd);
-        *ret = &tap->backend;
-        return 0;
+        r = tap_new(env, fd, ret, err);
+        if (r == 0)
+                (void)TAKE_FD(fd);
+        return r;
 }
