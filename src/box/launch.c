@@ -89,12 +89,24 @@ static void warn_of_ambient(const struct spec_process *p)
                         spec_capability_name(__builtin_ctzll(refused)), __builtin_popcountll(refused) - 1);
 }
 
+/* Inside of a user namespace nobody may give away what is the host's root's. */
+static void give_stdio(const struct launch *l)
+{
+        const struct spec_linux *linux_ = &l->spec->linux_;
+        const u32 uid = l->process ? idmap_to_host(&linux_->uid_mappings, l->process->user.uid) : UINT32_MAX,
+                  gid = l->process ? idmap_to_host(&linux_->gid_mappings, l->process->user.gid) : UINT32_MAX;
+
+        if (uid != UINT32_MAX && gid != UINT32_MAX && geteuid() == 0)
+                process_own_stdio(uid, gid);
+}
+
 int launch_prepare_process(struct launch *l, struct err **err)
 {
         const char *strict = spec_annotation(l->spec, "run.oci.seccomp_fail_unknown_syscall"); /* crun */
         int r;
 
         warn_of_ambient(l->process);
+        give_stdio(l);
         l->lsm = process_find_lsm();
         r = seccomp_filter_compile(l->spec->linux_.seccomp, strict && strcmp(strict, "0") != 0, &l->filter, err);
         if (r < 0)

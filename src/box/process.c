@@ -387,16 +387,14 @@ static int set_groups(const struct launch *l, bool denied, struct err **err)
         return 0;
 }
 
-/* A payload that is not root may want to open /dev/stdout again: pipes and sockets that it got become its user's. Never
- * files or devices: those are the host's. */
-static void own_stdio(const struct spec_user *user)
+void process_own_stdio(u32 uid, u32 gid)
 {
         struct stat st;
 
         for (int fd = 0; fd < 3; fd++) {
-                if (fstat(fd, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)) || st.st_uid == user->uid)
+                if (fstat(fd, &st) < 0 || !(S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)) || st.st_uid == uid)
                         continue;
-                if (fchown(fd, user->uid, user->gid) < 0)
+                if (fchown(fd, uid, gid) < 0)
                         return; /* not ours to give */
         }
 }
@@ -409,7 +407,7 @@ static int become_user(const struct launch *l, bool groups_denied, struct err **
         if (r < 0)
                 return r;
         if (user->uid)
-                own_stdio(user);
+                process_own_stdio(user->uid, user->gid);
         if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
                 return err_sys(err, errno, "process.user.gid: becoming group %u", user->gid);
         if (syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)

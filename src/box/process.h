@@ -25,3 +25,6 @@ enum lsm process_find_lsm(void);
 bool process_needs_clone(const struct spec_process *process, const struct seccomp_filter *filter);
 /* The sealed memfd with the handover program. */
 int process_open_handover(struct err **err);
+/* A payload that is not root may want to open /dev/stdout again: pipes and sockets that are 0, 1 or 2 become its user's. Never
+ * files or devices: those are the host's. */
+void process_own_stdio(u32 uid, u32 gid);
