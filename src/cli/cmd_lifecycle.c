@@ -15,16 +15,19 @@
 
 struct stop {
         s64 timeout; /* CLI_UNSET: the container's own */
-        int (*fn)(struct instance *inst, int timeout_s, struct err **err);
+        int signal;  /* 0: the container's own */
+        int (*fn)(struct instance *inst, int signal, int timeout_s, struct err **err);
 };
 
 static int stop_one(struct instance_host *host, struct instance *inst, void *opaque, struct err **err)
 {
         const struct stop *stop = opaque;
 
-        if (stop->timeout == CLI_UNSET)
-                return stop->fn(inst, TIMEOUT_OWN, err);
-        return stop->fn(inst, stop->timeout < 0 ? TIMEOUT_NEVER : (int)MIN(stop->timeout, (s64)INT32_MAX), err);
+        const int timeout = stop->timeout == CLI_UNSET ? TIMEOUT_OWN
+                            : stop->timeout < 0        ? TIMEOUT_NEVER
+                                                       : (int)MIN(stop->timeout, (s64)INT32_MAX);
+
+        return stop->fn(inst, stop->signal, timeout, err);
 }
 
 static int stop_command(
@@ -34,8 +37,8 @@ static int stop_command(
                 CLI_PARSED("time", 't', offsetof(struct stop, timeout), "SECONDS",
                         "then it is killed; -1: never (default: its own, or 10)", cli_parse_number),
                 CLI_PARSED("timeout", 0, offsetof(struct stop, timeout), "SECONDS", "the same", cli_parse_number),
-                CLI_OPTION("signal", 's', REFUSED, 0, "SIGNAL",
-                        "--stop-signal of 'strata run' chooses it; 'strata kill -s' sends one"),
+                CLI_PARSED("signal", 's', offsetof(struct stop, signal), "SIGNAL",
+                        "a name or a number (default: its own, or TERM)", cli_parse_signal),
                 { 0 },
         };
         const struct cli_usage usage = { command, "[OPTION...] CONTAINER...", summary, CLI_OPTIONS(options), 1, -1,
@@ -47,7 +50,7 @@ static int stop_command(
 
 int container_stop_command(int argc, char **argv, struct err **err)
 {
-        struct stop stop = { CLI_UNSET, instance_stop };
+        struct stop stop = { CLI_UNSET, 0, instance_stop };
 
         return stop_command(
                 "strata stop", "Ask containers to end, and kill those that do not.", &stop, argc, argv, err);
@@ -55,7 +58,7 @@ int container_stop_command(int argc, char **argv, struct err **err)
 
 int container_restart_command(int argc, char **argv, struct err **err)
 {
-        struct stop stop = { CLI_UNSET, instance_restart };
+        struct stop stop = { CLI_UNSET, 0, instance_restart };
 
         return stop_command("strata restart", "Stop containers and start them again.", &stop, argc, argv, err);
 }

@@ -10,13 +10,14 @@
 
 static int add_port(struct runspec *runspec, const struct net_port *range, u32 i, struct err **err)
 {
+        const bool any_of = range->container_first == range->container_last && range->host_last > range->host_first;
         const char *host_ip = range->host_ip ? arena_strdup(runspec->arena, range->host_ip) : NULL;
 
         if (range->host_ip && !host_ip)
                 return runspec_no_memory(err);
         return RUNSPEC_APPEND(runspec->arena, &runspec->config->ports, err,
-                { host_ip, (u16)(range->host_first ? range->host_first + i : 0), (u16)(range->container_first + i),
-                        net_protocol_name(range->protocol) });
+                { host_ip, (u16)(range->host_first ? range->host_first + i : 0), any_of ? range->host_last : 0,
+                        (u16)(range->container_first + i), net_protocol_name(range->protocol) });
 }
 
 int runspec_publish(struct runspec *runspec, const char *text, struct err **err)
@@ -28,11 +29,6 @@ int runspec_publish(struct runspec *runspec, const char *text, struct err **err)
                 const struct net_port *range = &ports.item[i];
                 const u32 n = (u32)(range->container_last - range->container_first);
 
-                if (range->host_first && (u32)(range->host_last - range->host_first) != n)
-                        return err_hint(err,
-                                err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
-                                        "--publish: '%s': several host ports for one of the container", text),
-                                "give one host port, or none for any free one");
                 for (u32 k = 0; r == 0 && k <= n; k++)
                         r = add_port(runspec, range, k, err);
         }

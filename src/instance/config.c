@@ -31,6 +31,7 @@ static const struct field mount_fields[] = {
 static const struct field port_fields[] = {
         FIELD(STRING, struct instance_port, host_ip, "hostIp"),
         FIELD(UINT, struct instance_port, host_port, "hostPort"),
+        FIELD(UINT, struct instance_port, host_port_last, "hostPortLast"),
         FIELD(UINT, struct instance_port, port, "port", .required = true),
         FIELD(STRING, struct instance_port, protocol, "protocol"),
         { 0 },
@@ -141,6 +142,7 @@ static const struct field config_fields[] = {
         FIELD(STRING, struct instance_config, uts_mode, "utsMode"),
         FIELD(STRING, struct instance_config, cgroupns_mode, "cgroupnsMode"),
         FIELD(STRING, struct instance_config, userns_mode, "usernsMode"),
+        FIELD(STRING, struct instance_config, id_maps, "idMaps"),
         FIELD(STRING, struct instance_config, network_mode, "networkMode"),
         FIELD_LIST(OBJECTS, struct instance_config, networks, "networks", .fields = network_fields),
         FIELD_LIST(OBJECTS, struct instance_config, ports, "ports", .fields = port_fields),

@@ -61,8 +61,8 @@ int instance_kill(struct instance *inst, int signal, struct err **err)
 }
 
 /* Asks for the end (MESSAGE_STOP, MESSAGE_RESTART) and waits for it. 1: the supervisor was gone already. */
-static int end(
-        struct instance *inst, enum message_type type, int timeout_s, struct instance_session **ret, struct err **err)
+static int end(struct instance *inst, enum message_type type, int signal, int timeout_s, struct instance_session **ret,
+        struct err **err)
 {
         _cleanup_(instance_session_freep) struct instance_session *session = NULL;
         enum instance_status status = INSTANCE_CREATED;
@@ -72,7 +72,7 @@ static int end(
                 return r;
         if (!supervisor_alive(inst))
                 return 1;
-        r = ask(inst, type, timeout_s, 0, &session, NULL);
+        r = ask(inst, type, timeout_s, signal, &session, NULL);
         if (r < 0)
                 return 1; /* it went away meanwhile: that is what was wanted */
         if (status == INSTANCE_PAUSED)
@@ -85,19 +85,19 @@ static int end(
         return r;
 }
 
-int instance_stop(struct instance *inst, int timeout_s, struct err **err)
+int instance_stop(struct instance *inst, int signal, int timeout_s, struct err **err)
 {
         enum instance_status status = INSTANCE_CREATED;
-        int r = end(inst, MESSAGE_STOP, timeout_s, NULL, err);
+        int r = end(inst, MESSAGE_STOP, signal, timeout_s, NULL, err);
 
         /* Should the supervisor have been killed, this takes away the container. */
         return r < 0 ? r : current_state(inst, &status, err);
 }
 
-int instance_restart(struct instance *inst, int timeout_s, struct err **err)
+int instance_restart(struct instance *inst, int signal, int timeout_s, struct err **err)
 {
         _cleanup_(instance_session_freep) struct instance_session *session = NULL;
-        int r = end(inst, MESSAGE_RESTART, timeout_s, &session, err);
+        int r = end(inst, MESSAGE_RESTART, signal, timeout_s, &session, err);
 
         if (r < 0)
                 return r;
@@ -195,7 +195,7 @@ int instance_remove(struct instance *inst, unsigned flags, struct err **err)
                                 instance_status_name(status));
                         return err_hint(err, r, "stop it first, or use --force");
                 }
-                r = instance_stop(inst, 0, err);
+                r = instance_stop(inst, 0, 0, err);
                 if (r < 0)
                         return r;
         }

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "network.h"
+#include "userns.h"
 
 static const char *const adjectives[] = { "amber", "ancient", "bold", "brave", "bright", "calm", "clear", "clever",
         "crisp", "curious", "daring", "deep", "eager", "early", "fair", "fearless", "fresh", "gentle", "golden",
@@ -169,6 +170,17 @@ static int make_directory(struct instance_host *host, struct instance **ret, str
         return instance_open(host, id, ret, err);
 }
 
+/* Ids are chosen among those of all configurations: one after the other. */
+static int choose_and_save(struct instance *inst, struct err **err)
+{
+        _cleanup_close_ int lock = -1;
+        int r = userns_is_own(&inst->config) ? host_lock(inst->host, true, &lock, err) : 0;
+
+        if (r == 0)
+                r = userns_choose(inst, err);
+        return r < 0 ? r : config_save(inst, err);
+}
+
 int instance_create(struct instance_host *host, const struct image *image, const struct instance_config *config,
         struct instance **ret, struct err **err)
 {
@@ -190,7 +202,7 @@ int instance_create(struct instance_host *host, const struct image *image, const
         if (r == 0)
                 r = image_instance_create(host->images, image, inst->id, err);
         if (r == 0)
-                r = config_save(inst, err);
+                r = choose_and_save(inst, err);
         if (r < 0) {
                 instance_destroy(inst, true, NULL);
                 return r;

@@ -318,7 +318,7 @@ int instance_open(struct instance_host *host, const char *id, struct instance **
                 return err_sys(err, ENOMEM, "opening an instance");
         inst->host = host;
         inst->ops = instance_walls[0]; /* until the configuration says more */
-        inst->dir = inst->ports_to = -1;
+        inst->dir = inst->ports_to = inst->userns = -1;
         snprintf(inst->id, sizeof(inst->id), "%s", id);
         snprintf(path, sizeof(path), DIR_INSTANCES "/%s", inst->id);
         inst->dir = openat(host->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -422,6 +422,7 @@ struct instance *instance_free(struct instance *inst)
         if (!inst)
                 return NULL;
         closep(&inst->dir);
+        closep(&inst->userns);
         arena_release(&inst->arena);
         json_decref(inst->config_source);
         arena_release(&inst->state_arena);

@@ -141,10 +141,12 @@ static json_t *bindings_json(const struct instance_port *item, size_t n)
 
         for (size_t i = 0; i < n; i++) {
                 json_t *bindings;
-                char key[32], port[8] = "";
+                char key[32], port[16] = "";
 
                 snprintf(key, sizeof(key), "%u/%s", item[i].port, item[i].protocol ? item[i].protocol : "tcp");
-                if (item[i].host_port)
+                if (item[i].host_port_last)
+                        snprintf(port, sizeof(port), "%u-%u", item[i].host_port, item[i].host_port_last);
+                else if (item[i].host_port)
                         snprintf(port, sizeof(port), "%u", item[i].host_port);
                 bindings = json_object_get(json, key);
                 if (!bindings) {

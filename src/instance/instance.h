@@ -78,6 +78,7 @@ struct instance_mount {
 struct instance_port {
         const char *host_ip; /* NULL: all addresses */
         u16 host_port;       /* 0: any free one */
+        u16 host_port_last;  /* with it: any free one of host_port to this; 0: that one */
         u16 port;
         const char *protocol; /* "tcp" (NULL), "udp", "sctp" */
 };
@@ -189,8 +190,10 @@ struct instance_config {
         struct instance_strings volumes_from; /* "INSTANCE[:ro]" */
         s64 shm_size;                         /* 0: 64 MiB */
 
-        /* namespaces: "" or NULL (its own), "host", "container:NAME"; userns: "host", "auto" or "UID:HOST:N[,...]" */
+        /* namespaces: "" or NULL (its own), "host", "container:NAME"; userns: "" or "host",
+         * "auto[:size=N]" or "UID:HOST:N[,...]" */
         const char *pid_mode, *ipc_mode, *uts_mode, *cgroupns_mode, *userns_mode;
+        const char *id_maps; /* out: of its own user namespace, "UID:HOST:N[,...]"; NULL: it has none */
 
         /* network */
         const char *network_mode; /* NULL or "bridge", "none", "host", "container:NAME", a network's name */
@@ -322,10 +325,10 @@ int instance_start(struct instance *inst, unsigned attach, struct instance_sessi
 int instance_signal_parse(const char *text, struct err **err);
 /* @signal to its first process. */
 int instance_kill(struct instance *inst, int signal, struct err **err);
-/* Stop signal, then SIGKILL after @timeout_s (-1: the instance's own; -2: never). Returns when it has ended; fine when it had.
- * It is not restarted by its policy. */
-int instance_stop(struct instance *inst, int timeout_s, struct err **err);
-int instance_restart(struct instance *inst, int timeout_s, struct err **err);
+/* @signal (0: its stop signal), then SIGKILL after @timeout_s (-1: the instance's own; -2: never). Returns when it has ended; fine
+ * when it had. It is not restarted by its policy. */
+int instance_stop(struct instance *inst, int signal, int timeout_s, struct err **err);
+int instance_restart(struct instance *inst, int signal, int timeout_s, struct err **err);
 int instance_pause(struct instance *inst, struct err **err);
 int instance_unpause(struct instance *inst, struct err **err);
 

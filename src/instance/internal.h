@@ -33,6 +33,7 @@ struct instance {
         const struct instance_ops *ops; /* of the wall that the configuration says; ops.h */
         char id[ID_LEN + 1];
         int dir;
+        int userns;   /* a helper's: the instance's own user namespace; -1 */
         int ports_to; /* a helper's: the socket to who holds the published ports; -1 */
         char box_root[40];  /* the runtime's state directory, by dir */
         struct arena arena; /* of the configuration */
@@ -128,7 +129,9 @@ int record_store(const struct instance *inst, const char *file, const struct rec
 /* --- launch.c --------------------------------------------------------------------------------------------------- */
 
 #define FILE_ERROR "error" /* why the last start failed */
+#define DIR_ROOTFS "rootfs" /* a mount point, in the mount namespaces of what runs */
 #define DIR_BOX    "box"   /* the runtime's state of a container */
+#define DIR_VM     "vm"    /* what belongs to a machine while it runs: vm.h */
 
 /* The short-lived helper's work: everything from the image to a running first process. stdio and console are this process's
  * descriptors 0, 1, 2 and the socket @console in the instance's directory. */

@@ -14,8 +14,8 @@
 
 #include "network.h"
 #include "ops.h"
+#include "userns.h"
 
-#define DIR_ROOTFS "rootfs"
 
 /* --- files of /etc ---------------------------------------------------------------------------------------------- */
 
@@ -38,7 +38,8 @@ static int add_file(struct launch_plan *plan, const char *file, const char *targ
                         return 0;
         r = path ? launch_write_file(plan->inst, file, text, err) : err_sys(err, ENOMEM, "writing '%s'", file);
         if (r == 0)
-                spec_add_mount(plan->mounts, "bind", path, target, "bind,rprivate");
+                spec_add_mount(plan->mounts, "bind", path, target,
+                        plan->inst->userns >= 0 ? "bind,rprivate,idmap" : "bind,rprivate");
         return r;
 }
 
@@ -60,10 +61,44 @@ static int add_etc_files(struct launch_plan *plan, struct network *network, stru
 
 /* --- mounts ----------------------------------------------------------------------------------------------------- */
 
+/* First use: a volume gets what is at its place in @root. */
+static int fill_volumes(const struct instance *inst, int root, struct err **err)
+{
+        const struct instance_config *c = &inst->config;
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < c->mounts.n; i++) {
+                const struct instance_mount *m = &c->mounts.item[i];
+
+                if (strcmp(m->type, "volume") == 0 && !m->no_copy)
+                        r = volume_fill(inst->host, m->source, root, m->target, err);
+        }
+        return r;
+}
+
+/* Images and volumes as the instance's user namespace is to see them. Volumes are filled before: ids as they are on disk. */
+static int shift_ids(struct instance *inst, struct err **err)
+{
+        _cleanup_free_ char *volumes = NULL;
+        _cleanup_close_ int view = -1;
+        int r = image_instance_mount(inst->host->images, inst->id, IMAGE_MOUNT_READ_ONLY, &view, err);
+
+        if (r == 0)
+                r = fill_volumes(inst, view, err);
+        if (r == 0)
+                r = userns_shift(inst->userns, image_store_root(inst->host->images), err);
+        if (r < 0)
+                return r;
+        if (asprintf(&volumes, "%s/" DIR_VOLUMES, inst->host->root) < 0)
+                return err_sys(err, ENOMEM, "mounting volumes");
+        return userns_shift(inst->userns, volumes, err);
+}
+
 static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err)
 {
         _cleanup_free_ char *path = instance_path(inst, DIR_ROOTFS);
         _cleanup_close_ int mount_fd = -1, root = -1;
+        const unsigned flags = inst->config.auto_remove ? IMAGE_MOUNT_VOLATILE : 0;
         int r;
 
         if (!path)
@@ -71,9 +106,11 @@ static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
         if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
                 return err_sys(err, errno, "making a mount namespace");
         r = io_make_dir(inst->dir, DIR_ROOTFS, 0755, err);
+        if (r == 0 && inst->userns >= 0)
+                r = shift_ids(inst, err);
         if (r == 0)
-                r = image_instance_mount(inst->host->images, inst->id,
-                        inst->config.auto_remove ? IMAGE_MOUNT_VOLATILE : 0, &mount_fd, err);
+                r = inst->userns >= 0 ? userns_mount_root(inst, flags, &mount_fd, err)
+                                      : image_instance_mount(inst->host->images, inst->id, flags, &mount_fd, err);
         if (r < 0)
                 return r;
         /* By path: inst->dir is of the mount namespace that was left, where nothing can be mounted any more. */
@@ -82,6 +119,10 @@ static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
         root = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (root < 0)
                 return err_sys(err, errno, "opening the root");
+        if (inst->userns < 0)
+                r = fill_volumes(inst, root, err);
+        if (r < 0)
+                return r;
         *ret_path = TAKE_PTR(path);
         *ret_fd = TAKE_FD(root);
         return 0;
@@ -108,14 +149,12 @@ static int add_bind(struct launch_plan *plan, const struct instance_mount *m, st
 static int add_volume(struct launch_plan *plan, const struct instance_mount *m, struct err **err)
 {
         _cleanup_free_ char *path = volume_path(plan->inst->host, m->source);
-        int r = path ? 0 : err_sys(err, ENOMEM, "mounting a volume");
 
-        if (r == 0 && !m->no_copy)
-                r = volume_fill(plan->inst->host, m->source, plan->root, m->target, err);
-        if (r == 0)
-                spec_add_mount(plan->mounts, "bind", path, m->target,
-                        m->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
-        return r;
+        if (!path)
+                return err_sys(err, ENOMEM, "mounting a volume");
+        spec_add_mount(
+                plan->mounts, "bind", path, m->target, m->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
+        return 0;
 }
 
 static int add_tmpfs(struct launch_plan *plan, const struct instance_mount *m, struct err **err)
@@ -209,6 +248,8 @@ static int launch(struct instance *inst, struct err **err)
         };
         int r = plan.mounts && plan.hostname ? 0 : err_sys(err, ENOMEM, "starting the instance");
 
+        if (r == 0 && inst->config.id_maps)
+                r = userns_make(inst, &inst->userns, err);
         /* Before the mount namespace: the host's files are the host's. */
         if (r == 0)
                 r = inst->ops->connect(inst, plan.hostname, &network, err);

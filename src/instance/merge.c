@@ -6,6 +6,10 @@
 
 #include "ops.h"
 
+#include "userns.h"
+
+#define LABEL_ISOLATION "io.strata.isolation"
+
 int strings_add(struct arena *arena, struct instance_strings *list, const char *text)
 {
         const char **item = arena_new(arena, const char *, list->n + 2);
@@ -116,6 +120,14 @@ static bool has_label(const struct instance_pairs *pairs, const char *key)
         return false;
 }
 
+/* What the image asks for; who runs it may have said otherwise. */
+static void choose_wall(struct instance_config *config)
+{
+        for (size_t i = 0; !config->isolation && i < config->labels.n; i++)
+                if (strcmp(config->labels.item[i].key, LABEL_ISOLATION) == 0)
+                        config->isolation = config->labels.item[i].value;
+}
+
 static int merge_labels(struct arena *arena, struct instance_pairs *labels, const struct image_pair *image)
 {
         size_t n = 0, k = labels->n;
@@ -179,6 +191,8 @@ static int merge(struct arena *arena, struct instance_config *config, const stru
                 r = strings_add(arena, &config->exposed, *p);
         if (r == 0)
                 r = merge_labels(arena, &config->labels, image->labels);
+        if (r == 0)
+                choose_wall(config);
         return r == 0 ? merge_health(arena, &config->health, &image->healthcheck) : r;
 }
 
@@ -268,7 +282,9 @@ static int check(const struct instance_config *config, struct err **err)
         if (config->working_dir && config->working_dir[0] && config->working_dir[0] != '/')
                 return err_set(
                         err, ERR_USAGE, EINVAL, "the working directory '%s' must be absolute", config->working_dir);
-        return instance_signal_parse(config->stop_signal ? config->stop_signal : "", err) < 0 ? -EINVAL : 0;
+        if (instance_signal_parse(config->stop_signal ? config->stop_signal : "", err) < 0)
+                return -EINVAL;
+        return userns_check(config, err);
 }
 
 int config_merge(

@@ -121,7 +121,7 @@ static int make_ports(struct instance *inst, struct net_ports *ret, struct err *
                 item[n++] = (struct net_port){ .host_ip = p->host_ip,
                         .protocol = protocol,
                         .host_first = p->host_port,
-                        .host_last = p->host_port,
+                        .host_last = p->host_port_last ? p->host_port_last : p->host_port,
                         .container_first = p->port,
                         .container_last = p->port };
         }
@@ -145,10 +145,11 @@ static int loopback_up(void)
         return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
 }
 
-/* Who cannot come back (a user: the first network namespace is the host's) has a child go there. */
-static int make_namespace_by_child(int *ret, struct err **err)
+/* Who cannot come back (a user: the first network namespace is the host's) has a child go there; so has who wants it to belong to
+ * the user namespace @userns (-1: our own). */
+static int make_namespace_by_child(int userns, int *ret, struct err **err)
 {
-        const struct sys_clone_args args = { .flags = CLONE_NEWNET, .exit_signal = SIGCHLD };
+        const struct sys_clone_args args = { .flags = userns < 0 ? CLONE_NEWNET : 0, .exit_signal = SIGCHLD };
         char path[40], byte;
         int ready[2], r = 0;
         pid_t pid;
@@ -159,6 +160,8 @@ static int make_namespace_by_child(int *ret, struct err **err)
         if (pid == 0) {
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 close(ready[0]);
+                if (userns >= 0 && (setns(userns, CLONE_NEWUSER) < 0 || unshare(CLONE_NEWNET) < 0))
+                        _exit(1);
                 if (loopback_up() < 0 || write(ready[1], "", 1) != 1)
                         _exit(1);
                 for (;;)
@@ -180,14 +183,14 @@ static int make_namespace_by_child(int *ret, struct err **err)
 }
 
 /* A new network namespace; this process stays in its own. */
-static int make_namespace(int *ret, struct err **err)
+static int make_namespace(int userns, int *ret, struct err **err)
 {
         _cleanup_close_ int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), fd = -1;
 
         if (own < 0)
                 return err_sys(err, errno, "making a network namespace");
-        if (setns(own, CLONE_NEWNET) < 0)
-                return make_namespace_by_child(ret, err);
+        if (userns >= 0 || setns(own, CLONE_NEWNET) < 0)
+                return make_namespace_by_child(userns, ret, err);
         if (unshare(CLONE_NEWNET) < 0)
                 return err_sys(err, errno, "making a network namespace");
         fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
@@ -312,7 +315,7 @@ int network_connect(struct instance *inst, const char *hostname, struct network 
         if (strncmp(mode, MODE_CONTAINER, strlen(MODE_CONTAINER)) == 0)
                 r = join_other(network, mode + strlen(MODE_CONTAINER), err);
         else if (strcmp(mode, "host") != 0) {
-                r = make_namespace(&network->fd, err);
+                r = make_namespace(inst->userns, &network->fd, err);
                 /* A user's processes cannot enter and leave it; and for "none" there is nothing to be done there. */
                 if (r == 0 && !(inst->host->rootless && strcmp(mode, "none") == 0 && !inst->config.networks.n))
                         r = attach_all(network, hostname, err);

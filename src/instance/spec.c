@@ -11,6 +11,7 @@
 
 #include "box/spec/spec.h"
 #include "rights.h"
+#include "userns.h"
 
 #define DEFAULT_SHM_SIZE (64 * MIB)
 #define CPU_PERIOD       100000
@@ -169,6 +170,18 @@ static int make_process(
                 json_object_set_new(process, "apparmorProfile", json_string(security->apparmor));
         *ret = process;
         return 0;
+}
+
+int spec_process_json(struct launch_plan *plan, json_t **ret, struct err **err)
+{
+        const struct instance_config *c = &plan->inst->config;
+        struct security security;
+        u64 caps = 0;
+        int r = security_parse(c, &security, err);
+
+        if (r == 0)
+                r = rights_capabilities(c, &caps, err);
+        return r < 0 ? r : make_process(plan, caps, &security, ret, err);
 }
 
 /* --- mounts ----------------------------------------------------------------------------------------------------- */
@@ -509,8 +522,30 @@ static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **
         }
         if (plan->network_path)
                 json_array_append_new(list, json_pack("{s:s, s:s}", "type", "network", "path", plan->network_path));
-        if (c->userns_mode && c->userns_mode[0] && !is_mode(c->userns_mode, "host"))
-                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "--userns %s is not supported", c->userns_mode);
+        if (plan->inst->userns >= 0)
+                json_array_append_new(list, json_pack("{s:s, s:o}", "type", "user", "path",
+                                                    json_sprintf("/proc/self/fd/%d", plan->inst->userns)));
+        return 0;
+}
+
+static int add_id_maps(struct launch_plan *plan, json_t *linux_, struct err **err)
+{
+        struct spec_id_maps maps;
+        json_t *list;
+        int r;
+
+        if (plan->inst->userns < 0)
+                return 0;
+        r = userns_maps(&plan->inst->arena, &plan->inst->config, &maps, err);
+        if (r < 0)
+                return r;
+        list = json_array();
+        for (size_t i = 0; i < maps.n; i++)
+                json_array_append_new(list, json_pack("{s:I, s:I, s:I}", "containerID",
+                                                    (json_int_t)maps.item[i].container_id, "hostID",
+                                                    (json_int_t)maps.item[i].host_id, "size", (json_int_t)maps.item[i].size));
+        json_object_set(linux_, "uidMappings", list);
+        json_object_set_new(linux_, "gidMappings", list);
         return 0;
 }
 
@@ -555,6 +590,8 @@ static int make_linux(
         int r = make_namespaces(plan, namespaces, err);
 
         json_object_set_new(linux_, "namespaces", namespaces);
+        if (r == 0)
+                r = add_id_maps(plan, linux_, err);
         if (r == 0)
                 r = spec_resources(&c->resources, &resources, err);
         if (r < 0)

@@ -18,6 +18,8 @@ struct launch_plan {
         json_t *mounts; /* volumes, files: OCI mounts, in order */
 };
 int spec_make(struct launch_plan *plan, json_t **ret, struct err **err);
+/* Its process object alone. */
+int spec_process_json(struct launch_plan *plan, json_t **ret, struct err **err);
 /* Appends an OCI mount; @options are separated by commas. */
 void spec_add_mount(json_t *mounts, const char *type, const char *source, const char *target, const char *options);
 /* linux.resources of what is given. */

@@ -1,9 +1,12 @@
 #include "userns.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 
 #include "box/idmap.h"
 #include "box/procfs.h"
@@ -75,6 +78,8 @@ static int read_maps(struct arena *arena, const char *text, struct spec_id_maps 
                                 overlap(m->host_id, m->size, ret->item[i].host_id, ret->item[i].size))
                                 return err_set(err, ERR_USAGE, EINVAL, "--userns: '%.100s' has an id twice", text);
         }
+        if (ret->n == n && idmap_to_host(ret, 0) == UINT32_MAX)
+                return err_set(err, ERR_USAGE, EINVAL, "--userns: '%.100s' has no id 0", text);
         if (ret->n == n)
                 return 0;
         return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "--userns: '%.100s' cannot be understood", text),
@@ -191,6 +196,33 @@ int userns_make(const struct instance *inst, int *ret, struct err **err)
         }
         arena_release(&arena);
         return MIN(r, 0);
+}
+
+int userns_mount_root(struct instance *inst, unsigned flags, int *ret_mount_fd, struct err **err)
+{
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+        struct arena arena = { 0 };
+        struct spec_id_maps maps;
+        u32 root;
+        int r = userns_maps(&arena, &inst->config, &maps, err);
+
+        if (r < 0)
+                return r;
+        root = idmap_to_host(&maps, 0);
+        arena_release(&arena);
+        if (syscall(SYS_capget, &header, caps) < 0)
+                return err_sys(err, errno, "mounting the root");
+        /* Another user of files loses capabilities on the way (capabilities(7)). */
+        setfsgid(root);
+        setfsuid(root);
+        if (syscall(SYS_capset, &header, caps) < 0)
+                r = err_sys(err, errno, "mounting the root");
+        if (r == 0)
+                r = image_instance_mount(inst->host->images, inst->id, flags, ret_mount_fd, err);
+        setfsuid(0);
+        setfsgid(0);
+        return r;
 }
 
 int userns_shift(int userns, const char *dir, struct err **err)

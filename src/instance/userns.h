@@ -16,5 +16,8 @@ int userns_maps(
         struct arena *arena, const struct instance_config *config, struct spec_id_maps *ret, struct err **err);
 /* Such a namespace without a process in it: its descriptor. */
 int userns_make(const struct instance *inst, int *ret, struct err **err);
+/* image_instance_mount below what userns_shift shifted: as the root of the instance's namespace, who alone has a number on disk there
+ * of those who may make an overlay. Everything that can be missing in the store was made before by a mount without it. */
+int userns_mount_root(struct instance *inst, unsigned flags, int *ret_mount_fd, struct err **err);
 /* In a mount namespace of one's own: below @dir ids are seen as @userns has them from here on, by paths. */
 int userns_shift(int userns, const char *dir, struct err **err);

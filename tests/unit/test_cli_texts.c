@@ -144,14 +144,17 @@ static void refused(struct fixture *f, runspec_fn *fn, const char *const *texts,
 static void ports_are_published_one_by_one(void **state)
 {
         struct fixture *f = *state;
-        static const char *const wrong[] = { "", "x", "0", "70000", "80:", "1-2:1-3", "80/icmp", "1.2.3:80:80", "80-70",
-                "8000-8010:80" };
+        static const char *const wrong[] = { "", "x", "0", "70000", "80:", "1-2:1-3", "80/icmp", "1.2.3:80:80", "80-70" };
 
         assert_int_equal(runspec_publish(&f->runspec, "8080:80", NULL), 0);
         assert_int_equal(runspec_publish(&f->runspec, "53/udp", NULL), 0);
         assert_int_equal(runspec_publish(&f->runspec, "127.0.0.1:9000-9002:90-92", NULL), 0);
         assert_int_equal(runspec_publish(&f->runspec, "127.0.0.1::81", NULL), 0);
-        assert_int_equal(f->config.ports.n, 6);
+        assert_int_equal(runspec_publish(&f->runspec, "8000-8010:80", NULL), 0);
+        assert_int_equal(f->config.ports.n, 7);
+        assert_int_equal(f->config.ports.item[6].host_port, 8000);
+        assert_int_equal(f->config.ports.item[6].host_port_last, 8010);
+        assert_int_equal(f->config.ports.item[2].host_port_last, 0);
         assert_int_equal(f->config.ports.item[0].host_port, 8080);
         assert_int_equal(f->config.ports.item[0].port, 80);
         assert_null(f->config.ports.item[0].host_ip);
