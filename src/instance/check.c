@@ -53,7 +53,7 @@ static bool is_ours(const struct check *c, const char *id)
 
 static int check_file(void *opaque, int dirfd, const char *name, struct err **err)
 {
-        static const char *const of_runs[] = { "box", FILE_PID, FILE_OOM, FILE_CONSOLE };
+        static const char *const of_runs[] = { DIR_BOX, DIR_VM, FILE_PID, FILE_OOM, FILE_CONSOLE };
         struct check *c = opaque;
 
         for (size_t i = 0; i < ARRAY_SIZE(of_runs); i++)

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "groups.h"
 #include "network.h"
 #include "rights.h"
 
@@ -33,30 +35,6 @@ static int write_bundle(struct launch_plan *plan, struct err **err)
                 return err_set(err, ERR_BAD_CONFIG, EINVAL, "a text of the configuration is not UTF-8");
         r = io_make_dir(plan->inst->dir, DIR_BUNDLE, 0700, err);
         return r < 0 ? r : launch_write_file(plan->inst, DIR_BUNDLE "/config.json", text, err);
-}
-
-/* FILE_OOM: which file of its memory group the supervisor looks into after a SIGKILL. */
-static void find_oom_file(const struct instance *inst, pid_t pid)
-{
-        char path[64], line[1024], file[1200] = "";
-        _cleanup_fclose_ FILE *f = NULL;
-
-        snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-        f = fopen(path, "re");
-        while (f && fgets(line, sizeof(line), f)) {
-                char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
-
-                if (!group)
-                        continue;
-                *group++ = '\0';
-                group[strcspn(group, "\n")] = '\0';
-                if (strcmp(controllers + 1, "memory") == 0)
-                        snprintf(file, sizeof(file), "/sys/fs/cgroup/memory%s/memory.oom_control", group);
-                else if (!controllers[1] && !file[0])
-                        snprintf(file, sizeof(file), "/sys/fs/cgroup%s/memory.events", group);
-        }
-        if (file[0])
-                launch_write_file(inst, FILE_OOM, file, NULL);
 }
 
 static pid_t read_pid(const struct instance *inst)
@@ -88,7 +66,7 @@ static int run(struct launch_plan *plan, struct err **err)
         r = box_run(&runtime, &args, &status, &error);
         if (r < 0)
                 return blame_command(r, &error, err);
-        find_oom_file(inst, read_pid(inst));
+        groups_find_oom_file(inst, read_pid(inst));
         return 0;
 }
 
@@ -111,20 +89,6 @@ static bool needs_program(const struct instance *inst)
 
 /* --- and back --------------------------------------------------------------------------------------------------- */
 
-/* Groups that a killed helper made and had not recorded. */
-static void remove_groups(const struct instance *inst)
-{
-        _cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
-        _cleanup_free_ char *path = NULL;
-        struct cgroup_spec spec = { .id = inst->id, .rootless = true };
-
-        if (asprintf(&path, "%s/strata-%s", inst->config.cgroup_parent ? inst->config.cgroup_parent : "", inst->id) < 0)
-                return;
-        spec.path = path;
-        if (cgroup_create(&spec, &cgroup, NULL) == 0)
-                cgroup_remove(cgroup, NULL);
-}
-
 static int clean(struct instance *inst, struct err **err)
 {
         const struct box_runtime runtime = container_runtime(inst);
@@ -138,7 +102,7 @@ static int clean(struct instance *inst, struct err **err)
         recorded = faccessat(inst->dir, path, F_OK, 0) == 0;
         r = box_delete(&runtime, inst->id, true, recorded ? err : NULL);
         if (!recorded)
-                remove_groups(inst);
+                groups_remove(inst);
         return !recorded || r == -ENOENT ? 0 : r;
 }
 
@@ -194,9 +158,20 @@ static int check(const struct instance_config *config, struct err **err)
         return 0;
 }
 
+static int prepare(struct instance *inst, struct err **err)
+{
+        return 0;
+}
+
+static void unspawn(pid_t pid)
+{
+        kill(pid, SIGKILL);
+}
+
 const struct instance_ops container_ops = {
         .name = "container",
         .check = check,
+        .prepare = prepare,
         .needs_program = needs_program,
         .connect = network_connect,
         .launch = launch,
@@ -206,6 +181,7 @@ const struct instance_ops container_ops = {
         .update = update,
         .exec = container_exec,
         .spawn = container_spawn,
+        .unspawn = unspawn,
         .stats = container_stats,
         .top = container_top,
         .root = open_root,

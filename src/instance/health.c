@@ -88,7 +88,7 @@ static void follow(struct check *c, pid_t pid, int output, u64 timeout_ns)
                 const u64 now = clock_now_ns();
 
                 if (now >= deadline) {
-                        kill(pid, SIGKILL);
+                        c->inst->ops->unspawn(pid);
                         c->status = -1;
                         break;
                 }

@@ -9,6 +9,8 @@ struct instance_ops {
 
         /* Refuses what of a complete configuration is not possible behind this wall, before anything is made. */
         int (*check)(const struct instance_config *config, struct err **err);
+        /* In the command, before every start: what may take long and says so. */
+        int (*prepare)(struct instance *inst, struct err **err);
         /* Whether the helper must be the program itself, started anew, instead of a copy of the command. */
         bool (*needs_program)(const struct instance *inst);
 
@@ -29,9 +31,10 @@ struct instance_ops {
         /* A further process, with the caller's descriptors 0, 1 and 2; @process is the runtime specification's object of it. */
         int (*exec)(struct instance *inst, const struct instance_exec *exec, const json_t *process, int *ret_status,
                 struct err **err);
-        /* The same in the background: what it prints goes to @output. *ret is a child of the caller that ends with it, and it with
-         * that one. */
+        /* The same in the background: what it prints goes to @output. *ret is a child of the caller that ends as it ends. */
         int (*spawn)(struct instance *inst, const json_t *process, int output, pid_t *ret, struct err **err);
+        /* Has such a process killed; its end is waited for as before. */
+        void (*unspawn)(pid_t pid);
         /* Fills in all but the time and the host's CPUs. */
         int (*stats)(struct instance *inst, pid_t pid, struct instance_stats *ret, struct err **err);
         /* Into inst->top_arena. */
@@ -40,7 +43,7 @@ struct instance_ops {
         int (*root)(struct instance *inst, pid_t pid, int *ret, struct err **err);
 };
 
-extern const struct instance_ops container_ops;
+extern const struct instance_ops container_ops, vm_ops;
 
 /* All there are, the default first; NULL at the end. */
 extern const struct instance_ops *const instance_walls[];

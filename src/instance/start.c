@@ -349,6 +349,8 @@ int instance_start(struct instance *inst, unsigned attach, struct instance_sessi
         if (r == 0)
                 r = state_recover(inst, err);
         if (r == 0)
+                r = inst->ops->prepare(inst, err);
+        if (r == 0)
                 r = start_locked(inst, attach, ret_session, err);
         return r < 0 ? err_wrap(err, r, "starting '%s'", inst->config.name) : 0;
 }

@@ -1,0 +1,422 @@
+/* Starting a machine.
+ *
+ *      helper (launch.c)                              strata-vmm
+ *      root, networks, volumes are there
+ *      DIR_VM: files/ with everything that is bound,
+ *      the script, the control groups, machine.json
+ *      clone3 ------------------------------------>   enters the groups, a session of its own, the terminal
+ *                                                     opens everything, jails itself, boots the kernel;
+ *                                                     strata-init connects, the agent tells it the script
+ *      READY: "started" or why not   <-------------   the command runs
+ *      FILE_PID; exits: strata-vmm is the             relays streams and signals, ends with the command's status
+ *      supervisor's child, as a container's first
+ *      process would be
+ *
+ * Both are in the helper's mount namespace, where the root and files/ are mounted, and which goes with them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "box/mount.h"
+#include "box/sys.h"
+#include "box/terminal.h"
+#include "groups.h"
+#include "kernel.h"
+#include "network_vm.h"
+#include "vm.h"
+
+#define READY_SECONDS 180 /* until the command runs: a slow engine on a busy host boots in a few */
+#define ARGS_MAX      256
+
+/* --- before every start ----------------------------------------------------------------------------------------- */
+
+static void say(void *opaque, const char *text)
+{
+        (void)opaque;
+        log_info("%s", text);
+}
+
+int vm_prepare(struct instance *inst, struct err **err)
+{
+        _cleanup_(kernel_freep) struct kernel *kernel = NULL;
+
+        return kernel_get(inst->host, NULL, say, NULL, &kernel, err);
+}
+
+/* --- what it gets from the host --------------------------------------------------------------------------------- */
+
+struct machine_start {
+        struct launch_plan *plan;
+        struct kernel *kernel;
+        struct vm_machine machine;
+        int files;                 /* the directory of VM_FILES */
+        int ready[2];              /* pipe */
+        int console, master, peer; /* the supervisor's socket, the terminal; -1 without one */
+        const char *argv[ARGS_MAX];
+        size_t n;
+        bool failed; /* no room or memory for an argument */
+};
+
+#define MACHINE_START_NONE(p)                                                                          \
+        {                                                                                              \
+                .plan = (p), .files = -1, .ready = { -1, -1 }, .console = -1, .master = -1, .peer = -1 \
+        }
+
+static void start_release(struct machine_start *s)
+{
+        const int fds[] = { s->files, s->ready[0], s->ready[1], s->console, s->master, s->peer };
+
+        for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+                closep(&fds[i]);
+        kernel_free(s->kernel);
+        vm_machine_release(&s->machine);
+}
+
+/* A directory of ours in memory, to mount the sources of bind mounts in. */
+static int make_files(struct machine_start *s, struct err **err)
+{
+        struct instance *inst = s->plan->inst;
+        _cleanup_free_ char *path = instance_path(inst, VM_FILES);
+        int r = path ? io_make_dir(inst->dir, DIR_VM, 0700, err) : err_sys(err, ENOMEM, "making a machine");
+
+        if (r == 0)
+                r = io_make_dir(inst->dir, VM_FILES, 0755, err);
+        if (r < 0)
+                return r;
+        if (mount("files", path, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755") < 0)
+                return err_sys(err, errno, "mounting a directory for volumes");
+        s->files = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        return s->files < 0 ? err_sys(err, errno, "opening '%s'", path) : 0;
+}
+
+static int write_script(struct machine_start *s, struct err **err)
+{
+        struct instance *inst = s->plan->inst;
+        struct init_script script = { 0 };
+        _cleanup_close_ int fd = -1;
+        int r = vm_script_make(s->plan, s->files, &script, err);
+
+        if (r == 0) {
+                fd = openat(inst->dir, VM_SCRIPT, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+                r = fd < 0 ? -errno : io_write_all(fd, script.data, script.len);
+                if (r < 0)
+                        r = err_sys(err, -r, "writing the machine's script");
+        }
+        init_script_free(&script);
+        /* The mounts in it are as they are to be; the directory itself is not the guest's to fill. */
+        if (r == 0 && mount_set_attr(s->files, MOUNT_ATTR_RDONLY, 0, false) < 0)
+                r = err_sys(err, EINVAL, "closing the directory of volumes");
+        return r;
+}
+
+static int make_groups(struct machine_start *s, struct err **err)
+{
+        struct instance *inst = s->plan->inst;
+        _cleanup_(cgroup_resources_freep) struct cgroup_resources *resources = NULL;
+        _cleanup_free_ char *path = groups_path(inst);
+        struct cgroup_spec spec = { .id = inst->id, .path = path, .rootless = inst->host->rootless };
+        int r = path ? vm_cgroup_resources(&inst->config, &resources, err) : err_sys(err, ENOMEM, "making a machine");
+
+        spec.resources = resources;
+        if (r == 0)
+                r = cgroup_create(&spec, &s->machine.cgroup, err);
+        return r < 0 ? r : cgroup_apply(s->machine.cgroup, resources, err);
+}
+
+static int record(struct machine_start *s, struct err **err)
+{
+        const struct launch_plan *plan = s->plan;
+        struct stat st;
+
+        if (fstat(plan->root, &st) < 0)
+                return err_sys(err, errno, "looking at the root");
+        s->machine.memory = vm_memory_of(&plan->inst->config);
+        s->machine.cpus = vm_cpus_of(&plan->inst->config);
+        s->machine.root_dev = st.st_dev;
+        s->machine.root_ino = st.st_ino;
+        return vm_machine_save(plan->inst, &s->machine, err);
+}
+
+/* The other end of the supervisor's terminal: a pipe of bytes, since the guest has a terminal of its own behind it. */
+static int open_terminal(struct machine_start *s, struct err **err)
+{
+        struct instance *inst = s->plan->inst;
+        char path[64];
+        struct termios raw;
+        int unlock = 0;
+
+        if (!inst->config.tty)
+                return 0;
+        snprintf(path, sizeof(path), "/proc/self/fd/%d/" FILE_CONSOLE, inst->dir);
+        s->console = terminal_connect(path, err);
+        if (s->console < 0)
+                return s->console;
+        s->master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+        if (s->master < 0 || ioctl(s->master, TIOCSPTLCK, &unlock) < 0)
+                return err_sys(err, errno, "making a terminal");
+        s->peer = ioctl(s->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+        if (s->peer < 0 || tcgetattr(s->peer, &raw) < 0)
+                return err_sys(err, errno, "making a terminal");
+        cfmakeraw(&raw);
+        if (tcsetattr(s->peer, TCSANOW, &raw) < 0)
+                return err_sys(err, errno, "making a terminal");
+        return terminal_send(s->console, s->master, err);
+}
+
+/* --- the command line ------------------------------------------------------------------------------------------- */
+
+static void add(struct machine_start *s, const char *word)
+{
+        s->failed |= !word || s->n + 1 >= ARGS_MAX;
+        if (!s->failed)
+                s->argv[s->n++] = word;
+}
+
+/* An option and its value. */
+static void _printf_(3, 4) add_option(struct machine_start *s, const char *option, const char *fmt, ...)
+{
+        _cleanup_free_ char *text = NULL;
+        va_list ap;
+
+        va_start(ap, fmt);
+        if (vasprintf(&text, fmt, ap) < 0)
+                text = NULL;
+        va_end(ap);
+        add(s, option);
+        add(s, text ? arena_strdup(&s->plan->inst->state_arena, text) : NULL);
+}
+
+static void add_networks(struct machine_start *s)
+{
+        const struct network_vm_interface *interface = NULL;
+        const size_t n = network_vm_interfaces(s->plan->network, &interface);
+
+        for (size_t i = 0; i < n; i++) {
+                if (interface[i].tap_fd >= 0)
+                        add_option(s, "--net", "fd=%d,mac=%s", interface[i].tap_fd, interface[i].mac);
+                else
+                        add_option(s, "--net", "user");
+        }
+}
+
+static int make_command_line(struct machine_start *s, struct err **err)
+{
+        const char *engine = getenv("STRATA_ENGINE"), *console = getenv("STRATA_VM_CONSOLE");
+
+        add(s, "strata-vmm");
+        add(s, "run");
+        add_option(s, "--kernel", "%s", s->kernel->image);
+        add_option(s, "--initrd", "%s", s->kernel->initrd);
+        add_option(s, "--append", "%s", s->kernel->append);
+        add_option(s, "--memory", "%lluM", (unsigned long long)(s->machine.memory / MIB));
+        add_option(s, "--cpus", "%u", s->machine.cpus);
+        add_option(s, "--engine", "%s", engine && engine[0] ? engine : "auto");
+        add_option(s, "--console", "%s", console && console[0] ? console : "none");
+        add(s, "--balloon");
+        /* Names, not paths of the host: the machine's current directory is the instance's. */
+        add_option(s, "--share", "tag=" VM_TAG_ROOT ",path=" DIR_ROOTFS);
+        if (json_array_size(s->plan->mounts))
+                add_option(s, "--share", "tag=" VM_TAG_FILES ",path=" VM_FILES);
+        add_networks(s);
+        add_option(s, "--control", VM_CONTROL);
+        add_option(s, "--agent", "socket=" VM_AGENT ",script=" VM_SCRIPT ",ready=%d", s->ready[1]);
+        return s->failed ? err_sys(err, E2BIG, "making the machine's command line") : 0;
+}
+
+/* --- the process ------------------------------------------------------------------------------------------------ */
+
+static void keep_open(int fd)
+{
+        fcntl(fd, F_SETFD, 0);
+}
+
+static void inherit(const struct machine_start *s)
+{
+        const struct network_vm_interface *interface = NULL;
+        const size_t n = network_vm_interfaces(s->plan->network, &interface);
+
+        close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC);
+        keep_open(s->ready[1]);
+        for (size_t i = 0; i < n; i++)
+                if (interface[i].tap_fd >= 0)
+                        keep_open(interface[i].tap_fd);
+}
+
+static int set_oom_score(s64 score)
+{
+        _cleanup_close_ int fd = score ? open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC) : -1;
+        char text[16];
+
+        snprintf(text, sizeof(text), "%d", (int)score);
+        return score && (fd < 0 || write(fd, text, strlen(text)) < 0) ? -errno : 0;
+}
+
+static _noreturn_ void fail(const struct machine_start *s, const char *what)
+{
+        dprintf(s->ready[1], "error: %s: %s\n", what, strerror(errno));
+        _exit(125);
+}
+
+static _noreturn_ void child(struct machine_start *s, bool cloned_into)
+{
+        const struct instance *inst = s->plan->inst;
+        /* Nothing of the caller's environment but where programs are: it is not the machine's business. */
+        const char *environment[] = { NULL, NULL, NULL };
+        _cleanup_free_ char *directory = instance_path(inst, ""), *path = NULL, *runtime_dir = NULL;
+        char program[PATH_MAX];
+        const struct rlimit no_core = { 0, 0 };
+        sigset_t none;
+
+        /* By path: in the mount namespace that has the root. */
+        if (!directory || chdir(directory) < 0)
+                fail(s, "the instance's directory");
+        if (cgroup_enter(s->machine.cgroup, cloned_into) < 0)
+                fail(s, "entering the control groups");
+        if (setsid() < 0 || (s->peer >= 0 && terminal_attach(s->peer, NULL) < 0))
+                fail(s, "the terminal");
+        if (set_oom_score(inst->config.oom_score_adj) < 0)
+                fail(s, "--oom-score-adj");
+        setrlimit(RLIMIT_CORE, &no_core);
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        signal(SIGPIPE, SIG_DFL);
+        inherit(s);
+        if (asprintf(&path, "PATH=%s", getenv("PATH") ?: "/usr/sbin:/usr/bin:/sbin:/bin") > 0)
+                environment[0] = path;
+        if (getenv("XDG_RUNTIME_DIR") && asprintf(&runtime_dir, "XDG_RUNTIME_DIR=%s", getenv("XDG_RUNTIME_DIR")) > 0)
+                environment[1] = runtime_dir;
+        snprintf(program, sizeof(program), "%s/strata-vmm", inst->host->programs);
+        execve(program, (char *const *)s->argv, (char *const *)environment);
+        fail(s, program);
+}
+
+static pid_t spawn(struct machine_start *s)
+{
+        struct sys_clone_args args = { .exit_signal = SIGCHLD };
+        const int group = cgroup_clone_fd(s->machine.cgroup);
+        bool into = group >= 0;
+        pid_t pid;
+
+        if (into) {
+                args.flags = SYS_CLONE_INTO_CGROUP;
+                args.cgroup = (u64)group;
+        }
+        pid = sys_clone3(&args);
+        if (pid < 0 && into) {
+                into = false;
+                args = (struct sys_clone_args){ .exit_signal = SIGCHLD };
+                pid = sys_clone3(&args);
+        }
+        if (pid == 0)
+                child(s, into);
+        return pid;
+}
+
+/* The machine's last words, or why there are none. */
+static int blame(struct machine_start *s, pid_t pid, const char *said, struct err **err)
+{
+        int status = 0, code;
+
+        kill(pid, SIGKILL);
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+                ;
+        code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        if (!said[0])
+                return err_set(err, ERR_IO, EIO, "the machine ended with status %d before the command ran", code);
+        if (strncmp(said, "error: ", 7) == 0)
+                said += 7;
+        if (code == 127)
+                return err_set(err, ERR_NO_COMMAND, ENOENT, "%s", said);
+        if (code == 126)
+                return err_set(err, ERR_NOT_EXECUTABLE, EACCES, "%s", said);
+        return err_set(err, ERR_IO, EIO, "%s", said);
+}
+
+/* The line that READY says, without its end; "" when there was none. -ETIMEDOUT. */
+static int read_ready(int fd, char *ret, size_t size)
+{
+        const u64 deadline = clock_now_ns() + READY_SECONDS * NSEC_PER_SEC;
+        size_t n = 0;
+
+        while (n + 1 < size && !memchr(ret, '\n', n)) {
+                struct pollfd p = { .fd = fd, .events = POLLIN };
+                const u64 now = clock_now_ns();
+                ssize_t got;
+
+                if (now >= deadline || (poll(&p, 1, (int)((deadline - now) / 1000000) + 1) == 0))
+                        return -ETIMEDOUT;
+                got = read(fd, ret + n, size - 1 - n);
+                if (got < 0 && errno == EINTR)
+                        continue;
+                if (got <= 0)
+                        break;
+                n += (size_t)got;
+        }
+        ret[n] = '\0';
+        ret[strcspn(ret, "\n")] = '\0';
+        return 0;
+}
+
+static int run(struct machine_start *s, struct err **err)
+{
+        struct instance *inst = s->plan->inst;
+        char said[2048] = "", text[16];
+        pid_t pid = spawn(s);
+        int r;
+
+        if (pid < 0)
+                return err_sys(err, -pid, "starting strata-vmm");
+        s->machine.pid = pid;
+        s->machine.pid_start = vm_process_start(pid);
+        r = vm_machine_save(inst, &s->machine, err);
+        closep(&s->ready[1]);
+        s->ready[1] = -1;
+        if (r < 0) {
+                blame(s, pid, "", NULL);
+                return r;
+        }
+        r = read_ready(s->ready[0], said, sizeof(said));
+        if (r < 0) {
+                blame(s, pid, "", NULL);
+                return err_set(
+                        err, ERR_IO, ETIMEDOUT, "the machine did not run the command within %d seconds", READY_SECONDS);
+        }
+        if (strcmp(said, "started") != 0)
+                return blame(s, pid, said, err);
+        groups_find_oom_file(inst, pid);
+        snprintf(text, sizeof(text), "%d", (int)pid);
+        return launch_write_file(inst, FILE_PID, text, err);
+}
+
+int vm_launch(struct launch_plan *plan, struct err **err)
+{
+        _cleanup_(start_release) struct machine_start s = MACHINE_START_NONE(plan);
+        int r = kernel_get(plan->inst->host, NULL, NULL, NULL, &s.kernel, err);
+
+        if (r == 0)
+                r = make_files(&s, err);
+        if (r == 0)
+                r = write_script(&s, err);
+        if (r == 0)
+                r = make_groups(&s, err);
+        if (r == 0)
+                r = record(&s, err);
+        if (r == 0 && pipe2(s.ready, O_CLOEXEC) < 0)
+                r = err_sys(err, errno, "starting a machine");
+        if (r == 0)
+                r = open_terminal(&s, err);
+        if (r == 0)
+                r = make_command_line(&s, err);
+        return r < 0 ? r : run(&s, err);
+}
