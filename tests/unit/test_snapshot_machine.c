@@ -1,6 +1,6 @@
 /* A guest that is saved at random moments, fully or as a diff, and goes on as a new machine under another engine computes what it computes when left alone. The guests
- * are those of tests/guests/hostile64: "probe" prints what it computed, "tlb" and "race" (two CPUs) check themselves. SNAPSHOT_SEED=S repeats a run;
- * SNAPSHOT_MOMENTS=N takes N snapshots of each guest or a few more; SNAPSHOT_KVM=1 has KVM among the engines. */
+ * are tests/guests/checksum.S, also under KVM if there is one, and those of tests/guests/hostile64: "probe" prints what it computed, "tlb" and "race" (two CPUs) check
+ * themselves. SNAPSHOT_SEED=S repeats a run; SNAPSHOT_MOMENTS=N takes N snapshots of each guest or a few more. */
 #include <dirent.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -20,8 +20,10 @@
 #define MEMORY (64 * MIB)
 #define PASSED 0 /* what a guest writes to the debug exit */
 
-static char directory[] = "/tmp/strata-moments.XXXXXX", kernel[64];
-static bool has_guest;
+#define CHECKSUM_COUNT 2000000
+
+static char directory[] = "/tmp/strata-moments.XXXXXX", hostile64[64], checksum[64];
+static bool has_hostile64, has_checksum;
 static u64 seed;
 
 static u64 rnd(u64 n)
@@ -43,7 +45,8 @@ static const char *name_of(const char *what, unsigned i)
 }
 
 struct run {
-        const char *append;
+        const char *kernel, *append;
+        unsigned n_engines; /* of those below */
         unsigned n_cpus;
         bool saved;          /* else it is left alone */
         unsigned n_machines; /* so far; each has a file for its console */
@@ -55,7 +58,7 @@ static struct vm *machine(struct run *run, const char *restore)
 {
         const char *console = name_of("console", run->n_machines++);
         const struct vm_config config = {
-                .kernel = kernel, .append = run->append, .memory = MEMORY, .n_cpus = run->n_cpus, .engine = run->engine, .restore = restore,
+                .kernel = run->kernel, .append = run->append, .memory = MEMORY, .n_cpus = run->n_cpus, .engine = run->engine, .restore = restore,
                 .console = VM_CONSOLE_FILE, .console_file = console, .debug_exit = true,
         };
         struct err *err = NULL;
@@ -66,13 +69,13 @@ static struct vm *machine(struct run *run, const char *restore)
         return vm;
 }
 
-static const char *engine_other_than(const char *engine)
+static const char *engine_other_than(const struct run *run, const char *engine)
 {
         static const char *const engines[] = { "interp", "translate", "kvm" };
         const char *other;
 
         do {
-                other = engines[rnd(getenv("SNAPSHOT_KVM") ? 3 : 2)];
+                other = engines[rnd(run->n_engines)];
         } while (strcmp(other, engine) == 0);
         return other;
 }
@@ -122,7 +125,7 @@ static struct vm *go_on_as_snapshot(struct run *run, struct vm *vm, bool *has_ba
                         return vm;
         }
         snapshot(run, vm, path, *has_base && rnd(2));
-        run->engine = engine_other_than(run->engine);
+        run->engine = engine_other_than(run, run->engine);
         other = machine(run, path);
         end(vm, NULL);
         vm_free(vm);
@@ -169,28 +172,29 @@ static char *run_guest(struct run *run)
         return printed(run);
 }
 
-static void run_saved(const char *append, unsigned n_cpus, bool compare)
+/* @guest says all but what becomes of it. */
+static void run_saved(const struct run *guest, bool compare)
 {
         const char *moments = getenv("SNAPSHOT_MOMENTS");
         const unsigned wanted_moments = moments ? (unsigned)strtoul(moments, NULL, 0) : 5;
-        struct run alone = { .append = append, .n_cpus = n_cpus, .engine = "translate" };
+        struct run alone = *guest;
         _cleanup_free_ char *wanted = NULL;
         unsigned n = 0;
 
-        if (!has_guest) {
-                print_message("# tests/guests/hostile64/build failed: no C compiler?\n");
-                skip();
-        }
-        if (compare)
+        alone.engine = "translate";
+        if (compare) {
                 wanted = run_guest(&alone);
-        if (compare)
                 assert_true(strlen(wanted) > 0);
+        }
         while (n < wanted_moments) {
-                struct run run = { .append = append, .n_cpus = n_cpus, .saved = true, .engine = engine_other_than("") };
                 const u64 first = seed;
-                _cleanup_free_ char *text = run_guest(&run);
+                struct run run = *guest;
+                _cleanup_free_ char *text = NULL;
 
-                print_message("# %s: SNAPSHOT_SEED=0x%lx, %u restored, %u diffs\n", append, first, run.n_machines - 1, run.n_diffs);
+                run.saved = true;
+                run.engine = engine_other_than(guest, "");
+                text = run_guest(&run);
+                print_message("# %s: SNAPSHOT_SEED=0x%lx, %u restored, %u diffs\n", run.append, first, run.n_machines - 1, run.n_diffs);
                 if (compare ? strcmp(text, wanted) != 0 : !strstr(text, "done")) {
                         print_error("printed:\n%s\n", text);
                         fail();
@@ -199,48 +203,73 @@ static void run_saved(const char *append, unsigned n_cpus, bool compare)
         }
 }
 
+static void skip_without(bool has_guest)
+{
+        if (!has_guest) {
+                print_message("# the guest could not be built: no compiler or binutils?\n");
+                skip();
+        }
+}
+
+static void sums_are_the_same_under_any_engine(void **state)
+{
+        const bool has_kvm = access("/dev/kvm", R_OK | W_OK) == 0;
+        const struct run guest = { .kernel = checksum, .append = "checksum", .n_engines = has_kvm ? 3 : 2, .n_cpus = 1 };
+
+        skip_without(has_checksum);
+        if (!has_kvm)
+                print_message("# without KVM: no /dev/kvm\n");
+        run_saved(&guest, true);
+}
+
 static void user_code_computes_the_same(void **state)
 {
-        run_saved("test=probe count=512 seed=5", 1, true);
+        skip_without(has_hostile64);
+        run_saved(&(struct run){ .kernel = hostile64, .append = "test=probe count=512 seed=5", .n_engines = 2, .n_cpus = 1 }, true);
 }
 
 static void mappings_are_forgotten_in_time(void **state)
 {
-        run_saved("test=tlb count=15000 seed=6 timer=20000", 1, false);
+        skip_without(has_hostile64);
+        run_saved(&(struct run){ .kernel = hostile64, .append = "test=tlb count=15000 seed=6 timer=20000", .n_engines = 2, .n_cpus = 1 }, false);
 }
 
 static void two_cpus_go_on_together(void **state)
 {
-        run_saved("test=race count=2000 seed=7 timer=20000", 2, false);
+        skip_without(has_hostile64);
+        run_saved(&(struct run){ .kernel = hostile64, .append = "test=race count=2000 seed=7 timer=20000", .n_engines = 2, .n_cpus = 2 }, false);
 }
 
-static int make_guest(void **state)
+static int make_guests(void **state)
 {
-        char command[256];
+        char command[512];
 
         if (!mkdtemp(directory))
                 return -1;
-        snprintf(kernel, sizeof(kernel), "%s/hostile64", directory);
-        snprintf(command, sizeof(command), "%s/build %s", HOSTILE64, kernel);
-        has_guest = system(command) == 0;
+        snprintf(hostile64, sizeof(hostile64), "%s/hostile64", directory);
+        snprintf(checksum, sizeof(checksum), "%s/checksum", directory);
+        snprintf(command, sizeof(command), "%s/hostile64/build %s && rm %s.elf", GUESTS, hostile64, hostile64);
+        has_hostile64 = system(command) == 0;
+        snprintf(command, sizeof(command),
+                 "as --32 --defsym COUNT=%d %s/checksum.S -o %s.o && ld -m elf_i386 -Ttext 0x400000 -o %s %s.o; r=$?; rm -f %s.o; exit $r", CHECKSUM_COUNT,
+                 GUESTS, checksum, checksum, checksum, checksum);
+        has_checksum = system(command) == 0;
         return 0;
 }
 
-static int remove_guest(void **state)
+static int remove_guests(void **state)
 {
-        char elf[80];
-
         snapshot_remove(name_of("snapshot", 0), NULL);
         snapshot_remove(name_of("snapshot", 1), NULL);
-        snprintf(elf, sizeof(elf), "%s.elf", kernel);
-        unlink(elf);
-        unlink(kernel);
+        unlink(hostile64);
+        unlink(checksum);
         return rmdir(directory);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(sums_are_the_same_under_any_engine),
                 cmocka_unit_test(user_code_computes_the_same),
                 cmocka_unit_test(mappings_are_forgotten_in_time),
                 cmocka_unit_test(two_cpus_go_on_together),
@@ -248,5 +277,5 @@ int main(void)
         const char *one = getenv("SNAPSHOT_SEED");
 
         seed = one ? strtoull(one, NULL, 0) : ((u64)getpid() << 32 ^ (u64)time(NULL)) * 0x9e3779b97f4a7c15ULL | 1;
-        return cmocka_run_group_tests_name("snapshot_machine", tests, make_guest, remove_guest);
+        return cmocka_run_group_tests_name("snapshot_machine", tests, make_guests, remove_guests);
 }
