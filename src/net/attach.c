@@ -204,7 +204,9 @@ static int connect_bridge(struct net_store *store, struct kernel *kernel, const 
                 if (r < 0)
                         return r;
                 r = link_join_bridge(kernel->route, endpoint->host_ifname, &veth.port);
-                return r < 0 ? err_sys(err, -r, "connecting '%s' to its bridge", endpoint->host_ifname) : 0;
+                if (r < 0)
+                        return err_sys(err, -r, "connecting '%s' to its bridge", endpoint->host_ifname);
+                return resolver_is_service(endpoint) ? service_start(store, kernel, bridge, endpoint, err) : 0;
         }
         r = inside_open(request->netns_fd, resolver, &inside, err);
         if (r < 0)
@@ -243,10 +245,43 @@ static int take_addresses(struct net_store *store, const struct network *network
         return choose_mac(endpoint, wanted, err);
 }
 
+static int has_service(void *opaque, struct endpoint *endpoint, struct err **err)
+{
+        return resolver_is_service(endpoint);
+}
+
+/* A machine's packets to its loopback do not come to us: its resolver has an address of the network. One for all its networks. */
+static int take_service_address(struct net_store *store, const struct network *network,
+        const struct net_attach_request *request, struct endpoint *endpoint, struct err **err)
+{
+        static const struct ip any = { 0 };
+        struct ip ip;
+        int r;
+
+        if (!request->tap || !network->pub.dns || !endpoint->ip[V4].len)
+                return 0;
+        r = endpoint_each(store, endpoint->container, has_service, NULL, err);
+        if (r != 0)
+                return MIN(r, 0);
+        r = ipam_take(store, network, V4, &any, endpoint->container, "", &ip, err);
+        if (r < 0)
+                return r;
+        endpoint->dns = arena_strdup(&endpoint->arena, ip_format(&ip).text);
+        if (endpoint->dns)
+                return 0;
+        endpoint->dns = "";
+        ipam_release(store, endpoint->key, &ip, endpoint->container);
+        return err_sys(err, ENOMEM, "attaching to a network");
+}
+
 static void give_addresses_back(struct net_store *store, const struct endpoint *endpoint)
 {
+        struct ip service;
+
         for (int f = 0; f < 2; f++)
                 ipam_release(store, endpoint->key, &endpoint->ip[f], endpoint->container);
+        if (resolver_is_service(endpoint) && ip_parse(endpoint->dns, &service) == 0)
+                ipam_release(store, endpoint->key, &service, endpoint->container);
 }
 
 static int open_ports(struct net_store *store, struct kernel *kernel, int dir, const struct network *network,
@@ -307,6 +342,8 @@ static int make_endpoint(struct net_store *store, struct kernel *kernel, const s
 {
         int r = take_addresses(store, network, wanted, endpoint, err);
 
+        if (r == 0)
+                r = take_service_address(store, network, request, endpoint, err);
         if (r == 0)
                 r = endpoint_write(dir, endpoint, err);
         if (r < 0) {
@@ -491,6 +528,10 @@ int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const
         }
         if (r == 0 && kernel && *endpoint->host_ifname)
                 r = leaving_remove(store, kernel, endpoint->host_ifname, has_ended, err);
+        if (r == 0 && kernel && resolver_is_service(endpoint)) {
+                resolver_stop(store, endpoint->container); /* with which the other end of its interface ends */
+                r = leaving_remove(store, kernel, service_ifname(endpoint).text, true, err);
+        }
         if (r < 0)
                 return r;
         names_remove(store, endpoint);

@@ -14,14 +14,27 @@ struct inside {
                 -1, -1, -1 \
         }
 int inside_open(int netns_fd, bool dns, struct inside *ret, struct err **err);
+/* The same for a machine, which has no namespace of ours: a new one, that lives as long as the sockets, for a resolver at port 53 of
+ * whatever address the namespace gets. *ret_netns is the caller's. */
+int inside_new(int *ret_netns, struct inside *ret, struct err **err);
 void inside_close(struct inside *inside);
 
-/* resolver.c: the process that answers names in a container. Fine when there is one. */
+/* resolver.c: the process that answers names in a container. Fine when there is one. A machine's is at an address of its network, behind
+ * an interface of its own (service.c). */
 #define RESOLVER_ADDRESS "127.0.0.11"
+bool resolver_is_service(const struct endpoint *endpoint);
 int resolver_start(
         struct net_store *store, const struct endpoint *endpoint, const struct inside *inside, struct err **err);
 bool resolver_runs(struct net_store *store, const char *container);
 void resolver_stop(struct net_store *store, const char *container);
+
+/* service.c: the resolver of a machine, and its interface. endpoint->dns is its address. */
+struct service_ifname {
+        char text[IFNAMSIZ];
+};
+struct service_ifname service_ifname(const struct endpoint *endpoint);
+int service_start(
+        struct net_store *store, struct kernel *kernel, int bridge, const struct endpoint *endpoint, struct err **err);
 
 /* pasta.c: the default network of a user who is not root. Fills in what @endpoint lacks. */
 int pasta_start(

@@ -75,12 +75,27 @@ static int find_namespace(u64 inode)
         return found;
 }
 
-static void restart_resolver(struct check *check, const struct endpoint *endpoint)
+/* In the container's namespace, or in one of its own. */
+static void start_resolver_again(struct check *check, const struct endpoint *endpoint)
 {
         _cleanup_(inside_close) struct inside inside = INSIDE_CLOSED;
+        _cleanup_(network_freep) struct network *network = NULL;
         _cleanup_close_ int netns = -1;
 
-        if (strcmp(endpoint->dns, RESOLVER_ADDRESS) != 0)
+        if (resolver_is_service(endpoint)) {
+                if (network_by_key(check->store, endpoint->key, &network, NULL) == 0)
+                        service_start(check->store, check->kernel, link_index(check->kernel->route, network->pub.bridge),
+                                endpoint, NULL);
+                return;
+        }
+        netns = find_namespace(endpoint->netns);
+        if (netns >= 0 && inside_open(netns, true, &inside, NULL) == 0)
+                resolver_start(check->store, endpoint, &inside, NULL);
+}
+
+static void restart_resolver(struct check *check, const struct endpoint *endpoint)
+{
+        if (!*endpoint->dns || !check->kernel)
                 return;
         for (int i = 0; i < 10; i++) { /* one that was started just now takes a moment to its lock */
                 if (resolver_runs(check->store, endpoint->container))
@@ -88,9 +103,7 @@ static void restart_resolver(struct check *check, const struct endpoint *endpoin
                 usleep(10000);
         }
         report(check, "the resolver of '%s' does not run", endpoint->container);
-        netns = find_namespace(endpoint->netns);
-        if (netns >= 0 && inside_open(netns, true, &inside, NULL) == 0)
-                resolver_start(check->store, endpoint, &inside, NULL);
+        start_resolver_again(check, endpoint);
 }
 
 static int remove_dead(struct check *check, const struct endpoint *endpoint, const char *why, struct err **err)
@@ -230,12 +243,14 @@ struct ports {
 static int collect_ifname(void *opaque, struct endpoint *endpoint, struct err **err)
 {
         struct ports *ports = opaque;
-        void *more = realloc(ports->names, (ports->n + 1) * sizeof(*ports->names));
+        void *more = realloc(ports->names, (ports->n + 2) * sizeof(*ports->names));
 
         if (!more)
                 return err_sys(err, ENOMEM, "checking networks");
         ports->names = more;
         snprintf(ports->names[ports->n++], IFNAMSIZ, "%.15s", endpoint->host_ifname);
+        if (resolver_is_service(endpoint))
+                snprintf(ports->names[ports->n++], IFNAMSIZ, "%s", service_ifname(endpoint).text);
         return 0;
 }
 

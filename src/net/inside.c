@@ -19,13 +19,17 @@
 static const u8 resolver_ip[4] = { 127, 0, 0, 11 }; /* RESOLVER_ADDRESS */
 static const u8 dns_port[2] = { 0, 53 };
 
-static int listen_at(int type, int *ret, u8 ret_port[2])
+/* At the resolver's address and a port that the kernel chooses; or, without @ip, at any address and @ret_port. */
+static int listen_at(const u8 *ip, int type, int *ret, u8 ret_port[2])
 {
         struct sockaddr_in address = { .sin_family = AF_INET };
         _cleanup_close_ int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         socklen_t len = sizeof(address);
 
-        memcpy(&address.sin_addr, resolver_ip, sizeof(resolver_ip));
+        if (ip)
+                memcpy(&address.sin_addr, ip, sizeof(resolver_ip));
+        else
+                memcpy(&address.sin_port, ret_port, 2);
         if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
                 (type == SOCK_STREAM && listen(fd, 16) < 0) || getsockname(fd, (struct sockaddr *)&address, &len) < 0)
                 return -errno;
@@ -85,9 +89,9 @@ static int open_resolver(struct inside *inside, struct err **err)
 
         r = link_configure_inside(inside->route, &(struct link_inside){ .ifname = NULL }); /* lo, for the address */
         if (r == 0)
-                r = listen_at(SOCK_DGRAM, &inside->udp, udp_port);
+                r = listen_at(resolver_ip, SOCK_DGRAM, &inside->udp, udp_port);
         if (r == 0)
-                r = listen_at(SOCK_STREAM, &inside->tcp, tcp_port);
+                r = listen_at(resolver_ip, SOCK_STREAM, &inside->tcp, tcp_port);
         if (r == 0) {
                 r = nl_open(NETLINK_NETFILTER, &nft, err);
                 if (r < 0)
@@ -97,15 +101,64 @@ static int open_resolver(struct inside *inside, struct err **err)
         return r < 0 ? err_sys(err, -r, "opening the resolver's sockets on " RESOLVER_ADDRESS) : 0;
 }
 
-int inside_open(int netns_fd, bool dns, struct inside *ret, struct err **err)
+/* Our own namespace, after a look whether we may come back to it: who may not does not go. */
+static int open_home(int *ret, struct err **err)
 {
         _cleanup_close_ int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-        struct inside inside = INSIDE_CLOSED;
-        int r;
 
-        /* who may not come back does not go */
         if (home < 0 || setns(home, CLONE_NEWNET) < 0)
                 return err_sys(err, errno, "coming back to the network namespace");
+        *ret = TAKE_FD(home);
+        return 0;
+}
+
+static int open_service(struct inside *inside)
+{
+        u8 port[2] = { dns_port[0], dns_port[1] };
+        int r = listen_at(NULL, SOCK_DGRAM, &inside->udp, port);
+
+        return r < 0 ? r : listen_at(NULL, SOCK_STREAM, &inside->tcp, port);
+}
+
+int inside_new(int *ret_netns, struct inside *ret, struct err **err)
+{
+        _cleanup_close_ int home = -1, netns = -1;
+        struct inside inside = INSIDE_CLOSED;
+        int r = open_home(&home, err);
+
+        if (r < 0)
+                return r;
+        if (unshare(CLONE_NEWNET) < 0)
+                return err_sys(err, errno, "making a network namespace");
+        netns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+        if (netns < 0)
+                r = err_sys(err, errno, "making a network namespace");
+        if (r == 0)
+                r = nl_open(NETLINK_ROUTE, &inside.route, err);
+        if (r == 0) {
+                r = open_service(&inside);
+                if (r < 0)
+                        err_sys(err, -r, "opening the sockets of a resolver");
+        }
+        if (setns(home, CLONE_NEWNET) < 0) /* a moment ago it worked */
+                r = err_set(err, ERR_INTERNAL, errno, "leaving the resolver's network namespace failed");
+        if (r < 0) {
+                inside_close(&inside);
+                return r;
+        }
+        *ret = inside;
+        *ret_netns = TAKE_FD(netns);
+        return 0;
+}
+
+int inside_open(int netns_fd, bool dns, struct inside *ret, struct err **err)
+{
+        _cleanup_close_ int home = -1;
+        struct inside inside = INSIDE_CLOSED;
+        int r = open_home(&home, err);
+
+        if (r < 0)
+                return r;
         if (setns(netns_fd, CLONE_NEWNET) < 0)
                 return err_sys(err, errno, "entering the container's network namespace");
         r = nl_open(NETLINK_ROUTE, &inside.route, err);

@@ -17,7 +17,8 @@ int resolver_start(
 {
         _cleanup_free_ char *program = helper_program(PROGRAM);
         _cleanup_close_ int lock = -1, pidfd = -1;
-        const char *argv[ARGS_MAX + 3];
+        const char *argv[ARGS_MAX + 4];
+        struct ip_text asker;
         size_t n = 0;
         pid_t child;
         int r;
@@ -34,6 +35,8 @@ int resolver_start(
                 pidfd = (int)syscall(SYS_pidfd_open, endpoint->pid, 0);
         argv[n++] = program;
         argv[n++] = endpoint->container;
+        asker = resolver_is_service(endpoint) ? ip_format(&endpoint->ip[V4]) : (struct ip_text){ "-" };
+        argv[n++] = asker.text;
         for (const char **servers = endpoint->servers; servers && *servers && n < ARGS_MAX; servers++) {
                 struct ip ip;
 
@@ -45,6 +48,11 @@ int resolver_start(
         /* the order that resolve/main.c knows */
         return helper_spawn(
                 argv, (const int[]){ inside->udp, inside->tcp, store->run, lock, pidfd }, 5, -1, &child, err);
+}
+
+bool resolver_is_service(const struct endpoint *endpoint)
+{
+        return *endpoint->dns && !*endpoint->ifname; /* pasta's endpoints have an interface, taps have none inside */
 }
 
 bool resolver_runs(struct net_store *store, const char *container)

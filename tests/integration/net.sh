@@ -142,6 +142,64 @@ wait "$vm" 2>/dev/null
 ok "which goes with it" fails ip link show dev "$(of vm host)"
 net detach vm
 
+# guest NETWORK NAME OPTION...: a machine on the network: its process is $cable, its network inside is the namespace $guest.
+guest() {
+        local network=$1 name=$2
+        shift 2
+        container guest
+        rm -f "$TMPDIR/$name"
+        "$DRIVER" attach "$network" "$name" "/proc/$guest/ns/net" --name "$name" --guest "$@" >"$TMPDIR/$name" 2>>"$TMPDIR/notices" &
+        cable=$!
+        for _ in $(seq 100); do
+                grep -q '^cable' "$TMPDIR/$name" && break
+                sleep 0.05
+        done
+        inside "$guest" ip link set eth0 address "$(of "$name" mac)"
+        inside "$guest" ip link set eth0 up
+        inside "$guest" ip link set lo up
+        inside "$guest" ip address add "$(of "$name" ip)" dev eth0
+        inside "$guest" ip route add default via "$(of "$name" gateway)"
+}
+
+# ask_as PID SERVER NAME [TYPE [PROTOCOL]]
+ask_as() {
+        local pid=$1
+        shift
+        inside "$pid" /usr/bin/python3 "$ROOT/tests/integration/net_ask.py" "$@" 2>/dev/null | paste -sd' '
+}
+
+container peer
+attach web peer "$peer"
+guest web machine -p 8300:80
+dns=$(of machine dns)
+serve "$guest" 80 "machine"
+serve "$peer" 80 "peer"
+is "a machine's resolver is another address of the network" "${dns%.*} $([ "$dns" = "$(address machine)" ] || echo other)" "$(address machine | sed 's/\.[0-9]*$//') other"
+is "a machine asks for a container by name" "$(ask_as "$guest" "$dns" peer)" "NOERROR $(address peer)"
+is "by TCP, too" "$(ask_as "$guest" "$dns" peer A tcp)" "NOERROR $(address peer)"
+is "a container asks for a machine by name" "$(ask "$peer" machine)" "NOERROR $(address machine)"
+is "and each reaches the other" "$(get_in "$guest" "$(address peer)") $(get_in "$peer" "$(address machine)")" "peer to $(address machine) machine to $(address peer)"
+is "nobody else gets an answer of a machine's resolver" "$(ask_as "$peer" "$dns" peer A tcp)" "no answer: closed"
+is "a machine's published port" "$(get 127.0.0.1:8300 | cut -d' ' -f1)" machine
+is "nothing is amiss with it" "$(net check)" ""
+resolver=$(pgrep -f "strata-resolve machine ")
+kill -9 "$resolver"
+sleep 0.2
+net check >"$TMPDIR/check"
+is "a resolver that was killed comes back" "$(grep -c resolver "$TMPDIR/check") $(ask_as "$guest" "$dns" peer)" "1 NOERROR $(address peer)"
+kill -9 "$cable"
+wait "$cable" 2>/dev/null
+net check >"$TMPDIR/check"
+ok "a machine that was killed is taken off its network" grep -q "'machine' is on the network 'web' still" "$TMPDIR/check"
+is "with its resolver" "$(pgrep -f 'strata-resolve machine ')$(ls "$STRATA_NET_ROOT"/run/*/addresses/*/ | grep -cx "$dns")" 0
+guest web machine
+net detach machine
+is "one that is detached leaves no resolver" "$(pgrep -f 'strata-resolve machine ')" ""
+kill "$cable"
+wait "$cable" 2>/dev/null
+end "$peer"
+net detach peer
+
 # --- a UDP client that goes on while the container is replaced ------------------------------------------------------------
 
 container old

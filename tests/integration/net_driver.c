@@ -2,13 +2,19 @@
  *
  *     create NAME [--subnet S] [--gateway G] [--ip-range R] [--internal] [--ipv6] [-o KEY=VALUE]
  *     rm NAME | ls | prune | check | endpoints | detach ID [NETWORK]
- *     attach NETWORK ID NETNS [--name N] [--alias A] [--ip A] [--pid P] [-p PORT]... [--tap] [--hold SECONDS] [--dns A]
+ *     attach NETWORK ID NETNS [--name N] [--alias A] [--ip A] [--pid P] [-p PORT]... [--tap | --guest] [--hold SECONDS] [--dns A]
+ *         --guest: as a virtual machine: its tap is joined to one called eth0 in NETNS, until the driver is killed
  *     bench N NETNS...: attaches and detaches N endpoints one after the other, prints microseconds of each call */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -78,6 +84,34 @@ static void print_attachment(const char *container, const struct net_attachment 
         putchar('\n');
 }
 
+/* The guest's end of the cable: what comes out of one tap goes into the other, as a virtio-net device would carry it. */
+static int be_the_cable(int tap, int netns)
+{
+        struct ifreq request = { .ifr_name = "eth0", .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+        static unsigned char frame[70000];
+        int other;
+
+        if (setns(netns, CLONE_NEWNET) < 0)
+                return -errno;
+        other = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+        if (other < 0 || ioctl(other, TUNSETIFF, &request) < 0)
+                return -errno;
+        puts("cable");
+        fflush(stdout);
+        for (;;) {
+                struct pollfd fds[2] = { { .fd = tap, .events = POLLIN }, { .fd = other, .events = POLLIN } };
+
+                if (poll(fds, 2, -1) < 0)
+                        return -errno;
+                for (int i = 0; i < 2; i++) {
+                        const ssize_t n = fds[i].revents & POLLIN ? read(fds[i].fd, frame, sizeof(frame)) : 0;
+
+                        if (n > 0)
+                                (void)!write(fds[!i].fd, frame, (size_t)n);
+                }
+        }
+}
+
 static int attach(int argc, char **argv, struct err **err)
 {
         const char *aliases[8] = { NULL }, *dns[4] = { NULL };
@@ -86,7 +120,7 @@ static int attach(int argc, char **argv, struct err **err)
         struct net_ports ports = { 0 };
         size_t n_aliases = 0, n_dns = 0;
         unsigned hold = 0;
-        int r = 0;
+        int r = 0, guest = -1;
 
         for (int i = 3; i < argc && r == 0; i += 2) {
                 const char *next = i + 1 < argc ? argv[i + 1] : "";
@@ -105,6 +139,8 @@ static int attach(int argc, char **argv, struct err **err)
                         r = net_port_parse(next, &ports, err);
                 else if (strcmp(argv[i], "--tap") == 0)
                         q.tap = true, i--;
+                else if (strcmp(argv[i], "--guest") == 0)
+                        q.tap = true, guest = open(argv[2], O_RDONLY | O_CLOEXEC), i--;
                 else if (strcmp(argv[i], "--hold") == 0)
                         q.hold_ports = true, hold = (unsigned)atoi(next);
                 else
@@ -121,7 +157,9 @@ static int attach(int argc, char **argv, struct err **err)
         if (r == 0) {
                 print_attachment(argv[1], a);
                 fflush(stdout);
-                if (q.hold_ports || q.tap)
+                if (guest >= 0)
+                        r = be_the_cable(a->tap_fd, guest);
+                else if (q.hold_ports || q.tap)
                         sleep(hold);
         }
         net_attachment_free(a);

@@ -1,4 +1,4 @@
-/* strata-resolve CONTAINER [SERVER...]: answers one container's questions for names.
+/* strata-resolve CONTAINER ASKER [SERVER...]: answers one container's questions for names; only those from the address ASKER, "-": all.
  *
  * Started by net_attach with the descriptors below. The sockets are bound in the container's network namespace; the
  * process itself is in the host's, from where it asks the name servers. It ends with the container (pidfd), or is
@@ -56,6 +56,7 @@ struct connection {
 struct resolver {
         struct lookup lookup;
         struct upstream upstream;
+        struct ip asker; /* len 0: whoever reaches the sockets is the container */
         struct waiting waiting[WAITING_MAX];
         struct connection connection[CONNECTIONS_MAX];
         u8 message[DNS_MESSAGE_MAX], answer[DNS_MESSAGE_MAX];
@@ -154,6 +155,11 @@ static void ask_outside(struct resolver *r, const struct sockaddr_in *asker, con
         ask_next(r, w);
 }
 
+static bool may_ask(const struct resolver *r, const struct sockaddr_in *asker)
+{
+        return !r->asker.len || memcmp(&asker->sin_addr, r->asker.bytes, 4) == 0;
+}
+
 static void take_question(struct resolver *r)
 {
         struct sockaddr_in asker;
@@ -163,7 +169,7 @@ static void take_question(struct resolver *r)
         ssize_t n;
 
         n = recvfrom(FD_UDP, r->message, sizeof(r->message), MSG_DONTWAIT, (struct sockaddr *)&asker, &asker_len);
-        if (n <= 0 || asker_len != sizeof(asker))
+        if (n <= 0 || asker_len != sizeof(asker) || !may_ask(r, &asker))
                 return;
         switch (answer_locally(r, r->message, (size_t)n, &question, r->answer, QUERY_MAX, &answer_len)) {
         case ANSWERED:
@@ -218,12 +224,14 @@ static void next_question(struct connection *c)
 static void take_connection(struct resolver *r)
 {
         struct connection *c = NULL;
-        const int fd = accept4(FD_TCP, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_in asker = { 0 };
+        socklen_t asker_len = sizeof(asker);
+        const int fd = accept4(FD_TCP, (struct sockaddr *)&asker, &asker_len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         for (size_t i = 0; i < CONNECTIONS_MAX && !c; i++)
                 if (!r->connection[i].fd)
                         c = &r->connection[i];
-        if (fd < 0 || !c) {
+        if (fd < 0 || !c || !may_ask(r, &asker)) {
                 if (fd >= 0)
                         close(fd);
                 return;
@@ -465,10 +473,10 @@ int main(int argc, char **argv)
         struct pollfd fds[POLL_MAX];
         bool follows;
 
-        if (argc < 2 || !is_wanted())
+        if (argc < 3 || (strcmp(argv[2], "-") != 0 && (ip_parse(argv[2], &r.asker) < 0 || r.asker.len != 4)) || !is_wanted())
                 return 1;
         r.lookup = (struct lookup){ .run = FD_RUN, .container = argv[1] };
-        for (int i = 2; i < argc && r.upstream.n < SERVERS_MAX; i++)
+        for (int i = 3; i < argc && r.upstream.n < SERVERS_MAX; i++)
                 if (ip_parse(argv[i], &r.upstream.server[r.upstream.n]) == 0)
                         r.upstream.n++;
         r.upstream.fixed = r.upstream.n > 0;
