@@ -540,13 +540,27 @@ static void connections_are_limited(void **state)
 
 /* ---- life ---- */
 
-static void a_restored_machine_is_told_that_all_is_gone(void **state)
+/* Saves and loads while paused; the guest's address is @cid then. */
+static void save_and_load(struct fixture *f, u32 cid)
+{
+        struct device *dev = fake_env_device(&f->m->f, "virtio-vsock");
+        struct state_out saved;
+
+        fake_env_lock(&f->m->f);
+        dev->ops->quiesce(dev);
+        fake_save(dev, &saved);
+        container_of(dev, struct vsock, vdev.pci.dev)->cid = cid;
+        assert_int_equal(fake_load(dev, &saved, NULL), 0);
+        dev->ops->resume(dev);
+        fake_env_unlock(&f->m->f);
+        state_out_free(&saved);
+}
+
+static void a_restored_machine_with_another_address_is_told_that_all_is_gone(void **state)
 {
         struct fixture *f = *state;
         const int listener = host_listen(f, 80);
         const int fd = connected(f, listener);
-        struct device *dev = fake_env_device(&f->m->f, "virtio-vsock");
-        struct state_out saved;
         char byte;
         u32 id, len, event = 99;
 
@@ -555,19 +569,29 @@ static void a_restored_machine_is_told_that_all_is_gone(void **state)
         driver_kick(&f->d, EVENT);
         fake_sync(f->m);
         assert_false(driver_used(&f->d, EVENT, &id, &len));
-        fake_env_lock(&f->m->f);
-        dev->ops->quiesce(dev);
-        fake_save(dev, &saved);
-        assert_int_equal(fake_load(dev, &saved, NULL), 0);
-        dev->ops->resume(dev);
-        fake_env_unlock(&f->m->f);
-        state_out_free(&saved);
+        save_and_load(f, GUEST_CID + 1);
         wait_for(driver_used_idx(&f->d, EVENT) == 1);
         assert_true(driver_used(&f->d, EVENT, &id, &len));
         assert_int_equal(len, 4);
         memcpy(&event, ram(f->m, EVENT_BUFFER), 4);
         assert_int_equal(event, 0);
         assert_int_equal(host_read(fd, &byte, 1), 0);
+        assert_false(any_packet(f));
+        close(fd);
+        close(listener);
+}
+
+static void connections_of_a_restored_machine_are_shut_down(void **state)
+{
+        struct fixture *f = *state;
+        const int listener = host_listen(f, 80);
+        const int fd = connected(f, listener);
+        char byte;
+
+        save_and_load(f, GUEST_CID);
+        assert_int_equal(expect(f, VSOCK_OP_SHUTDOWN, 9)->header.flags, VSOCK_SHUT_BOTH);
+        assert_int_equal(host_read(fd, &byte, 1), 0);
+        send_packet(f, VSOCK_OP_RST, 9, 80, NULL, 0);
         send_packet(f, VSOCK_OP_RW, 9, 80, "x", 1);
         expect(f, VSOCK_OP_RST, 9);
         close(fd);
@@ -635,7 +659,8 @@ int main(void)
                 TEST(the_host_is_refused_by_the_guest),
                 TEST(bad_lines_close_the_connection),
                 TEST(connections_are_limited),
-                TEST(a_restored_machine_is_told_that_all_is_gone),
+                TEST(a_restored_machine_with_another_address_is_told_that_all_is_gone),
+                TEST(connections_of_a_restored_machine_are_shut_down),
                 TEST(nothing_moves_while_paused),
                 TEST(saved_state_is_checked),
                 TEST(the_socket_is_the_owner_s_alone),

@@ -10,8 +10,9 @@
  * `ready` list, and gets a receive buffer into which the socket is read directly; then it goes to the end of the list. What the
  * device itself has to say (REQUEST, RESPONSE, SHUTDOWN, credit) are bits of the connection and go the same way.
  *
- * A restored machine has no connections: the sockets are another process's. The guest is told by the transport reset event and
- * closes them all; its listening sockets stay. */
+ * A restored machine keeps its connection to the program inside this process (vsock_local.c); the others' sockets are another
+ * process's, so the guest is told that they are shut down. When it has got another address meanwhile, it is told by the transport reset
+ * event and closes all; its listening sockets stay. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,7 +205,14 @@ static void on_request(struct vsock *vs, const struct vsock_header *header)
         }
         vsock_conn_bind(conn, header->src_port, header->dst_port);
         conn->guest_buffer = header->buf_alloc;
-        vsock_host_connect(conn);
+        if (vs->local && vs->local->port == header->dst_port) {
+                if (!vsock_local_connect(conn))
+                        vsock_conn_reset(conn);
+        } else if (vs->listener) {
+                vsock_host_connect(conn);
+        } else {
+                vsock_conn_reset(conn);
+        }
 }
 
 static void packet_in(struct vsock *vs, const struct vsock_header *header, struct virtio_request *req)
@@ -318,20 +326,31 @@ static void vsock_resume(struct virtio_device *vdev)
 
 static void vsock_save(struct virtio_device *vdev, struct state_out *out)
 {
-        state_put_u32(out, vsock_of(vdev)->cid);
+        const struct vsock *vs = vsock_of(vdev);
+
+        state_put_u32(out, vs->cid);
+        vsock_state_save(vs, out);
 }
 
-/* The address is this machine's own: the guest reads it again after the event. */
+/* The address is this machine's own: when it is another one, the guest reads it again after the event. */
 static int vsock_load(struct virtio_device *vdev, struct state_in *in, u32 version, struct err **err)
 {
         struct vsock *vs = vsock_of(vdev);
         const u32 cid = state_get_u32(in);
+        int r = 0;
 
-        (void)version;
         if (state_in_error(in) || cid < VSOCK_CID_MIN || cid > VSOCK_CID_MAX)
                 return err_set(err, ERR_BAD_STATE, EINVAL, "saved state of virtio-vsock is damaged");
         forget_all(vs);
-        vs->reset_event_owed = true;
+        if (version >= 2)
+                r = vsock_state_load(vs, in);
+        if (r == -ENOMEM)
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the connections of virtio-vsock");
+        if (r < 0)
+                return err_set(err, ERR_BAD_STATE, EINVAL, "saved connections of virtio-vsock are damaged");
+        vs->reset_event_owed = version < 2 || cid != vs->cid;
+        if (vs->reset_event_owed)
+                forget_all(vs);
         return 0;
 }
 
@@ -340,7 +359,8 @@ static void vsock_destroy(struct virtio_device *vdev)
         struct vsock *vs = vsock_of(vdev);
 
         vsock_conn_free_all(vs);
-        vsock_host_free(vs);
+        if (vs->listener)
+                vsock_host_free(vs);
         free(vs);
 }
 
@@ -353,7 +373,7 @@ static const struct virtio_ops vsock_ops = {
         .load = vsock_load,
         .destroy = vsock_destroy,
 };
-static const struct device_ops vsock_device_ops = VIRTIO_DEVICE_OPS("virtio-vsock", 1);
+static const struct device_ops vsock_device_ops = VIRTIO_DEVICE_OPS("virtio-vsock", 2);
 
 static const struct virtio_type vsock_type = {
         .id = VIRTIO_ID_VSOCK,
@@ -381,9 +401,10 @@ int virtio_vsock_new(struct device_env *env, struct pci_bus *bus, const struct v
         }
         vs->cid = config->cid;
         vs->listener = config->listener;
+        vs->local = config->local;
         vs->ready_last = &vs->ready_first;
         memcpy(vs->vdev.config, &guest_cid, sizeof(guest_cid));
-        r = vsock_host_init(vs, err);
+        r = vs->listener ? vsock_host_init(vs, err) : 0;
         if (r < 0) {
                 vs->listener = NULL; /* still the caller's */
                 virtio_device_destroy(&vs->vdev.pci.dev);

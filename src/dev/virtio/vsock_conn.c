@@ -122,6 +122,7 @@ struct vsock_conn *vsock_conn_new(struct vsock *vs, bool from_guest, int fd)
 
 static void close_socket(struct vsock_conn *conn)
 {
+        vsock_local_disconnect(conn);
         if (conn->fd < 0)
                 return;
         conn->watch = loop_fd_remove(conn->watch);
@@ -287,7 +288,7 @@ static u32 read_socket(struct vsock_conn *conn, struct iovec *data, unsigned n)
         n = iov_shorten(data, n, credit(conn));
         if (!n)
                 return 0;
-        got = readv(conn->fd, data, (int)n);
+        got = conn->local ? vsock_local_read(conn, data, n) : readv(conn->fd, data, (int)n);
         if (got > 0) {
                 conn->sent += (u32)got;
                 return (u32)got;
@@ -356,10 +357,16 @@ static void credit_tell(struct vsock_conn *conn)
 }
 
 /* How many bytes the socket took; -1 when nobody reads it any more. */
-static ssize_t write_socket(const struct vsock_conn *conn, struct iovec *iov, unsigned n)
+static ssize_t write_socket(struct vsock_conn *conn, struct iovec *iov, unsigned n, u32 len)
 {
         const struct msghdr msg = { .msg_iov = iov, .msg_iovlen = n };
-        const ssize_t done = sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t done;
+
+        if (conn->local) {
+                vsock_local_write(conn, iov, n);
+                return len;
+        }
+        done = sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         return done >= 0 ? done : errno == EAGAIN || errno == EINTR || errno == ENOBUFS ? 0 : -1;
 }
@@ -392,7 +399,7 @@ bool vsock_conn_receive(struct vsock_conn *conn, struct iovec *iov, unsigned n, 
         if (conn->host_shut & VSOCK_SHUT_RECEIVE)
                 done = -1;
         else if (!conn->n_buffered && len)
-                done = write_socket(conn, iov, n);
+                done = write_socket(conn, iov, n, len);
         if (done < 0) {
                 conn->forwarded += len;
                 host_stops(conn, VSOCK_SHUT_RECEIVE);
@@ -416,7 +423,7 @@ static bool buffer_flush(struct vsock_conn *conn)
                 { conn->buffer + conn->first, before_wrap },
                 { conn->buffer, conn->n_buffered - before_wrap },
         };
-        const ssize_t done = write_socket(conn, iov, ARRAY_SIZE(iov));
+        const ssize_t done = write_socket(conn, iov, ARRAY_SIZE(iov), conn->n_buffered);
 
         if (done >= 0) {
                 conn->first = (conn->first + (u32)done) % VSOCK_BUFFER;
@@ -438,9 +445,8 @@ static bool buffer_flush(struct vsock_conn *conn)
         return true;
 }
 
-static void on_socket(void *opaque, int revents)
+void vsock_conn_ready(struct vsock_conn *conn, int revents)
 {
-        struct vsock_conn *conn = opaque;
         struct vsock *vs = conn->vs;
 
         if (conn->state == VSOCK_HANDSHAKE) {
@@ -454,6 +460,16 @@ static void on_socket(void *opaque, int revents)
                 conn->readable = true;
         vsock_conn_update(conn);
         vsock_pump(vs);
+}
+
+static void on_socket(void *opaque, int revents)
+{
+        vsock_conn_ready(opaque, revents);
+}
+
+void vsock_conn_abandon(struct vsock_conn *conn)
+{
+        host_stops(conn, VSOCK_SHUT_BOTH);
 }
 
 /* ---- the guest's side ends ---- */
@@ -481,7 +497,8 @@ void vsock_conn_guest_shutdown(struct vsock_conn *conn, u32 flags)
                 return;
         }
         conn->guest_shut |= flags & VSOCK_SHUT_BOTH;
-        if (conn->guest_shut == VSOCK_SHUT_BOTH) {
+        /* The program inside this process has no use for half a connection. */
+        if (conn->guest_shut == VSOCK_SHUT_BOTH || conn->local) {
                 send_reset(conn);
                 detach(conn);
                 return;

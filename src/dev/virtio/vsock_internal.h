@@ -1,4 +1,5 @@
-/* Shared by vsock.c (the device), vsock_conn.c (connections) and vsock_host.c (the listening socket). Source: virtio 1.2, 5.10. */
+/* Shared by vsock.c (the device), vsock_conn.c (connections), vsock_host.c (the listening socket), vsock_local.c (a program inside this
+ * process) and vsock_state.c (saved connections). Source: virtio 1.2, 5.10. */
 #pragma once
 
 #include "dev/virtio/virtio.h"
@@ -59,7 +60,9 @@ struct vsock_conn {
         bool from_guest;
         enum vsock_conn_state state;
         u32 guest_port, host_port;
-        int fd; /* the unix socket; -1 when CONNECTING or CLOSING */
+        int fd; /* the unix socket; -1 when CONNECTING or CLOSING, and with: */
+        const struct vsock_local *local;
+        bool in_local;           /* one of its callbacks runs */
         struct loop_fd *watch;
         struct loop_timer timer; /* HANDSHAKE, REQUESTED, CLOSING: how long */
         u32 owed;                /* bit n: a packet with op n has to be sent to the guest */
@@ -82,7 +85,9 @@ struct vsock_conn {
 struct vsock {
         struct virtio_device vdev;
         u32 cid;
-        struct unix_listener *listener;
+        struct unix_listener *listener; /* NULL: none */
+        const struct vsock_local *local; /* NULL: none */
+        bool local_in_use;
         struct loop_fd *listen_watch;
         struct loop_timer listen_retry;
         u32 next_host_port;
@@ -136,10 +141,28 @@ bool vsock_conn_packet(struct vsock_conn *conn, struct iovec *data, unsigned n, 
 /* Puts it among those that vsock_pump asks, or takes it away; watches the socket for what can be used now. To be called after
  * anything changed. */
 void vsock_conn_update(struct vsock_conn *conn);
+/* Its socket, or the program inside this process, has bytes (POLLIN) or takes some (POLLOUT). */
+void vsock_conn_ready(struct vsock_conn *conn, int revents);
+/* Nobody is at the host's end: the guest is told, and confirms by a reset. */
+void vsock_conn_abandon(struct vsock_conn *conn);
 /* (Re-)starts its timer: the connection is reset then; one that is CONNECTING tries again. */
 void vsock_conn_deadline(struct vsock_conn *conn, u64 ns);
 
-/* ---- vsock_host.c ---- */
+/* ---- vsock_local.c ---- */
+
+/* A connection of the guest's to its port; false: refused. */
+bool vsock_local_connect(struct vsock_conn *conn);
+void vsock_local_disconnect(struct vsock_conn *conn);
+ssize_t vsock_local_read(struct vsock_conn *conn, const struct iovec *iov, unsigned n);
+void vsock_local_write(struct vsock_conn *conn, const struct iovec *iov, unsigned n);
+
+/* ---- vsock_state.c ---- */
+
+void vsock_state_save(const struct vsock *vs, struct state_out *out);
+/* All connections, of which there are none yet. -EINVAL: what was saved is damaged; -ENOMEM. None then. */
+int vsock_state_load(struct vsock *vs, struct state_in *in);
+
+/* ---- vsock_host.c: when there is a listener ---- */
 
 int vsock_host_init(struct vsock *vs, struct err **err);
 void vsock_host_free(struct vsock *vs);
