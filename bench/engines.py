@@ -118,16 +118,29 @@ def idle_memory(strata, *words):
     return {name: kib - before.get(name, 0) for name, kib in after.items() if kib > before.get(name, 0)}
 
 
-def growth(strata, most, samples=9):
-    """[(containers that run, median ms of one more)]."""
-    points, running = [], 0
-    for target in [n for n in (1, 50, 100, 200, 500) if n < most] + [most]:
-        while running < target:
+def growth(strata, most, samples=25):
+    """[(containers that run, median ms of one more)]; the last point is one container again."""
+    points, running = [], []
+    for target in [*(n for n in (1, 50, 100, 200, 500) if n < most), most, 1]:
+        while len(running) < target:
             batch = [subprocess.Popen(strata.run("-d", IMAGE, "sleep", "10000"), env=strata.environment, stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.DEVNULL) for _ in range(min(4, target - running))]  # fmt: skip
+                                      stdout=subprocess.PIPE, text=True) for _ in range(min(4, target - len(running)))]  # fmt: skip
             for process in batch:
-                if process.wait() != 0:
-                    raise RuntimeError(f"container {running} of {target} did not start")
-            running += len(batch)
-        points.append((running, statistics.median(milliseconds(strata) for _ in range(samples))))
+                running.append(process.communicate()[0].strip())
+                if process.returncode != 0:
+                    raise RuntimeError(f"container {len(running)} of {target} did not start")
+        if len(running) > target:
+            strata.check("rm", "-f", *running[target:])
+            del running[target:]
+        os.sync()
+        points.append((target, statistics.median(milliseconds(strata) for _ in range(samples))))
     return points
+
+
+def growth_ratio(points):
+    """Of the largest point to the mean of the first and the last, which are one container: a machine that became slower meanwhile is no growth."""
+    return max(points)[1] / statistics.mean((points[0][1], points[-1][1]))
+
+
+def print_points(figure, name, points, unit):
+    print(f"{figure:8} {name:11} " + ", ".join(f"{n} running: {value:.1f} ms" for n, value in points) + f" {unit}")

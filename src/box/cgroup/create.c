@@ -62,16 +62,24 @@ static int inherit_cpuset(int parent, int dir, struct err **err)
 
         for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
                 _cleanup_free_ char *text = NULL, *own = NULL;
-                int r = cgroup_read(parent, files[i], &text, err);
+                int r = cgroup_read(dir, files[i], &own, err);
 
-                if (r >= 0)
-                        r = cgroup_read(dir, files[i], &own, err);
+                if (r >= 0 && !*own)
+                        r = cgroup_read(parent, files[i], &text, err);
                 if (r >= 0 && !*own)
                         r = cgroup_write(dir, files[i], text, err);
                 if (r < 0)
                         return r;
         }
         return 0;
+}
+
+/* Writing "cpuset.cpus" makes the kernel look at every cpuset there is, which is what starts cost that grow with the
+ * number of containers. Below a group with this flag new ones are born with their parent's values. Set only on groups
+ * that are made here for others to be made in (/engine of /engine/ID): not on what the host made. */
+static void let_inherit_cpuset(int dir)
+{
+        (void)cgroup_write(dir, "cgroup.clone_children", "1", NULL);
 }
 
 /* Lets the groups below @dir use the controllers @wanted that @dir itself has. Those that cannot be are missed only
@@ -139,8 +147,10 @@ static int open_dir(int parent, const char *name, int *ret, struct err **err)
 }
 
 /* One level: the group @name below @*dir, which is made if it is not there; *dir becomes the new one. */
-static int make_level(struct hierarchy *h, int *dir, const char *name, u32 wanted, struct err **err)
+static int make_level(struct hierarchy *h, int *dir, const char *name, bool last, u32 wanted, struct err **err)
 {
+        const bool cpuset = !h->face.v2 && hierarchy_has(h, CONTROLLER_CPUSET);
+        const unsigned made_before = h->n_made;
         _cleanup_close_ int child = -1;
         int r;
 
@@ -151,10 +161,12 @@ static int make_level(struct hierarchy *h, int *dir, const char *name, u32 wante
         else if (errno != EEXIST)
                 return err_sys(err, errno, "making '%s'", name);
         r = open_dir(*dir, name, &child, err);
-        if (r >= 0 && !h->face.v2 && hierarchy_has(h, CONTROLLER_CPUSET))
+        if (r >= 0 && cpuset)
                 r = inherit_cpuset(*dir, child, err);
         if (r < 0)
                 return r;
+        if (cpuset && !last && h->n_made > made_before)
+                let_inherit_cpuset(child);
         closep(dir);
         *dir = TAKE_FD(child);
         return 0;
@@ -201,7 +213,7 @@ static int make_levels(struct hierarchy *h, u32 wanted, size_t expected, char *r
         strcpy(reached, h->face.mount);
         while (r >= 0 && (name = strsep(&pos, "/"))) {
                 strcat(strcat(reached, "/"), name);
-                r = make_level(h, dir, name, wanted, err);
+                r = make_level(h, dir, name, !pos, wanted, err);
         }
         return r < 0 ? r : check_unused(h, *dir, expected, err);
 }
