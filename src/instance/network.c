@@ -1,4 +1,4 @@
-#include "network.h"
+#include "network_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,27 +14,17 @@
 
 #include "base/log.h"
 #include "box/sys.h"
-#include "net/net.h"
 
 #define MODE_CONTAINER  "container:"
 #define DEFAULT_NETWORK "bridge"
-#define NETWORKS_MAX    64
-
-struct network {
-        struct instance *inst;
-        int fd; /* the namespace; -1: the host's */
-        char path[64];
-        char *joined; /* the directory of the instance whose namespace it is; NULL: its own */
-        struct net_attachment *attachment[NETWORKS_MAX];
-        size_t n;
-};
 
 struct network *network_close(struct network *network)
 {
         if (!network)
                 return NULL;
         for (size_t i = 0; i < network->n; i++)
-                net_attachment_free(network->attachment[i]);
+                if (network->attachment[i] != &network->user)
+                        net_attachment_free(network->attachment[i]);
         closep(&network->fd);
         free(network->joined);
         free(network);
@@ -268,6 +258,7 @@ static int attach(struct network *network, struct net_store *store, const char *
                 .ports = ports ? ports->item : NULL,
                 .n_ports = ports ? ports->n : 0,
                 .netns_fd = network->fd,
+                .tap = network->machine,
                 .pid = getppid(), /* the supervisor: it was there before the first process, and outlives no container */
                 .hold_ports = inst->ports_to >= 0,
                 .dns = inst->config.dns.n ? (const char *const *)inst->config.dns.item : NULL };
@@ -281,7 +272,7 @@ static int attach(struct network *network, struct net_store *store, const char *
         return r;
 }
 
-static int attach_all(struct network *network, const char *hostname, struct err **err)
+int network_attach_all(struct network *network, const char *hostname, struct err **err)
 {
         struct instance *inst = network->inst;
         const struct instance_config *c = &inst->config;
@@ -318,7 +309,7 @@ int network_connect(struct instance *inst, const char *hostname, struct network 
                 r = make_namespace(inst->userns, &network->fd, err);
                 /* A user's processes cannot enter and leave it; and for "none" there is nothing to be done there. */
                 if (r == 0 && !(inst->host->rootless && strcmp(mode, "none") == 0 && !inst->config.networks.n))
-                        r = attach_all(network, hostname, err);
+                        r = network_attach_all(network, hostname, err);
         }
         if (r < 0)
                 return r;
@@ -386,7 +377,7 @@ int network_texts(struct network *network, const char *hostname, char **ret_host
                 .servers = list_or_null(&c->dns),
                 .search = list_or_null(&c->dns_search),
                 .options = list_or_null(&c->dns_options) };
-        const bool host = network->fd < 0, own_dns = c->dns.n || c->dns_search.n || c->dns_options.n;
+        const bool host = network->fd < 0 && !network->machine, own_dns = c->dns.n || c->dns_search.n || c->dns_options.n;
         int r;
 
         if (network->joined) {

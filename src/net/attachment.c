@@ -75,6 +75,7 @@ int attachment_of(const struct endpoint *e, struct port_holds *holds, struct net
                         return err_sys(err, ENOMEM, "describing an endpoint");
         pub->prefix_len = e->prefix_len[V4];
         pub->prefix_len6 = e->prefix_len[V6];
+        pub->default_route = e->default_route;
         pub->mtu = e->mtu;
         if (copy_ports(attachment, e) < 0)
                 return err_sys(err, ENOMEM, "describing an endpoint");

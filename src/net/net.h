@@ -176,6 +176,7 @@ struct net_attachment {
         const char *ifname, *host_ifname, *mac; /* "" where there is none, here and below */
         const char *ip, *gateway, *ip6, *gateway6;
         u8 prefix_len, prefix_len6;
+        bool default_route; /* to the gateway */
         unsigned mtu;
         const char *dns; /* the address inside of a resolver that answers names, for resolv.conf */
         struct net_published *ports;
