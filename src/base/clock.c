@@ -3,7 +3,7 @@
 #include <cpuid.h>
 #include <pthread.h>
 
-static u64 tsc_hz;
+static u64 tsc_hz, expected_hz;
 
 static u64 raw_ns(void)
 {
@@ -13,10 +13,22 @@ static u64 raw_ns(void)
         return (u64)ts.tv_sec * NSEC_PER_SEC + (u64)ts.tv_nsec;
 }
 
+static u64 measure_for(u64 ns)
+{
+        u64 t0, n0, t1, n1;
+
+        n0 = raw_ns();
+        t0 = clock_tsc();
+        do {
+                n1 = raw_ns();
+                t1 = clock_tsc();
+        } while (n1 - n0 < ns);
+        return muldiv64(t1 - t0, NSEC_PER_SEC, n1 - n0);
+}
+
 static void tsc_measure(void)
 {
         unsigned eax, ebx, ecx, edx;
-        u64 t0, n0, t1, n1;
 
         /* SDM 2A, CPUID leaf 15H: TSC = crystal (ECX) * EBX / EAX. */
         if (__get_cpuid(0x15, &eax, &ebx, &ecx, &edx) && eax && ebx && ecx) {
@@ -35,14 +47,21 @@ static void tsc_measure(void)
                         }
                 }
         }
-        n0 = raw_ns();
-        t0 = clock_tsc();
-        do {
-                n1 = raw_ns();
-                t1 = clock_tsc();
-        } while (n1 - n0 < 10 * 1000 * 1000);
+        if (expected_hz) {
+                const u64 hz = measure_for(300 * 1000);
+
+                if (hz < expected_hz + expected_hz / 1000 && hz > expected_hz - expected_hz / 1000) {
+                        tsc_hz = expected_hz;
+                        return;
+                }
+        }
         /* Rounded to 10 kHz, more than the measurement is worth. */
-        tsc_hz = (muldiv64(t1 - t0, NSEC_PER_SEC, n1 - n0) + 5000) / 10000 * 10000;
+        tsc_hz = (measure_for(10 * 1000 * 1000) + 5000) / 10000 * 10000;
+}
+
+void clock_tsc_expect(u64 hz)
+{
+        expected_hz = hz;
 }
 
 u64 clock_tsc_hz(void)

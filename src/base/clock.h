@@ -24,6 +24,8 @@ static inline u64 muldiv64(u64 a, u64 b, u64 c)
 
 /* Frequency of the host's time stamp counter in Hz, from CPUID or measured once against CLOCK_MONOTONIC_RAW. */
 u64 clock_tsc_hz(void);
+/* It is probably @hz: if a short look agrees the long one is spared. Before the first clock_tsc_hz. */
+void clock_tsc_expect(u64 hz);
 
 static inline u64 clock_tsc(void)
 {

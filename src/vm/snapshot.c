@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -274,6 +275,7 @@ static int copy_machine(struct layer *l, struct snapshot_info *ret_info, struct 
         struct snapshot_info info = { .ram_size = vm->memory->ram_size, .n_cpus = vm->n_cpus, .tsc_hz = clock_tsc_hz(), .n_layers = l->number + 1u };
         int r;
 
+        snprintf(info.engine, sizeof(info.engine), "%s", vm->engine->name);
         if (vm_has_ended(vm) || vm->suspended)
                 return err_set(err, ERR_BUSY, EBUSY, vm->suspended ? "the machine sleeps" : "the machine has ended");
         r = track(vm, err);
@@ -382,8 +384,10 @@ int vm_restore_memory(struct vm *vm, struct err **err)
 static int restore_config(struct vm *vm, struct err **err)
 {
         const struct snapshot_info *info = &vm->snapshot->state.info;
-        const u64 hz = clock_tsc_hz();
+        u64 hz;
 
+        clock_tsc_expect(info->tsc_hz);
+        hz = clock_tsc_hz();
         if (info->ram_size < VM_MEMORY_MIN || info->ram_size > VM_MEMORY_MAX || info->n_cpus > VM_CPUS_MAX)
                 return err_set(err, ERR_BAD_STATE, EINVAL, "it has %u CPUs and %lu MiB, which no machine has", info->n_cpus,
                                (unsigned long)(info->ram_size / MIB));
@@ -397,6 +401,12 @@ static int restore_config(struct vm *vm, struct err **err)
                                (unsigned long)(info->tsc_hz / 1000), (unsigned long)(hz / 1000));
         vm->config.memory = info->ram_size;
         vm->config.n_cpus = info->n_cpus;
+        /* Looking for the best one takes longer than all the rest. */
+        if (strcmp(vm->config.engine, "auto") == 0) {
+                const struct cpu_engine *engine = cpu_engine_find(info->engine, NULL);
+
+                vm->config.engine = engine ? engine->name : vm->config.engine;
+        }
         return 0;
 }
 

@@ -54,6 +54,7 @@ static int header_check(const u8 *data, size_t len, struct err **err)
 void snapshot_info_save(const struct snapshot_info *info, struct state_out *out)
 {
         state_out_section_begin(out, INFO_SECTION, INFO_VERSION);
+        state_put_bytes(out, info->engine, sizeof(info->engine));
         state_put_u64(out, info->ram_size);
         state_put_u32(out, info->n_cpus);
         state_put_u64(out, info->tsc_hz);
@@ -69,13 +70,16 @@ void snapshot_info_save(const struct snapshot_info *info, struct state_out *out)
 
 static int info_load(struct state_in *in, struct snapshot_info *ret, struct err **err)
 {
-        struct snapshot_info info;
+        struct snapshot_info info = { 0 };
         u32 n_runs;
 
-        info = (struct snapshot_info){ .ram_size = state_get_u64(in), .n_cpus = state_get_u32(in), .tsc_hz = state_get_u64(in),
-                                       .n_layers = state_get_u32(in) };
+        state_get_bytes(in, info.engine, sizeof(info.engine));
+        info.ram_size = state_get_u64(in);
+        info.n_cpus = state_get_u32(in);
+        info.tsc_hz = state_get_u64(in);
+        info.n_layers = state_get_u32(in);
         n_runs = state_get_u32(in);
-        if (state_in_error(in) || !info.ram_size || info.ram_size % 4096 || info.ram_size > BIT(48) || !info.n_cpus || !info.tsc_hz ||
+        if (state_in_error(in) || info.engine[SNAPSHOT_ENGINE_MAX - 1] || !info.ram_size || info.ram_size % 4096 || info.ram_size > BIT(48) || !info.n_cpus || !info.tsc_hz ||
             !info.n_layers || info.n_layers > SNAPSHOT_LAYERS_MAX || !n_runs || n_runs > SNAPSHOT_RUNS_MAX)
                 return err_set(err, ERR_BAD_STATE, EINVAL, "it says impossible things about the machine");
         info.map.runs = calloc(n_runs, sizeof(*info.map.runs));

@@ -17,7 +17,10 @@
 #include "base/statebuf.h"
 #include "snapshot_map.h"
 
+#define SNAPSHOT_ENGINE_MAX 16
+
 struct snapshot_info {
+        char engine[SNAPSHOT_ENGINE_MAX]; /* that ran it; any other can go on */
         u64 ram_size;
         u32 n_cpus;
         u64 tsc_hz;
