@@ -529,7 +529,7 @@ static char **make_environment(const struct launch *l)
 
 /* Loads the filter. A notification listener is fetched by the runtime (pidfd_getfd), told by a page that both share:
  * from the load on, this process may do only what the filter allows, so it must not need a system call to hand it over. */
-static int load_filter(const struct launch *l, int sync, struct err **err)
+static int load_filter(const struct launch *l, struct err **err)
 {
         int listener = -1, r;
 
@@ -615,16 +615,16 @@ int process_become(const struct launch *l, int sync, struct err **err)
         char **env;
         int r;
 
+        process_close_descriptors(l, (int[]){ sync, l->handover }, 2);
+        /* First with the runtime's rights, as runc does: a payload may start where its user could not go. Where root
+         * may not (root_squash), again as the user. Before the filter, which may refuse what it takes. */
+        entered = enter_cwd(p->cwd, NULL) == 0;
         /* Without no_new_privs only CAP_SYS_ADMIN may load a filter: before it is gone. */
         if (!p->no_new_privileges) {
-                r = load_filter(l, sync, err);
+                r = load_filter(l, err);
                 if (r < 0)
                         return r;
         }
-        process_close_descriptors(l, (int[]){ sync, l->handover }, 2);
-        /* First with the runtime's rights, as runc does: a payload may start where its user could not go. Where root
-         * may not (root_squash), again as the user. */
-        entered = enter_cwd(p->cwd, NULL) == 0;
         r = change_identity(l, groups_denied, err);
         if (r == 0 && !entered)
                 r = enter_cwd(p->cwd, err);
@@ -641,7 +641,7 @@ int process_become(const struct launch *l, int sync, struct err **err)
         if (p->no_new_privileges) {
                 if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                         return err_sys(err, errno, "setting no_new_privs");
-                r = load_filter(l, sync, err);
+                r = load_filter(l, err);
                 if (r < 0)
                         return r;
         }

@@ -97,6 +97,13 @@ is "capabilities and no_new_privs" "$(tr -d '\t' <<<"$out")" $'CapInh:0000000000
 sh_config 'grep -E "^Cap(Inh|Prm|Amb)" /proc/self/status' 'p["user"]["uid"] = 1000; s = ["CAP_KILL"]; p["capabilities"] = {"bounding": s, "effective": s, "permitted": s, "inheritable": s, "ambient": s}'
 run
 is "ambient capabilities survive another user" "$(tr -d '\t' <<<"$out")" $'CapInh:0000000000000020\nCapPrm:0000000000000020\nCapAmb:0000000000000020'
+filter="l['seccomp'] = {'defaultAction': 'SCMP_ACT_ALLOW', 'architectures': ['SCMP_ARCH_X86_64'], 'syscalls':
+        [{'names': ['getcwd', 'chdir', 'mkdir', 'mkdirat'], 'action': 'SCMP_ACT_ERRNO', 'errnoRet': 77}]}"
+for nnp in True False; do # the filter is loaded at different moments
+        sh_config '/bin/readlink /proc/self/cwd; mkdir /tmp/x 2>&1; grep Seccomp: /proc/self/status' "$filter; p['cwd'] = '/tmp'; p['noNewPrivileges'] = $nnp"
+        run
+        is "a seccomp filter, also of what a start takes (no_new_privs $nnp)" "$(tr '\t' ' ' <<<"$out")" $'/tmp\nmkdir: can\'t create directory \'/tmp/x\': File descriptor in bad state\nSeccomp: 2'
+done
 sh_config 'ulimit -n; ulimit -c; cat /proc/self/oom_score_adj' 'p["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 88}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]; p["oomScoreAdj"] = 100'
 run
 is "rlimits and oom score" "$out" $'77\n0\n100'
