@@ -7,6 +7,7 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -15,45 +16,15 @@
 #include "image/pack.h"
 #include "image/unpack.h"
 #include "image/walk.h"
-#include "ops.h"
 #include "root_view.h"
 
 #define READ_SIZE (1 << 18)
 
 /* --- resolving -------------------------------------------------------------------------------------------------- */
 
-int root_view_open(struct instance *inst, struct root_view *ret, struct err **err)
+static int find(int root, const char *path, int flags)
 {
-        const struct instance_state *state;
-        int r = instance_get_state(inst, &state, err);
-
-        if (r < 0)
-                return r;
-        if (state->pid) {
-                ret->lock = -1;
-                if (inst->ops->root(inst, state->pid, &ret->fd, NULL) == 0)
-                        return 0; /* else it has ended meanwhile */
-        }
-        /* Stopped: nobody may start it while its root is mounted here too. */
-        r = instance_lock(inst, true, &ret->lock, err);
-        if (r == 0)
-                r = image_instance_mount(inst->host->images, inst->id, 0, &ret->fd, err);
-        if (r < 0) {
-                closep(&ret->lock);
-                ret->lock = -1;
-        }
-        return r;
-}
-
-void root_view_close(struct root_view *view)
-{
-        closep(&view->fd);
-        closep(&view->lock);
-}
-
-static int find(const struct root_view *view, const char *path, int flags)
-{
-        return sys_openat2(view->fd, path, (u64)flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+        return sys_openat2(root, path, (u64)flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
 }
 
 static int not_found(const struct instance *inst, int r, const char *path, struct err **err)
@@ -80,33 +51,54 @@ static void last_name(const char *path, char ret[NAME_MAX + 1], bool *ret_conten
                 *ret_content = true;
 }
 
+/* Shared with a child that may be the one who looks. */
+struct found {
+        const struct instance *inst;
+        const char *path;
+        struct stat st;
+        char link[PATH_MAX];
+};
+
+static int stat_path(void *opaque, int root, struct err **err)
+{
+        struct found *found = opaque;
+        _cleanup_close_ int fd = find(root, found->path, O_PATH | O_NOFOLLOW);
+
+        if (fd < 0 || fstat(fd, &found->st) < 0)
+                return not_found(found->inst, fd < 0 ? fd : -errno, found->path, err);
+        if (S_ISLNK(found->st.st_mode)) {
+                const ssize_t n = readlinkat(fd, "", found->link, sizeof(found->link) - 1);
+
+                found->link[MAX(n, 0)] = '\0';
+        }
+        return 0;
+}
+
 int instance_stat_path(struct instance *inst, const char *path, struct instance_path_stat *ret, struct err **err)
 {
-        _cleanup_(root_view_close) struct root_view view = ROOT_VIEW_NONE;
-        _cleanup_close_ int fd = -1;
-        char name[NAME_MAX + 1], link[PATH_MAX] = "";
-        struct stat st;
+        struct found *found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        char name[NAME_MAX + 1];
         bool content;
-        int r = root_view_open(inst, &view, err);
+        int r;
 
-        if (r < 0)
-                return r;
-        fd = find(&view, path, O_PATH | O_NOFOLLOW);
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return not_found(inst, fd < 0 ? fd : -errno, path, err);
-        if (S_ISLNK(st.st_mode)) {
-                const ssize_t n = readlinkat(fd, "", link, sizeof(link) - 1);
-
-                link[MAX(n, 0)] = '\0';
+        if (found == MAP_FAILED)
+                return err_sys(err, errno, "looking at '%s'", path);
+        found->inst = inst;
+        found->path = path;
+        r = root_view_run(inst, stat_path, found, err);
+        if (r == 0) {
+                last_name(path, name, &content);
+                arena_release(&inst->path_arena);
+                *ret = (struct instance_path_stat){ .name = arena_strdup(&inst->path_arena, name[0] ? name : "/"),
+                        .link_target = arena_strdup(&inst->path_arena, found->link),
+                        .size = (u64)found->st.st_size,
+                        .mode = found->st.st_mode,
+                        .mtime_ns = (s64)found->st.st_mtim.tv_sec * (s64)NSEC_PER_SEC + found->st.st_mtim.tv_nsec };
+                if (!ret->name || !ret->link_target)
+                        r = err_sys(err, ENOMEM, "looking at '%s'", path);
         }
-        last_name(path, name, &content);
-        arena_release(&inst->path_arena);
-        *ret = (struct instance_path_stat){ .name = arena_strdup(&inst->path_arena, name[0] ? name : "/"),
-                .link_target = arena_strdup(&inst->path_arena, link),
-                .size = (u64)st.st_size,
-                .mode = st.st_mode,
-                .mtime_ns = (s64)st.st_mtim.tv_sec * (s64)NSEC_PER_SEC + st.st_mtim.tv_nsec };
-        return ret->name && ret->link_target ? 0 : err_sys(err, ENOMEM, "looking at '%s'", path);
+        munmap(found, sizeof(*found));
+        return r;
 }
 
 /* --- out -------------------------------------------------------------------------------------------------------- */
@@ -162,35 +154,52 @@ static int pack_tree(int dir, const struct stat *st, const char *prefix, bool on
         return MIN(r, 0);
 }
 
-int instance_copy_out(struct instance *inst, const char *path, bool follow, int fd, struct err **err)
+struct copying {
+        const struct instance *inst;
+        const char *path;
+        bool follow;    /* out */
+        unsigned flags; /* in */
+        int fd;
+};
+
+static int copy_out(void *opaque, int root, struct err **err)
 {
-        _cleanup_(root_view_close) struct root_view view = ROOT_VIEW_NONE;
+        const struct copying *c = opaque;
         _cleanup_close_ int found = -1;
         char name[NAME_MAX + 1];
         bool content;
         struct stat st;
-        int r = root_view_open(inst, &view, err);
 
-        if (r < 0)
-                return r;
-        last_name(path, name, &content);
-        found = find(&view, path, O_PATH | (follow || content ? 0 : O_NOFOLLOW));
+        last_name(c->path, name, &content);
+        found = find(root, c->path, O_PATH | (c->follow || content ? 0 : O_NOFOLLOW));
         if (found < 0 || fstat(found, &st) < 0)
-                return not_found(inst, found < 0 ? found : -errno, path, err);
-        r = pack_tree(found, &st, content ? "" : name, false, fd, err);
+                return not_found(c->inst, found < 0 ? found : -errno, c->path, err);
+        return pack_tree(found, &st, content ? "" : name, false, c->fd, err);
+}
+
+int instance_copy_out(struct instance *inst, const char *path, bool follow, int fd, struct err **err)
+{
+        struct copying copying = { .inst = inst, .path = path, .follow = follow, .fd = fd };
+        int r = root_view_run(inst, copy_out, &copying, err);
+
         return r < 0 ? err_wrap(err, r, "copying '%s' out of '%s'", path, inst->config.name) : 0;
+}
+
+static int export(void *opaque, int root, struct err **err)
+{
+        const struct copying *c = opaque;
+        struct stat st;
+
+        if (fstat(root, &st) < 0)
+                return err_sys(err, errno, "exporting '%s'", c->inst->config.name);
+        return pack_tree(root, &st, "", true, c->fd, err);
 }
 
 int instance_export(struct instance *inst, int fd, struct err **err)
 {
-        _cleanup_(root_view_close) struct root_view view = ROOT_VIEW_NONE;
-        struct stat st;
-        int r = root_view_open(inst, &view, err);
+        struct copying copying = { .inst = inst, .fd = fd };
+        int r = root_view_run(inst, export, &copying, err);
 
-        if (r == 0 && fstat(view.fd, &st) < 0)
-                r = err_sys(err, errno, "exporting '%s'", inst->config.name);
-        if (r == 0)
-                r = pack_tree(view.fd, &st, "", true, fd, err);
         if (r == 0)
                 event_write(inst->host, "export", inst, 0, "");
         return r;
@@ -198,28 +207,35 @@ int instance_export(struct instance *inst, int fd, struct err **err)
 
 /* --- in --------------------------------------------------------------------------------------------------------- */
 
-int instance_copy_in(struct instance *inst, const char *path, unsigned flags, int fd, struct err **err)
+static int copy_in(void *opaque, int root, struct err **err)
 {
-        _cleanup_(root_view_close) struct root_view view = ROOT_VIEW_NONE;
+        const struct copying *c = opaque;
         _cleanup_(tar_reader_freep) struct tar_reader *tar = NULL;
-        _cleanup_close_ int dir = -1;
         _cleanup_free_ u8 *buf = malloc(READ_SIZE);
-        struct fd_source source = { fd, buf, READ_SIZE };
+        _cleanup_close_ int dir = find(root, c->path, O_RDONLY | O_DIRECTORY);
+        struct fd_source source = { c->fd, buf, READ_SIZE };
         const struct byte_source bytes = { fd_source_next, &source };
         const struct unpack_options options = { .plain = true,
-                .squash_owners = !(flags & INSTANCE_COPY_KEEP_OWNER),
-                .keep_kinds = flags & INSTANCE_COPY_NO_OVERWRITE };
+                .squash_owners = !(c->flags & INSTANCE_COPY_KEEP_OWNER),
+                .keep_kinds = c->flags & INSTANCE_COPY_NO_OVERWRITE };
         struct unpack_result result = { 0 };
-        int r = buf ? root_view_open(inst, &view, err) : err_sys(err, ENOMEM, "copying");
+        int r;
 
-        if (r < 0)
-                return r;
-        dir = find(&view, path, O_RDONLY | O_DIRECTORY);
+        if (!buf)
+                return err_sys(err, ENOMEM, "copying");
         if (dir < 0)
-                return not_found(inst, dir, path, err);
+                return not_found(c->inst, dir, c->path, err);
         r = tar_reader_new(&bytes, &tar, err);
         if (r == 0)
                 r = unpack_layer(dir, tar, &options, &result, err);
         json_decref(result.implied);
+        return r;
+}
+
+int instance_copy_in(struct instance *inst, const char *path, unsigned flags, int fd, struct err **err)
+{
+        struct copying copying = { .inst = inst, .path = path, .flags = flags, .fd = fd };
+        int r = root_view_run(inst, copy_in, &copying, err);
+
         return r < 0 ? err_wrap(err, r, "copying into '%s' of '%s'", path, inst->config.name) : 0;
 }

@@ -136,6 +136,10 @@ int record_store(const struct instance *inst, const char *file, const struct rec
 /* The short-lived helper's work: everything from the image to a running first process. stdio and console are this process's
  * descriptors 0, 1, 2 and the socket @console in the instance's directory. */
 int launch_instance(struct instance *inst, struct err **err);
+/* Makes this process' mount namespace its own and mounts the root there, at *ret_path (the caller's); volumes are filled. */
+int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err);
+/* config.mounts in an order in which what is mounted below another comes after it. The array is the caller's. */
+int launch_sorted_mounts(const struct instance *inst, const struct instance_mount ***ret, struct err **err);
 /* Replaces a file in the instance's directory that others may read. */
 int launch_write_file(const struct instance *inst, const char *name, const char *text, struct err **err);
 /* Takes all of that back, however far it came. Fine when there is nothing. */

@@ -94,7 +94,7 @@ static int shift_ids(struct instance *inst, struct err **err)
         return userns_shift(inst->userns, volumes, err);
 }
 
-static int mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err)
+int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err)
 {
         _cleanup_free_ char *path = instance_path(inst, DIR_ROOTFS);
         _cleanup_close_ int mount_fd = -1, root = -1;
@@ -189,17 +189,26 @@ static int by_depth(const void *a, const void *b)
         return (nx > ny) - (nx < ny);
 }
 
-/* What is mounted below another mount comes after it. */
+int launch_sorted_mounts(const struct instance *inst, const struct instance_mount ***ret, struct err **err)
+{
+        const struct instance_config *c = &inst->config;
+        const struct instance_mount **sorted = calloc(c->mounts.n + 1, sizeof(*sorted));
+
+        if (!sorted)
+                return err_sys(err, ENOMEM, "mounting");
+        for (size_t i = 0; i < c->mounts.n; i++)
+                sorted[i] = &c->mounts.item[i];
+        qsort(sorted, c->mounts.n, sizeof(*sorted), by_depth);
+        *ret = sorted;
+        return 0;
+}
+
 static int add_mounts(struct launch_plan *plan, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
-        _cleanup_free_ const struct instance_mount **sorted = calloc(c->mounts.n + 1, sizeof(*sorted));
-        int r = sorted ? 0 : err_sys(err, ENOMEM, "mounting");
+        _cleanup_free_ const struct instance_mount **sorted = NULL;
+        int r = launch_sorted_mounts(plan->inst, &sorted, err);
 
-        for (size_t i = 0; r == 0 && i < c->mounts.n; i++)
-                sorted[i] = &c->mounts.item[i];
-        if (r == 0)
-                qsort(sorted, c->mounts.n, sizeof(*sorted), by_depth);
         for (size_t i = 0; r == 0 && i < c->mounts.n; i++)
                 for (size_t t = 0; t < ARRAY_SIZE(mount_types); t++)
                         if (strcmp(mount_types[t].type, sorted[i]->type) == 0)
@@ -254,7 +263,7 @@ static int launch(struct instance *inst, struct err **err)
         if (r == 0)
                 r = inst->ops->connect(inst, plan.hostname, &network, err);
         if (r == 0)
-                r = mount_root(inst, &rootfs, &root, err);
+                r = launch_mount_root(inst, &rootfs, &root, err);
         plan.root = root;
         plan.rootfs = rootfs;
         plan.network = network;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "image/walk.h"
-#include "root_view.h"
+#include "internal.h"
 #include "tree_copy.h"
 
 struct diff {

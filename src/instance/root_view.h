@@ -3,14 +3,9 @@
 
 #include "internal.h"
 
-struct root_view {
-        int fd;   /* of a running one as it sees it, with its volumes; else mounted for us alone */
-        int lock; /* of a stopped one: it stays stopped; -1 */
-};
-#define ROOT_VIEW_NONE \
-        {              \
-                -1, -1 \
-        }
+/* @root is an O_PATH descriptor of it. */
+typedef int root_view_fn(void *opaque, int root, struct err **err);
 
-int root_view_open(struct instance *inst, struct root_view *ret, struct err **err);
-void root_view_close(struct root_view *view);
+/* Calls @fn with the root as a process of the instance sees it: its volumes, its ids; a stopped one stays stopped meanwhile. Where that
+ * takes other namespaces than ours @fn is called in a child: what it finds out goes through descriptors or shared memory. */
+int root_view_run(struct instance *inst, root_view_fn *fn, void *opaque, struct err **err);

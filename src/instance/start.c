@@ -147,7 +147,7 @@ void helper_report(int fd, int r, const struct err *error)
                 io_write_all(fd, text, (size_t)n);
 }
 
-static int read_report(int fd, struct err **err)
+int helper_read_report(int fd, struct err **err)
 {
         _cleanup_free_ char *text = NULL;
         char *rest, *number, *id, *hint;
@@ -160,7 +160,7 @@ static int read_report(int fd, struct err **err)
         id = strsep(&rest, "\n");
         hint = strsep(&rest, "\n");
         if (!number[0] || !rest)
-                return err_set(err, ERR_IO, ECONNRESET, "the process that was starting the instance died");
+                return err_set(err, ERR_IO, ECONNRESET, "the process that did it died");
         r = atoi(number);
         if (r == 0)
                 return 0;
@@ -333,7 +333,7 @@ static int start_locked(struct instance *inst, unsigned attach, struct instance_
                 return r;
         closep(&s.report[1]);
         s.report[1] = -1;
-        r = read_report(s.report[0], err);
+        r = helper_read_report(s.report[0], err);
         if (r < 0)
                 return r;
         if (ret_session)

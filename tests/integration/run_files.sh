@@ -144,6 +144,17 @@ strata cp box:/tmp/renamed stopped
 is "a stopped one gives files too" "$(cat stopped)" hello
 strata cp "$host/file" box:/tmp/stopped
 strata start box >/dev/null
+mkdir "$TMPDIR/bound"
+strata create --name volumes -v kept:/data -v "$TMPDIR/bound:/some/bound" -v "$host:/host:ro" busybox true >/dev/null
+is "stopped: its volumes are there" "$(strata cp volumes:/data/seed - | tar -xOf -)" "from the image"
+strata cp "$host/file" volumes:/data/put
+ok "and are written to" test -e "$STRATA_ROOT/volumes/kept/_data/put"
+strata cp "$host/file" volumes:/some/bound/put
+ok "so are directories of the host" test -e "$TMPDIR/bound/put"
+try cp "$host/file" volumes:/host/put
+ok "but what is read-only" test "$status" != 0 -a ! -e "$host/put"
+ok "no mount is left of it" bash -c '! grep -q "$1" /proc/mounts' _ "$STRATA_ROOT"
+strata rm volumes >/dev/null
 is "and takes them" "$(in_box cat /tmp/stopped)" hello
 
 # --- diff, commit, export ----------------------------------------------------------------------------------------------------

@@ -60,6 +60,14 @@ strata run -d --name hup --stop-signal HUP --network none busybox sh -c 'trap "e
 sleep 0.3
 strata stop hup >/dev/null
 is "--stop-signal" "$(strata inspect -f '{{.State.ExitCode}}' hup)" 3
+strata start hup >/dev/null
+strata stop -s KILL hup >/dev/null
+is "stop --signal" "$(strata inspect -f '{{.State.ExitCode}}' hup)" 137
+strata start hup >/dev/null
+is "restart --signal" "$(strata restart --signal SIGKILL hup; state hup)" $'hup\nrunning'
+try stop --signal NONSENSE hup
+ok "stop --signal: the error names it" has "$errors" NONSENSE
+strata stop -t 0 hup >/dev/null
 strata rm stubborn hup >/dev/null
 
 # --- several at once, errors in between ------------------------------------------------------------------------------------
@@ -126,6 +134,11 @@ is "kill -s" "$(cat "$TMPDIR/wait")" 4
 strata run -d --name retry --restart on-failure:2 --network none busybox sh -c 'echo x; exit 1' >/dev/null
 ok "on-failure:N tries N times" eventually bash -c "[ \"\$($STRATA inspect -f '{{.RestartCount}} {{.State.Status}}' retry)\" = '2 exited' ]"
 is "each wrote its log" "$(strata logs retry | wc -l)" 3
+restarting() { [[ $(strata ps -a --filter name=retry-later --format '{{.State}} {{.Status}}') == "restarting Restarting (7) "*" ago" ]]; }
+strata run -d --name retry-later --restart always --network none busybox sh -c 'exit 7' >/dev/null
+ok "ps shows that it waits for its next start" eventually restarting
+is "ps --filter status=restarting" "$(strata ps -q --filter status=restarting | wc -l)" 1
+strata rm -f retry-later >/dev/null
 strata run -d --name always --restart always --network none busybox sh -c 'exit 0' >/dev/null
 ok "always starts again" eventually bash -c "[ \$($STRATA inspect -f '{{.RestartCount}}' always) -ge 1 ]"
 strata stop -t 0 always >/dev/null

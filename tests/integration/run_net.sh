@@ -64,6 +64,14 @@ started_again() { [ "$(strata inspect -f '{{.RestartCount}} {{.State.Status}}' a
 ok "its policy starts it again" eventually started_again
 ok "and the port is kept" refused takes_port 8080 udp
 strata rm -f again >/dev/null
+for name in some another; do
+        strata run -d --name "$name" -p 8181-8182:80 busybox sleep 1000 >/dev/null
+done
+is "one of several host ports" "$(strata port some; strata port another)" $'80/tcp -> 0.0.0.0:8181\n80/tcp -> 0.0.0.0:8182'
+is "inspect has what was asked for" "$(strata inspect -f '{{(index (index .HostConfig.PortBindings "80/tcp") 0).HostPort}}' another)" 8181-8182
+run -p 8181-8182:80 busybox true
+ok "none is left: the error names them" has "$errors" "8181 to 8182"
+strata rm -f some another >/dev/null
 ok "a removed one's ports are free" takes_port 8080 udp
 ok "a removed one's port is closed" bash -c '! (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null'
 # shellcheck disable=SC2086
