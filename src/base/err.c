@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 
@@ -166,6 +167,42 @@ void err_print(const struct err *err, const char *program)
         fprintf(stderr, "%s: %s\n", program, err_message(err));
         if (err_get_hint(err))
                 fprintf(stderr, "hint: %s\n", err_get_hint(err));
+}
+
+/* As "STATUS\nID\nHINT\nMESSAGE". */
+void err_send(int fd, int r, const struct err *err)
+{
+        const char *hint = err_get_hint(err);
+
+        dprintf(fd, "%d\n%d\n%s\n%s", r, err ? (int)err->id : 0, hint ? hint : "", err ? err_message(err) : "");
+}
+
+int err_receive(int fd, struct err **err)
+{
+        enum { TEXT_MAX = 1 << 16 };
+        _cleanup_free_ char *text = malloc(TEXT_MAX);
+        char *rest = text, *number, *id, *hint;
+        size_t len = 0;
+        ssize_t n = 1;
+        int r;
+
+        if (!text)
+                return err_sys(err, ENOMEM, "waiting for a process");
+        while (len < TEXT_MAX - 1 && (n > 0 || (n < 0 && errno == EINTR))) {
+                n = read(fd, text + len, TEXT_MAX - 1 - len);
+                len += n > 0 ? (size_t)n : 0;
+        }
+        text[len] = '\0';
+        number = strsep(&rest, "\n");
+        id = strsep(&rest, "\n");
+        hint = strsep(&rest, "\n");
+        if (!number[0] || !rest)
+                return err_set(err, ERR_IO, ECONNRESET, "the process that did it died");
+        r = atoi(number);
+        if (r == 0)
+                return 0;
+        r = err_set(err, (enum err_id)MIN(MAX(atoi(id), 0), ERR_ID_COUNT - 1), -r, "%s", rest);
+        return hint[0] ? err_hint(err, r, "%s", hint) : r;
 }
 
 struct err *err_free(struct err *err)

@@ -49,6 +49,11 @@ const char *err_get_hint(const struct err *err);
 /* Prints "PROGRAM: message" and, if there is one, "hint: ..." to stderr. */
 void err_print(const struct err *err, const char *program);
 
+/* From a child to who waits for what it did: that it returned @r with @err (which may be NULL), into the pipe @fd. */
+void err_send(int fd, int r, const struct err *err);
+/* What was sent, up to the end of the pipe, as one's own result. Nothing: -ECONNRESET. */
+int err_receive(int fd, struct err **err);
+
 /* Returns NULL. err_free(NULL) is fine. */
 struct err *err_free(struct err *err);
 static inline void err_freep(struct err **err)

@@ -26,7 +26,7 @@ static int start(struct instance *inst, struct err **err)
         if (r == 0)
                 r = launch_instance(inst, &error);
         if (report)
-                helper_report(atoi(report), r, error);
+                err_send(atoi(report), r, error);
         if (r < 0 && err)
                 *err = TAKE_PTR(error);
         return r;

@@ -87,12 +87,12 @@ static int run_in_child(struct view *view, root_view_fn *fn, void *opaque, struc
                 r = view->root < 0 ? mount_all(view, &error) : become_inner_root(view->userns, &error);
                 if (r == 0)
                         r = fn(opaque, view->root, &error);
-                helper_report(report[1], r, error);
+                err_send(report[1], r, error);
                 _exit(0);
         }
         close(report[1]);
         r = pid < 0 ? err_sys(err, errno, "looking into '%s'", view->inst->config.name)
-                    : helper_read_report(report[0], err);
+                    : err_receive(report[0], err);
         close(report[0]);
         while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;

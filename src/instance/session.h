@@ -24,10 +24,6 @@ struct instance *session_instance(const struct instance_session *session);
 struct sockaddr_un instance_socket(const struct instance *inst, const char *name);
 /* The supervise record anew. */
 int supervise_save(const struct instance *inst, struct err **err);
-/* Says how it went to who waits for the start. */
-#define HELPER_REPORT "STRATA_INSTANCE_REPORT" /* in a helper's environment: the descriptor */
-void helper_report(int fd, int r, const struct err *error);
-/* What it said, as one's own result. */
-int helper_read_report(int fd, struct err **err);
+#define HELPER_REPORT "STRATA_INSTANCE_REPORT" /* in a helper's environment: the descriptor for err_send */
 /* The exit status that says what @error is. */
 int helper_status(const struct err *error);

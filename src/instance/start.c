@@ -135,39 +135,6 @@ static int open_stdio(struct start *s, struct err **err)
 
 /* --- the processes ---------------------------------------------------------------------------------------------- */
 
-/* The error goes as "STATUS\nID\nHINT\nMESSAGE". */
-void helper_report(int fd, int r, const struct err *error)
-{
-        _cleanup_free_ char *text = NULL;
-        const char *hint = error ? err_get_hint(error) : NULL;
-        const int n = asprintf(&text, "%d\n%d\n%s\n%s", r, error ? (int)err_get_id(error) : 0, hint ? hint : "",
-                error ? err_message(error) : "");
-
-        if (n > 0)
-                io_write_all(fd, text, (size_t)n);
-}
-
-int helper_read_report(int fd, struct err **err)
-{
-        _cleanup_free_ char *text = NULL;
-        char *rest, *number, *id, *hint;
-        int r = io_read_stream(fd, 1 << 20, &text, NULL, err);
-
-        if (r < 0)
-                return r;
-        rest = text;
-        number = strsep(&rest, "\n");
-        id = strsep(&rest, "\n");
-        hint = strsep(&rest, "\n");
-        if (!number[0] || !rest)
-                return err_set(err, ERR_IO, ECONNRESET, "the process that did it died");
-        r = atoi(number);
-        if (r == 0)
-                return 0;
-        r = err_set(err, (enum err_id)MIN(MAX(atoi(id), 0), ERR_ID_COUNT - 1), -r, "%s", rest);
-        return hint[0] ? err_hint(err, r, "%s", hint) : r;
-}
-
 int helper_status(const struct err *error)
 {
         return err_get_id(error) == ERR_NO_COMMAND ? 127 : err_get_id(error) == ERR_NOT_EXECUTABLE ? 126 : 125;
@@ -228,7 +195,7 @@ static _noreturn_ void helper(struct start *s, pid_t parent)
         if (s->inst->ops->needs_program(s->inst))
                 execute_helper(s);
         r = launch_instance(s->inst, &error);
-        helper_report(s->report[1], r, error);
+        err_send(s->report[1], r, error);
         _exit(r < 0 ? helper_status(error) : 0);
 }
 
@@ -333,7 +300,7 @@ static int start_locked(struct instance *inst, unsigned attach, struct instance_
                 return r;
         closep(&s.report[1]);
         s.report[1] = -1;
-        r = helper_read_report(s.report[0], err);
+        r = err_receive(s.report[0], err);
         if (r < 0)
                 return r;
         if (ret_session)

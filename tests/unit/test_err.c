@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -137,6 +138,47 @@ static void missing_error_reads_as_out_of_memory(void **state)
         assert_null(err_free(NULL));
 }
 
+static int pass_through_a_pipe(int r, const struct err *sent, const char *instead, struct err **ret)
+{
+        int ends[2];
+
+        assert_int_equal(pipe(ends), 0);
+        if (instead)
+                assert_int_equal(write(ends[1], instead, strlen(instead)), strlen(instead));
+        else
+                err_send(ends[1], r, sent);
+        close(ends[1]);
+        r = err_receive(ends[0], ret);
+        close(ends[0]);
+        return r;
+}
+
+static void a_childs_error_arrives_whole(void **state)
+{
+        _cleanup_(err_freep) struct err *sent = NULL, *got = NULL;
+
+        err_hint(&sent, err_set(&sent, ERR_BUSY, EEXIST, "line one\nline two"), "wait");
+        assert_int_equal(pass_through_a_pipe(-EEXIST, sent, NULL, &got), -EEXIST);
+        assert_int_equal(err_get_id(got), ERR_BUSY);
+        assert_string_equal(err_message(got), "line one\nline two");
+        assert_string_equal(err_get_hint(got), "wait");
+}
+
+static void a_child_without_error_or_word_is_understood(void **state)
+{
+        static const char *const broken[] = { "", "0", "1\n2", "-1\n9999\n\nx", "x\n-5" };
+        struct err *got = NULL;
+
+        assert_int_equal(pass_through_a_pipe(0, NULL, NULL, &got), 0);
+        assert_null(got);
+        for (size_t i = 0; i < ARRAY_SIZE(broken); i++) {
+                assert_true(pass_through_a_pipe(0, NULL, broken[i], &got) < 0);
+                assert_non_null(got);
+                assert_true(err_get_id(got) < ERR_ID_COUNT);
+                got = err_free(got);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -151,6 +193,8 @@ int main(void)
                 cmocka_unit_test(every_id_has_a_name_and_both_statuses),
                 cmocka_unit_test(documented_exit_statuses_hold),
                 cmocka_unit_test(missing_error_reads_as_out_of_memory),
+                cmocka_unit_test(a_childs_error_arrives_whole),
+                cmocka_unit_test(a_child_without_error_or_word_is_understood),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
