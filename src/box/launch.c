@@ -364,7 +364,9 @@ int launch_make_cgroup(struct launch *l, struct err **err)
 
 int launch_run_hooks(const struct launch *l, pid_t pid, struct err **err)
 {
-        int r = hooks_run(l->spec, HOOK_PRESTART, l->state, "creating", pid, l->state->bundle, err);
+        /* The oldest kind is told "created", which is what the specification's own validator and crun have; the others
+         * run inside of the create operation, and runc says so. */
+        int r = hooks_run(l->spec, HOOK_PRESTART, l->state, "created", pid, l->state->bundle, err);
 
         if (r == 0)
                 r = hooks_run(l->spec, HOOK_CREATE_RUNTIME, l->state, "creating", pid, l->state->bundle, err);

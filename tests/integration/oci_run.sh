@@ -168,7 +168,10 @@ sh_config 'true' "$hooks"
 rm -f "$TMPDIR/hooks"
 run
 is "hooks run in order" "$(tr '\n' ' ' <"$TMPDIR/hooks")" "prestart createRuntime createContainer poststart poststop "
-ok "and get the state" /usr/bin/python3 -c "import json, sys; s = json.load(open('$TMPDIR/hook.createRuntime')); sys.exit(0 if s['status'] == 'creating' and s['pid'] > 0 and s['bundle'] == '$bundle' else 1)"
+ok "and get the state" /usr/bin/python3 -c "import json, sys
+for hook, status in (('prestart', 'created'), ('createRuntime', 'creating'), ('createContainer', 'creating'), ('poststart', 'running'), ('poststop', 'stopped')):
+    s = json.load(open('$TMPDIR/hook.' + hook))
+    assert (s['status'], s['bundle']) == (status, '$bundle') and (s['pid'] > 0 or status == 'stopped'), (hook, s)"
 sh_config 'echo ran' "c['hooks'] = {'createRuntime': [{'path': '/bin/false'}]}"
 run
 ok "a failing hook ends it" test "$status" -ne 0 -a "${out/ran/}" = "$out"
