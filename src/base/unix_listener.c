@@ -96,15 +96,31 @@ int unix_listener_new(const char *path, size_t suffix, struct unix_listener **re
         return 0;
 }
 
-struct unix_listener *unix_listener_free(struct unix_listener *listener)
+int unix_listener_connect(const struct unix_listener *listener, u32 number)
+{
+        char path[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 1]; /* what is too long stays so */
+
+        if (listener->connect_outside)
+                return listener->connect_outside(listener, number);
+        snprintf(path, sizeof(path), "%s_%u", listener->path, number);
+        return unix_connect(path);
+}
+
+void unix_listener_remove(const char *path, u64 dev, u64 ino)
 {
         struct stat st;
 
+        if (lstat(path, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
+                unlink(path);
+}
+
+struct unix_listener *unix_listener_free(struct unix_listener *listener)
+{
         if (!listener)
                 return NULL;
         close(listener->fd);
-        if (lstat(listener->path, &st) == 0 && st.st_dev == listener->dev && st.st_ino == listener->ino)
-                unlink(listener->path);
+        if (!listener->connect_outside)
+                unix_listener_remove(listener->path, listener->dev, listener->ino);
         free(listener->path);
         free(listener);
         return NULL;

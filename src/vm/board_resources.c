@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "board.h"
+#include "jail.h"
 
 static int open_disk(struct vm *vm, const struct vm_disk_config *config, struct block_device **ret, struct err **err)
 {
@@ -16,6 +17,7 @@ static int open_disk(struct vm *vm, const struct vm_disk_config *config, struct 
         r = block_options_parse(config->spec, &options, &path, err);
         if (r < 0)
                 return r;
+        jail_need(vm->config.jail, JAIL_DISKS);
         r = block_open(&options, vm->loop, &vm->device_counters, ret, err);
         return r < 0 ? err_wrap(err, r, "attaching disk '%s'", path) : 0;
 }
@@ -30,6 +32,7 @@ static int open_net(struct vm *vm, const struct vm_net_config *net, struct net_b
                 r = net_passt_open(&vm->env, &passt, ret, err);
                 return r < 0 ? err_wrap(err, r, "starting user-mode networking") : 0;
         case VM_NET_TAP:
+                jail_need(vm->config.jail, JAIL_TAP);
                 r = net_tap_open(&vm->env, net->tap, ret, err);
                 return r < 0 ? err_wrap(err, r, "attaching the network to '%s'", net->tap) : 0;
         case VM_NET_FD:
@@ -69,6 +72,21 @@ static unsigned share_fds(const struct vm *vm)
                 (rlim_t)SHARE_FDS_MIN);
 }
 
+static void keep_share(struct vm *vm, const struct fuse_server_config *config, const struct fuse_server *server)
+{
+        struct jail *jail = vm->config.jail;
+        int root_fd, proc_fd;
+
+        fuse_server_directories(server, &root_fd, &proc_fd);
+        jail_keep_directory(jail, root_fd, config->path, config->read_only ? JAIL_READ : JAIL_WRITE);
+        jail_keep_directory(jail, proc_fd, FUSE_SERVER_FDS, JAIL_WALK);
+        jail_need(jail, JAIL_SHARES);
+        if (config->read_only)
+                return;
+        jail_need(jail, JAIL_SHARE_WRITES);
+        jail_keep_owners(jail);
+}
+
 static int open_shares(struct vm *vm, struct board_resources *res, struct err **err)
 {
         const unsigned inodes = (unsigned)(vm->memory->ram_size / GUEST_BYTES_PER_INODE);
@@ -85,6 +103,8 @@ static int open_shares(struct vm *vm, struct board_resources *res, struct err **
                 r = fuse_server_new(&config, &res->shares[i], err);
                 if (r < 0)
                         r = err_wrap(err, r, "sharing '%s'", config.path);
+                else
+                        keep_share(vm, &config, res->shares[i]);
         }
         return r;
 }
@@ -93,6 +113,7 @@ static int open_console(struct vm *vm, struct board_resources *res, struct err *
 {
         switch (vm->config.console) {
         case VM_CONSOLE_STDIO:
+                jail_need(vm->config.jail, JAIL_TERMINAL);
                 res->console_fd = STDOUT_FILENO;
                 break;
         case VM_CONSOLE_FILE:
@@ -125,6 +146,8 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
                 r = unix_listener_new(vm->config.vsock_socket, VSOCK_SUFFIX_MAX, &res.vsock, err);
         if (r == 0 && vm->config.control_socket)
                 r = unix_listener_new(vm->config.control_socket, 0, &res.control, err);
+        jail_keep_socket(vm->config.jail, res.vsock);
+        jail_keep_socket(vm->config.jail, res.control);
         if (r == 0) /* last, because it leaves a file */
                 r = open_console(vm, &res, err);
         if (r < 0) {

@@ -30,6 +30,8 @@ struct console {
         bool closing; /* the writer is to end once the output is empty */
         bool failed;  /* nobody reads any more: drop */
         bool writer_done, writer_started;
+        bool abandoned; /* the writer hangs in write(): it is not waited for */
+        bool released;  /* by its owner: who of the two ends last frees it */
         bool input_was_full;
         bool feed_posted;
         pthread_t writer;
@@ -40,6 +42,19 @@ struct console {
         bool (*ended)(void *opaque);
         void *ended_opaque;
 };
+
+static void console_destroy(struct console *console)
+{
+        if (console->close_out)
+                close(console->out_fd);
+        if (console->room_fd >= 0)
+                close(console->room_fd);
+        pthread_cond_destroy(&console->changed);
+        pthread_mutex_destroy(&console->lock);
+        free(console->output.data);
+        free(console->input.data);
+        free(console);
+}
 
 static size_t ring_put(struct ring *ring, const u8 *data, size_t n)
 {
@@ -115,6 +130,7 @@ static void *writer_main(void *arg)
 {
         struct console *console = arg;
         const struct timespec gather = { .tv_nsec = GATHER_NS };
+        bool last;
 
         pthread_mutex_lock(&console->lock);
         for (;;) {
@@ -127,12 +143,17 @@ static void *writer_main(void *arg)
                         nanosleep(&gather, NULL);
                         pthread_mutex_lock(&console->lock);
                 }
-                while (console->output.used)
+                while (console->output.used && !console->abandoned)
                         write_front(console);
+                if (console->abandoned)
+                        break;
         }
         console->writer_done = true;
+        last = console->released;
         pthread_cond_broadcast(&console->changed);
         pthread_mutex_unlock(&console->lock);
+        if (last)
+                console_destroy(console);
         return NULL;
 }
 
@@ -233,7 +254,7 @@ void console_set_guest(struct console *console, console_guest_fn *fn, void *opaq
 
 /* ---- life ---- */
 
-static int start_writer(struct console *console, struct err **err)
+int console_start(struct console *console, struct err **err)
 {
         pthread_attr_t attr;
         int r;
@@ -256,7 +277,6 @@ int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(voi
 {
         struct console *console = calloc(1, sizeof(*console));
         pthread_condattr_t attr;
-        int r;
 
         if (!console)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the console");
@@ -274,13 +294,9 @@ int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(voi
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
         pthread_cond_init(&console->changed, &attr);
         pthread_condattr_destroy(&attr);
-        if (!console->output.data || !console->input.data || console->room_fd < 0)
-                r = err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the console");
-        else
-                r = start_writer(console, err);
-        if (r < 0) {
+        if (!console->output.data || !console->input.data || console->room_fd < 0) {
                 console_free(console);
-                return r;
+                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the console");
         }
         console->close_out = close_out; /* on failure the caller still owns it */
         *ret = console;
@@ -304,11 +320,15 @@ static void stop_writer(struct console *console)
                 before = console->output.used;
                 deadline = in_ms(CLOSE_PATIENCE_MS);
         }
-        if (!console->writer_done)
-                pthread_cancel(console->writer); /* blocked in write(), a cancellation point, without the lock */
+        /* Nothing wakes it but a reader. It goes with the process, or ends and frees what is left when its write returns. (Not
+         * pthread_cancel: that loads a library, which a process without files cannot.) */
+        console->abandoned = !console->writer_done;
         console->failed = true;
         pthread_mutex_unlock(&console->lock);
-        pthread_join(console->writer, NULL);
+        if (console->abandoned)
+                pthread_detach(console->writer);
+        else
+                pthread_join(console->writer, NULL);
         console->writer_started = false;
 }
 
@@ -320,17 +340,16 @@ void console_flush(struct console *console)
 
 struct console *console_free(struct console *console)
 {
+        bool last;
+
         if (!console)
                 return NULL;
         console_flush(console);
-        if (console->close_out)
-                close(console->out_fd);
-        if (console->room_fd >= 0)
-                close(console->room_fd);
-        pthread_cond_destroy(&console->changed);
-        pthread_mutex_destroy(&console->lock);
-        free(console->output.data);
-        free(console->input.data);
-        free(console);
+        pthread_mutex_lock(&console->lock);
+        console->released = true;
+        last = !console->abandoned || console->writer_done;
+        pthread_mutex_unlock(&console->lock);
+        if (last)
+                console_destroy(console);
         return NULL;
 }

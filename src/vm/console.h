@@ -21,6 +21,8 @@ typedef size_t console_guest_fn(void *opaque, const u8 *data, size_t n);
  * wait any more. */
 int console_new(struct loop *loop, int out_fd, bool close_out, bool (*ended)(void *opaque), void *opaque,
         struct console **ret, struct err **err);
+/* Starts the thread that writes. */
+int console_start(struct console *console, struct err **err);
 /* Writes what is left, giving up when nobody takes it for a second; output is dropped from then on. */
 void console_flush(struct console *console);
 /* Flushes. Callbacks must have ended (loop stopped). NULL is fine. Returns NULL. */

@@ -53,6 +53,7 @@ struct vm {
         struct device *devices, **devices_tail; /* in creation order */
         struct loop *loop;
         struct console *console;
+        int task_fd; /* /proc/self/task, -1: there is none */
         struct board board;
         struct vm_chain chain;
         struct snapshot *snapshot; /* what it is made from, while it is made */

@@ -1,5 +1,6 @@
 /* A machine's life: creation, threads, end. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -7,10 +8,14 @@
 
 #include "base/cleanup.h"
 #include "internal.h"
+#include "jail.h"
 
 /* Only what is touched costs memory. */
 #define VCPU_STACK_SIZE (1 * MIB)
 #define IO_STACK_SIZE   (1 * MIB)
+
+/* Directories of our threads' statistics. */
+#define TASKS "/proc/self/task"
 
 static _Thread_local struct vcpu *current_vcpu;
 
@@ -161,11 +166,15 @@ static int start_thread(
 
 int vm_start(struct vm *vm, struct err **err)
 {
-        int r;
+        int r = vm->snapshot ? vm_restore_state(vm, err) : 0;
 
+        if (r < 0)
+                return r;
         if (vm->config.start_paused && !vm->pause_depth)
                 vm_pause_begin(vm);
-        r = start_thread(&vm->io_thread, IO_STACK_SIZE, io_main, vm, "io", err);
+        r = console_start(vm->console, err);
+        if (r == 0)
+                r = start_thread(&vm->io_thread, IO_STACK_SIZE, io_main, vm, "io", err);
         if (r < 0)
                 return r;
         vm->io_started = true;
@@ -244,6 +253,7 @@ static int create_engine(struct vm *vm, struct err **err)
                 if (r < 0)
                         return err_wrap(err, r, "starting engine '%s'", engine->name);
         }
+        jail_need(vm->config.jail, vm->engine_caps & ENGINE_CAP_KERNEL_IRQCHIP ? JAIL_KVM : JAIL_TRANSLATE);
         vm->engine = engine;
         vm->memory->on_code_write = on_code_write;
         vm->memory->on_code_write_opaque = vm;
@@ -324,6 +334,8 @@ static int create(struct vm *vm, struct err **err)
         vm->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (vm->done_fd < 0)
                 return err_sys(err, errno, "creating an eventfd");
+        vm->task_fd = open(TASKS, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        jail_keep_directory(vm->config.jail, vm->task_fd, TASKS, JAIL_READ);
         vm->loop = loop_new(&vm->device_lock, err);
         if (!vm->loop)
                 return -ENOMEM;
@@ -353,7 +365,7 @@ static int create(struct vm *vm, struct err **err)
                         return r;
         }
         board_connect_interrupts(vm);
-        return vm->snapshot ? vm_restore_state(vm, err) : 0;
+        return 0;
 }
 
 int vm_new(const struct vm_config *config, struct vm **ret, struct err **err)
@@ -364,7 +376,7 @@ int vm_new(const struct vm_config *config, struct vm **ret, struct err **err)
         if (!vm)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for a machine");
         vm->config = *config;
-        vm->done_fd = -1;
+        vm->done_fd = vm->task_fd = -1;
         vm->devices_tail = &vm->devices;
         init_locks(vm);
         r = create(vm, err);
@@ -398,6 +410,8 @@ struct vm *vm_free(struct vm *vm)
         err_free((struct err *)vm->outcome.error);
         if (vm->done_fd >= 0)
                 close(vm->done_fd);
+        if (vm->task_fd >= 0)
+                close(vm->task_fd);
         pthread_cond_destroy(&vm->changed);
         pthread_mutex_destroy(&vm->lock);
         pthread_mutex_destroy(&vm->device_lock);

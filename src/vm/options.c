@@ -445,6 +445,15 @@ static int parse_gdb(struct vmm_options *o, const char *arg, struct err **err)
         return 0;
 }
 
+static int parse_jail(struct vmm_options *o, const char *arg, struct err **err)
+{
+        static const struct word words[] = { { "auto", JAIL_AUTO }, { "none", JAIL_NONE }, { "required", JAIL_REQUIRED } };
+        const int v = find_word(words, ARRAY_SIZE(words), arg);
+
+        o->jail = (enum jail_mode)v;
+        return v < 0 ? err_set(err, ERR_USAGE, EINVAL, "--jail is auto, required or none, not '%s'", arg) : 0;
+}
+
 static int parse_help(struct vmm_options *o, const char *arg, struct err **err)
 {
         o->help = true;

@@ -2,6 +2,7 @@
  * host. */
 #pragma once
 
+#include "jail.h"
 #include "vm.h"
 
 struct vmm_options {
@@ -13,6 +14,7 @@ struct vmm_options {
         const char *stats; /* NULL: none */
         const char *trace, *trace_file;
         u16 gdb_port; /* 0: none */
+        enum jail_mode jail;
         bool help;
 };
 

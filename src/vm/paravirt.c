@@ -74,7 +74,10 @@ static u64 run_delay(const struct vm_cpu *cpu)
 
 void vm_cpu_thread_begin(struct vm_cpu *cpu)
 {
-        cpu->schedstat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+        char path[32];
+
+        snprintf(path, sizeof(path), "%d/schedstat", gettid());
+        cpu->schedstat_fd = cpu->vm->task_fd < 0 ? -1 : openat(cpu->vm->task_fd, path, O_RDONLY | O_CLOEXEC);
         cpu->run_delay = run_delay(cpu);
 }
 

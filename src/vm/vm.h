@@ -74,6 +74,7 @@ struct vm_config {
         bool console_virtio; /* the console is hvc0; without it the console is ttyS0 */
         bool debug_exit;
         bool start_paused; /* vm_start leaves it paused: a debugger will vm_resume it */
+        struct jail *jail; /* that the process goes into between vm_new and vm_start (jail.h); NULL: none */
 };
 
 /* How a machine ended. */

@@ -52,27 +52,36 @@ static int status_of(const struct vm_outcome *outcome)
 
 static int run_machine(const struct vmm_options *o, int *ret_status, struct err **err)
 {
+        _cleanup_(jail_freep) struct jail *jail = NULL; /* the last to go: sockets of the machine's are in its care */
         _cleanup_(vm_freep) struct vm *vm = NULL;
         _cleanup_(close_output) FILE *stats = NULL;
         _cleanup_(close_output) FILE *trace_out = NULL;
+        struct vm_config config = o->vm;
         struct gdb_server *gdb = NULL;
         struct vm_outcome outcome;
         sigset_t signals;
         int r;
 
         control_block_signals(&signals);
+        r = jail_new(o->jail, &jail, err);
+        if (r < 0)
+                return r;
         if (o->gdb_port) {
                 r = gdb_server_new(o->gdb_port, &gdb, err);
                 if (r < 0)
                         return r;
+                jail_need(jail, JAIL_SOCKETS);
         }
-        r = vm_new(&o->vm, &vm, err);
+        config.jail = jail;
+        r = vm_new(&config, &vm, err);
         if (r == 0 && o->stats)
                 r = open_output(o->stats, "statistics", &stats, err);
         if (r == 0 && o->trace_file)
                 r = open_output(o->trace_file, "trace", &trace_out, err);
         if (r == 0 && trace_out)
                 trace_set_output(trace_out);
+        if (r == 0)
+                r = jail_enter(jail, err);
         if (r == 0)
                 r = vm_start(vm, err);
         if (r == 0 && gdb)

@@ -51,6 +51,7 @@ static int setup(void **state)
         f->read_fd = fds[0];
         assert_int_equal(console_new(f->loop, fds[1], true, is_ended, f, &f->console, NULL), 0);
         console_set_guest(f->console, guest, f);
+        assert_int_equal(console_start(f->console, NULL), 0);
         *state = f;
         return 0;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "dev/virtio/fs_internal.h"
 
 enum { QUEUE_HIPRIO, QUEUE_REQUEST, QUEUES };
@@ -176,6 +177,9 @@ static int threads_start(struct virtio_fs *fs, struct err **err)
         pthread_attr_t attr;
         int r = 0;
 
+        fs->stop = false;
+        fs->n_entered = 0;
+        fs->enter_error = 0;
         sigfillset(&all);
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, STACK);
@@ -229,6 +233,19 @@ static void fs_run(struct virtio_device *vdev, struct virtqueue *q)
                 list_append(&fs->todo, job);
                 pthread_cond_signal(&fs->work);
                 pthread_mutex_unlock(&fs->lock);
+        }
+}
+
+/* A driver is there: the threads are needed from now on. Not before, for the process may have to be alone until it is in its jail. */
+static void fs_start(struct virtio_device *vdev)
+{
+        struct virtio_fs *fs = fs_of(vdev);
+        _cleanup_(err_freep) struct err *err = NULL;
+
+        if (fs->n_threads == 0 && threads_start(fs, &err) < 0) {
+                log_warn("virtio-fs: %s", err_message(err));
+                threads_stop(fs);
+                virtqueue_bad(&vdev->queues[QUEUE_REQUEST], NULL, VIRTIO_BAD_REQUEST);
         }
 }
 
@@ -293,6 +310,7 @@ static void fs_destroy(struct virtio_device *vdev)
 }
 
 static const struct virtio_ops fs_ops = {
+        .start = fs_start,
         .queue_run = fs_run,
         .reset = fs_reset,
         .queue_reset = fs_queue_reset,
@@ -324,9 +342,7 @@ static int start(struct virtio_fs *fs, struct err **err)
         if (fs->done_fd < 0)
                 return err_sys(err, errno, "creating an event descriptor");
         fs->done_watch = loop_fd_add(fs->vdev.env->loop, fs->done_fd, POLLIN, on_done, fs, err);
-        if (!fs->done_watch)
-                return -ENOMEM;
-        return threads_start(fs, err);
+        return fs->done_watch ? 0 : -ENOMEM;
 }
 
 int virtio_fs_new(struct device_env *env, struct pci_bus *bus, const struct virtio_fs_config *config, struct err **err)

@@ -17,6 +17,9 @@ struct fuse_server_config {
 
 int fuse_server_new(const struct fuse_server_config *config, struct fuse_server **ret, struct err **err);
 /* NULL is fine. Returns NULL. */
+/* The directories that it works from, for who moves them: the shared one and FUSE_SERVER_FDS (O_PATH). */
+#define FUSE_SERVER_FDS "/proc/self/fd"
+void fuse_server_directories(const struct fuse_server *server, int *ret_root_fd, int *ret_fds_fd);
 struct fuse_server *fuse_server_free(struct fuse_server *server);
 
 struct virtio_fs_config {

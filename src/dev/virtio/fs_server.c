@@ -355,9 +355,9 @@ static int open_root(struct fuse_server *s, const char *path, struct err **err)
         s->root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (s->root_fd < 0)
                 return err_sys(err, errno, "opening the directory '%s'", path);
-        s->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        s->proc_fd = open(FUSE_SERVER_FDS, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (s->proc_fd < 0)
-                return err_sys(err, errno, "opening /proc/self/fd");
+                return err_sys(err, errno, "opening " FUSE_SERVER_FDS);
         s->next_nodeid = FUSE_ROOT_ID + 1;
         s->next_fh = 1;
         s->root = fuse_inode_add(s, FUSE_ROOT_ID, S_IFDIR);
@@ -367,6 +367,12 @@ static int open_root(struct fuse_server *s, const char *path, struct err **err)
         s->root->keep_fd = true; /* and not counted */
         fuse_inode_identify(s, s->root, &st);
         return 0;
+}
+
+void fuse_server_directories(const struct fuse_server *s, int *ret_root_fd, int *ret_fds_fd)
+{
+        *ret_root_fd = s->root_fd;
+        *ret_fds_fd = s->proc_fd;
 }
 
 static void fuse_server_freep(struct fuse_server **s)

@@ -157,11 +157,8 @@ bool vsock_host_accepted(const struct vsock_conn *conn)
 
 void vsock_host_connect(struct vsock_conn *conn)
 {
-        char path[256]; /* more than an address has room for: vsock.h */
-        int fd;
+        int fd = unix_listener_connect(conn->vs->listener, conn->host_port);
 
-        snprintf(path, sizeof(path), "%s_%u", conn->vs->listener->path, conn->host_port);
-        fd = unix_connect(path);
         if (fd == -EAGAIN && conn->tries++ < CONNECT_TRIES) {
                 conn->state = VSOCK_CONNECTING;
                 vsock_conn_deadline(conn, CONNECT_AGAIN_NS);
