@@ -259,11 +259,24 @@ static int add_disk(struct vm *vm, size_t i, struct board_resources *res, struct
 
 static int add_vsock(struct vm *vm, struct board_resources *res, struct err **err)
 {
-        const struct virtio_vsock_config vsock = { .cid = vm->config.vsock_cid, .listener = res->vsock };
+        const struct virtio_vsock_config vsock = {
+                .cid = vm->config.vsock_cid ? vm->config.vsock_cid : AGENT_CID,
+                .listener = res->vsock,
+                .local = vm->board.agent ? agent_local(vm->board.agent) : NULL,
+        };
         int r = virtio_vsock_new(&vm->env, vm->board.pci, &vsock, err);
 
         if (r == 0)
                 res->vsock = NULL;
+        return r;
+}
+
+static int add_agent(struct vm *vm, struct board_resources *res, struct err **err)
+{
+        int r = agent_attach(res->agent, vm, err);
+
+        if (r == 0)
+                vm->board.agent = TAKE_PTR(res->agent);
         return r;
 }
 
@@ -299,7 +312,9 @@ static int add_pci_devices(struct vm *vm, struct board_resources *res, struct er
                 r = add_net(vm, i, res, err);
         if (r == 0)
                 r = virtio_rng_new(&vm->env, vm->board.pci, err);
-        if (r == 0 && res->vsock)
+        if (r == 0 && res->agent) /* before the device that it is reached by, which goes first at the end */
+                r = add_agent(vm, res, err);
+        if (r == 0 && (res->vsock || vm->board.agent))
                 r = add_vsock(vm, res, err);
         for (size_t i = 0; i < vm->config.n_shares && r == 0; i++)
                 r = add_share(vm, i, res, err);

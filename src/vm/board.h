@@ -12,6 +12,7 @@ struct board_resources {
         struct net_backend *nets[VM_NETS_MAX];
         struct fuse_server *shares[VM_SHARES_MAX];
         struct unix_listener *vsock, *control;
+        struct agent *agent;
         int console_fd; /* -1: none */
         bool close_console;
 };

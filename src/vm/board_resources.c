@@ -144,10 +144,15 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
                 r = open_shares(vm, &res, err);
         if (r == 0 && vm->config.vsock_cid)
                 r = unix_listener_new(vm->config.vsock_socket, VSOCK_SUFFIX_MAX, &res.vsock, err);
+        if (r == 0 && vm->config.agent.socket)
+                r = agent_new(&vm->config.agent, &res.agent, err);
         if (r == 0 && vm->config.control_socket)
                 r = unix_listener_new(vm->config.control_socket, 0, &res.control, err);
         jail_keep_socket(vm->config.jail, res.vsock);
         jail_keep_socket(vm->config.jail, res.control);
+        jail_keep_socket(vm->config.jail, res.agent ? agent_listener(res.agent) : NULL);
+        if (res.agent)
+                jail_need(vm->config.jail, JAIL_TERMINAL);
         if (r == 0) /* last, because it leaves a file */
                 r = open_console(vm, &res, err);
         if (r < 0) {
@@ -167,6 +172,7 @@ void board_resources_close(struct board_resources *res)
         for (size_t i = 0; i < VM_SHARES_MAX; i++)
                 fuse_server_free(TAKE_PTR(res->shares[i]));
         unix_listener_free(TAKE_PTR(res->vsock));
+        agent_free(TAKE_PTR(res->agent));
         unix_listener_free(TAKE_PTR(res->control));
         if (res->close_console)
                 close(TAKE_FD(res->console_fd));

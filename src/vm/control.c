@@ -17,6 +17,8 @@
 #include "terminal.h"
 
 #define PRINTER_STACK (256 * 1024)
+/* Real-time signals that engines use, from SIGRTMIN on. */
+#define ENGINE_SIGNALS 8
 
 struct control {
         struct vm *vm;
@@ -106,13 +108,28 @@ static void (*const key_actions[])(struct control *c) = {
         [KEY_STATS] = do_stats,
 };
 
-void control_block_signals(sigset_t *ret_set)
+/* What is this process's own: faults, children, job control, and what the engines kick their threads with. */
+static void guest_signals(sigset_t *ret)
+{
+        static const int own[] = { SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGCHLD, SIGPIPE, SIGURG,
+                SIGTSTP, SIGTTIN, SIGTTOU };
+
+        sigfillset(ret);
+        for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+                sigdelset(ret, own[i]);
+        for (int i = 0; i < ENGINE_SIGNALS; i++)
+                sigdelset(ret, SIGRTMIN + i);
+}
+
+void control_block_signals(bool for_guest, sigset_t *ret_set)
 {
         sigset_t block;
 
         sigemptyset(ret_set);
         for (size_t i = 0; i < ARRAY_SIZE(signal_actions); i++)
                 sigaddset(ret_set, signal_actions[i].sig);
+        if (for_guest)
+                guest_signals(ret_set);
         block = *ret_set;
         /* A background process that sets or reads the terminal would be stopped by these. */
         sigaddset(&block, SIGTTOU);
@@ -127,10 +144,15 @@ static void on_signal(struct control *c)
 {
         struct signalfd_siginfo info;
 
-        while (read(c->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        while (read(c->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+                if (vm_agent(c->vm)) {
+                        agent_signal(vm_agent(c->vm), (int)info.ssi_signo);
+                        continue;
+                }
                 for (size_t i = 0; i < ARRAY_SIZE(signal_actions); i++)
                         if (signal_actions[i].sig == (int)info.ssi_signo)
                                 signal_actions[i].action(c);
+        }
 }
 
 static void on_input(struct control *c)

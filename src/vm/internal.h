@@ -25,6 +25,7 @@ struct board {
         struct virtio_console *virtio_console;
         struct virtio_balloon *balloon;        /* NULL: none */
         struct control_socket *control_socket; /* NULL: none */
+        struct agent *agent;                   /* NULL: none */
         struct irq_line ferr; /* IRQ 13 */
         struct acpi_tables acpi;
         u64 start_ns;      /* clock_now_ns() at which the guest's kvmclock was 0 */

@@ -442,6 +442,11 @@ struct console *vm_console(struct vm *vm)
         return vm->console;
 }
 
+struct agent *vm_agent(struct vm *vm)
+{
+        return vm->board.agent;
+}
+
 static void send_break(void *opaque)
 {
         struct vm *vm = opaque;

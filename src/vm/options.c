@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -357,6 +358,28 @@ static int parse_vsock(struct vmm_options *o, const char *arg, struct err **err)
         return 0;
 }
 
+static int parse_agent(struct vmm_options *o, const char *arg, struct err **err)
+{
+        const char *ready = NULL;
+        const struct key keys[] = {
+                { .name = "socket", .ret_value = &o->vm.agent.socket, .needed = true },
+                { .name = "script", .ret_value = &o->vm.agent.script, .needed = true },
+                { .name = "ready", .ret_value = &ready },
+        };
+        u64 fd = 0;
+        int r;
+
+        if (o->agent_spec)
+                return 0; /* the caller says that it is given twice */
+        r = parse_keys(arg, keys, ARRAY_SIZE(keys), "agent", &o->agent_spec, err);
+        if (r < 0)
+                return r;
+        if (ready && (parse_number(ready, &fd) < 0 || fd <= 2 || fd > INT_MAX))
+                return err_set(err, ERR_USAGE, EINVAL, "--agent ready=%s is not the number of a descriptor above 2", ready);
+        o->vm.agent.ready_fd = ready ? (int)fd : -1;
+        return 0;
+}
+
 static int parse_share(struct vmm_options *o, const char *arg, struct err **err)
 {
         struct vm_share_config *share = &o->vm.shares[o->vm.n_shares];
@@ -540,6 +563,8 @@ static int check(const struct vmm_options *o, struct err **err)
                         "name one with --kernel FILE; strata vm run --help shows examples");
         if (o->trace_file && !o->trace)
                 return err_set(err, ERR_USAGE, EINVAL, "--trace-file without --trace");
+        if (o->vm.agent.socket && o->vm.console == VM_CONSOLE_STDIO)
+                return err_set(err, ERR_USAGE, EINVAL, "--console stdio with --agent: the streams are the main process's");
         return 0;
 }
 
@@ -554,6 +579,9 @@ int options_parse(int argc, char *const argv[], struct vmm_options *ret, struct 
                 if (r < 0)
                         return r;
         }
+        /* The streams are the main process's. */
+        if (ret->vm.agent.socket && !ret->vm.console_file)
+                ret->vm.console = VM_CONSOLE_NONE;
         ret->vm.start_paused = ret->gdb_port != 0;
         if (!ret->vm.restore) {
                 ret->vm.memory = ret->vm.memory ? ret->vm.memory : DEFAULT_MEMORY;
@@ -571,6 +599,7 @@ void options_free(struct vmm_options *o)
         for (size_t i = 0; i < VM_NETS_MAX; i++)
                 free(o->net_specs[i]);
         free(o->vsock_spec);
+        free(o->agent_spec);
         *o = (struct vmm_options){ 0 };
 }
 

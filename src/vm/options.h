@@ -11,6 +11,7 @@ struct vmm_options {
         char *share_specs[VM_SHARES_MAX];
         char *net_specs[VM_NETS_MAX];
         char *vsock_spec;
+        char *agent_spec;
         const char *stats; /* NULL: none */
         const char *trace, *trace_file;
         u16 gdb_port; /* 0: none */

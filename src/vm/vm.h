@@ -15,6 +15,7 @@
  * Nothing is called with vm->lock held. A vCPU waits (parked or halted) without any lock. */
 #pragma once
 
+#include "agent.h"
 #include "cpu/cpu.h"
 #include "dev/dev.h"
 
@@ -65,6 +66,7 @@ struct vm_config {
         size_t n_nets;
         u32 vsock_cid;            /* 0: no virtio socket device */
         const char *vsock_socket; /* where programs of the host connect */
+        struct agent_config agent;
         struct vm_share_config shares[VM_SHARES_MAX];
         size_t n_shares;
         bool balloon;
@@ -130,6 +132,8 @@ unsigned vm_n_vcpus(const struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned index);
 struct guest_memory *vm_memory(struct vm *vm);
 struct console *vm_console(struct vm *vm);
+/* NULL: none. */
+struct agent *vm_agent(struct vm *vm);
 /* A break condition on the serial line. */
 void vm_console_break(struct vm *vm);
 /* After vm_join: writes what the guest printed last. */

@@ -37,8 +37,12 @@ static void close_output(FILE **file)
                 fclose(*file);
 }
 
-static int status_of(const struct vm_outcome *outcome)
+static int status_of(struct vm *vm, const struct vm_outcome *outcome)
 {
+        int status;
+
+        if (outcome->why != MACHINE_CRASH && vm_agent(vm) && agent_exit_status(vm_agent(vm), &status))
+                return status;
         switch (outcome->why) {
         case MACHINE_DEBUG_EXIT:
                 return (int)((outcome->code << 1 | 1) & 0xff);
@@ -62,7 +66,7 @@ static int run_machine(const struct vmm_options *o, int *ret_status, struct err 
         sigset_t signals;
         int r;
 
-        control_block_signals(&signals);
+        control_block_signals(o->vm.agent.socket, &signals);
         r = jail_new(o->jail, &jail, err);
         if (r < 0)
                 return r;
@@ -100,7 +104,7 @@ static int run_machine(const struct vmm_options *o, int *ret_status, struct err 
         trace_set_output(NULL);
         vm_flush_console(vm);
         terminal_restore();
-        *ret_status = status_of(&outcome);
+        *ret_status = status_of(vm, &outcome);
         return 0;
 }
 

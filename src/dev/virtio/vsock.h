@@ -5,6 +5,8 @@
  * the unix socket PATH_N; it is reset when that does not exist. One port may be that of a program inside this process. */
 #pragma once
 
+#include <sys/uio.h>
+
 #include "base/unix_listener.h"
 #include "dev/pci.h"
 

@@ -1,0 +1,49 @@
+/* The agent: the host's end of the connection to strata-init, inside strata-vmm (init/protocol.h).
+ *
+ *         strata-vmm run ... --agent socket=PATH,script=FILE[,ready=FD]
+ *
+ * It tells the guest what FILE says, starts the main process that FILE ends with, passes its streams and signals between the guest and
+ * this process's own, ends the machine when it has ended, and serves clients (init/client.h) at the socket. It is saved with the machine.
+ * A restored machine's FILE is what the guest is to be told from then on (a new name, address, random numbers); it starts a main process
+ * only if the saved machine had none, as one whose FILE had none.
+ *
+ * All runs on the io thread with the device lock held, but what says otherwise. Neither the guest nor a client is trusted: a guest that
+ * breaks the protocol ends its machine, a client its connection. */
+#pragma once
+
+#include "dev/virtio/vsock.h"
+#include "init/protocol.h"
+
+/* The guest's address when there is no --vsock: each machine has a device of its own, so they may all have the same. */
+#define AGENT_CID VSOCK_CID_MIN
+
+struct agent;
+struct vm;
+
+struct agent_config {
+        const char *socket, *script; /* NULL: no agent */
+        int ready_fd;                /* -1: none. Gets one line, "started" or "error: " and a sentence */
+};
+
+/* Opens everything; nothing is listened to yet. Before the process goes into its jail. Takes ready_fd over on success. */
+int agent_new(const struct agent_config *config, struct agent **ret, struct err **err);
+/* Only one that was not attached. NULL is fine. Returns NULL. */
+struct agent *agent_free(struct agent *agent);
+/* Makes it a device of @vm's, which owns it from then on. Before threads exist. */
+int agent_attach(struct agent *agent, struct vm *vm, struct err **err);
+
+struct unix_listener *agent_listener(struct agent *agent);
+/* For the virtio socket device. */
+const struct vsock_local *agent_local(const struct agent *agent);
+
+/* From any thread, without locks: passes a signal on to the main process. SIGWINCH: the terminal has another size. Before there is a
+ * main process any signal ends the machine. */
+void agent_signal(struct agent *agent, int sig);
+
+/* Tells the guest more, as scripts do: frames without START (init/script.h). @done is called once, with NULL or with why not, in words;
+ * not when the machine ends before. -EBUSY: it is being told something already; -EINVAL: no frames; -ENOMEM. */
+int agent_replay(struct agent *agent, const void *script, size_t len, void (*done)(void *opaque, const char *error), void *opaque);
+
+/* After the machine has ended: whether the main process did before, and its status as a shell says. Also when it could not be started
+ * (127, 126, 125). */
+bool agent_exit_status(const struct agent *agent, int *ret);
