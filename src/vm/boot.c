@@ -50,6 +50,7 @@ int boot_file_read(const char *path, const char *what, u64 max, struct boot_file
         data = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (data == MAP_FAILED)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory to read the %s '%s'", what, path);
+        madvise(data, len, MADV_HUGEPAGE); /* 13,000 faults less for a kernel of 50 MiB */
         while (done < len) {
                 ssize_t n = read(fd, data + done, len - done);
 
@@ -83,6 +84,38 @@ static int no_room(struct boot_load *load, const char *what, u64 size, struct er
         return err_hint(err, r, "give the machine more with --memory");
 }
 
+static bool is_zero_page(const u8 *page)
+{
+        return page[0] == 0 && memcmp(page, page + 1, PAGE_SIZE - 1) == 0;
+}
+
+/* A fifth of a vmlinux are zeros (its .bss is in the file): pages of them stay what fresh guest memory is, and cost the host nothing. */
+static void copy_but_zeros(u8 *to, const u8 *from, u64 len)
+{
+        while (len >= PAGE_SIZE) {
+                if (!is_zero_page(from))
+                        memcpy(to, from, PAGE_SIZE);
+                to += PAGE_SIZE;
+                from += PAGE_SIZE;
+                len -= PAGE_SIZE;
+        }
+        memcpy(to, from, len);
+}
+
+/* Whether a segment before this one wrote to the same memory. */
+static bool overlaps_another(const struct elf_image *image, size_t index)
+{
+        const struct elf_segment *s = &image->segments[index];
+
+        for (size_t i = 0; i < index; i++) {
+                const struct elf_segment *before = &image->segments[i];
+
+                if (before->paddr < s->paddr + s->file_size && s->paddr < before->paddr + before->file_size)
+                        return true;
+        }
+        return false;
+}
+
 int boot_load_segments(
         struct boot_load *load, const void *elf, const struct elf_image *image, u64 lowest, struct err **err)
 {
@@ -98,7 +131,10 @@ int boot_load_segments(
                 if (!hva)
                         return no_room(load, "kernel", image->load_end, err);
                 /* Fresh guest memory is zero, but segments may overlap each other's tails. */
-                memcpy(hva, (const u8 *)elf + s->offset, s->file_size);
+                if (overlaps_another(image, i))
+                        memcpy(hva, (const u8 *)elf + s->offset, s->file_size);
+                else
+                        copy_but_zeros(hva, (const u8 *)elf + s->offset, s->file_size);
         }
         return 0;
 }
