@@ -217,6 +217,7 @@ static int make_command_line(struct machine_start *s, struct err **err)
         add(s, "strata-vmm");
         add(s, "run");
         add_option(s, "--kernel", "%s", s->kernel->image);
+        add_option(s, "--boot", "linux64"); /* a fifth faster than PVH, docs/kernels.md */
         add_option(s, "--initrd", "%s", s->kernel->initrd);
         add_option(s, "--append", "%s", s->kernel->append);
         add_option(s, "--memory", "%lluM", (unsigned long long)(s->machine.memory / MIB));
