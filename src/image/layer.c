@@ -177,6 +177,7 @@ static int unpack_all(struct ingest *in, struct err **err)
                 return r;
         if (in->options.unpack)
                 return unpack_layer(in->dir_fd, tar, &options, &in->unpacked, err);
+        tar_reader_limit(tar, UNPACK_BYTES_MAX, "the archive");
         return tar_reader_drain(tar, err);
 }
 

@@ -47,6 +47,8 @@ static inline void tar_reader_freep(struct tar_reader **tar)
 {
         tar_reader_free(*tar);
 }
+/* From now on the source may give @bytes at most; more is an error that says so of @what. Without, there is no limit. */
+void tar_reader_limit(struct tar_reader *tar, u64 bytes, const char *what);
 /* 1 and the next entry, valid until the next call; 0 at the end. */
 int tar_reader_next(struct tar_reader *tar, const struct tar_entry **ret, struct err **err);
 /* The next piece of a file's data and where it belongs; 0 at its end, else the length. Between pieces are holes. */

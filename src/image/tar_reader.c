@@ -26,6 +26,8 @@ struct tar_reader {
         struct byte_source source;
         const u8 *piece; /* what is left of the source's last piece */
         size_t piece_len;
+        u64 limit, taken; /* of the source, since the limit was set */
+        const char *limited;
         u8 block[TAR_BLOCK];
 
         struct tar_entry entry;
@@ -62,6 +64,10 @@ static int fill(struct tar_reader *tar, struct err **err)
                         return r;
                 if (tar->piece_len == 0)
                         return 0;
+                tar->taken += tar->piece_len;
+                if (tar->taken > tar->limit)
+                        return err_set(err, ERR_TOO_LARGE, EFBIG, "%s has more than %llu MiB", tar->limited,
+                                tar->limit / MIB);
         }
         return 1;
 }
@@ -759,6 +765,13 @@ ssize_t tar_reader_data(struct tar_reader *tar, const u8 **ret_data, u64 *ret_of
         return (ssize_t)n;
 }
 
+void tar_reader_limit(struct tar_reader *tar, u64 bytes, const char *what)
+{
+        tar->limit = bytes;
+        tar->taken = 0;
+        tar->limited = what;
+}
+
 int tar_reader_drain(struct tar_reader *tar, struct err **err)
 {
         int r;
@@ -775,6 +788,7 @@ int tar_reader_new(const struct byte_source *source, struct tar_reader **ret, st
         if (!tar)
                 return err_sys(err, ENOMEM, "reading an archive");
         tar->source = *source;
+        tar->limit = UINT64_MAX;
         *ret = tar;
         return 0;
 }

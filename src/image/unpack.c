@@ -12,8 +12,9 @@
 #include "io.h"
 #include "tree.h"
 
-/* What one layer may cost the host. Everything else it could exhaust is bounded by these. */
-#define LAYER_BYTES_MAX   (256 * GIB)
+/* What one layer may cost the host. Everything else it could exhaust is bounded by these: a bomb of a few kilobytes that
+ * has no files in it still costs the time that its terabytes of headers or padding take. */
+#define TRAILING_MAX      (64 * MIB) /* behind the archive's end, where writers pad to their block size */
 #define LAYER_ENTRIES_MAX 8000000ULL
 #define DIR_TIMES_MAX     (256 * MIB) /* of memory */
 #define FREE_MIN          (128 * MIB) /* that stays free on the file system */
@@ -53,8 +54,6 @@ static int charge(struct unpacker *u, u64 bytes, struct err **err)
 
         u->bytes += bytes;
         u->unchecked += bytes;
-        if (u->bytes > LAYER_BYTES_MAX)
-                return err_set(err, ERR_TOO_LARGE, EFBIG, "the layer has more than %llu GiB", LAYER_BYTES_MAX / GIB);
         if (u->unchecked < FREE_CHECK_EVERY)
                 return 0;
         u->unchecked = 0;
@@ -182,7 +181,7 @@ static int write_data(struct unpacker *u, int fd, const struct tar_entry *e, str
         ssize_t n;
         int r;
 
-        if (e->size > LAYER_BYTES_MAX)
+        if (e->size > UNPACK_BYTES_MAX)
                 return err_set(err, ERR_TOO_LARGE, EFBIG, "'%s' has %lu bytes", e->path, (unsigned long)e->size);
         while ((n = tar_reader_data(u->tar, &data, &offset, err)) > 0) {
                 r = charge(u, (u64)n, err);
@@ -396,6 +395,7 @@ int unpack_layer(int fd, struct tar_reader *tar, const struct unpack_options *op
         int r;
 
         tree_init(&u.tree, fd);
+        tar_reader_limit(tar, UNPACK_BYTES_MAX, "the archive");
         u.tree.implied = json_object();
         r = u.tree.implied ? 0 : err_sys(err, ENOMEM, "unpacking a layer");
         while (r == 0) {
@@ -404,6 +404,7 @@ int unpack_layer(int fd, struct tar_reader *tar, const struct unpack_options *op
                         break;
                 r = unpack_entry(&u, entry, err);
         }
+        tar_reader_limit(tar, TRAILING_MAX, "what follows the archive's end");
         if (r == 0)
                 r = tar_reader_drain(tar, err);
         if (r == 0)

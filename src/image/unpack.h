@@ -7,6 +7,8 @@
 #include "base/err.h"
 #include "tar.h"
 
+#define UNPACK_BYTES_MAX (256 * GIB) /* of one archive, as it is when nothing compresses it any more */
+
 struct unpack_options {
         bool user_xattr;    /* opaque marks are user.overlay.* instead of trusted.overlay.* */
         bool squash_owners; /* every file is ours; devices are left out */

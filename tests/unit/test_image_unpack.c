@@ -6,12 +6,14 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #include <cmocka.h>
 
+#include "image/unpack.h"
 #include "image_util.h"
 
 /* A tree and, beside it, what must not be touched. */
@@ -377,6 +379,81 @@ static void a_giant_file_is_refused(void **state)
         assert_int_equal(stat_of(f, "giant").st_size, 0);
 }
 
+/* An archive whose beginning is written out and that then goes on with @rest more of nothing, which costs no memory: what a
+ * compressed bomb looks like to the reader. */
+struct endless {
+        const struct bytes *head;
+        u64 rest;
+        u8 *zeros;
+        bool begun;
+};
+
+#define ZEROS (1 * GIB)
+
+static int next_endless(void *opaque, const u8 **ret_data, size_t *ret_len, struct err **err)
+{
+        struct endless *e = opaque;
+
+        *ret_data = e->begun ? e->zeros : e->head->data;
+        *ret_len = e->begun ? (size_t)MIN(e->rest, (u64)ZEROS) : e->head->len;
+        if (e->begun)
+                e->rest -= *ret_len;
+        e->begun = true;
+        return 0;
+}
+
+static int unpack_endless(struct fixture *f, u64 rest)
+{
+        struct endless e = { .head = &f->tar, .rest = rest };
+        const struct unpack_options options = { .squash_owners = !is_real_root(f->root) };
+        struct unpack_result result = { 0 };
+        struct tar_reader *tar;
+        struct err *err = NULL;
+        int r;
+
+        e.zeros = mmap(NULL, ZEROS, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        assert_ptr_not_equal(e.zeros, MAP_FAILED);
+        assert_int_equal(tar_reader_new(&(struct byte_source){ next_endless, &e }, &tar, NULL), 0);
+        r = unpack_layer(f->root, tar, &options, &result, &err);
+        if (r < 0)
+                print_message("# %s\n", err_message(err));
+        err_free(err);
+        json_decref(result.implied);
+        tar_reader_free(tar);
+        munmap(e.zeros, ZEROS);
+        return r;
+}
+
+static void a_bomb_behind_the_end_is_refused(void **state)
+{
+        struct fixture *f = *state;
+
+        tar_add(&f->tar, TAR_FILE, "file", NULL, "x");
+        tar_end(&f->tar);
+        assert_int_equal(unpack_endless(f, 1 * MIB), 0); /* the padding of a writer with large blocks */
+        assert_int_equal(unpack_endless(f, 1ULL << 50), -EFBIG);
+}
+
+/* Everything counts, also headers that no file follows: thousands of them are a bomb without a single file. */
+static void what_an_archive_may_have_is_limited(void **state)
+{
+        struct fixture *f = *state;
+        struct bytes_source source = { .bytes = &f->tar, .piece = 512 };
+        const struct byte_source bytes = bytes_source(&source);
+        const struct tar_entry *entry;
+        struct tar_reader *tar;
+        int r;
+
+        for (unsigned i = 0; i < 4096; i++)
+                tar_add(&f->tar, TAR_FILE, "empty", NULL, "");
+        assert_int_equal(tar_reader_new(&bytes, &tar, NULL), 0);
+        tar_reader_limit(tar, 1 * MIB, "the test");
+        while ((r = tar_reader_next(tar, &entry, NULL)) > 0)
+                ;
+        assert_int_equal(r, -EFBIG);
+        tar_reader_free(tar);
+}
+
 static void what_ends_early_is_damaged(void **state)
 {
         struct fixture *f = *state;
@@ -437,6 +514,8 @@ int main(void)
                 TEST(user_attributes_are_kept),
                 TEST(modes_owners_and_times_arrive),
                 TEST(a_giant_file_is_refused),
+                TEST(a_bomb_behind_the_end_is_refused),
+                TEST(what_an_archive_may_have_is_limited),
                 TEST(what_ends_early_is_damaged),
                 TEST(a_wrong_checksum_is_refused),
                 TEST(a_tree_deeper_than_descriptors_is_removed),
