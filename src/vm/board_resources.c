@@ -36,6 +36,7 @@ static int open_net(struct vm *vm, const struct vm_net_config *net, struct net_b
                 r = net_tap_open(&vm->env, net->tap, ret, err);
                 return r < 0 ? err_wrap(err, r, "attaching the network to '%s'", net->tap) : 0;
         case VM_NET_FD:
+                jail_need(vm->config.jail, JAIL_TAP);
                 r = net_tap_from_fd(&vm->env, net->fd, ret, err);
                 return r < 0 ? err_wrap(err, r, "attaching the network to descriptor %d", net->fd) : 0;
         }
