@@ -151,6 +151,10 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
                 r = unix_listener_new(vm->config.control_socket, 0, &res.control, err);
         jail_keep_socket(vm->config.jail, res.vsock);
         jail_keep_socket(vm->config.jail, res.control);
+        if (res.agent) {
+                jail_keep_socket(vm->config.jail, agent_listener(res.agent));
+                jail_need(vm->config.jail, JAIL_TERMINAL);
+        }
         jail_keep_socket(vm->config.jail, res.agent ? agent_listener(res.agent) : NULL);
         if (res.agent)
                 jail_need(vm->config.jail, JAIL_TERMINAL);

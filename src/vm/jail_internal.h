@@ -9,6 +9,7 @@
 
 #define JAIL_DIRECTORIES_MAX 24
 #define JAIL_SOCKETS_MAX 8
+#define NOBODY_UID 65534 /* also of the group */
 
 struct jail_directory {
         int fd;

@@ -22,8 +22,6 @@
 
 #include "jail_internal.h"
 
-enum { NOBODY = 65534 };
-
 /* What a file server needs of what it has (capabilities(7)). */
 #define FILE_CAPABILITIES \
         (BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_SETFCAP))
@@ -61,7 +59,7 @@ int jail_rights_choose(struct jail *jail, struct err **err)
         jail->gid = getegid();
         jail->may_set_ids = (have & BIT(CAP_SETUID)) && (have & BIT(CAP_SETGID));
         if (jail->uid == 0 && jail->may_set_ids)
-                jail->uid = jail->gid = NOBODY;
+                jail->uid = jail->gid = NOBODY_UID;
         /* As far as it goes: a file server that cannot change owners needs none of them. */
         if (jail->keep_owners && have & BIT(CAP_CHOWN))
                 jail->capabilities = have & FILE_CAPABILITIES;
