@@ -18,8 +18,6 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "internal.h"
-#include "terminal.h"
 
 /* Requests of a script that are under way. */
 #define SCRIPT_WINDOW 64U
@@ -47,7 +45,7 @@ void agent_fail(struct agent *agent, const char *why)
         agent->failed = true;
         report(agent, why);
         err_set(&error, ERR_IO, EPROTO, "%s", why);
-        vm_fail(agent->vm, MACHINE_CRASH, error);
+        agent->fail(agent->fail_opaque, error);
 }
 
 static void broken_guest(struct agent *agent)
@@ -58,7 +56,7 @@ static void broken_guest(struct agent *agent)
 static void stop(struct agent *agent)
 {
         agent->failed = true; /* whatever comes now does not matter */
-        vm_stop(agent->vm, MACHINE_POWER_OFF, 0);
+        agent->env->stop(agent->env, MACHINE_POWER_OFF, 0);
 }
 
 void agent_end_if_done(struct agent *agent)
@@ -707,13 +705,12 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct err 
         }
         r = agent->s.in ? read_script(config->script, &agent->s.boot, err) : err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the agent");
         if (r == 0)
-                r = agent_stdio_open(agent, err);
-        if (r == 0)
                 r = unix_listener_new(config->socket, 0, &agent->listener, err);
         if (r < 0) {
                 agent_free(agent);
                 return r;
         }
+        agent_stdio_open(agent, config->streams);
         agent->ready_fd = config->ready_fd;
         *ret = agent;
         return 0;
@@ -749,18 +746,20 @@ static const struct device_ops agent_device_ops = {
         .destroy = agent_destroy,
 };
 
-int agent_attach(struct agent *agent, struct vm *vm, struct err **err)
+int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void *opaque, struct err *error), void *opaque, struct err **err)
 {
         int r;
 
-        agent->vm = vm;
-        agent->loop = vm->loop;
+        agent->env = env;
+        agent->loop = env->loop;
+        agent->fail = fail;
+        agent->fail_opaque = opaque;
         loop_timer_init(&agent->end_timer, agent->loop, on_end_timer, agent);
         r = agent_clients_init(agent, err);
         if (r < 0)
                 return r;
         agent->dev.ops = &agent_device_ops;
-        vm->env.add(&vm->env, &agent->dev);
+        env->add(env, &agent->dev);
         return 0;
 }
 

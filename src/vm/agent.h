@@ -18,19 +18,20 @@
 #define AGENT_CID VSOCK_CID_MIN
 
 struct agent;
-struct vm;
 
 struct agent_config {
         const char *socket, *script; /* NULL: no agent */
         int ready_fd;                /* -1: none. Gets one line, "started" or "error: " and a sentence */
+        int streams[INIT_STREAMS];   /* the main process's; 0, 1, 2 */
 };
 
 /* Opens everything; nothing is listened to yet. Before the process goes into its jail. Takes ready_fd over on success. */
 int agent_new(const struct agent_config *config, struct agent **ret, struct err **err);
 /* Only one that was not attached. NULL is fine. Returns NULL. */
 struct agent *agent_free(struct agent *agent);
-/* Makes it a device of @vm's, which owns it from then on. Before threads exist. */
-int agent_attach(struct agent *agent, struct vm *vm, struct err **err);
+/* Makes it a device of the machine's, which owns it from then on. @fail ends the machine because of an error, which it takes over.
+ * Before threads exist. */
+int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void *opaque, struct err *error), void *opaque, struct err **err);
 
 struct unix_listener *agent_listener(struct agent *agent);
 /* For the virtio socket device. */

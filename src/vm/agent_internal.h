@@ -100,8 +100,10 @@ struct agent_saved {
 
 struct agent {
         struct device dev;
-        struct vm *vm;
+        struct device_env *env;
         struct loop *loop;
+        void (*fail)(void *opaque, struct err *error);
+        void *fail_opaque;
         struct vsock_local local;
         struct vsock_conn *conn; /* NULL: none */
         struct agent_saved s;
@@ -159,7 +161,7 @@ void agent_client_forward(struct agent_task *task, const u8 *frame, size_t size)
 /* ---- agent_stdio.c ---- */
 
 /* Before the jail: descriptors that do not block. */
-int agent_stdio_open(struct agent *agent, struct err **err);
+void agent_stdio_open(struct agent *agent, const int fds[static INIT_STREAMS]);
 /* The main process runs. */
 void agent_stdio_start(struct agent *agent);
 void agent_stdio_free(struct agent *agent);

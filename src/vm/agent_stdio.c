@@ -18,7 +18,7 @@
 
 /* ---- descriptors ---- */
 
-static void open_one(struct agent_stdio *s, int fd)
+static void open_one(struct agent_stdio *s, int fd, bool is_input)
 {
         struct stat st;
         char path[32];
@@ -28,19 +28,18 @@ static void open_one(struct agent_stdio *s, int fd)
         if (s->fd < 0 || !(S_ISFIFO(st.st_mode) || isatty(fd)))
                 return;
         snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        s->fd = open(path, (fd == 0 ? O_RDONLY : O_WRONLY) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        s->fd = open(path, (is_input ? O_RDONLY : O_WRONLY) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         s->own = s->fd >= 0;
         if (!s->own)
                 s->fd = fd; /* then with care (try_write) */
 }
 
-int agent_stdio_open(struct agent *agent, struct err **err)
+void agent_stdio_open(struct agent *agent, const int fds[static INIT_STREAMS])
 {
-        for (int i = 0; i < (int)INIT_STREAMS; i++) {
+        for (unsigned i = 0; i < INIT_STREAMS; i++) {
                 agent->stdio[i].agent = agent;
-                open_one(&agent->stdio[i], i);
+                open_one(&agent->stdio[i], fds[i], i == 0);
         }
-        return 0;
 }
 
 static void close_one(struct agent_stdio *s)
@@ -196,7 +195,7 @@ void agent_stdio_resize(struct agent *agent)
         struct winsize size;
         u32 numbers[2];
 
-        if (!agent->s.tty || !agent_main(agent) || ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
+        if (!agent->s.tty || !agent_main(agent) || ioctl(agent->stdio[0].fd, TIOCGWINSZ, &size) < 0)
                 return;
         numbers[0] = size.ws_col;
         numbers[1] = size.ws_row;

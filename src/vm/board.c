@@ -271,9 +271,14 @@ static int add_vsock(struct vm *vm, struct board_resources *res, struct err **er
         return r;
 }
 
+static void agent_failed(void *opaque, struct err *error)
+{
+        vm_fail(opaque, MACHINE_CRASH, error);
+}
+
 static int add_agent(struct vm *vm, struct board_resources *res, struct err **err)
 {
-        int r = agent_attach(res->agent, vm, err);
+        int r = agent_attach(res->agent, &vm->env, agent_failed, vm, err);
 
         if (r == 0)
                 vm->board.agent = TAKE_PTR(res->agent);

@@ -377,6 +377,8 @@ static int parse_agent(struct vmm_options *o, const char *arg, struct err **err)
         if (ready && (parse_number(ready, &fd) < 0 || fd <= 2 || fd > INT_MAX))
                 return err_set(err, ERR_USAGE, EINVAL, "--agent ready=%s is not the number of a descriptor above 2", ready);
         o->vm.agent.ready_fd = ready ? (int)fd : -1;
+        for (int i = 0; i < (int)INIT_STREAMS; i++)
+                o->vm.agent.streams[i] = i;
         return 0;
 }
 
