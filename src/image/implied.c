@@ -103,7 +103,7 @@ static int open_layer(struct repair *r, const struct digest *diff_id, size_t i, 
         int status;
 
         snprintf(path, sizeof(path), DIR_LAYERS "/%s/layer.json", digest_hex(diff_id));
-        status = io_read_file(r->store->fd, path, JSON_FILE_MAX, &text, &len, err);
+        status = io_read_file(r->store->fd, path, LAYER_JSON_MAX, &text, &len, err);
         if (status == 0)
                 status = json_read(text, len, path, &json, err);
         if (status < 0)

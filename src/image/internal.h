@@ -21,7 +21,8 @@
 #define DIR_INSTANCES "instances"
 #define DIR_UNSYNCED  "unsynced" /* layers that may not have reached the disk yet */
 
-#define JSON_FILE_MAX (8 * MIB) /* manifests and configurations; docker takes 4 MiB */
+#define JSON_FILE_MAX (8 * MIB)  /* manifests and configurations; docker takes 4 MiB */
+#define LAYER_JSON_MAX (64 * MIB) /* layer.json: TREE_IMPLIED_MAX, each byte of which may take six */
 
 struct image_store {
         char *root;

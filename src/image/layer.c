@@ -57,7 +57,7 @@ bool layer_exists(struct image_store *store, const struct digest *diff_id)
 
         if (faccessat(store->fd, layer_path(diff_id, SYNCED_FILE).text, F_OK, 0) == 0)
                 return true;
-        if (io_read_file(store->fd, layer_path(diff_id, LAYER_FILE).text, JSON_FILE_MAX, &text, &len, NULL) < 0 ||
+        if (io_read_file(store->fd, layer_path(diff_id, LAYER_FILE).text, LAYER_JSON_MAX, &text, &len, NULL) < 0 ||
                 json_read(text, len, LAYER_FILE, &json, NULL) < 0)
                 return false;
         read_boot_id(boot_id);

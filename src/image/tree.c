@@ -62,6 +62,20 @@ int tree_clean_path(const char *path, char ret[TAR_PATH_MAX + 1], struct err **e
         return 0;
 }
 
+/* A few names of 4 KiB make thousands of directories, and each name here is as long as its whole path. */
+static int record_implied(struct tree *tree, const char *path, struct err **err)
+{
+        tree->made++;
+        if (!tree->implied)
+                return 0;
+        tree->implied_size += strlen(path);
+        if (tree->implied_size > TREE_IMPLIED_MAX)
+                return err_set(err, ERR_TOO_LARGE, EFBIG, "the archive has too many directories that it does not mention");
+        if (json_object_set_new(tree->implied, path, json_true()) < 0 && !json_object_get(tree->implied, path))
+                json_object_clear(tree->implied); /* not UTF-8: only its attributes are the default's */
+        return 0;
+}
+
 static int open_in_root(int root, const char *path)
 {
         struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
@@ -101,9 +115,9 @@ static int make_dirs(struct tree *tree, char *path, struct err **err)
                         close(parent);
                         if (r < 0)
                                 return err_sys(err, -r, "making directory '%s'", path);
-                        if (tree->implied && json_object_set_new(tree->implied, path, json_true()) < 0 &&
-                                !json_object_get(tree->implied, path))
-                                json_object_clear(tree->implied); /* not UTF-8: only its attributes are the default's */
+                        r = record_implied(tree, path, err);
+                        if (r < 0)
+                                return r;
                         fd = open_in_root(tree->fd, path);
                 }
                 if (fd < 0)

@@ -10,7 +10,8 @@
 #include "base/err.h"
 #include "tar.h"
 
-#define TREE_CACHE 16
+#define TREE_CACHE       16
+#define TREE_IMPLIED_MAX (8 * MIB) /* of paths */
 
 struct tree {
         int fd;
@@ -19,7 +20,9 @@ struct tree {
                 int fd; /* O_PATH */
         } cache[TREE_CACHE];
         unsigned next;   /* to be replaced in the cache */
-        json_t *implied; /* directories that were made because something is in them: the keys; NULL: not recorded */
+        u64 made;        /* directories, because something is in them */
+        json_t *implied; /* those: the keys; NULL: not recorded */
+        size_t implied_size;
 };
 
 /* Borrows @fd. */

@@ -19,6 +19,7 @@
 #define DIR_TIMES_MAX     (256 * MIB) /* of memory */
 #define FREE_MIN          (128 * MIB) /* that stays free on the file system */
 #define FREE_CHECK_EVERY  (32 * MIB)
+#define ENTRY_COST        4096 /* of the disk, at most, for what has no data */
 
 #define WHITEOUT        ".wh."
 #define WHITEOUT_META   WHITEOUT WHITEOUT /* of aufs: its own files */
@@ -35,6 +36,7 @@ struct unpacker {
         struct tar_reader *tar;
         const struct unpack_options *options;
         u64 entries, bytes;
+        u64 charged_dirs;           /* of those that the tree made by itself */
         u64 unchecked;              /* bytes written since the free space was looked at */
         struct dir_time *dir_times; /* last one first: set when nothing changes in them any more */
         size_t dir_times_size;
@@ -47,12 +49,12 @@ static int refuse(struct err **err, const struct tar_entry *e, const char *why)
 
 /* --- limits ---------------------------------------------------------------------------------------------------------- */
 
+/* @bytes more of the disk are about to be used. */
 static int charge(struct unpacker *u, u64 bytes, struct err **err)
 {
         struct statvfs fs;
         int r;
 
-        u->bytes += bytes;
         u->unchecked += bytes;
         if (u->unchecked < FREE_CHECK_EVERY)
                 return 0;
@@ -63,6 +65,17 @@ static int charge(struct unpacker *u, u64 bytes, struct err **err)
                 return err_hint(err, r, "`strata image prune` removes what is not used");
         }
         return 0;
+}
+
+/* One more entry, and the directories that were made for it. */
+static int charge_entry(struct unpacker *u, struct err **err)
+{
+        const u64 made = u->tree.made - u->charged_dirs;
+
+        u->charged_dirs = u->tree.made;
+        if (++u->entries + u->tree.made > LAYER_ENTRIES_MAX)
+                return err_set(err, ERR_TOO_LARGE, EFBIG, "the layer has more than %llu files", LAYER_ENTRIES_MAX);
+        return charge(u, (1 + made) * ENTRY_COST, err);
 }
 
 static int remember_dir_time(struct unpacker *u, const char *path, struct timespec mtime, struct err **err)
@@ -184,6 +197,7 @@ static int write_data(struct unpacker *u, int fd, const struct tar_entry *e, str
         if (e->size > UNPACK_BYTES_MAX)
                 return err_set(err, ERR_TOO_LARGE, EFBIG, "'%s' has %lu bytes", e->path, (unsigned long)e->size);
         while ((n = tar_reader_data(u->tar, &data, &offset, err)) > 0) {
+                u->bytes += (u64)n;
                 r = charge(u, (u64)n, err);
                 if (r < 0)
                         return r;
@@ -363,14 +377,14 @@ static int unpack_entry(struct unpacker *u, const struct tar_entry *e, struct er
         const char *name;
         int parent, r;
 
-        if (++u->entries > LAYER_ENTRIES_MAX)
-                return err_set(err, ERR_TOO_LARGE, EFBIG, "the layer has more than %llu files", LAYER_ENTRIES_MAX);
         r = tree_clean_path(e->path, path, err);
         if (r < 0)
                 return r;
         if (!path[0] && e->type != TAR_DIR)
                 return refuse(err, e, "the root can only be a directory");
         r = tree_parent(&u->tree, path, true, &parent, &name, err);
+        if (r == 0)
+                r = charge_entry(u, err);
         if (r < 0)
                 return r;
         if (!u->options->plain && strncmp(name, WHITEOUT, sizeof(WHITEOUT) - 1) == 0)

@@ -454,6 +454,22 @@ static void what_an_archive_may_have_is_limited(void **state)
         tar_reader_free(tar);
 }
 
+/* Each path makes sixteen directories with names as long as names may be: what is remembered of them must not be all memory. */
+static void a_bomb_of_directories_is_refused(void **state)
+{
+        struct fixture *f = *state;
+        char path[TAR_PATH_MAX + 1];
+
+        for (unsigned i = 0; i < 400; i++) {
+                char *p = path + sprintf(path, "%0250u", i);
+
+                for (unsigned depth = 1; depth < 16; depth++)
+                        p += sprintf(p, "/%0250u", depth);
+                tar_add(&f->tar, TAR_FILE, path, NULL, "");
+        }
+        assert_int_equal(unpack(f), -EFBIG);
+}
+
 static void what_ends_early_is_damaged(void **state)
 {
         struct fixture *f = *state;
@@ -516,6 +532,7 @@ int main(void)
                 TEST(a_giant_file_is_refused),
                 TEST(a_bomb_behind_the_end_is_refused),
                 TEST(what_an_archive_may_have_is_limited),
+                TEST(a_bomb_of_directories_is_refused),
                 TEST(what_ends_early_is_damaged),
                 TEST(a_wrong_checksum_is_refused),
                 TEST(a_tree_deeper_than_descriptors_is_removed),
