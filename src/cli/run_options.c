@@ -18,18 +18,15 @@
 
 static int parse_isolation(void *member, const char *text, struct err **err)
 {
-        int r;
+        static const char *const walls[] = { "container", "vm" };
 
-        if (strcmp(text, "vm") == 0) {
-                r = err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "an image cannot be run in a virtual machine yet");
-                return err_hint(
-                        err, r, "leave --isolation away for a container; 'strata vm run' boots a kernel and a disk");
-        }
-        if (strcmp(text, "container") != 0 && strcmp(text, "default") != 0)
-                return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is no isolation", text),
-                        "there is: container (the default)");
-        *(const char **)member = "container";
-        return 0;
+        *(const char **)member = NULL;
+        for (size_t i = 0; i < ARRAY_SIZE(walls); i++)
+                if (strcmp(walls[i], text) == 0)
+                        *(const char **)member = walls[i];
+        if (*(const char **)member || strcmp(text, "default") == 0)
+                return 0;
+        return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' is no isolation", text), "there is: container, vm");
 }
 
 static int parse_pull(void *member, const char *text, struct err **err)
@@ -107,7 +104,8 @@ static const struct cli_option container_options[] = {
         CLI_PARSED("name", 0, CONFIG(name), "NAME", "of the container (default: one is made up)", parse_word),
         CLI_OPTION("rm", 0, FLAG, CONFIG(auto_remove), NULL, "remove it and its anonymous volumes when it has ended"),
         CLI_OPTION("restart", 0, TEXT, OWN(restart), "POLICY", "no, always, unless-stopped, on-failure[:N]"),
-        CLI_PARSED("isolation", 0, CONFIG(isolation), "WALL", "container", parse_isolation),
+        CLI_PARSED("isolation", 0, CONFIG(isolation), "WALL",
+                "container or vm (default: $STRATA_ISOLATION, the image's, container)", parse_isolation),
         CLI_OPTION("label", 'l', LIST, LIST(LABEL), "KEY=VALUE", "a label"),
         CLI_OPTION("label-file", 0, LIST, LIST(LABEL_FILE), "FILE", "labels, one a line"),
         CLI_OPTION("annotation", 0, LIST, LIST(ANNOTATION), "KEY=VALUE", "for the runtime"),
@@ -415,8 +413,12 @@ int run_options_read(struct run_options *options, const char *command, bool can_
                           "125: nothing was run, 126: the command cannot be executed, 127: it does not exist."
                         : "Make a container of an image, without starting it. Prints its id.",
                 groups, 1, -1, true };
-        int first = 0, r = cli_options_parse(&usage, argc, argv, options, &first, err);
+        const char *wall = getenv("STRATA_ISOLATION");
+        int first = 0, r = wall && wall[0] ? parse_isolation(&options->config.isolation, wall, err) : 0;
 
+        if (r < 0)
+                return err_wrap(err, r, "STRATA_ISOLATION");
+        r = cli_options_parse(&usage, argc, argv, options, &first, err);
         if (r != 0)
                 return r;
         *ret_image = argv[first];

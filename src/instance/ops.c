@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-const struct instance_ops *const instance_walls[] = { &container_ops, NULL };
+const struct instance_ops *const instance_walls[] = { &container_ops, &vm_ops, NULL };
 
 int instance_wall_find(const char *isolation, const struct instance_ops **ret, struct err **err)
 {

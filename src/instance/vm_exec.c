@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/sysinfo.h>
 
@@ -32,9 +33,14 @@ static int start(struct instance *inst, const json_t *process, u32 flags, struct
         _cleanup_(spec_freep) struct spec *spec = NULL;
         struct init_process wanted;
         struct init_client *client = NULL;
+        struct winsize size;
         u32 pid;
         int r = vm_process_parse(process, flags | INIT_START_INSIDE, &spec, &wanted, err);
 
+        if (r == 0 && wanted.flags & INIT_START_TTY && ioctl(0, TIOCGWINSZ, &size) == 0) {
+                wanted.columns = size.ws_col;
+                wanted.rows = size.ws_row;
+        }
         if (r == 0)
                 r = vm_connect(inst, &client, err);
         if (r == 0)

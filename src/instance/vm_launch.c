@@ -37,6 +37,7 @@
 #include "vm.h"
 
 #define READY_SECONDS 180 /* until the command runs: a slow engine on a busy host boots in a few */
+#define END_MS        5000
 #define ARGS_MAX      256
 
 /* --- before every start ----------------------------------------------------------------------------------------- */
@@ -324,12 +325,15 @@ static pid_t spawn(struct machine_start *s)
         return pid;
 }
 
-/* The machine's last words, or why there are none. */
+/* The machine's last words, or why there are none. Who said why ends by itself: its status says who is to blame. */
 static int blame(struct machine_start *s, pid_t pid, const char *said, struct err **err)
 {
+        _cleanup_close_ int pidfd = sys_pidfd_open(pid);
+        struct pollfd p = { .fd = pidfd, .events = POLLIN };
         int status = 0, code;
 
-        kill(pid, SIGKILL);
+        if (!said[0] || pidfd < 0 || poll(&p, 1, END_MS) <= 0)
+                kill(pid, SIGKILL);
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
         code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

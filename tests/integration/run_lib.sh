@@ -1,5 +1,6 @@
 # Sourced by the tests of `strata run` and its relatives: a root of the test's own, an image of busybox, a network namespace
-# in which bridges and ports are nobody else's.
+# in which bridges and ports are nobody else's. The same tests are run for each wall (run_*_vm.sh): strata takes it from
+# STRATA_ISOLATION. What cannot be the same says so by `differs`.
 # shellcheck shell=bash
 
 if [ -z "${STRATA_TEST_NETNS:-}" ] && [ "$(id -u)" = 0 ]; then
@@ -19,6 +20,25 @@ ip link set lo up
 strata() {
         "$STRATA" "$@"
 }
+
+WALL=${STRATA_ISOLATION:-container}
+in_vm() {
+        [ "$WALL" = vm ]
+}
+
+# differs REASON NAME...: promises that a machine does not make.
+differs() {
+        local reason=$1 name
+        shift
+        for name in "$@"; do skip "$name" "not with --isolation vm: $reason"; done
+}
+
+# Machines need a kernel: the one that all guests of the tests have.
+if in_vm; then
+        [ -s "$ASSETS/vmlinuz" ] || skip_all "there is no kernel in $ASSETS (scripts/guest-assets kernel)"
+        strata kernel import --modules "$(echo "$ASSETS"/kernel/lib/modules/*)" "$ASSETS/vmlinuz" >/dev/null ||
+                skip_all "no kernel could be imported"
+fi
 
 # Everything that was made goes, also after a failure.
 clean_up() {
@@ -78,10 +98,11 @@ has() {
         return 1
 }
 
-# eventually COMMAND...: until it succeeds, ten seconds at most.
+# eventually COMMAND...: until it succeeds, ten seconds at most (a minute where machines boot meanwhile).
 eventually() {
-        local i
-        for ((i = 0; i < 200; i++)); do
+        local i n=200
+        in_vm && n=1200
+        for ((i = 0; i < n; i++)); do
                 "$@" && return
                 sleep 0.05
         done

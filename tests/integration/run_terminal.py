@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # test: timeout=120
-"""Terminals of containers: raw mode, size and its changes, detaching by keys and coming back, ctrl-c, exec -t."""
+"""Terminals of what is run: raw mode, size and its changes, detaching by keys and coming back, ctrl-c, exec -t."""
 
 import fcntl
 import os
@@ -110,6 +110,17 @@ def make_image():
     strata("image", "import", str(TMP / "busybox.tar"), "busybox")
 
 
+def import_kernel():
+    """The one that all guests of the tests have."""
+    assets = pathlib.Path(os.environ.get("ASSETS", ROOT / "build/assets"))
+    modules = list(assets.glob("kernel/lib/modules/*"))
+    if not modules:
+        skip_all(f"there is no kernel in {assets} (scripts/guest-assets kernel)")
+    imported = strata("kernel", "import", "--modules", str(modules[0]), str(assets / "vmlinuz"))
+    if imported.returncode != 0:
+        skip_all(f"no kernel could be imported: {imported.stderr}")
+
+
 def tests():
     t = Terminal("run", "-it", "--rm", "--name", "size", "--network", "none", "busybox", "sh", rows=33, columns=101)
     t.expect("# ")
@@ -180,6 +191,8 @@ def main():
     if not os.access(STRATA, os.X_OK):
         skip_all(f"{STRATA} is not built")
     make_image()
+    if os.environ.get("STRATA_ISOLATION") == "vm":
+        import_kernel()
     try:
         tests()
     finally:

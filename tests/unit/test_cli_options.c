@@ -262,7 +262,7 @@ static void what_cannot_be_together_is_refused(void **state)
                 { "cmd", "--network", "none", "--network", "a", "x" },
                 { "cmd", "--network", "host", "--ip", "10.0.0.2", "x" },
                 { "cmd", "-v", "/a:/x", "-v", "/b:/x", "x" },
-                { "cmd", "--isolation", "vm", "x" },
+                { "cmd", "--isolation", "jail", "x" },
                 { "cmd", "--name", "", "x" },
                 { "cmd", "--restart", "sometimes", "x" },
                 { "cmd", "--restart", "always:3", "x" },
