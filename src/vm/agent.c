@@ -720,7 +720,8 @@ struct agent *agent_free(struct agent *agent)
 {
         if (!agent)
                 return NULL;
-        loop_timer_cancel(&agent->end_timer);
+        if (agent->loop)
+                loop_timer_cancel(&agent->end_timer);
         report(agent, "the machine ended before its process was started");
         agent_clients_free(agent);
         agent_stdio_free(agent);
