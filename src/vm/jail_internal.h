@@ -32,6 +32,7 @@ struct jail {
         gid_t gid;
         u64 capabilities;
         bool may_set_ids; /* before it goes in */
+        bool changes_user;
         bool own_namespaces;
         char description[128];
 };

@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "jail_internal.h"
 
 /* What a file server needs of what it has (capabilities(7)). */
@@ -48,6 +49,18 @@ static int capabilities_set(u64 permitted, u64 effective)
         return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }
 
+/* Whether this user namespace has the user (or group) @id: containers may have few. */
+static bool is_mapped(const char *path, unsigned id)
+{
+        _cleanup_fclose_ FILE *f = fopen(path, "re");
+        unsigned first, count;
+
+        while (f && fscanf(f, "%u %*u %u", &first, &count) == 2)
+                if (id - first < count)
+                        return true;
+        return false;
+}
+
 int jail_rights_choose(struct jail *jail, struct err **err)
 {
         u64 have = 0;
@@ -58,8 +71,11 @@ int jail_rights_choose(struct jail *jail, struct err **err)
         jail->uid = geteuid();
         jail->gid = getegid();
         jail->may_set_ids = (have & BIT(CAP_SETUID)) && (have & BIT(CAP_SETGID));
-        if (jail->uid == 0 && jail->may_set_ids)
+        /* Without a nobody root stays who he is, which outside of his namespace is nobody special. */
+        if (jail->uid == 0 && jail->may_set_ids && is_mapped("/proc/self/uid_map", NOBODY_UID) &&
+                is_mapped("/proc/self/gid_map", NOBODY_UID))
                 jail->uid = jail->gid = NOBODY_UID;
+        jail->changes_user = jail->uid != getuid() || jail->uid != geteuid() || jail->gid != getgid() || jail->gid != getegid();
         /* As far as it goes: a file server that cannot change owners needs none of them. */
         if (jail->keep_owners && have & BIT(CAP_CHOWN))
                 jail->capabilities = have & FILE_CAPABILITIES;
@@ -72,7 +88,8 @@ int jail_become(struct jail *jail, struct err **err)
 
         if (setgroups(0, NULL) < 0 && errno != EPERM)
                 return err_sys(err, errno, "leaving groups");
-        if (getuid() == jail->uid && geteuid() == jail->uid && getgid() == jail->gid && getegid() == jail->gid)
+        /* Not by asking who we are: somebody whom a namespace does not have is shown as nobody. */
+        if (!jail->changes_user)
                 return 0;
         /* The change of user would take them. Those in force, which it takes too, come back. */
         if (prctl(PR_SET_KEEPCAPS, 1) < 0 || capabilities_get(&have) < 0 || setresgid(jail->gid, jail->gid, jail->gid) < 0 ||
