@@ -774,6 +774,11 @@ const struct vsock_local *agent_local(const struct agent *agent)
         return &agent->local;
 }
 
+void agent_finish(struct agent *agent)
+{
+        agent_stdio_finish(agent);
+}
+
 bool agent_exit_status(const struct agent *agent, int *ret)
 {
         if (agent->s.has_status)

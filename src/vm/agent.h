@@ -45,6 +45,8 @@ void agent_signal(struct agent *agent, int sig);
  * not when the machine ends before. -EBUSY: it is being told something already; -EINVAL: no frames; -ENOMEM. */
 int agent_replay(struct agent *agent, const void *script, size_t len, void (*done)(void *opaque, const char *error), void *opaque);
 
-/* After the machine has ended: whether the main process did before, and its status as a shell says. Also when it could not be started
- * (127, 126, 125). */
+/* After the machine has ended: what the main process printed last is written before this returns (a guest switches itself off faster than
+ * some read). */
+void agent_finish(struct agent *agent);
+/* And then: whether the main process ended before, and its status as a shell says. Also when it could not be started (127, 126, 125). */
 bool agent_exit_status(const struct agent *agent, int *ret);

@@ -171,6 +171,8 @@ void agent_stdio_write(struct agent *agent, u32 stream, const void *data, size_t
 void agent_stdio_read(struct agent *agent);
 void agent_stdio_resize(struct agent *agent);
 bool agent_stdio_flushed(const struct agent *agent);
+/* Writes what is left, however long the reader takes: once the loop has ended. */
+void agent_stdio_finish(struct agent *agent);
 struct agent_task *agent_main(struct agent *agent);
 
 /* ---- agent_state.c ---- */

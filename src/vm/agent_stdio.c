@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -132,6 +133,20 @@ void agent_stdio_write(struct agent *agent, u32 stream, const void *data, size_t
 bool agent_stdio_flushed(const struct agent *agent)
 {
         return !agent->stdio[1].out.n && !agent->stdio[2].out.n;
+}
+
+void agent_stdio_finish(struct agent *agent)
+{
+        for (unsigned i = 1; i < INIT_STREAMS; i++) {
+                struct agent_stdio *s = &agent->stdio[i];
+
+                while (s->out.n) {
+                        struct pollfd p = { .fd = s->fd, .events = POLLOUT };
+                        const ssize_t done = poll(&p, 1, -1) < 0 ? 0 : try_write(s, s->out.data + s->out.first, s->out.n);
+
+                        byte_queue_drop(&s->out, done < 0 ? s->out.n : (size_t)done);
+                }
+        }
 }
 
 /* ---- input ---- */

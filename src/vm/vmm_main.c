@@ -103,6 +103,8 @@ static int run_machine(const struct vmm_options *o, int *ret_status, struct err 
                 vm_print_stats(vm, stats);
         trace_set_output(NULL);
         vm_flush_console(vm);
+        if (vm_agent(vm))
+                agent_finish(vm_agent(vm));
         terminal_restore();
         *ret_status = status_of(vm, &outcome);
         return 0;
