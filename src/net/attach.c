@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "firewall.h"
+#include "inner.h"
 
 /* --- inside the container's namespace ----------------------------------------------------------------------------- */
 
@@ -454,6 +455,12 @@ static int attach_nothing(const struct network *network, const struct net_attach
         return r < 0 ? r : attachment_of(&nothing, NULL, ret, err);
 }
 
+static int one_or_the_other(struct err **err)
+{
+        return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
+                "without root a container is on the default network or on networks of one's own, not on both");
+}
+
 static int attach_pasta(struct net_store *store, const struct network *network,
         const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
 {
@@ -465,10 +472,10 @@ static int attach_pasta(struct net_store *store, const struct network *network,
 
         if (!endpoint)
                 return err_sys(err, ENOMEM, "attaching to a network");
-        if (!network->pub.predefined || request->tap)
-                return err_hint(err,
-                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "the network '%s' needs root", network->pub.name),
-                        "without it a container has the default network, through pasta");
+        if (request->tap)
+                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine on a network needs root");
+        if (inner_has(store, request->container))
+                return one_or_the_other(err);
         r = check_request(request, &wanted, err);
         if (r == 0)
                 r = endpoint_lock(store, request->container, true, &dir, err);
@@ -496,6 +503,56 @@ static int attach_pasta(struct net_store *store, const struct network *network,
         return r;
 }
 
+struct inner_attach {
+        const char *network;
+        struct net_attach_request request;
+};
+
+static int attach_inside(struct net_store *inner, void *opaque, struct err **err)
+{
+        _cleanup_(net_attachment_freep) struct net_attachment *attachment = NULL;
+        const struct inner_attach *attach = opaque;
+
+        return net_attach(inner, attach->network, &attach->request, &attachment, err);
+}
+
+/* A network that a user made without root. */
+static int attach_inner(struct net_store *store, const struct network *network,
+        const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
+{
+        static const char *const servers[] = { PASTA_DNS, NULL };
+        struct inner_attach attach = { .network = network->pub.id, .request = *request };
+        _cleanup_(endpoint_freep) struct endpoint *endpoint = NULL;
+        _cleanup_close_ int dir = -1;
+        struct wanted wanted = { 0 };
+        struct net_store view;
+        int r = check_request(request, &wanted, err);
+
+        if (r < 0)
+                return r;
+        if (pasta_runs(store, request->container))
+                return one_or_the_other(err);
+        if (request->n_ports || request->tap)
+                return err_hint(err,
+                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "%s on the network '%s' needs root",
+                                request->tap ? "a machine" : "publishing ports", network->pub.name),
+                        "without root ports are published on the default network");
+        if (!request->dns)
+                attach.request.dns = servers; /* the host's may be at addresses that only the host reaches */
+        r = inner_call(store, request->container, attach_inside, &attach, err);
+        if (r == 0 && !inner_view(store, &view))
+                r = err_set(err, ERR_IO, ENOENT, "the record of the endpoint is gone");
+        if (r < 0) {
+                inner_collect(store, NULL);
+                return r;
+        }
+        r = endpoint_lock(&view, request->container, false, &dir, err);
+        if (r == 0)
+                r = endpoint_read(dir, network->key, &endpoint, err);
+        inner_close_view(&view);
+        return r < 0 ? r : attachment_of(endpoint, NULL, ret, err);
+}
+
 int net_attach(struct net_store *store, const char *name, const struct net_attach_request *request,
         struct net_attachment **ret, struct err **err)
 {
@@ -506,6 +563,8 @@ int net_attach(struct net_store *store, const char *name, const struct net_attac
                 return r;
         if (!network->is_bridge)
                 r = attach_nothing(network, request, ret, err);
+        else if (store->rootless && !network->pub.predefined)
+                r = attach_inner(store, network, request, ret, err);
         else if (store->rootless)
                 r = attach_pasta(store, network, request, ret, err);
         else
@@ -542,16 +601,11 @@ int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const
         return 0;
 }
 
-static int one_is_there(void *opaque, int dirfd, const char *name, struct err **err)
-{
-        return 1;
-}
-
 void container_forget(struct net_store *store, int dir, const char *container)
 {
         char path[sizeof(DIR_ENDPOINTS) + CONTAINER_MAX + 2];
 
-        if (store_list_dir(dir, ".", one_is_there, NULL, NULL) != 0)
+        if (!store_is_empty(dir, "."))
                 return;
         resolver_stop(store, container);
         pasta_stop(store, container);
@@ -582,6 +636,17 @@ static int detach_one(void *opaque, struct endpoint *endpoint, struct err **err)
         return 0;
 }
 
+struct inner_detach {
+        const char *container, *network;
+};
+
+static int detach_inside(struct net_store *inner, void *opaque, struct err **err)
+{
+        const struct inner_detach *detach = opaque;
+
+        return net_detach(inner, detach->container, detach->network, err);
+}
+
 int net_detach(struct net_store *store, const char *container, const char *name, struct err **err)
 {
         _cleanup_(network_freep) struct network *network = NULL;
@@ -594,6 +659,13 @@ int net_detach(struct net_store *store, const char *container, const char *name,
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is no id of a container", container);
         if (name)
                 r = network_find(store, name, &network, err);
+        if (r == 0 && inner_has(store, container)) {
+                struct inner_detach inner = { container, network ? network->pub.id : NULL };
+
+                r = inner_call(store, NULL, detach_inside, &inner, err);
+                if (r == 0)
+                        r = inner_collect(store, err);
+        }
         if (r == 0)
                 r = net_store_lock(store, LOCK_SH, &lock, err);
         if (r < 0)

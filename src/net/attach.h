@@ -36,6 +36,7 @@ struct service_ifname service_ifname(const struct endpoint *endpoint);
 int service_start(
         struct net_store *store, struct kernel *kernel, int bridge, const struct endpoint *endpoint, struct err **err);
 
+#define PASTA_DNS "10.0.2.3" /* who answers through it */
 /* pasta.c: the default network of a user who is not root. Fills in what @endpoint lacks. */
 int pasta_start(
         struct net_store *store, const struct net_attach_request *request, struct endpoint *endpoint, struct err **err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attach.h"
+#include "inner.h"
 
 struct attachment {
         struct net_attachment pub;
@@ -117,6 +118,7 @@ int net_endpoint_list(struct net_store *store, const char *name, const char *con
 {
         _cleanup_(network_freep) struct network *network = NULL;
         struct listing listing = { .fn = fn, .opaque = opaque };
+        struct net_store inner;
         int r = 0;
 
         if (container && !store_is_name(container, CONTAINER_MAX))
@@ -126,7 +128,12 @@ int net_endpoint_list(struct net_store *store, const char *name, const char *con
         if (r < 0)
                 return r;
         listing.key = network ? network->key : NULL;
-        return endpoint_each(store, container, list_one, &listing, err);
+        r = endpoint_each(store, container, list_one, &listing, err);
+        if (r == 0 && inner_view(store, &inner)) {
+                r = endpoint_each(&inner, container, list_one, &listing, err);
+                inner_close_view(&inner);
+        }
+        return r;
 }
 
 /* --- renaming ----------------------------------------------------------------------------------------------------- */
@@ -160,22 +167,36 @@ static int rename_one(void *opaque, struct endpoint *endpoint, struct err **err)
         return r;
 }
 
+/* Under a lock. */
+static int rename_in(struct net_store *store, const char *container, const char *old_name, const char *new_name,
+        struct err **err)
+{
+        _cleanup_close_ int dir = -1;
+        struct rename rename = { .store = store, .old_name = old_name, .new_name = new_name };
+        int r = endpoint_lock(store, container, false, &dir, err);
+
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
+        rename.dir = dir;
+        return endpoint_each(store, container, rename_one, &rename, err);
+}
+
 int net_rename(
         struct net_store *store, const char *container, const char *old_name, const char *new_name, struct err **err)
 {
-        struct rename rename = { .store = store, .dir = -1, .old_name = old_name, .new_name = new_name };
-        _cleanup_close_ int lock = -1, dir = -1;
+        _cleanup_close_ int lock = -1;
+        struct net_store inner;
         int r;
 
         if (!store_is_name(container, CONTAINER_MAX) || !store_is_name(old_name, CONTAINER_MAX) ||
                 !store_is_name(new_name, CONTAINER_MAX))
                 return err_set(err, ERR_USAGE, EINVAL, "'%s' is no name for a container", new_name);
         r = net_store_lock(store, LOCK_SH, &lock, err);
-        if (r < 0)
-                return r;
-        r = endpoint_lock(store, container, false, &dir, err);
-        if (r < 0)
-                return r == -ENOENT ? 0 : r;
-        rename.dir = dir;
-        return endpoint_each(store, container, rename_one, &rename, err);
+        if (r == 0)
+                r = rename_in(store, container, old_name, new_name, err);
+        if (r == 0 && inner_view(store, &inner)) {
+                r = rename_in(&inner, container, old_name, new_name, err);
+                inner_close_view(&inner);
+        }
+        return r;
 }

@@ -241,11 +241,6 @@ int bridge_rebuild_firewall(struct net_store *store, struct kernel *kernel, stru
         return firewall_rebuild(store, kernel->nft, &guard, err);
 }
 
-static int one_is_there(void *opaque, int dirfd, const char *name, struct err **err)
-{
-        return 1;
-}
-
 int bridge_down(struct net_store *store, struct kernel *kernel, const char *key, struct err **err)
 {
         const struct firewall_guard guard = read_guard(store);
@@ -269,7 +264,7 @@ int bridge_down(struct net_store *store, struct kernel *kernel, const char *key,
         r = kernel_nft(kernel, err);
         if (r < 0)
                 return r;
-        if (store_list_dir(store->run, DIR_BRIDGES, one_is_there, NULL, NULL) > 0)
+        if (!store_is_empty(store->run, DIR_BRIDGES))
                 return firewall_rebuild(store, kernel->nft, &guard, err);
         disable_forwarding(store, &guard);
         return firewall_remove(store, kernel->nft, err);

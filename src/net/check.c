@@ -10,6 +10,7 @@
 
 #include "attach.h"
 #include "firewall.h"
+#include "inner.h"
 
 struct check {
         struct net_store *store;
@@ -355,6 +356,51 @@ static int sweep_run(void *opaque, int dirfd, const char *name, struct err **err
         return 0;
 }
 
+/* The namespace of a user's networks: its problems come in a file, a line each. */
+struct inner_check {
+        bool (*is_alive)(void *opaque, const char *container);
+        void *opaque;
+        int out;
+};
+
+static void tell(void *opaque, const char *text)
+{
+        const struct inner_check *inner = opaque;
+
+        dprintf(inner->out, "%s\n", text);
+}
+
+static bool ask(void *opaque, const char *container)
+{
+        const struct inner_check *inner = opaque;
+
+        return !inner->is_alive || inner->is_alive(inner->opaque, container);
+}
+
+static int check_inside(struct net_store *store, void *opaque, struct err **err)
+{
+        const int n = net_check(store, ask, tell, opaque, err);
+
+        return MIN(n, 0);
+}
+
+static int check_inner(struct net_store *store, struct check *check, struct err **err)
+{
+        struct inner_check inner = { .is_alive = check->is_alive, .opaque = check->opaque };
+        _cleanup_fclose_ FILE *in = tmpfile();
+        char line[1024];
+        int r;
+
+        if (!in)
+                return err_sys(err, errno, "checking networks");
+        inner.out = fileno(in);
+        r = inner_call(store, NULL, check_inside, &inner, err);
+        rewind(in);
+        while (r == 0 && fgets(line, sizeof(line), in))
+                report(check, "%.*s", (int)strcspn(line, "\n"), line);
+        return r < 0 ? r : inner_collect(store, err);
+}
+
 int net_check(struct net_store *store, bool (*is_alive)(void *opaque, const char *container),
         void (*problem)(void *opaque, const char *text), void *opaque, struct err **err)
 {
@@ -362,8 +408,10 @@ int net_check(struct net_store *store, bool (*is_alive)(void *opaque, const char
         struct check check = { .store = store, .is_alive = is_alive, .problem = problem, .opaque = opaque };
         _cleanup_close_ int lock = -1;
         char boot[64];
-        int r = net_store_lock(store, LOCK_EX, &lock, err);
+        int r = store->rootless ? check_inner(store, &check, err) : 0;
 
+        if (r == 0)
+                r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
                 r = store_run_name(boot, sizeof(boot), err);
         if (r == 0 && !store->rootless) {

@@ -28,6 +28,7 @@ enum {
  *   names/KEY/NAME/CONTAINER    a link whose target is "ADDRESS[ ADDRESS]": what the resolver answers
  *   leaving/INTERFACE           left to the kernel, which takes it away with its namespace (leaving.c)
  *   helpers/CONTAINER.KIND      locked by a resolver as long as it lives; pasta.c has its own way
+ *   inner                       a link to the state of a user's own network namespace (inner.c)
  *   forwarding                  a link: which of the host's forwarding switches we turned on, and the interfaces of
  * then
  *
@@ -61,6 +62,8 @@ int store_open_dir(int dirfd, const char *path, int *ret, struct err **err);
  * that is not there is empty. */
 int store_list_dir(int dirfd, const char *path, int (*fn)(void *opaque, int dirfd, const char *name, struct err **err),
         void *opaque, struct err **err);
+/* Whether nothing is in the directory, or it is not there. */
+bool store_is_empty(int dirfd, const char *path);
 /* The file has the document afterwards, or what it had before. @durable: also after a power failure. */
 int store_write_json(int dirfd, const char *path, const json_t *json, bool durable, struct err **err);
 /* -ENOENT without an error when there is no such file. */
@@ -71,6 +74,8 @@ void store_remove_dir(int dirfd, const char *path);
 void store_remove_temporary(int dirfd, const char *path);
 /* "BOOT-NETNS", this boot's directory in run/ */
 int store_run_name(char *ret, size_t size, struct err **err);
+/* run/NAME and what is in it, made when it is not there. */
+int store_open_run(struct net_store *store, const char *name, int *ret, struct err **err);
 /* Letters, digits, "_.-", beginning with a letter or digit, at most @max. */
 bool store_is_name(const char *text, size_t max);
 /* The target of the link @path, NUL-terminated. Its length, or -errno. */

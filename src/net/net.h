@@ -22,8 +22,8 @@
  * run-time state apart by both. Any number of processes may use a store; every call may be killed at any moment. Calls
  * enter the container's namespace for a moment: on the calling thread only.
  *
- * A user without CAP_NET_ADMIN over the network namespace has "bridge" (and "none", "host") through passt's pasta: see
- * net_store_is_rootless. */
+ * A user without CAP_NET_ADMIN over the network namespace has "bridge" (and "none", "host") through passt's pasta, one for each
+ * container; networks of the user's own making are bridges in a namespace of the user's (inner.c): see net_store_is_rootless. */
 #pragma once
 
 #include <sys/types.h>
@@ -50,8 +50,8 @@ static inline void net_store_closep(struct net_store **store)
         net_store_close(*store);
 }
 const char *net_store_root(const struct net_store *store);
-/* Whether networks are pasta processes here, not bridges: then user-defined networks, and attaching to more than one,
- * are refused (ERR_UNSUPPORTED). */
+/* Whether the host's network is not ours to change. Then ERR_UNSUPPORTED is what one gets for: a container on the default network and
+ * others, ports published on user-defined networks, machines. Calls fork for user-defined networks. */
 bool net_store_is_rootless(const struct net_store *store);
 
 /* --- networks ----------------------------------------------------------------------------------------------------- */

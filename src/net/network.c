@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "inner.h"
 #include "nl.h"
 
 struct network_path {
@@ -454,9 +455,6 @@ int net_create(struct net_store *store, const char *name, const struct net_creat
         _cleanup_close_ int lock = -1;
         int r;
 
-        if (store->rootless)
-                return err_hint(err, err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "networks of one's own need root"),
-                        "without it a container has the default network, through pasta");
         r = network_define(store, name, options, &network, err);
         if (r < 0)
                 return r;
@@ -504,6 +502,11 @@ static int remove_network(
         return 0;
 }
 
+static int remove_inside(struct net_store *inner, void *opaque, struct err **err)
+{
+        return net_remove(inner, opaque, err);
+}
+
 int net_remove(struct net_store *store, const char *name, struct err **err)
 {
         _cleanup_(network_freep) struct network *network = NULL;
@@ -516,6 +519,11 @@ int net_remove(struct net_store *store, const char *name, struct err **err)
         if (network->pub.predefined)
                 return err_set(err, ERR_USAGE, EPERM, "the network '%s' is always there: it cannot be removed",
                         network->pub.name);
+        if (store->rootless) {
+                r = inner_call(store, NULL, remove_inside, (void *)name, err);
+                if (r < 0 || !network_exists(store, network))
+                        return r;
+        }
         r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
                 r = kernel_open(&kernel, err);
@@ -545,6 +553,23 @@ static int prune_one(void *opaque, struct network *network, struct err **err)
         return r;
 }
 
+/* A user's bridges go with their namespace: that is with the last container in it. */
+static int prune_unprivileged(void *opaque, struct network *network, struct err **err)
+{
+        const struct prune *prune = opaque;
+        _cleanup_(err_freep) struct err *error = NULL;
+        int r;
+
+        if (network->pub.predefined || (prune->keep && prune->keep(prune->opaque, &network->pub)))
+                return 0;
+        r = net_remove(prune->store, network->pub.name, &error);
+        if (r == 0 && prune->removed)
+                prune->removed(prune->opaque, network->pub.name);
+        if (r < 0 && r != -EBUSY && err)
+                *err = TAKE_PTR(error);
+        return r == -EBUSY ? 0 : r;
+}
+
 int net_prune(struct net_store *store, bool (*keep)(void *opaque, const struct net_network *network),
         void (*removed)(void *opaque, const char *name), void *opaque, struct err **err)
 {
@@ -554,7 +579,7 @@ int net_prune(struct net_store *store, bool (*keep)(void *opaque, const struct n
         int r;
 
         if (store->rootless)
-                return 0;
+                return network_each(store, prune_unprivileged, &prune, err);
         r = net_store_lock(store, LOCK_EX, &lock, err);
         if (r == 0)
                 r = kernel_open(&kernel, err);

@@ -22,7 +22,6 @@
 #define ADDRESS "10.0.2.100"
 #define PREFIX  "24"
 #define GATEWAY "10.0.2.2"
-#define DNS     "10.0.2.3"
 
 /* Its descriptors. */
 #define NETNS  "/proc/self/fd/3"
@@ -212,14 +211,14 @@ int pasta_start(
                                 err, ERR_UNSUPPORTED, EPROTONOSUPPORT, "SCTP ports cannot be published without root");
         endpoint->ifname = request->ifname ? request->ifname : "eth0";
         endpoint->host_ifname = "";
-        endpoint->dns = DNS;
+        endpoint->dns = PASTA_DNS;
         endpoint->mtu = 65520;
         endpoint->prefix_len[V4] = 24;
         ip_parse(ADDRESS, &endpoint->ip[V4]);
         ip_parse(GATEWAY, &endpoint->gateway[V4]);
 
         static const char *const common[] = { "-q", "-e", "-4", "--config-net", "--no-map-gw", "-a", ADDRESS, "-n",
-                PREFIX, "-g", GATEWAY, "--dns-forward", DNS, "-T", "none", "-U", "none", "--netns", NETNS };
+                PREFIX, "-g", GATEWAY, "--dns-forward", PASTA_DNS, "-T", "none", "-U", "none", "--netns", NETNS };
         add(&arguments, program);
         for (size_t i = 0; i < ARRAY_SIZE(common); i++)
                 add(&arguments, common[i]);

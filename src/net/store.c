@@ -271,26 +271,39 @@ int store_run_name(char *ret, size_t size, struct err **err)
         return 0;
 }
 
-static int open_run(struct net_store *store, struct err **err)
+int store_open_run(struct net_store *store, const char *name, int *ret, struct err **err)
 {
         static const char *const dirs[] = { DIR_BRIDGES, DIR_ENDPOINTS, DIR_ADDRESSES, DIR_NAMES, DIR_LEAVING,
                 DIR_HELPERS };
-        char path[64] = "run/";
-        int r = store_run_name(path + 4, sizeof(path) - 4, err);
+        _cleanup_close_ int run = -1;
+        char path[64];
+        int r;
 
-        if (r < 0)
-                return r;
-        store->run = openat(store->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        if (store->run >= 0 && faccessat(store->run, DIR_HELPERS, F_OK, 0) == 0)
+        snprintf(path, sizeof(path), "run/%.58s", name);
+        *ret = openat(store->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (*ret >= 0 && faccessat(*ret, DIR_HELPERS, F_OK, 0) == 0)
                 return 0;
-        closep(&store->run);
+        closep(ret);
+        *ret = -1;
         if (mkdirat(store->fd, "run", 0755) < 0 && errno != EEXIST)
                 return err_sys(err, errno, "making '%s/run'", store->root);
-        r = store_open_dir(store->fd, path, &store->run, err);
+        r = store_open_dir(store->fd, path, &run, err);
         for (size_t i = 0; i < ARRAY_SIZE(dirs) && r == 0; i++)
-                if (mkdirat(store->run, dirs[i], 0755) < 0 && errno != EEXIST)
+                if (mkdirat(run, dirs[i], 0755) < 0 && errno != EEXIST)
                         r = err_sys(err, errno, "making '%s/%s'", path, dirs[i]);
+        if (r == 0)
+                *ret = TAKE_FD(run);
         return r;
+}
+
+static int one_is_there(void *opaque, int dirfd, const char *name, struct err **err)
+{
+        return 1;
+}
+
+bool store_is_empty(int dirfd, const char *path)
+{
+        return store_list_dir(dirfd, path, one_is_there, NULL, NULL) == 0;
 }
 
 /* What this store calls things that everybody on the host can see. */
@@ -312,6 +325,7 @@ static void choose_kernel_names(struct net_store *store)
 int net_store_open(const struct net_store_options *options, struct net_store **ret, struct err **err)
 {
         _cleanup_(net_store_closep) struct net_store *store = calloc(1, sizeof(*store));
+        char run_name[64];
         int r;
 
         if (!store)
@@ -339,7 +353,9 @@ int net_store_open(const struct net_store_options *options, struct net_store **r
                 return err_sys(err, errno, "opening the networks in '%s'", store->root);
         if (mkdirat(store->fd, DIR_NETWORKS, 0755) < 0 && errno != EEXIST)
                 return err_sys(err, errno, "making '%s/" DIR_NETWORKS "'", store->root);
-        r = open_run(store, err);
+        r = store_run_name(run_name, sizeof(run_name), err);
+        if (r == 0)
+                r = store_open_run(store, run_name, &store->run, err);
         if (r < 0)
                 return err_wrap(err, r, "opening the networks in '%s'", store->root);
         *ret = TAKE_PTR(store);

@@ -37,7 +37,8 @@ driver() {
 namespace --net
 export STRATA_NET_ROOT=$TMPDIR/user/net
 
-ok "a network of one's own is refused" fails driver create web
+ok "a network of one's own is made" driver create web
+ok "and removed" driver rm web
 driver attach bridge a /proc/$pid/ns/net --pid $pid -p 8080:80 >"$TMPDIR/a"
 ok "the default one is not" test $? = 0
 serve $pid 80 "a"

@@ -1,4 +1,5 @@
-/* strata-resolve CONTAINER ASKER [SERVER...]: answers one container's questions for names; only those from the address ASKER, "-": all.
+/* strata-resolve hold: stays where it is (inner.c).
+ * strata-resolve CONTAINER ASKER [SERVER...]: answers one container's questions for names; only those from the address ASKER, "-": all.
  *
  * Started by net_attach with the descriptors below. The sockets are bound in the container's network namespace; the
  * process itself is in the host's, from where it asks the name servers. It ends with the container (pidfd), or is
@@ -467,12 +468,24 @@ static bool is_wanted(void)
         return fcntl(FD_LOCK, F_SETLK, &lock) == 0 && fstat(FD_LOCK, &st) == 0 && st.st_nlink > 0;
 }
 
+/* The network namespace stays as long as this process does. It reads nothing of anybody, and stays the user's, who may have to kill it
+ * from another user namespace. */
+static int hold(void)
+{
+        if (!is_wanted())
+                return 1;
+        for (;;)
+                poll(NULL, 0, -1);
+}
+
 int main(int argc, char **argv)
 {
         static struct resolver r;
         struct pollfd fds[POLL_MAX];
         bool follows;
 
+        if (argc == 2 && strcmp(argv[1], "hold") == 0)
+                return hold();
         if (argc < 3 || (strcmp(argv[2], "-") != 0 && (ip_parse(argv[2], &r.asker) < 0 || r.asker.len != 4)) || !is_wanted())
                 return 1;
         r.lookup = (struct lookup){ .run = FD_RUN, .container = argv[1] };
