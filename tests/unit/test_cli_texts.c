@@ -165,7 +165,7 @@ static void ports_are_published_one_by_one(void **state)
         assert_string_equal(f->config.ports.item[4].host_ip, "127.0.0.1");
         assert_int_equal(f->config.ports.item[5].host_port, 0);
         refused(f, runspec_publish, wrong, ARRAY_SIZE(wrong));
-        assert_int_equal(f->config.ports.n, 6);
+        assert_int_equal(f->config.ports.n, 7);
 }
 
 static void exposed_ports_have_protocols(void **state)
