@@ -43,6 +43,7 @@ char *container_labels_text(const struct instance_pairs *labels);
 
 /* Commands, each in its file. */
 int container_attach_command(int argc, char **argv, struct err **err);
+int container_clone_command(int argc, char **argv, struct err **err);
 int container_commit_command(int argc, char **argv, struct err **err);
 int container_cp_command(int argc, char **argv, struct err **err);
 int container_create_command(int argc, char **argv, struct err **err);
@@ -59,8 +60,10 @@ int container_prune_command(int argc, char **argv, struct err **err);
 int container_ps_command(int argc, char **argv, struct err **err);
 int container_rename_command(int argc, char **argv, struct err **err);
 int container_restart_command(int argc, char **argv, struct err **err);
+int container_restore_command(int argc, char **argv, struct err **err);
 int container_rm_command(int argc, char **argv, struct err **err);
 int container_run_command(int argc, char **argv, struct err **err);
+int container_snapshot_command(int argc, char **argv, struct err **err);
 int container_start_command(int argc, char **argv, struct err **err);
 int container_stats_command(int argc, char **argv, struct err **err);
 int container_stop_command(int argc, char **argv, struct err **err);

@@ -33,6 +33,9 @@ static const struct command system_commands[] = {
 
 static const struct command commands[] = {
         CONTAINER_COMMANDS,
+        { "snapshot", "[OPTION...] CONTAINER SNAPSHOT|ls|rm|inspect", "save a machine while it runs", container_snapshot_command, NULL },
+        { "restore", "[OPTION...] SNAPSHOT", "let a saved machine go on", container_restore_command, NULL },
+        { "clone", "[OPTION...] SNAPSHOT|CONTAINER", "start machines that go on from a snapshot", container_clone_command, NULL },
         { "ps", "[OPTION...]", "list containers", container_ps_command, NULL },
         { "inspect", "[OPTION...] NAME...", "everything about something, as JSON", container_inspect_command, NULL },
         { "events", "[OPTION...]", "what happens to containers", container_events_command, NULL },

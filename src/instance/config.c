@@ -268,6 +268,17 @@ int config_adopt(struct instance *inst, json_t *json, struct err **err)
         return r;
 }
 
+int config_read(struct arena *arena, const json_t *json, struct instance_config *ret, struct err **err)
+{
+        struct fields_context ctx = { .arena = arena, .err = err };
+        struct instance_config config = { 0 };
+        int r = fields_read(&ctx, json, config_fields, &config);
+
+        if (r == 0)
+                *ret = config;
+        return r;
+}
+
 /* --- files ------------------------------------------------------------------------------------------------------ */
 
 int json_save(const struct instance *inst, const char *file, const json_t *json, struct err **err)

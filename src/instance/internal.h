@@ -88,6 +88,8 @@ int user_namespace_enter(const char *root, struct err **err);
 json_t *config_to_json(const struct instance_config *config);
 /* The instance's configuration is @json's from now on, whose strings it borrows; takes the reference. */
 int config_adopt(struct instance *inst, json_t *json, struct err **err);
+/* A configuration that is no instance's; it borrows @json's strings. */
+int config_read(struct arena *arena, const json_t *json, struct instance_config *ret, struct err **err);
 int config_save(const struct instance *inst, struct err **err);
 int config_load(struct instance *inst, struct err **err);
 /* Writes @json as a file of the instance: whole or not at all. */

@@ -54,6 +54,10 @@ int vm_process_parse(
  * @files, the directory that is shared as VM_TAG_FILES. */
 int vm_script_make(struct launch_plan *plan, int files, struct init_script *ret, struct err **err);
 
+/* One interface of it, found by its name or MAC address. @mac: what it gets, and it keeps its name (it is up); NULL: it has it, and gets its name. */
+struct network_vm_interface;
+void vm_script_add_interface(struct init_script *script, const struct network_vm_interface *interface, const char *found_by, const char *mac);
+
 /* --- starting and using it --------------------------------------------------------------------------------------- */
 
 int vm_prepare(struct instance *inst, struct err **err);

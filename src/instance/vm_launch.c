@@ -34,7 +34,9 @@
 #include "groups.h"
 #include "kernel.h"
 #include "network_vm.h"
+#include "snapshot_internal.h"
 #include "vm.h"
+#include "vm_snapshot.h"
 
 #define READY_SECONDS 180 /* until the command runs: a slow engine on a busy host boots in a few */
 #define END_MS        5000
@@ -61,6 +63,7 @@ struct machine_start {
         struct launch_plan *plan;
         struct kernel *kernel;
         struct vm_machine machine;
+        struct vm_restore restore; /* what it begins as, instead of booting */
         int files;                 /* the directory of VM_FILES */
         int ready[2];              /* pipe */
         int console, master, peer; /* the supervisor's socket, the terminal; -1 without one */
@@ -80,6 +83,7 @@ static void start_release(struct machine_start *s)
 
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 closep(&fds[i]);
+        vm_restore_release(&s->restore);
         kernel_free(s->kernel);
         vm_machine_release(&s->machine);
 }
@@ -108,6 +112,11 @@ static int write_script(struct machine_start *s, struct err **err)
         _cleanup_close_ int fd = -1;
         int r = vm_script_make(s->plan, s->files, &script, err);
 
+        if (r == 0 && s->restore.path) {
+                init_script_free(&script);
+                script = (struct init_script){ 0 };
+                r = vm_restore_script(s->plan, &s->restore, &script, err);
+        }
         if (r == 0) {
                 fd = openat(inst->dir, VM_SCRIPT, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
                 r = fd < 0 ? -errno : io_write_all(fd, script.data, script.len);
@@ -231,6 +240,8 @@ static int make_command_line(struct machine_start *s, struct err **err)
         if (json_array_size(s->plan->mounts))
                 add_option(s, "--share", "tag=" VM_TAG_FILES ",path=" VM_FILES);
         add_networks(s);
+        if (s->restore.path)
+                add_option(s, "--restore", "%s", s->restore.path);
         add_option(s, "--control", VM_CONTROL);
         add_option(s, "--agent", "socket=" VM_AGENT ",script=" VM_SCRIPT ",ready=%d", s->ready[1]);
         return s->failed ? err_sys(err, E2BIG, "making the machine's command line") : 0;
@@ -410,6 +421,8 @@ int vm_launch(struct launch_plan *plan, struct err **err)
         int r = kernel_get(plan->inst->host, NULL, NULL, NULL, &s.kernel, err);
 
         if (r == 0)
+                r = vm_restore_load(plan->inst, &s.restore, err);
+        if (r == 0)
                 r = make_files(&s, err);
         if (r == 0)
                 r = write_script(&s, err);
@@ -423,5 +436,10 @@ int vm_launch(struct launch_plan *plan, struct err **err)
                 r = open_terminal(&s, err);
         if (r == 0)
                 r = make_command_line(&s, err);
-        return r < 0 ? r : run(&s, err);
+        if (r == 0)
+                r = run(&s, err);
+        /* The next start is one as any other. */
+        if (r == 0 && s.restore.path)
+                unlinkat(plan->inst->dir, FILE_RESTORE, 0);
+        return r;
 }

@@ -225,7 +225,7 @@ static void add_text(const char *list[], size_t *n, const char *text)
         list[*n] = NULL;
 }
 
-static void add_interface(struct init_script *script, const struct network_vm_interface *i)
+void vm_script_add_interface(struct init_script *script, const struct network_vm_interface *i, const char *found_by, const char *mac)
 {
         char ip[80] = "", ip6[80] = "";
         const char *addresses[3] = { NULL }, *gateways[3] = { NULL };
@@ -239,8 +239,9 @@ static void add_interface(struct init_script *script, const struct network_vm_in
         add_text(addresses, &n, ip6);
         add_text(gateways, &k, i->gateway);
         add_text(gateways, &k, i->gateway6);
-        init_script_address(script, &(struct init_address){ .interface = i->mac,
-                                            .name = i->ifname && i->ifname[0] ? i->ifname : NULL,
+        init_script_address(script, &(struct init_address){ .interface = found_by,
+                                            .mac = mac,
+                                            .name = !mac && i->ifname && i->ifname[0] ? i->ifname : NULL,
                                             .mtu = i->mtu,
                                             .addresses = addresses,
                                             .gateways = gateways });
@@ -279,7 +280,7 @@ int vm_script_make(struct launch_plan *plan, int files, struct init_script *scri
         if (r == 0)
                 r = add_system(plan, script, err);
         for (size_t i = 0; r == 0 && i < n; i++)
-                add_interface(script, &interface[i]);
+                vm_script_add_interface(script, &interface[i], interface[i].mac, NULL);
         if (r == 0)
                 r = add_command(plan, script, err);
         return r < 0 ? r : init_script_end(script, err);

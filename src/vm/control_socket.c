@@ -30,6 +30,7 @@ struct client {
         unsigned n_files;
         bool wants_balloon; /* an answer is owed when the guest's statistics are there */
         bool wants_job;     /* likewise, when the job has ended */
+        bool holds;         /* the machine stands still as long as it is there */
         bool ended;         /* it will ask nothing more */
 };
 
@@ -41,9 +42,11 @@ struct control_socket {
         struct loop_timer stats_timeout;
         struct control_job *job;
         struct client *job_client; /* who asked for it, if still there */
+        bool let_go;               /* who held the machine is gone: it is to go on */
 };
 
 static void update_listener(struct control_socket *s);
+static void let_go(struct control_socket *s);
 
 static bool is_owed(const struct client *c)
 {
@@ -63,10 +66,12 @@ static void client_close(struct client *c)
         close_files(c);
         if (c->socket->job_client == c)
                 c->socket->job_client = NULL;
+        if (c->holds)
+                let_go(c->socket);
         c->watch = loop_fd_remove(c->watch);
         close(TAKE_FD(c->fd)); /* on the loop's thread, so the loop has forgotten it */
         c->n_line = 0;
-        c->wants_balloon = c->wants_job = c->ended = false;
+        c->wants_balloon = c->wants_job = c->holds = c->ended = false;
         update_listener(c->socket);
 }
 
@@ -180,6 +185,8 @@ static void on_job_done(void *opaque)
         const int r = control_job_end(s->job, &layers, &n_layers, &error);
 
         s->job_client = NULL;
+        if (s->let_go)
+                let_go(s);
         if (!c)
                 return;
         c->wants_job = false;
@@ -194,6 +201,14 @@ static void on_job_done(void *opaque)
         do_lines(c);
         if (c->fd >= 0 && c->ended && !is_owed(c))
                 client_close(c);
+}
+
+/* At once, or when the job that runs is done. */
+static void let_go(struct control_socket *s)
+{
+        const struct control_job_request resume = { .kind = CONTROL_RESUME };
+
+        s->let_go = control_job_start(s->job, &resume, NULL) == -EBUSY;
 }
 
 static void start_job(struct client *c, enum control_job_kind kind, const char *path)
@@ -217,9 +232,17 @@ static void do_pause(struct client *c, const char *argument)
         start_job(c, CONTROL_PAUSE, NULL);
 }
 
+static void do_hold(struct client *c, const char *argument)
+{
+        (void)argument;
+        start_job(c, CONTROL_PAUSE, NULL);
+        c->holds = c->wants_job;
+}
+
 static void do_resume(struct client *c, const char *argument)
 {
         (void)argument;
+        c->holds = false;
         start_job(c, CONTROL_RESUME, NULL);
 }
 
@@ -244,7 +267,8 @@ static const struct request {
 } requests[] = {
         { "balloon", do_balloon, "balloon [SIZE]: what the balloon and the guest's memory are, or sets the balloon's size" },
         { "help", do_help, "help: this" },
-        { "pause", do_pause, "pause: the guest stands still" },
+        { "hold", do_hold, "hold: the guest stands still until resume or until this connection ends" },
+        { "pause", do_pause, "pause: the guest stands still until resume" },
         { "resume", do_resume, "resume: it goes on" },
         { "snapshot", do_snapshot, "snapshot DIR: saves the machine in that directory (-: in two files that come with the line)" },
         { "snapshot-diff", do_snapshot_diff, "snapshot-diff DIR: likewise, what changed since the last snapshot" },
@@ -415,6 +439,8 @@ struct control_socket *control_socket_free(struct control_socket *s)
                 return NULL;
         s->watch = loop_fd_remove(s->watch);
         loop_timer_cancel(&s->stats_timeout);
+        for (size_t i = 0; i < CLIENTS_MAX; i++)
+                s->clients[i].holds = false; /* it does not go on any more */
         for (size_t i = 0; i < CLIENTS_MAX; i++)
                 client_close(&s->clients[i]);
         unix_listener_free(s->listener);

@@ -1,0 +1,281 @@
+/* `strata snapshot`, `strata restore`, `strata clone`: machines saved while they run, and going on as often as wanted. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "container_cli.h"
+#include "instance/snapshot.h"
+
+#define CLONES_MAX 1000
+
+/* --- taking one ---------------------------------------------------------------------------------------------------- */
+
+struct take {
+        bool diff;
+};
+
+static int take_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_OPTION("diff", 0, FLAG, offsetof(struct take, diff), NULL, "memory: only what changed since the machine's last snapshot"),
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata snapshot", "[OPTION...] CONTAINER SNAPSHOT",
+                "Save a machine (--isolation vm) that runs, and let it go on.\nstrata snapshot ls, rm and inspect are about those that exist.",
+                CLI_OPTIONS(options), 2, 2, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        _cleanup_(instance_freep) struct instance *inst = NULL;
+        struct take take = { 0 };
+        int first, r = cli_options_parse(&usage, argc, argv, &take, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = container_open(argv[first], &host, &inst, err);
+        if (r == 0)
+                r = instance_snapshot(inst, argv[first + 1], take.diff ? INSTANCE_SNAPSHOT_DIFF : 0, err);
+        if (r == 0)
+                puts(argv[first + 1]);
+        return r;
+}
+
+/* --- ls, rm, inspect ----------------------------------------------------------------------------------------------- */
+
+static const struct listing_column columns[] = {
+        { "Name", "NAME", false },
+        { "Container", "CONTAINER", false },
+        { "Image", "IMAGE", false },
+        { "Memory", "MEMORY", false },
+        { "Size", "SIZE", false },
+        { "Layers", "LAYERS", false },
+        { "CreatedAt", "CREATED AT", false },
+        { 0 },
+};
+
+struct ls {
+        struct listing listing;
+        json_t *rows;
+};
+
+static int ls_one(void *opaque, const struct instance_snapshot *s)
+{
+        const struct ls *ls = opaque;
+        char layers[16];
+
+        snprintf(layers, sizeof(layers), "%u", s->layers);
+        return json_array_append_new(ls->rows,
+                       json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", s->name, "Container", s->instance, "Image", s->image, "Memory",
+                               listing_size(s->memory).text, "Size", listing_size(s->bytes).text, "Layers", layers, "CreatedAt", s->created)) < 0
+                       ? -ENOMEM
+                       : 0;
+}
+
+static int ls_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "names only"),
+                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
+                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata snapshot ls", "[OPTION...]", "List the snapshots of machines.", CLI_OPTIONS(options), 0, 0, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        _cleanup_json_ json_t *rows = json_array();
+        struct ls ls = { .listing.columns = columns, .rows = rows };
+        int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = listing_check(&ls.listing, err);
+        if (r == 0)
+                r = instance_host_open(NULL, &host, err);
+        if (r == 0)
+                r = instance_snapshot_list(host, ls_one, &ls, err);
+        if (r < 0)
+                return err && *err ? r : err_sys(err, -r, "listing snapshots");
+        return listing_print(&ls.listing, rows, stdout, err);
+}
+
+/* Does @fn to each that is named, and goes on after errors. */
+static int each(const struct cli_usage *usage, int argc, char **argv, int (*fn)(struct instance_host *host, const char *name, void *opaque, struct err **err),
+                void *opaque, struct err **err)
+{
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        int first, status = 0, r = cli_options_parse(usage, argc, argv, NULL, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = instance_host_open(NULL, &host, err);
+        if (r < 0)
+                return r;
+        for (char *const *name = argv + first; *name; name++) {
+                struct err *own = NULL;
+
+                if (fn(host, *name, opaque, &own) < 0)
+                        status = container_report(&own);
+                err_free(own);
+        }
+        return status;
+}
+
+static int remove_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
+{
+        const int r = instance_snapshot_remove(host, name, err);
+
+        if (r == 0)
+                puts(name);
+        return r;
+}
+
+static int rm_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = { { 0 } };
+        const struct cli_usage usage = { "strata snapshot rm", "SNAPSHOT...", "Remove snapshots. What began as one of them runs on.", CLI_OPTIONS(options), 1,
+                -1, false };
+
+        return each(&usage, argc, argv, remove_one, NULL, err);
+}
+
+static int inspect_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
+{
+        json_t *record = NULL;
+        int r = instance_snapshot_inspect(host, name, &record, err);
+
+        if (r == 0)
+                json_array_append_new(opaque, record);
+        return r;
+}
+
+static int inspect_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = { { 0 } };
+        const struct cli_usage usage = { "strata snapshot inspect", "SNAPSHOT...", "Print everything about snapshots, as JSON.", CLI_OPTIONS(options), 1, -1,
+                false };
+        _cleanup_json_ json_t *found = json_array();
+        int r = each(&usage, argc, argv, inspect_one, found, err);
+
+        if (r >= 0 && json_array_size(found)) {
+                json_dumpf(found, stdout, JSON_INDENT(4));
+                putchar('\n');
+        }
+        return r;
+}
+
+int container_snapshot_command(int argc, char **argv, struct err **err)
+{
+        static const struct {
+                const char *word;
+                int (*run)(int argc, char **argv, struct err **err);
+        } words[] = { { "ls", ls_command }, { "list", ls_command }, { "rm", rm_command }, { "inspect", inspect_command } };
+
+        for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(words); i++)
+                if (strcmp(argv[1], words[i].word) == 0)
+                        return words[i].run(argc - 1, argv + 1, err);
+        return take_command(argc, argv, err);
+}
+
+/* --- restore, clone ------------------------------------------------------------------------------------------------ */
+
+struct begin {
+        const char *name;
+        bool auto_remove;
+        s64 count; /* CLI_UNSET: 1 */
+};
+
+static int begin_one(struct instance_host *host, const char *snapshot, const struct instance_clone *clone, struct err **err)
+{
+        _cleanup_(instance_freep) struct instance *inst = NULL;
+        int r = instance_clone(host, snapshot, clone, &inst, err);
+
+        if (r == 0) {
+                puts(instance_get_config(inst)->name);
+                fflush(stdout); /* the next one takes a while */
+        }
+        return r;
+}
+
+int container_restore_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME", "its name (default: that of the machine that was saved)"),
+                CLI_OPTION("rm", 0, FLAG, offsetof(struct begin, auto_remove), NULL, "remove it when it has ended"),
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata restore", "[OPTION...] SNAPSHOT", "Let a machine go on as it was saved, in the background.",
+                CLI_OPTIONS(options), 1, 1, false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        struct begin begin = { 0 };
+        int first, r = cli_options_parse(&usage, argc, argv, &begin, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        r = instance_host_open(NULL, &host, err);
+        return r < 0 ? r
+                     : begin_one(host, argv[first], &(struct instance_clone){ .name = begin.name, .same = true, .auto_remove = begin.auto_remove }, err);
+}
+
+/* The names of several: NAME-1, NAME-2, ... */
+static int clone_all(struct instance_host *host, const char *snapshot, const struct begin *begin, struct err **err)
+{
+        const s64 count = begin->count == CLI_UNSET ? 1 : begin->count;
+        int r = 0;
+
+        for (s64 i = 1; r == 0 && i <= count; i++) {
+                struct instance_clone clone = { .name = begin->name, .auto_remove = begin->auto_remove };
+                char name[192];
+
+                if (begin->name && count > 1) {
+                        snprintf(name, sizeof(name), "%.140s-%lld", begin->name, (long long)i);
+                        clone.name = name;
+                }
+                r = begin_one(host, snapshot, &clone, err);
+        }
+        return r;
+}
+
+/* Of a machine that runs: by a snapshot that nobody else sees for long. What began as it keeps its files. */
+static int clone_running(struct instance_host *host, const char *name, const struct begin *begin, struct err **err)
+{
+        _cleanup_(instance_freep) struct instance *inst = NULL;
+        char snapshot[40];
+        int r = instance_find(host, name, &inst, err);
+
+        if (r < 0)
+                return err_hint(err, r, "strata snapshot ls lists snapshots, strata ps what runs");
+        snprintf(snapshot, sizeof(snapshot), "clone-%d-%llx", (int)getpid(), (unsigned long long)time(NULL));
+        r = instance_snapshot(inst, snapshot, 0, err);
+        if (r < 0)
+                return r;
+        r = clone_all(host, snapshot, begin, err);
+        instance_snapshot_remove(host, snapshot, NULL);
+        return r;
+}
+
+int container_clone_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = {
+                CLI_PARSED("count", 'n', offsetof(struct begin, count), "N", "how many (default: 1)", cli_parse_number),
+                CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME", "its name; of several: NAME-1, NAME-2, ... (default: made up)"),
+                CLI_OPTION("rm", 0, FLAG, offsetof(struct begin, auto_remove), NULL, "remove them when they have ended"),
+                { 0 },
+        };
+        const struct cli_usage usage = { "strata clone", "[OPTION...] SNAPSHOT|CONTAINER",
+                "Start machines that go on from a snapshot, each with a name, addresses, machine id and random numbers of its own.", CLI_OPTIONS(options), 1, 1,
+                false };
+        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
+        struct begin begin = { .count = CLI_UNSET };
+        json_t *record = NULL;
+        int first, r = cli_options_parse(&usage, argc, argv, &begin, &first, err);
+
+        if (r != 0)
+                return MIN(r, 0);
+        if (begin.count != CLI_UNSET && (begin.count < 1 || begin.count > CLONES_MAX))
+                return err_set(err, ERR_USAGE, EINVAL, "--count takes a number from 1 to %d", CLONES_MAX);
+        r = instance_host_open(NULL, &host, err);
+        if (r < 0)
+                return r;
+        if (instance_snapshot_inspect(host, argv[first], &record, NULL) < 0)
+                return clone_running(host, argv[first], &begin, err);
+        json_decref(record);
+        return clone_all(host, argv[first], &begin, err);
+}

@@ -1,0 +1,224 @@
+/* Snapshots of machines: the machine's control socket (docs/machine.md), which is given files, since strata-vmm in its jail can open none; and what a machine
+ * that begins as a snapshot is told. */
+#include "vm_snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/unix_listener.h"
+#include "network_vm.h"
+#include "snapshot_internal.h"
+#include "vm/snapshot_files.h"
+
+#define REPLY_MS  (10 * 60 * 1000) /* a large memory goes to a slow disk */
+#define REPLY_MAX 2048
+
+/* --- the control socket ------------------------------------------------------------------------------------------- */
+
+struct control {
+        struct instance *inst;
+        int fd;
+        int files[SNAPSHOT_LAYERS_MAX]; /* that came with the answer */
+        unsigned n_files;
+};
+
+static void control_close(struct control *c)
+{
+        while (c->n_files)
+                close(c->files[--c->n_files]);
+        closep(&c->fd);
+}
+
+static int control_open(struct instance *inst, struct control *ret, struct err **err)
+{
+        char path[64];
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d/" VM_CONTROL, inst->dir);
+        *ret = (struct control){ .inst = inst, .fd = unix_connect(path) };
+        return ret->fd < 0 ? err_sys(err, -ret->fd, "reaching the machine of '%s'", inst->config.name) : 0;
+}
+
+static int send_request(const struct control *c, const char *request, const int *files, unsigned n)
+{
+        char space[CMSG_SPACE(2 * sizeof(int))] = { 0 };
+        struct iovec iov = { .iov_base = (void *)(uintptr_t)request, .iov_len = strlen(request) };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+        if (n) {
+                struct cmsghdr *cmsg;
+
+                msg.msg_control = space;
+                msg.msg_controllen = CMSG_SPACE(n * sizeof(int));
+                cmsg = CMSG_FIRSTHDR(&msg);
+                cmsg->cmsg_level = SOL_SOCKET;
+                cmsg->cmsg_type = SCM_RIGHTS;
+                cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
+                memcpy(CMSG_DATA(cmsg), files, n * sizeof(int));
+        }
+        return sendmsg(c->fd, &msg, MSG_NOSIGNAL) == (ssize_t)iov.iov_len ? 0 : -EIO;
+}
+
+static ssize_t receive(struct control *c, char *data, size_t size)
+{
+        char space[CMSG_SPACE(SNAPSHOT_LAYERS_MAX * sizeof(int))];
+        struct iovec iov = { .iov_base = data, .iov_len = size };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space) };
+        const ssize_t n = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC);
+
+        for (struct cmsghdr *cmsg = n < 0 ? NULL : CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg)) {
+                if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
+                        continue;
+                for (size_t i = 0; i < (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
+                        if (c->n_files < SNAPSHOT_LAYERS_MAX)
+                                c->files[c->n_files++] = fd;
+                        else
+                                close(fd);
+                }
+        }
+        return n;
+}
+
+/* One request: lines come back, the last of which is "ok" or "error: ...". */
+static int ask(struct control *c, const char *request, const int *files, unsigned n_files, struct err **err)
+{
+        char reply[REPLY_MAX] = "";
+        size_t len = 0;
+        int r = send_request(c, request, files, n_files);
+
+        while (r == 0) {
+                struct pollfd p = { .fd = c->fd, .events = POLLIN };
+                const char *error, *last;
+                ssize_t n = -1;
+
+                if (len < sizeof(reply) - 1 && poll(&p, 1, REPLY_MS) > 0)
+                        n = receive(c, reply + len, sizeof(reply) - 1 - len);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        break;
+                len += (size_t)n;
+                reply[len] = '\0';
+                if (reply[len - 1] != '\n')
+                        continue;
+                error = strncmp(reply, "error: ", 7) == 0 ? reply : strstr(reply, "\nerror: ");
+                if (error) {
+                        reply[len - 1] = '\0';
+                        return err_set(err, ERR_IO, EIO, "the machine of '%s': %s", c->inst->config.name, strchr(error, ' ') + 1);
+                }
+                last = len >= 4 ? reply + len - 4 : "";
+                if (strcmp(reply, "ok\n") == 0 || strcmp(last, "\nok\n") == 0)
+                        return 0;
+        }
+        return err_set(err, ERR_IO, EIO, "the machine of '%s' does not answer", c->inst->config.name);
+}
+
+/* --- taking one --------------------------------------------------------------------------------------------------- */
+
+/* Only this connection keeps it still: whoever is killed here lets it go on. */
+static int copy_machine(struct control *c, const struct vm_snapshot *s, struct snapshot_writer *w, struct err **err)
+{
+        const int files[] = { snapshot_writer_state_fd(w), snapshot_writer_memory_fd(w) };
+        int r = ask(c, "hold\n", NULL, 0, err);
+
+        if (r == 0)
+                r = s->meanwhile(s->opaque, err);
+        if (r == 0)
+                r = ask(c, s->diff ? "snapshot-diff -\n" : "snapshot -\n", files, ARRAY_SIZE(files), err);
+        if (r == 0)
+                r = ask(c, "resume\n", NULL, 0, err);
+        return r;
+}
+
+int vm_snapshot(struct instance *inst, const struct vm_snapshot *s, unsigned *ret_layers, struct err **err)
+{
+        _cleanup_(snapshot_writer_freep) struct snapshot_writer *w = NULL;
+        _cleanup_(control_close) struct control c = { .fd = -1 };
+        int r = control_open(inst, &c, err);
+
+        if (r == 0)
+                r = snapshot_writer_new(s->path, &w, err);
+        if (r == 0)
+                r = copy_machine(&c, s, w, err);
+        if (r == 0)
+                r = snapshot_writer_set_layers(w, c.files, c.n_files, err);
+        if (r == 0)
+                r = snapshot_writer_commit(w, err);
+        if (r == 0)
+                *ret_layers = c.n_files + 1;
+        return r;
+}
+
+/* --- beginning as one --------------------------------------------------------------------------------------------- */
+
+int vm_restore_load(const struct instance *inst, struct vm_restore *ret, struct err **err)
+{
+        json_t *json = NULL;
+        const char *path;
+        int r;
+
+        *ret = (struct vm_restore){ 0 };
+        if (faccessat(inst->dir, FILE_RESTORE, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+                return 0;
+        r = json_load(inst, FILE_RESTORE, &json, err);
+        if (r < 0)
+                return r;
+        path = json_string_value(json_object_get(json, "path"));
+        ret->same = json_is_true(json_object_get(json, "same"));
+        ret->path = path ? strdup(path) : NULL;
+        json_decref(json);
+        return ret->path ? 0 : err_set(err, ERR_BAD_STATE, EINVAL, "%s/" FILE_RESTORE " is damaged", inst->id);
+}
+
+void vm_restore_release(struct vm_restore *restore)
+{
+        free(TAKE_PTR(restore->path));
+}
+
+/* Where the image has one. systemd's machine-id(5): 32 lower-case hexadecimal digits. */
+static int add_machine_id(const struct launch_plan *plan, struct init_script *script, struct err **err)
+{
+        char id[32 + 2];
+        struct stat st;
+        int r;
+
+        if (plan->inst->config.read_only || fstatat(plan->root, "etc/machine-id", &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+                return 0;
+        r = random_hex(id, 32, err);
+        if (r < 0)
+                return r;
+        memcpy(id + 32, "\n", 2);
+        init_script_file(script, "/etc/machine-id", st.st_mode & 0777, id, strlen(id));
+        return 0;
+}
+
+int vm_restore_script(struct launch_plan *plan, const struct vm_restore *restore, struct init_script *script, struct err **err)
+{
+        const struct network_vm_interface *interface = NULL;
+        const size_t n = network_vm_interfaces(plan->network, &interface);
+        struct timespec now;
+        u8 random[64];
+        int r = 0;
+
+        if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+                return err_sys(err, errno, "getting random bytes");
+        clock_gettime(CLOCK_REALTIME, &now);
+        init_script_system(script, plan->hostname, (u64)now.tv_sec * NSEC_PER_SEC + (u64)now.tv_nsec, random, sizeof(random));
+        explicit_bzero(random, sizeof(random));
+        /* By name: it has the address of who was saved. */
+        for (size_t i = 0; i < n; i++)
+                vm_script_add_interface(script, &interface[i], interface[i].ifname, interface[i].mac);
+        if (!restore->same)
+                r = add_machine_id(plan, script, err);
+        return r < 0 ? r : init_script_end(script, err);
+}
