@@ -228,12 +228,13 @@ static int check_mounts(const struct instance_config *config, struct err **err)
 static const struct {
         const char *name;
         size_t offset;
-        bool other; /* "container:NAME" is possible */
+        bool other;       /* "container:NAME" is possible */
+        const char *also; /* one more; NULL */
 } modes[] = {
-        { "pid", offsetof(struct instance_config, pid_mode), true },
-        { "ipc", offsetof(struct instance_config, ipc_mode), true },
-        { "uts", offsetof(struct instance_config, uts_mode), false },
-        { "cgroupns", offsetof(struct instance_config, cgroupns_mode), false },
+        { "pid", offsetof(struct instance_config, pid_mode), true, NULL },
+        { "ipc", offsetof(struct instance_config, ipc_mode), true, "none" },
+        { "uts", offsetof(struct instance_config, uts_mode), false, NULL },
+        { "cgroupns", offsetof(struct instance_config, cgroupns_mode), false, NULL },
 };
 
 static int check_modes(const struct instance_config *config, struct err **err)
@@ -244,7 +245,8 @@ static int check_modes(const struct instance_config *config, struct err **err)
                 const char *mode = *(const char *const *)((const char *)config + modes[i].offset);
                 size_t k = 0;
 
-                if (!mode || (modes[i].other && strncmp(mode, "container:", 10) == 0))
+                if (!mode || (modes[i].other && strncmp(mode, "container:", 10) == 0) ||
+                        (modes[i].also && strcmp(mode, modes[i].also) == 0))
                         continue;
                 while (k < ARRAY_SIZE(own) && strcmp(own[k], mode) != 0)
                         k++;

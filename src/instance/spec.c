@@ -227,12 +227,59 @@ static bool has_group(u32 gid)
         return false;
 }
 
-static json_t *standard_mounts(const struct launch_plan *plan)
+#define MODE_CONTAINER "container:"
+
+/* "container:NAME": what of that one's first process is at /proc/PID/@what; NULL for another mode. @kind is for the error. */
+static int of_other(struct instance_host *host, const char *mode, const char *what, const char *kind, json_t **ret,
+        struct err **err)
+{
+        _cleanup_(instance_freep) struct instance *other = NULL;
+        const struct instance_state *state;
+        int r;
+
+        if (!mode || strncmp(mode, MODE_CONTAINER, strlen(MODE_CONTAINER)) != 0)
+                return 0;
+        r = instance_find(host, mode + strlen(MODE_CONTAINER), &other, err);
+        if (r == 0)
+                r = instance_get_state(other, &state, err);
+        if (r < 0)
+                return r;
+        if (!state->pid)
+                return err_set(err, ERR_BUSY, ESRCH, "'%s' is not running: its %s namespace cannot be joined",
+                        other->config.name, kind);
+        *ret = json_sprintf("/proc/%d/%s", (int)state->pid, what);
+        return 0;
+}
+
+/* /dev/shm goes with the IPC namespace: shm_open's names are files there. */
+static int add_shm(struct launch_plan *plan, json_t *mounts, struct err **err)
+{
+        const struct instance_config *c = &plan->inst->config;
+        json_t *shared = NULL;
+        char options[128];
+        int r = of_other(plan->inst->host, c->ipc_mode, "root/dev/shm", "IPC", &shared, err);
+
+        const bool without = r < 0 || mounts_on(c, "/dev/shm") || is_mode(c->ipc_mode, "none");
+
+        if (!without && (shared || is_mode(c->ipc_mode, "host")))
+                spec_add_mount(mounts, "bind", shared ? json_string_value(shared) : "/dev/shm", "/dev/shm",
+                        "bind,nosuid,noexec,nodev");
+        else if (!without) {
+                snprintf(options, sizeof(options), "nosuid,noexec,nodev,mode=1777,size=%lld",
+                        (long long)(c->shm_size ? c->shm_size : (s64)DEFAULT_SHM_SIZE));
+                spec_add_mount(mounts, "tmpfs", "shm", "/dev/shm", options);
+        }
+        json_decref(shared);
+        return r;
+}
+
+static int make_mounts(struct launch_plan *plan, json_t **ret, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
         const char *access = c->privileged ? "rw" : "ro";
         json_t *mounts = json_array();
         char options[128];
+        int r;
 
         spec_add_mount(mounts, "proc", "proc", "/proc", "nosuid,noexec,nodev");
         spec_add_mount(mounts, "tmpfs", "tmpfs", "/dev", "nosuid,strictatime,mode=755,size=65536k");
@@ -253,15 +300,14 @@ static json_t *standard_mounts(const struct launch_plan *plan)
                 spec_add_mount(mounts, "bind", "/dev/mqueue", "/dev/mqueue", "bind,nosuid,noexec,nodev");
         else
                 spec_add_mount(mounts, "mqueue", "mqueue", "/dev/mqueue", "nosuid,noexec,nodev");
-        if (is_mode(c->ipc_mode, "host"))
-                spec_add_mount(mounts, "bind", "/dev/shm", "/dev/shm", "bind,nosuid,noexec,nodev");
-        else if (!mounts_on(c, "/dev/shm")) {
-                snprintf(options, sizeof(options), "nosuid,noexec,nodev,mode=1777,size=%lld",
-                        (long long)(c->shm_size ? c->shm_size : (s64)DEFAULT_SHM_SIZE));
-                spec_add_mount(mounts, "tmpfs", "shm", "/dev/shm", options);
+        r = add_shm(plan, mounts, err);
+        if (r < 0) {
+                json_decref(mounts);
+                return r;
         }
         json_array_extend(mounts, plan->mounts);
-        return mounts;
+        *ret = mounts;
+        return 0;
 }
 
 /* --- resources -------------------------------------------------------------------------------------------------- */
@@ -466,42 +512,25 @@ static int make_devices(const struct instance_config *c, struct device_lists *l,
 
 /* --- namespaces ------------------------------------------------------------------------------------------------- */
 
-/* "container:NAME": the namespace of that one's first process. */
-static int other_namespace(
-        struct instance_host *host, const char *mode, const char *kind, json_t **ret, struct err **err)
-{
-        _cleanup_(instance_freep) struct instance *other = NULL;
-        const struct instance_state *state;
-        int r = instance_find(host, mode + strlen("container:"), &other, err);
-
-        if (r == 0)
-                r = instance_get_state(other, &state, err);
-        if (r < 0)
-                return r;
-        if (!state->pid)
-                return err_set(err, ERR_BUSY, ESRCH, "'%s' is not running: its %s namespace cannot be joined",
-                        other->config.name, kind);
-        *ret = json_sprintf("/proc/%d/ns/%s", (int)state->pid, kind);
-        return 0;
-}
-
 static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
         const struct {
                 const char *type, *proc, *mode;
         } wanted[] = {
-                { "pid", "pid", c->pid_mode },
-                { "ipc", "ipc", c->ipc_mode },
-                { "uts", "uts",
+                { "pid", "ns/pid", c->pid_mode },
+                { "ipc", "ns/ipc", c->ipc_mode },
+                { "uts", "ns/uts",
                         c->uts_mode                        ? c->uts_mode
                         : is_mode(c->network_mode, "host") ? "host"
                                                            : NULL },
-                { "cgroup", "cgroup",
+                { "cgroup", "ns/cgroup",
                         c->cgroupns_mode ? c->cgroupns_mode
                         : c->privileged  ? "host"
                                          : NULL },
         };
+
+        int r;
 
         json_array_append_new(list, json_pack("{s:s}", "type", "mount"));
         for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
@@ -509,12 +538,9 @@ static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **
 
                 if (is_mode(wanted[i].mode, "host"))
                         continue;
-                if (wanted[i].mode && strncmp(wanted[i].mode, "container:", 10) == 0) {
-                        int r = other_namespace(plan->inst->host, wanted[i].mode, wanted[i].proc, &path, err);
-
-                        if (r < 0)
-                                return r;
-                }
+                r = of_other(plan->inst->host, wanted[i].mode, wanted[i].proc, wanted[i].type, &path, err);
+                if (r < 0)
+                        return r;
                 entry = json_pack("{s:s}", "type", wanted[i].type);
                 if (path)
                         json_object_set_new(entry, "path", path);
@@ -617,7 +643,7 @@ static int make_linux(
 int spec_make(struct launch_plan *plan, json_t **ret, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
-        json_t *process = NULL, *linux_ = json_object(), *json;
+        json_t *process = NULL, *linux_ = json_object(), *mounts = NULL, *json;
         struct security security;
         u64 caps = 0;
         int r = security_parse(c, &security, err);
@@ -628,13 +654,15 @@ int spec_make(struct launch_plan *plan, json_t **ret, struct err **err)
                 r = make_process(plan, caps, &security, &process, err);
         if (r == 0)
                 r = make_linux(plan, caps, &security, linux_, err);
+        if (r == 0)
+                r = make_mounts(plan, &mounts, err);
         if (r < 0) {
                 json_decref(process);
                 json_decref(linux_);
                 return r;
         }
         json = json_pack("{s:s, s:o, s:{s:s, s:b}, s:o, s:o, s:o}", "ociVersion", "1.0.2", "process", process, "root",
-                "path", plan->rootfs, "readonly", c->read_only, "mounts", standard_mounts(plan), "annotations",
+                "path", plan->rootfs, "readonly", c->read_only, "mounts", mounts, "annotations",
                 pairs_json(&c->annotations), "linux", linux_);
         if (!json)
                 return no_memory(err);

@@ -106,6 +106,15 @@ else
         ok "/proc/sys is read-only" test "$status" != 0
         run --network none --device /dev/fuse:/dev/mine:r busybox sh -c 'test -c /dev/mine && ls /dev'
         ok "--device" has "$out" mine
+        strata run -d --name shares --network none busybox sh -c 'echo seen >/dev/shm/file; sleep 1000' >/dev/null
+        ok "it runs" eventually strata exec shares test -s /dev/shm/file
+        run --network none --ipc container:shares busybox cat /dev/shm/file
+        is "--ipc container:NAME shares /dev/shm" "$out" seen
+        run --network none --ipc none busybox ls -A /dev/shm
+        is "--ipc none has none" "$out" ""
+        strata rm -f shares >/dev/null
+        run --network none --ipc container:shares busybox true
+        is "--ipc of nobody" "$status" 125
         is "--pid host" "$(strata run --rm --network none --pid host busybox readlink /proc/self/ns/pid)" "$(readlink /proc/self/ns/pid)"
         ok "a pid namespace of its own otherwise" test "$(strata run --rm --network none busybox readlink /proc/self/ns/pid)" != "$(readlink /proc/self/ns/pid)"
         is "--uts host" "$(strata run --rm --network none --uts host busybox hostname)" "$(hostname)"
