@@ -58,9 +58,11 @@ struct fuse_inode *fuse_inode_find(const struct fuse_server *s, u64 nodeid)
         return inode;
 }
 
+/* Not of file systems without a block device: overlayfs tells the birth of a layer's file, which is another after the file was copied up
+ * (its number stays). btrfs and tmpfs use no number again. */
 static s64 born_ns(const struct statx *st)
 {
-        return st->stx_mask & STATX_BTIME ? fuse_time_ns(&st->stx_btime) : 0;
+        return st->stx_mask & STATX_BTIME && st->stx_dev_major ? fuse_time_ns(&st->stx_btime) : 0;
 }
 
 static u64 dev_of(const struct statx *st)
