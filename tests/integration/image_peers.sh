@@ -85,6 +85,23 @@ is "skopeo: the same digest" "$(image_digest "$host/again:1")" "$(skopeo inspect
 ok "skopeo: our store is a layout to copy from" copy "oci:$TMPDIR/root/images:$host/again:1" "docker://$host/straight:1"
 is "skopeo: with that digest too" "$(skopeo inspect --tls-verify=false "docker://$host/straight:1" | field '["Digest"]')" "$(image_digest "$host/again:1")"
 
+# --- an image that brings the host's disk as a device node
+/usr/bin/python3 - "$TMPDIR/context/rootfs.tar" <<'END'
+import os, sys, tarfile
+with tarfile.open(sys.argv[1], "a") as tar:
+    for path in ("/", "/dev/null"): # the disk that the root is on, and one that is known to exist
+        number = os.stat(path).st_dev if path == "/" else os.stat(path).st_rdev
+        node = tarfile.TarInfo("disk" if path == "/" else "null")
+        node.type, node.mode = (tarfile.BLKTYPE if path == "/" else tarfile.CHRTYPE), 0o666
+        node.devmajor, node.devminor = os.major(number), os.minor(number)
+        tar.addfile(node)
+END
+ok "devices: import" quiet strata image import "$TMPDIR/context/rootfs.tar" devices:1
+strata run --rm --network none devices:1 sh -c 'test -b /disk && head -c 1 /disk' >"$TMPDIR/out" 2>&1
+ok "devices: a node of the image opens nothing" grep -q "/disk: Operation not permitted" "$TMPDIR/out" || show "$TMPDIR/out"
+ok "devices: one that every container may have does" strata run --rm --network none devices:1 sh -c 'echo >/null'
+is "devices: nobody else reaches what is unpacked" "$(stat -c %a "$TMPDIR/root/images/layers")" 700
+
 # --- Debian as it comes, with a repository of packages on the host
 assets debian
 mkdir -p "$TMPDIR"/repository "$TMPDIR"/package/{DEBIAN,usr/bin,var/lib/strata-test}
