@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 
 #include "box/spec/spec.h"
+#include "ops.h"
 #include "rights.h"
 #include "userns.h"
 
@@ -229,14 +230,15 @@ static bool has_group(u32 gid)
 
 #define MODE_CONTAINER "container:"
 
-/* "container:NAME": what of that one's first process is at /proc/PID/@what; NULL for another mode. @kind is for the error. */
-static int of_other(struct instance_host *host, const char *mode, const char *what, const char *kind, json_t **ret,
-        struct err **err)
+/* "container:NAME": that one's first process; 0 for another mode. @kind is for the error. */
+static int find_other(
+        struct instance_host *host, const char *mode, const char *kind, pid_t *ret, struct err **err)
 {
         _cleanup_(instance_freep) struct instance *other = NULL;
         const struct instance_state *state;
         int r;
 
+        *ret = 0;
         if (!mode || strncmp(mode, MODE_CONTAINER, strlen(MODE_CONTAINER)) != 0)
                 return 0;
         r = instance_find(host, mode + strlen(MODE_CONTAINER), &other, err);
@@ -247,7 +249,7 @@ static int of_other(struct instance_host *host, const char *mode, const char *wh
         if (!state->pid)
                 return err_set(err, ERR_BUSY, ESRCH, "'%s' is not running: its %s namespace cannot be joined",
                         other->config.name, kind);
-        *ret = json_sprintf("/proc/%d/%s", (int)state->pid, what);
+        *ret = state->pid;
         return 0;
 }
 
@@ -255,22 +257,27 @@ static int of_other(struct instance_host *host, const char *mode, const char *wh
 static int add_shm(struct launch_plan *plan, json_t *mounts, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
-        json_t *shared = NULL;
+        _cleanup_free_ char *shared = NULL;
         char options[128];
-        int r = of_other(plan->inst->host, c->ipc_mode, "root/dev/shm", "IPC", &shared, err);
+        pid_t other;
+        int r = find_other(plan->inst->host, c->ipc_mode, "ipc", &other, err);
 
-        const bool without = r < 0 || mounts_on(c, "/dev/shm") || is_mode(c->ipc_mode, "none");
-
-        if (!without && (shared || is_mode(c->ipc_mode, "host")))
-                spec_add_mount(mounts, "bind", shared ? json_string_value(shared) : "/dev/shm", "/dev/shm",
+        if (r < 0 || mounts_on(c, "/dev/shm") || is_mode(c->ipc_mode, "none"))
+                return r;
+        if (other) {
+                r = shm_borrow(plan->inst, other, &shared, err);
+                if (r < 0)
+                        return r;
+        }
+        if (shared || is_mode(c->ipc_mode, "host"))
+                spec_add_mount(mounts, "bind", shared ? shared : "/dev/shm", "/dev/shm",
                         "bind,nosuid,noexec,nodev");
-        else if (!without) {
+        else {
                 snprintf(options, sizeof(options), "nosuid,noexec,nodev,mode=1777,size=%lld",
                         (long long)(c->shm_size ? c->shm_size : (s64)DEFAULT_SHM_SIZE));
                 spec_add_mount(mounts, "tmpfs", "shm", "/dev/shm", options);
         }
-        json_decref(shared);
-        return r;
+        return 0;
 }
 
 static int make_mounts(struct launch_plan *plan, json_t **ret, struct err **err)
@@ -516,20 +523,20 @@ static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **
 {
         const struct instance_config *c = &plan->inst->config;
         const struct {
-                const char *type, *proc, *mode;
+                const char *type, *mode;
         } wanted[] = {
-                { "pid", "ns/pid", c->pid_mode },
-                { "ipc", "ns/ipc", c->ipc_mode },
-                { "uts", "ns/uts",
+                { "pid", c->pid_mode },
+                { "ipc", c->ipc_mode },
+                { "uts",
                         c->uts_mode                        ? c->uts_mode
                         : is_mode(c->network_mode, "host") ? "host"
                                                            : NULL },
-                { "cgroup", "ns/cgroup",
+                { "cgroup",
                         c->cgroupns_mode ? c->cgroupns_mode
                         : c->privileged  ? "host"
                                          : NULL },
         };
-
+        pid_t other;
         int r;
 
         json_array_append_new(list, json_pack("{s:s}", "type", "mount"));
@@ -538,9 +545,11 @@ static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **
 
                 if (is_mode(wanted[i].mode, "host"))
                         continue;
-                r = of_other(plan->inst->host, wanted[i].mode, wanted[i].proc, wanted[i].type, &path, err);
+                r = find_other(plan->inst->host, wanted[i].mode, wanted[i].type, &other, err);
                 if (r < 0)
                         return r;
+                if (other)
+                        path = json_sprintf("/proc/%d/ns/%s", (int)other, wanted[i].type);
                 entry = json_pack("{s:s}", "type", wanted[i].type);
                 if (path)
                         json_object_set_new(entry, "path", path);

@@ -20,6 +20,8 @@ struct launch_plan {
 int spec_make(struct launch_plan *plan, json_t **ret, struct err **err);
 /* Its process object alone. */
 int spec_process_json(struct launch_plan *plan, json_t **ret, struct err **err);
+/* shm.c. /dev/shm of the instance whose first process is @other, mounted in this process' own mount namespace at *ret_path (the caller's). */
+int shm_borrow(const struct instance *inst, pid_t other, char **ret_path, struct err **err);
 /* Appends an OCI mount; @options are separated by commas. */
 void spec_add_mount(json_t *mounts, const char *type, const char *source, const char *target, const char *options);
 /* linux.resources of what is given. */
