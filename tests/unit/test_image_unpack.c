@@ -140,6 +140,29 @@ static void absolute_links_on_the_way_stay_inside(void **state)
         outside_is_untouched(f);
 }
 
+/* What an entry says of itself is said of a link, never of what the link leads to. */
+static void a_link_changes_nothing_where_it_leads(void **state)
+{
+        struct fixture *f = *state;
+        const struct tar_entry link = { .type = TAR_SYMLINK,
+                .path = (char *)"link",
+                .link = (char *)"../outside/secret",
+                .mode = 0777,
+                .uid = is_real_root(f->root) ? 1234 : 0,
+                .gid = is_real_root(f->root) ? 1234 : 0,
+                .mtime.tv_sec = 77 };
+        struct stat before, after;
+
+        assert_int_equal(fstatat(f->dir.fd, "outside/secret", &before, 0), 0);
+        tar_add_entry(&f->tar, &link, NULL);
+        assert_int_equal(unpack(f), 0);
+        assert_int_equal(fstatat(f->dir.fd, "outside/secret", &after, 0), 0);
+        assert_int_equal(after.st_mode, before.st_mode);
+        assert_int_equal(after.st_uid, before.st_uid);
+        assert_int_equal(after.st_mtim.tv_sec, before.st_mtim.tv_sec);
+        assert_int_equal(stat_of(f, "link").st_mtim.tv_sec, 77);
+}
+
 static void links_inside_are_followed(void **state)
 {
         struct fixture *f = *state;
@@ -383,6 +406,58 @@ static void a_giant_file_is_refused(void **state)
         assert_int_equal(stat_of(f, "giant").st_size, 0);
 }
 
+/* A pax header of these records (POSIX.1-2017, pax, "pax Extended Header"): a file whose type is 'x'. */
+static void add_pax(struct fixture *f, const char *const *records)
+{
+        char text[512] = "";
+        unsigned sum = 0;
+        size_t at, len = 0;
+        u8 *header;
+
+        for (; *records; records++) { /* "LENGTH key=value\n", two digits of length here */
+                assert_true(strlen(*records) + 4 >= 10 && strlen(*records) + 4 < 100);
+                len += (size_t)snprintf(text + len, sizeof(text) - len, "%zu %s\n", strlen(*records) + 4, *records);
+        }
+        at = f->tar.len;
+        tar_add(&f->tar, TAR_FILE, "pax", NULL, text);
+        header = f->tar.data + at;
+        header[156] = 'x';
+        memset(header + 148, ' ', 8);
+        for (size_t i = 0; i < TAR_BLOCK; i++)
+                sum += header[i];
+        snprintf((char *)header + 148, 8, "%06o", sum);
+}
+
+static void maps_of_sparse_files_must_make_sense(void **state)
+{
+        static const struct {
+                const char *map, *size;
+                int result;
+        } cases[] = {
+                { "0,2,10,2", "20", 0 },
+                { "10,2,0,2", "20", -EBADMSG },              /* backwards */
+                { "0,2,1,2", "20", -EBADMSG },               /* over each other */
+                { "0,2,10,2", "11", -EBADMSG },              /* over the end */
+                { "0,2,10,20", "40", -EBADMSG },             /* more than there is */
+                { "4611686018427387900,4", "20", -EBADMSG }, /* sums that would overflow */
+                { "0,4,9223372036854775807,0", "20", -EBADMSG },
+                { "0,2,10", "20", -EBADMSG },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                struct fixture *f = *state;
+                char map[80], size[80];
+                const char *const records[] = { map, size, NULL };
+
+                snprintf(map, sizeof(map), "GNU.sparse.map=%s", cases[i].map);
+                snprintf(size, sizeof(size), "GNU.sparse.size=%s", cases[i].size);
+                f->tar.len = 0;
+                add_pax(f, records);
+                tar_add(&f->tar, TAR_FILE, "sparse", NULL, "data");
+                assert_int_equal(unpack(f), cases[i].result);
+        }
+}
+
 /* An archive whose beginning is written out and that then goes on with @rest more of nothing, which costs no memory: what a
  * compressed bomb looks like to the reader. */
 struct endless {
@@ -518,6 +593,7 @@ int main(void)
                 TEST(absolute_paths_begin_at_the_root),
                 TEST(links_on_the_way_stay_inside),
                 TEST(absolute_links_on_the_way_stay_inside),
+                TEST(a_link_changes_nothing_where_it_leads),
                 TEST(links_inside_are_followed),
                 TEST(the_last_link_is_replaced),
                 TEST(a_dir_over_a_link_replaces_it),
@@ -534,6 +610,7 @@ int main(void)
                 TEST(user_attributes_are_kept),
                 TEST(modes_owners_and_times_arrive),
                 TEST(a_giant_file_is_refused),
+                TEST(maps_of_sparse_files_must_make_sense),
                 TEST(a_bomb_behind_the_end_is_refused),
                 TEST(what_an_archive_may_have_is_limited),
                 TEST(a_bomb_of_directories_is_refused),
