@@ -123,6 +123,55 @@ static int ask(struct control *c, const char *request, const int *files, unsigne
         return err_set(err, ERR_IO, EIO, "the machine of '%s' does not answer", c->inst->config.name);
 }
 
+/* --- layers ------------------------------------------------------------------------------------------------------- */
+
+/* A machine that began as a snapshot has opened its files in another mount namespace, where they cannot be linked from: the same
+ * files as we see them take their places. */
+struct search {
+        struct control *c;
+        int all; /* the directory of snapshots */
+};
+
+static void take_place(struct control *c, int fd)
+{
+        struct stat found, st;
+
+        if (fstat(fd, &found) < 0)
+                return;
+        for (unsigned i = 0; i < c->n_files; i++)
+                if (fstat(c->files[i], &st) == 0 && st.st_dev == found.st_dev && st.st_ino == found.st_ino)
+                        dup3(fd, c->files[i], O_CLOEXEC);
+}
+
+static int look_into(void *opaque, int dirfd, const char *name, struct err **err)
+{
+        const struct search *search = opaque;
+
+        (void)dirfd;
+        (void)err;
+        for (unsigned i = 0; i < SNAPSHOT_LAYERS_MAX; i++) {
+                char path[NAME_MAX + 40];
+                _cleanup_close_ int fd = -1;
+
+                snprintf(path, sizeof(path), "%.255s/" SNAPSHOT_MACHINE "/memory.%u", name, i);
+                fd = openat(search->all, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+                if (fd >= 0)
+                        take_place(search->c, fd);
+        }
+        return 0;
+}
+
+static int find_layers(struct control *c, struct err **err)
+{
+        struct search search = { .c = c, .all = -1 };
+        int r = c->n_files ? snapshot_open_dir(c->inst->host, &search.all, err) : 0;
+
+        if (r == 0 && c->n_files)
+                r = io_list_dir(search.all, ".", look_into, &search, err);
+        closep(&search.all);
+        return r;
+}
+
 /* --- taking one --------------------------------------------------------------------------------------------------- */
 
 /* Only this connection keeps it still: whoever is killed here lets it go on. */
@@ -150,6 +199,8 @@ int vm_snapshot(struct instance *inst, const struct vm_snapshot *s, unsigned *re
                 r = snapshot_writer_new(s->path, &w, err);
         if (r == 0)
                 r = copy_machine(&c, s, w, err);
+        if (r == 0)
+                r = find_layers(&c, err);
         if (r == 0)
                 r = snapshot_writer_set_layers(w, c.files, c.n_files, err);
         if (r == 0)
