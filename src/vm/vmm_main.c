@@ -41,8 +41,11 @@ static int status_of(struct vm *vm, const struct vm_outcome *outcome)
 {
         int status;
 
-        if (outcome->why != MACHINE_CRASH && vm_agent(vm) && agent_exit_status(vm_agent(vm), &status))
+        /* When the machine ends, so does its main process. */
+        if (vm_agent(vm) && agent_exit_status(vm_agent(vm), &status))
                 return status;
+        if (vm_agent(vm) && outcome->why != MACHINE_CRASH)
+                return 128 + SIGKILL;
         switch (outcome->why) {
         case MACHINE_DEBUG_EXIT:
                 return (int)((outcome->code << 1 | 1) & 0xff);
