@@ -17,15 +17,11 @@ int container_diff_command(int argc, char **argv, struct err **err)
 {
         const struct cli_usage usage = { "strata diff", "CONTAINER",
                 "List what is added (A), changed (C) and deleted (D) in a container's files.", NULL, 1, 1, false };
-        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        _cleanup_(instance_freep) struct instance *inst = NULL;
-        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+        _cleanup_(container_choice_clear) struct container_choice chosen = { 0 };
+        int r = container_choose(&usage, argc, argv, NULL, &chosen, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        r = container_open(argv[first], &host, &inst, err);
         if (r == 0)
-                r = instance_diff(inst, print_change, NULL, err);
+                r = instance_diff(chosen.inst, print_change, NULL, err);
         return MIN(r, 0);
 }
 

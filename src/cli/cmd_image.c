@@ -11,61 +11,101 @@
 #define OPTION_ROOT \
         CLI_LOCAL("root", 0, TEXT, &root, "DIR", "the image store (default: $STRATA_IMAGE_ROOT or the user's own)")
 #define OPTION_QUIET CLI_LOCAL("quiet", 'q', FLAG, &quiet, NULL, "no progress")
-#define OPTION_CREDS CLI_LOCAL("creds", 0, TEXT, &creds, "USER:PASSWORD", "instead of those in docker's config.json")
-#define OPTION_PLAIN_HTTP \
-        CLI_LOCAL("plain-http", 0, FLAG, &plain_http, NULL, "allow http:// (loopback needs no permission)")
-#define OPTION_INSECURE CLI_LOCAL("insecure", 0, FLAG, &insecure, NULL, "do not verify the registry's certificate")
 
-static int parse_jobs(const char *text, unsigned *ret, struct err **err)
+/* --- registries ------------------------------------------------------------------------------------------------------------- */
+
+/* What pull, push and login say about a registry. */
+struct registry {
+        const char *root, *creds, *jobs_text;
+        bool quiet, plain_http, insecure;
+
+        struct image_store *store;
+        struct image_bars *bars;
+        unsigned jobs;
+};
+
+#define REGISTRY_TRUST                                                             \
+        CLI_OPTION("plain-http", 0, FLAG, offsetof(struct registry, plain_http), NULL, \
+                "allow http:// (loopback needs no permission)"),                       \
+                CLI_OPTION("insecure", 0, FLAG, offsetof(struct registry, insecure), NULL, \
+                        "do not verify the registry's certificate")
+
+static const struct cli_option registry_options[] = {
+        CLI_OPTION("jobs", 'j', TEXT, offsetof(struct registry, jobs_text), "N", "layers at a time (default 4)"),
+        CLI_OPTION("quiet", 'q', FLAG, offsetof(struct registry, quiet), NULL, "no progress"),
+        CLI_OPTION("creds", 0, TEXT, offsetof(struct registry, creds), "USER:PASSWORD",
+                "instead of those in docker's config.json"),
+        REGISTRY_TRUST,
+        CLI_OPTION("root", 0, TEXT, offsetof(struct registry, root), "DIR",
+                "the image store (default: $STRATA_IMAGE_ROOT or the user's own)"),
+        { 0 },
+};
+
+static void registry_clear(struct registry *registry)
 {
+        image_bars_free(registry->bars);
+        image_store_close(registry->store);
+}
+
+static void registry_clearp(struct registry **registry)
+{
+        registry_clear(*registry);
+}
+
+/* The store and the progress bars, when the options have been read. */
+static int registry_open(struct registry *registry, struct err **err)
+{
+        const char *text = registry->jobs_text;
         char *end;
         const unsigned long n = text ? strtoul(text, &end, 10) : 0;
+        int r;
 
         if (text && (!*text || *end || n < 1 || n > 64))
                 return err_set(err, ERR_USAGE, EINVAL, "--jobs takes a number from 1 to 64, not '%s'", text);
-        *ret = (unsigned)n;
-        return 0;
+        registry->jobs = (unsigned)n;
+        r = image_cli_open(registry->root, &registry->store, err);
+        if (r == 0)
+                registry->bars = image_bars_new(registry->quiet);
+        return r;
 }
+
+struct pull {
+        struct registry registry;
+        const char *platform;
+        bool missing;
+};
 
 static int pull(int argc, char **argv, struct err **err)
 {
-        const char *root = NULL, *creds = NULL, *platform = NULL, *jobs = NULL;
-        bool quiet = false, plain_http = false, insecure = false, missing = false;
-        const struct cli_option options[] = {
-                CLI_LOCAL("platform", 0, TEXT, &platform, "OS/ARCH[/VARIANT]",
+        static const struct cli_option options[] = {
+                CLI_OPTION("platform", 0, TEXT, offsetof(struct pull, platform), "OS/ARCH[/VARIANT]",
                         "of an image made for several (default: this host's)"),
-                CLI_LOCAL("missing", 0, FLAG, &missing, NULL, "do not ask the registry when the image is there"),
-                CLI_LOCAL("jobs", 'j', TEXT, &jobs, "N", "layers at a time (default 4)"),
-                OPTION_QUIET,
-                OPTION_CREDS,
-                OPTION_PLAIN_HTTP,
-                OPTION_INSECURE,
-                OPTION_ROOT,
+                CLI_OPTION("missing", 0, FLAG, offsetof(struct pull, missing), NULL,
+                        "do not ask the registry when the image is there"),
                 { 0 },
         };
+        static const struct cli_option_group groups[] = { { "options", options, 0 },
+                { "the registry", registry_options, offsetof(struct pull, registry) }, { 0 } };
         const struct cli_usage usage = { "strata image pull", "[OPTION...] NAME",
-                "Fetch an image from its registry and unpack it.", CLI_OPTIONS(options), 1, 1, false };
-        _cleanup_(image_store_closep) struct image_store *store = NULL;
-        _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
+                "Fetch an image from its registry and unpack it.", groups, 1, 1, false };
+        struct pull pull = { 0 };
+        _cleanup_(registry_clearp) struct registry *registry = &pull.registry;
         _cleanup_(image_freep) struct image *image = NULL;
-        struct image_pull_options pull_options = { 0 };
-        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+        struct image_pull_options pull_options;
+        int first, r = cli_options_parse(&usage, argc, argv, &pull, &first, err);
 
         if (r == 0)
-                r = parse_jobs(jobs, &pull_options.jobs, err);
+                r = registry_open(registry, err);
         if (r != 0)
                 return MIN(r, 0);
-        r = image_cli_open(root, &store, err);
-        if (r < 0)
-                return r;
-        bars = image_bars_new(quiet);
-        pull_options.policy = missing ? IMAGE_PULL_MISSING : IMAGE_PULL_ALWAYS;
-        pull_options.platform = platform;
-        pull_options.credentials = creds;
-        pull_options.plain_http = plain_http;
-        pull_options.insecure_tls = insecure;
-        pull_options.progress = image_bars_progress(bars);
-        r = image_get(store, argv[first], &pull_options, &image, err);
+        pull_options = (struct image_pull_options){ .policy = pull.missing ? IMAGE_PULL_MISSING : IMAGE_PULL_ALWAYS,
+                .platform = pull.platform,
+                .credentials = registry->creds,
+                .plain_http = registry->plain_http,
+                .insecure_tls = registry->insecure,
+                .jobs = registry->jobs,
+                .progress = image_bars_progress(registry->bars) };
+        r = image_get(registry->store, argv[first], &pull_options, &image, err);
         if (r < 0)
                 return r;
         puts(image_id(image));
@@ -74,39 +114,25 @@ static int pull(int argc, char **argv, struct err **err)
 
 static int push(int argc, char **argv, struct err **err)
 {
-        const char *root = NULL, *creds = NULL, *jobs = NULL;
-        bool quiet = false, plain_http = false, insecure = false;
-        const struct cli_option options[] = {
-                CLI_LOCAL("jobs", 'j', TEXT, &jobs, "N", "layers at a time (default 4)"),
-                OPTION_QUIET,
-                OPTION_CREDS,
-                OPTION_PLAIN_HTTP,
-                OPTION_INSECURE,
-                OPTION_ROOT,
-                { 0 },
-        };
+        static const struct cli_option_group groups[] = { { "options", registry_options, 0 }, { 0 } };
         const struct cli_usage usage = { "strata image push", "[OPTION...] NAME [DESTINATION]",
-                "Send an image to a registry.", CLI_OPTIONS(options), 1, 2, false };
-        _cleanup_(image_store_closep) struct image_store *store = NULL;
-        _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
+                "Send an image to a registry.", groups, 1, 2, false };
+        _cleanup_(registry_clear) struct registry registry = { 0 };
         _cleanup_free_ char *digest = NULL;
-        struct image_push_options push_options = { 0 };
-        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+        struct image_push_options push_options;
+        int first, r = cli_options_parse(&usage, argc, argv, &registry, &first, err);
 
         if (r == 0)
-                r = parse_jobs(jobs, &push_options.jobs, err);
+                r = registry_open(&registry, err);
         if (r != 0)
                 return MIN(r, 0);
-        r = image_cli_open(root, &store, err);
-        if (r < 0)
-                return r;
-        bars = image_bars_new(quiet);
-        push_options.destination = argv[first + 1]; /* NULL when there is none */
-        push_options.credentials = creds;
-        push_options.plain_http = plain_http;
-        push_options.insecure_tls = insecure;
-        push_options.progress = image_bars_progress(bars);
-        r = image_push(store, argv[first], &push_options, &digest, err);
+        push_options = (struct image_push_options){ .destination = argv[first + 1], /* NULL when there is none */
+                .credentials = registry.creds,
+                .plain_http = registry.plain_http,
+                .insecure_tls = registry.insecure,
+                .jobs = registry.jobs,
+                .progress = image_bars_progress(registry.bars) };
+        r = image_push(registry.store, argv[first], &push_options, &digest, err);
         if (r < 0)
                 return r;
         puts(digest);
@@ -378,22 +404,22 @@ static int read_password(char *buf, size_t size, struct err **err)
 static int login(int argc, char **argv, struct err **err)
 {
         const char *user = NULL, *password = NULL;
-        bool plain_http = false, insecure = false, from_stdin = false;
+        bool from_stdin = false;
         const struct cli_option options[] = {
                 CLI_LOCAL("username", 'u', TEXT, &user, "NAME", "who"),
                 CLI_LOCAL(
                         "password", 'p', TEXT, &password, "PASSWORD", "others on this machine can see it; better is:"),
                 CLI_LOCAL("password-stdin", 0, FLAG, &from_stdin, NULL, "read it from standard input (the default)"),
-                OPTION_PLAIN_HTTP,
-                OPTION_INSECURE,
+                REGISTRY_TRUST,
                 { 0 },
         };
+        struct registry registry = { 0 };
         const struct cli_usage usage = { "strata image login", "[OPTION...] -u NAME [REGISTRY]",
                 "Check credentials with a registry and keep them in docker's config.json.", CLI_OPTIONS(options), 0, 1,
                 false };
         struct image_pull_options pull_options = { 0 };
         char typed[512];
-        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+        int first, r = cli_options_parse(&usage, argc, argv, &registry, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
@@ -405,8 +431,8 @@ static int login(int argc, char **argv, struct err **err)
                         return r;
                 password = typed;
         }
-        pull_options.plain_http = plain_http;
-        pull_options.insecure_tls = insecure;
+        pull_options.plain_http = registry.plain_http;
+        pull_options.insecure_tls = registry.insecure;
         r = image_login(argv[first], user, password, &pull_options, err);
         if (r == 0)
                 puts("login succeeded");

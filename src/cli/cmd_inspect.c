@@ -166,12 +166,8 @@ int container_port_command(int argc, char **argv, struct err **err)
 {
         const struct cli_usage usage = { "strata port", "CONTAINER [PORT[/PROTOCOL]]",
                 "Say which ports of the host are a container's.", NULL, 1, 2, false };
-        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        _cleanup_(instance_freep) struct instance *inst = NULL;
-        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+        _cleanup_(container_choice_clear) struct container_choice chosen = { 0 };
+        int r = container_choose(&usage, argc, argv, NULL, &chosen, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        r = container_open(argv[first], &host, &inst, err);
-        return r < 0 ? r : print_ports(inst, argv[first], argv[first + 1], err);
+        return r != 0 ? MIN(r, 0) : print_ports(chosen.inst, chosen.words[0], chosen.words[1], err);
 }

@@ -54,16 +54,12 @@ int container_logs_command(int argc, char **argv, struct err **err)
         const struct cli_usage usage = { "strata logs", "[OPTION...] CONTAINER",
                 "Print what a container wrote: its standard output and its standard error.", CLI_OPTIONS(options), 1, 1,
                 false };
-        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        _cleanup_(instance_freep) struct instance *inst = NULL;
+        _cleanup_(container_choice_clear) struct container_choice chosen = { 0 };
         struct logs logs = { .options.tail = -1 };
-        int first, r = cli_options_parse(&usage, argc, argv, &logs, &first, err);
+        int r = container_choose(&usage, argc, argv, &logs, &chosen, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        r = container_open(argv[first], &host, &inst, err);
         if (r == 0)
-                r = instance_logs(inst, &logs.options, print_line, &logs, err);
+                r = instance_logs(chosen.inst, &logs.options, print_line, &logs, err);
         return MIN(r, 0);
 }
 

@@ -183,10 +183,8 @@ static const struct listing_column columns[] = {
 static const char *const filter_keys[] = { "id", "name", "driver", "scope", "type", "label", "label!", NULL };
 
 struct ls {
-        struct listing listing;
-        struct cli_words filters;
+        struct list_command list;
         bool no_trunc;
-        json_t *rows;
 };
 
 /* The same pairs as another module's: for the filters. The caller frees the array. */
@@ -209,14 +207,14 @@ static int ls_one(void *opaque, const struct net_network *network)
 
         if (!item || !text)
                 return -ENOMEM;
-        if (!filter_begins(&ls->filters, "id", network->id) || !filter_contains(&ls->filters, "name", network->name) ||
-                !filter_equals(&ls->filters, "driver", network->driver) ||
-                !filter_equals(&ls->filters, "scope", "local") ||
-                !filter_equals(&ls->filters, "type", network->predefined ? "builtin" : "custom") ||
-                !filter_labels(&ls->filters, &labels))
+        if (!filter_begins(&ls->list.filters, "id", network->id) || !filter_contains(&ls->list.filters, "name", network->name) ||
+                !filter_equals(&ls->list.filters, "driver", network->driver) ||
+                !filter_equals(&ls->list.filters, "scope", "local") ||
+                !filter_equals(&ls->list.filters, "type", network->predefined ? "builtin" : "custom") ||
+                !filter_labels(&ls->list.filters, &labels))
                 return 0;
         return json_array_append_new(
-                ls->rows, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ID",
+                ls->list.rows, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ID",
                                   ls->no_trunc ? network->id : container_short_id(network->id).text, "Name",
                                   network->name, "Driver", network->driver, "Scope", "local", "Subnet",
                                   network->n_subnets ? network->subnets[0].subnet : "", "Internal",
@@ -224,43 +222,26 @@ static int ls_one(void *opaque, const struct net_network *network)
                                   "Labels", text, "CreatedAt", network->created));
 }
 
-static int ls_networks(struct ls *ls, struct err **err)
+static int ls_networks(struct list_command *list, struct err **err)
 {
         _cleanup_(networks_close) struct networks networks = { 0 };
         int r = networks_open(&networks, err);
 
-        if (r == 0)
-                r = net_list(networks.store, ls_one, ls, err);
-        if (r < 0)
-                return err && *err ? r : err_sys(err, -r, "listing networks");
-        return listing_print(&ls->listing, ls->rows, stdout, err);
+        return r < 0 ? r : net_list(networks.store, ls_one, list, err);
 }
 
 static int ls_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "ids only"),
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE",
-                        "id, name, driver, type, label"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
+                LIST_OPTIONS("ids", "id, name, driver, type, label"),
                 CLI_OPTION("no-trunc", 0, FLAG, offsetof(struct ls, no_trunc), NULL, "whole ids"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata network ls", "[OPTION...]", "List networks.", CLI_OPTIONS(options), 0,
                 0, false };
-        struct ls ls = { .listing.columns = columns, .rows = json_array() };
-        int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
+        struct ls ls = { .list.listing.columns = columns };
 
-        if (r == 0)
-                r = listing_check(&ls.listing, err);
-        if (r == 0)
-                r = filter_check(&ls.filters, filter_keys, err);
-        if (r == 0)
-                r = ls_networks(&ls, err);
-        json_decref(ls.rows);
-        cli_words_clear(&ls.filters);
-        return MIN(r, 0);
+        return list_command_run(&usage, filter_keys, NULL, ls_networks, argc, argv, &ls.list, err);
 }
 
 /* --- inspect ------------------------------------------------------------------------------------------------------- */

@@ -170,19 +170,14 @@ int container_run_command(int argc, char **argv, struct err **err)
         return r < 0 ? container_run_failed(err) : r;
 }
 
-/* --- start --------------------------------------------------------------------------------------------------------- */
-
-struct start {
-        bool attach, interactive;
+/* Connects to @name, or starts it so: @begin gives the session. The exit status. */
+struct connection {
+        bool use_stdin, sig_proxy;
         const char *detach_keys;
+        int (*begin)(struct instance *inst, unsigned streams, struct instance_session **ret, struct err **err);
 };
 
-static int start_one(struct instance_host *host, struct instance *inst, void *opaque, struct err **err)
-{
-        return instance_start(inst, 0, NULL, err);
-}
-
-static int start_attached(const char *name, const struct start *start, struct err **err)
+static int connect_to(const char *name, const struct connection *connection, struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         _cleanup_(instance_freep) struct instance *inst = NULL;
@@ -194,12 +189,30 @@ static int start_attached(const char *name, const struct start *start, struct er
         if (r < 0)
                 return r;
         config = instance_get_config(inst);
-        if (start->interactive && config->open_stdin)
+        if (connection->use_stdin && config->open_stdin)
                 streams |= INSTANCE_ATTACH_STDIN;
         r = run_check_terminal(config->tty, streams, err);
         if (r == 0)
-                r = instance_start(inst, streams | INSTANCE_ATTACH_CLEAN_UP, &session, err);
-        return r < 0 ? r : relay(session, streams, start->detach_keys, true, err);
+                r = connection->begin(inst, streams, &session, err);
+        return r < 0 ? r : relay(session, streams, connection->detach_keys, connection->sig_proxy, err);
+}
+
+/* --- start --------------------------------------------------------------------------------------------------------- */
+
+struct start {
+        bool attach, interactive, sig_proxy;
+        const char *detach_keys;
+};
+
+static int start_one(struct instance_host *host, struct instance *inst, void *opaque, struct err **err)
+{
+        return instance_start(inst, 0, NULL, err);
+}
+
+static int start_connected(
+        struct instance *inst, unsigned streams, struct instance_session **ret, struct err **err)
+{
+        return instance_start(inst, streams | INSTANCE_ATTACH_CLEAN_UP, ret, err);
 }
 
 int container_start_command(int argc, char **argv, struct err **err)
@@ -211,13 +224,15 @@ int container_start_command(int argc, char **argv, struct err **err)
                         "interactive", 'i', FLAG, offsetof(struct start, interactive), NULL, "connect standard input"),
                 CLI_PARSED("detach-keys", 0, offsetof(struct start, detach_keys), "KEYS", DETACH_KEYS_HELP,
                         cli_parse_keys),
+                CLI_OPTION("sig-proxy", 0, FLAG, offsetof(struct start, sig_proxy), NULL,
+                        "pass on signals (default: true)"),
                 CLI_OPTION("checkpoint", 0, REFUSED, 0, "NAME", "containers are not restored from checkpoints yet"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata start", "[OPTION...] CONTAINER...",
                 "Start containers that do not run. With -a the exit status is the container's.", CLI_OPTIONS(options),
                 1, -1, false };
-        struct start start = { 0 };
+        struct start start = { .sig_proxy = true };
         int first, r = cli_options_parse(&usage, argc, argv, &start, &first, err);
 
         if (r != 0)
@@ -226,7 +241,8 @@ int container_start_command(int argc, char **argv, struct err **err)
                 return container_each(argv + first, start_one, NULL, 0, err);
         if (argc - first > 1)
                 return err_set(err, ERR_USAGE, EINVAL, "'strata start' can be connected to one container at a time");
-        r = start_attached(argv[first], &start, err);
+        r = connect_to(argv[first],
+                &(struct connection){ start.interactive, start.sig_proxy, start.detach_keys, start_connected }, err);
         return r < 0 ? container_run_failed(err) : r;
 }
 
@@ -236,26 +252,6 @@ struct attach {
         bool no_stdin, sig_proxy;
         const char *detach_keys;
 };
-
-static int attach_to(const char *name, const struct attach *attach, struct err **err)
-{
-        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        _cleanup_(instance_freep) struct instance *inst = NULL;
-        _cleanup_(instance_session_freep) struct instance_session *session = NULL;
-        unsigned streams = INSTANCE_ATTACH_STDOUT | INSTANCE_ATTACH_STDERR;
-        const struct instance_config *config;
-        int r = container_open(name, &host, &inst, err);
-
-        if (r < 0)
-                return r;
-        config = instance_get_config(inst);
-        if (!attach->no_stdin && config->open_stdin)
-                streams |= INSTANCE_ATTACH_STDIN;
-        r = run_check_terminal(config->tty, streams, err);
-        if (r == 0)
-                r = instance_attach(inst, streams, &session, err);
-        return r < 0 ? r : relay(session, streams, attach->detach_keys, attach->sig_proxy, err);
-}
 
 int container_attach_command(int argc, char **argv, struct err **err)
 {
@@ -275,5 +271,6 @@ int container_attach_command(int argc, char **argv, struct err **err)
 
         if (r != 0)
                 return MIN(r, 0);
-        return attach_to(argv[first], &attach, err);
+        return connect_to(argv[first],
+                &(struct connection){ !attach.no_stdin, attach.sig_proxy, attach.detach_keys, instance_attach }, err);
 }

@@ -74,15 +74,9 @@ static const struct listing_column columns[] = {
 
 static const char *const filter_keys[] = { "name", "driver", "dangling", "label", "label!", NULL };
 
-struct ls {
-        struct listing listing;
-        struct cli_words filters;
-        json_t *rows;
-};
-
 static int ls_one(void *opaque, const struct instance_volume *volume)
 {
-        struct ls *ls = opaque;
+        struct list_command *ls = opaque;
         _cleanup_free_ char *labels = container_labels_text(&volume->labels);
         char links[24];
 
@@ -100,45 +94,28 @@ static int ls_one(void *opaque, const struct instance_volume *volume)
                                   "Links", links, "CreatedAt", volume->created));
 }
 
-static int ls_volumes(struct ls *ls, struct err **err)
+static int ls_volumes(struct list_command *ls, struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         int r = instance_host_open(NULL, &host, err);
 
-        if (r == 0)
-                r = instance_volume_list(host, ls_one, ls, err);
-        if (r < 0)
-                return err && *err ? r : err_sys(err, -r, "listing volumes");
-        return listing_print(&ls->listing, ls->rows, stdout, err);
+        return r < 0 ? r : instance_volume_list(host, ls_one, ls, err);
 }
 
 static int ls_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "names only"),
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct ls, filters), "KEY=VALUE",
-                        "name, driver, label, dangling"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
+                LIST_OPTIONS("names", "name, driver, label, dangling"),
                 CLI_OPTION("cluster", 0, REFUSED, 0, NULL, "volumes belong to this host"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume ls", "[OPTION...]", "List volumes.", CLI_OPTIONS(options), 0, 0,
                 false };
-        struct ls ls = { .listing.columns = columns, .rows = json_array() };
-        int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
+        struct list_command ls = { .listing.columns = columns };
 
-        if (!ls.listing.format || strcmp(ls.listing.format, "table") == 0)
-                ls.listing.format = "table {{.Driver}}\\t{{.Name}}"; /* docker's order */
-        if (r == 0)
-                r = listing_check(&ls.listing, err);
-        if (r == 0)
-                r = filter_check(&ls.filters, filter_keys, err);
-        if (r == 0)
-                r = ls_volumes(&ls, err);
-        json_decref(ls.rows);
-        cli_words_clear(&ls.filters);
-        return MIN(r, 0);
+        /* docker's order */
+        return list_command_run(
+                &usage, filter_keys, "table {{.Driver}}\\t{{.Name}}", ls_volumes, argc, argv, &ls, err);
 }
 
 /* --- inspect ------------------------------------------------------------------------------------------------------- */

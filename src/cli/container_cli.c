@@ -1,4 +1,5 @@
 #include "container_cli.h"
+#include "filter.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -50,6 +51,23 @@ int container_open(const char *name, struct instance_host **ret_host, struct ins
         return r;
 }
 
+void container_choice_clear(struct container_choice *choice)
+{
+        instance_free(choice->inst);
+        instance_host_close(choice->host);
+}
+
+int container_choose(const struct cli_usage *usage, int argc, char **argv, void *target, struct container_choice *ret,
+        struct err **err)
+{
+        int first, r = cli_options_parse(usage, argc, argv, target, &first, err);
+
+        if (r != 0)
+                return r;
+        ret->words = argv + first;
+        return container_open(argv[first], &ret->host, &ret->inst, err);
+}
+
 int container_each(char *const *names, container_fn *fn, void *opaque, unsigned flags, struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
@@ -76,6 +94,31 @@ int container_each(char *const *names, container_fn *fn, void *opaque, unsigned 
                 }
         }
         return status;
+}
+
+int list_command_run(const struct cli_usage *usage, const char *const *filter_keys, const char *table,
+        int (*collect)(struct list_command *list, struct err **err), int argc, char **argv, struct list_command *list,
+        struct err **err)
+{
+        int first, r = cli_options_parse(usage, argc, argv, list, &first, err);
+
+        list->rows = json_array();
+        if (table && (!list->listing.format || strcmp(list->listing.format, "table") == 0))
+                list->listing.format = table;
+        if (r == 0)
+                r = listing_check(&list->listing, err);
+        if (r == 0)
+                r = filter_check(&list->filters, filter_keys, err);
+        if (r == 0) {
+                r = collect(list, err);
+                if (r < 0 && err && !*err)
+                        err_sys(err, -r, "%s", usage->command);
+        }
+        if (r == 0)
+                r = listing_print(&list->listing, list->rows, stdout, err);
+        json_decref(list->rows);
+        cli_words_clear(&list->filters);
+        return MIN(r, 0);
 }
 
 struct listing_text container_short_id(const char *id)

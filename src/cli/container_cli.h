@@ -34,8 +34,35 @@ int container_each(char *const *names, container_fn *fn, void *opaque, unsigned 
 /* Opens the host and finds @name. Both are the caller's. */
 int container_open(const char *name, struct instance_host **ret_host, struct instance **ret, struct err **err);
 
+/* The container that a command is about: its first word. */
+struct container_choice {
+        struct instance_host *host;
+        struct instance *inst;
+        char **words; /* all of them; ends with NULL */
+};
+void container_choice_clear(struct container_choice *choice);
+/* Reads the options into @target (NULL: there are none) and opens the container. 1: --help was answered. */
+int container_choose(const struct cli_usage *usage, int argc, char **argv, void *target, struct container_choice *ret,
+        struct err **err);
+
 /* "12 digits", or all of them. */
 struct listing_text container_short_id(const char *id);
+/* `ls` of something: a command's own structure begins with this one. @collect appends to rows; @table is the format where none is given
+ * (NULL: all columns). */
+struct list_command {
+        struct listing listing;
+        struct cli_words filters;
+        json_t *rows;
+};
+#define LIST_OPTIONS(ids, keys)                                                                                   \
+        CLI_OPTION("quiet", 'q', FLAG, offsetof(struct list_command, listing.quiet), NULL, ids " only"),          \
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct list_command, filters), "KEY=VALUE", keys),       \
+                CLI_OPTION("format", 0, TEXT, offsetof(struct list_command, listing.format), "FORMAT",            \
+                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'")
+int list_command_run(const struct cli_usage *usage, const char *const *filter_keys, const char *table,
+        int (*collect)(struct list_command *list, struct err **err), int argc, char **argv, struct list_command *list,
+        struct err **err);
+
 /* "0.0.0.0:8080->80/tcp, 90/tcp": what ps says about ports; the caller's. */
 char *container_ports_text(struct instance *inst);
 /* "a=1,b=2"; the caller's. */
