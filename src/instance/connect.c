@@ -6,6 +6,7 @@
 
 #include "net/net.h"
 #include "network.h"
+#include "ops.h"
 #include "session.h"
 
 struct change {
@@ -48,6 +49,9 @@ static int change_begin(struct instance *inst, const char *name, struct change *
         if (r == 0)
                 r = instance_get_state(inst, &state, err);
         if (r < 0 || !state->pid)
+                return r;
+        r = instance_check_namespaces(inst, "networks cannot be changed while it runs", err);
+        if (r < 0)
                 return r;
         ret->pid = state->pid;
         snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)state->pid);

@@ -153,6 +153,11 @@ static int open_root(struct instance *inst, pid_t pid, int *ret, struct err **er
         return 0;
 }
 
+static void root_changed(struct instance *inst)
+{
+        /* It sees the same files. */
+}
+
 static int check(const struct instance_config *config, struct err **err)
 {
         return 0;
@@ -170,6 +175,7 @@ static void unspawn(pid_t pid)
 
 const struct instance_ops container_ops = {
         .name = "container",
+        .has_namespaces = true,
         .check = check,
         .prepare = prepare,
         .needs_program = needs_program,
@@ -185,4 +191,5 @@ const struct instance_ops container_ops = {
         .stats = container_stats,
         .top = container_top,
         .root = open_root,
+        .root_changed = root_changed,
 };

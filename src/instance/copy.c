@@ -16,6 +16,7 @@
 #include "image/pack.h"
 #include "image/unpack.h"
 #include "image/walk.h"
+#include "ops.h"
 #include "root_view.h"
 
 #define READ_SIZE (1 << 18)
@@ -237,5 +238,7 @@ int instance_copy_in(struct instance *inst, const char *path, unsigned flags, in
         struct copying copying = { .inst = inst, .path = path, .flags = flags, .fd = fd };
         int r = root_view_run(inst, copy_in, &copying, err);
 
+        if (supervisor_alive(inst))
+                inst->ops->root_changed(inst);
         return r < 0 ? err_wrap(err, r, "copying into '%s' of '%s'", path, inst->config.name) : 0;
 }

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "box/sys.h"
+#include "ops.h"
 
 #define MODE_CONTAINER  "container:"
 #define DEFAULT_NETWORK "bridge"
@@ -197,6 +198,8 @@ static int join_other(struct network *network, const char *name, struct err **er
         char path[40];
         int r = instance_find(network->inst->host, name, &other, err);
 
+        if (r == 0)
+                r = instance_check_namespaces(other, "a network cannot be shared", err);
         if (r == 0)
                 r = instance_get_state(other, &state, err);
         if (r < 0)

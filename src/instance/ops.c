@@ -16,3 +16,10 @@ int instance_wall_find(const char *isolation, const struct instance_ops **ret, s
         *ret = instance_walls[i];
         return 0;
 }
+
+int instance_check_namespaces(const struct instance *inst, const char *what, struct err **err)
+{
+        if (inst->ops->has_namespaces)
+                return 0;
+        return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "%s: '%s' is a machine with a kernel of its own", what, inst->config.name);
+}

@@ -6,6 +6,8 @@
 
 struct instance_ops {
         const char *name; /* --isolation */
+        /* Its processes are the host kernel's: others may join their namespaces, and its networks come and go while it runs. */
+        bool has_namespaces;
 
         /* Refuses what of a complete configuration is not possible behind this wall, before anything is made. */
         int (*check)(const struct instance_config *config, struct err **err);
@@ -39,11 +41,16 @@ struct instance_ops {
         int (*stats)(struct instance *inst, pid_t pid, struct instance_stats *ret, struct err **err);
         /* Into inst->top_arena. */
         int (*top)(struct instance *inst, struct instance_processes *ret, struct err **err);
-        /* Its root directory, with what is mounted in it. */
+        /* Its root directory. */
         int (*root)(struct instance *inst, pid_t pid, int *ret, struct err **err);
+        /* Files below that were changed from outside: what it remembers of them is old. */
+        void (*root_changed)(struct instance *inst);
 };
 
 extern const struct instance_ops container_ops, vm_ops;
+
+/* Whether something of @inst's that @what names can be joined or changed by the host while it runs. ERR_UNSUPPORTED. */
+int instance_check_namespaces(const struct instance *inst, const char *what, struct err **err);
 
 /* All there are, the default first; NULL at the end. */
 extern const struct instance_ops *const instance_walls[];

@@ -365,6 +365,21 @@ static int open_root(struct instance *inst, pid_t pid, int *ret, struct err **er
         return 0;
 }
 
+/* The guest's kernel keeps what it knows of names and pages for a second (docs/adr/0070): it is to forget it now. */
+static void root_changed(struct instance *inst)
+{
+        struct init_script script = { 0 };
+        struct init_client *client = NULL;
+
+        init_script_sysctl(&script, "vm.drop_caches", "3");
+        if (init_script_end(&script, NULL) == 0 && vm_connect(inst, &client, NULL) == 0) {
+                init_client_set_timeout(client, REPLY_MS);
+                init_client_run(client, &script, NULL);
+        }
+        init_client_free(client);
+        init_script_free(&script);
+}
+
 const struct instance_ops vm_ops = {
         .name = "vm",
         .check = check,
@@ -382,4 +397,5 @@ const struct instance_ops vm_ops = {
         .stats = vm_stats,
         .top = vm_top,
         .root = open_root,
+        .root_changed = root_changed,
 };
