@@ -3,7 +3,8 @@
 """Random commands on a few instances while processes of ours are killed with SIGKILL: commands, their helpers, supervisors.
 
 Afterwards everything can be removed, and no mount, control group, namespace, interface, nftables element, process or file is
-left. INSTANCE_CHAOS=N sets the number of commands, SEED=N repeats a run (as far as timing lets it).
+left. INSTANCE_CHAOS=N sets the number of commands, SEED=N repeats a run (as far as timing lets it). With STRATA_ISOLATION=vm the
+instances are machines, and strata-vmm is among what is killed.
 """
 
 import glob
@@ -20,6 +21,10 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("STRATA_BUILD", ROOT + "/build")
 STRATA = os.environ.get("STRATA", BUILD + "/strata")
+ASSETS = os.environ.get("ASSETS", ROOT + "/build/assets")
+VM = os.environ.get("STRATA_ISOLATION") == "vm"
+COMMANDS = "30" if VM else "80"
+KILL_WITHIN = 2.5 if VM else 0.12  # seconds: a start takes so long
 NAMES = ["one", "two", "three", "four"]
 points = 0
 
@@ -71,9 +76,28 @@ def make_image():
     return strata("image", "import", work + "/image.tar", "busybox")
 
 
+def import_kernel():
+    modules = glob.glob(ASSETS + "/kernel/lib/modules/*")
+    if not modules or strata("kernel", "import", "--modules", modules[0], ASSETS + "/vmlinuz").returncode:
+        skip_all(f"no kernel could be imported from {ASSETS}")
+
+
+def machines():
+    """Their processes have nothing of our environment."""
+    found = {}
+    for path in processes_of(set(os.listdir(work + "/root/instances"))):
+        pid = int(path.split("/")[2])
+        try:
+            if os.readlink(f"/proc/{pid}/exe").endswith("/strata-vmm"):
+                found[pid] = "strata-vmm"
+        except OSError:
+            pass
+    return found
+
+
 def ours():
     """Processes of ours for this root: {pid: kind}."""
-    found = {}
+    found = machines() if VM else {}
     for path in glob.glob("/proc/[0-9]*/environ"):
         pid = int(path.split("/")[2])
         try:
@@ -122,7 +146,7 @@ def chaos(n):
     for _ in range(n):
         command = subprocess.Popen([STRATA, *some_command()], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if rng.random() < 0.6:
-            time.sleep(rng.random() ** 2 * 0.12)
+            time.sleep(rng.random() ** 2 * KILL_WITHIN)
             who = kill_something(command)
             killed[who] = killed.get(who, 0) + 1
         try:
@@ -178,10 +202,12 @@ stuck, seen = [], set()
 made = make_image()
 if made.returncode:
     point("the image", False, made.stderr)
+if VM:
+    import_kernel()
 strata("network", "create", "mine")
 links_before = set(os.listdir("/sys/class/net"))
 try:
-    count = int(os.environ.get("INSTANCE_CHAOS", "80"))
+    count = int(os.environ.get("INSTANCE_CHAOS", COMMANDS))
     for _ in range(0, count, 10):
         killed = chaos(10)
         seen.update(i for i in os.listdir(work + "/root/instances") if re.fullmatch("[0-9a-f]{64}", i))
