@@ -97,6 +97,7 @@ static int open_shares(struct vm *vm, struct board_resources *res, struct err **
                 const struct fuse_server_config config = {
                         .path = vm->config.shares[i].path,
                         .read_only = vm->config.shares[i].read_only,
+                        .is_private = vm->config.shares[i].is_private,
                         .fds = share_fds(vm),
                         .inodes = MIN(inodes, 1U << 20),
                 };

@@ -389,6 +389,7 @@ static int parse_share(struct vmm_options *o, const char *arg, struct err **err)
                 { .name = "tag", .ret_value = &share->tag, .needed = true },
                 { .name = "path", .ret_value = &share->path, .needed = true },
                 { .name = "ro", .ret_flag = &share->read_only },
+                { .name = "private", .ret_flag = &share->is_private },
         };
         int r;
 

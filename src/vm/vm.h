@@ -47,7 +47,7 @@ struct vm_net_config {
 /* A directory of the host's that the guest mounts by its tag. */
 struct vm_share_config {
         const char *tag, *path;
-        bool read_only;
+        bool read_only, is_private;
 };
 
 /* Strings are borrowed and must outlive the machine. */

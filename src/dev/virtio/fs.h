@@ -11,6 +11,7 @@ struct fuse_server;
 struct fuse_server_config {
         const char *path;  /* the directory; borrowed until fuse_server_new returns */
         bool read_only;
+        bool is_private;   /* nobody else changes the files, or whoever does tells the guest (drop_caches): it may keep what it knows */
         unsigned fds;      /* descriptors of the host that it may use, 64 at least */
         unsigned inodes;   /* files that a guest may know at a time */
 };

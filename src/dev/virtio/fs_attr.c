@@ -57,7 +57,7 @@ void fuse_attr_fill(const struct fuse_server *s, const struct statx *st, struct 
 void fuse_entry_fill(const struct fuse_server *s, u64 nodeid, const struct statx *st, struct fuse_entry_out *ret)
 {
         *ret = (struct fuse_entry_out){
-                .nodeid = nodeid, .entry_valid = FUSE_VALID_SECONDS, .attr_valid = FUSE_VALID_SECONDS,
+                .nodeid = nodeid, .entry_valid = s->valid, .attr_valid = s->valid,
         };
         fuse_attr_fill(s, st, &ret->attr);
 }
@@ -93,7 +93,7 @@ static int reply_attr(struct fuse_call *c, int fd)
 
         if (r < 0)
                 return r;
-        *out = (struct fuse_attr_out){ .attr_valid = FUSE_VALID_SECONDS };
+        *out = (struct fuse_attr_out){ .attr_valid = c->server->valid };
         fuse_attr_fill(c->server, &st, &out->attr);
         c->reply_len = sizeof(*out);
         return 0;
@@ -258,7 +258,9 @@ int fuse_getxattr(struct fuse_call *c)
         int r = xattr_check(c, c->names[0]);
 
         if (r < 0)
-                return r == -EOPNOTSUPP && c->names[0] ? -ENODATA : r;
+                return r == -EOPNOTSUPP && c->names[0] ? -ENODATA : r; /* what `ls -l` asks for each file is answered at once */
+        if (c->quick)
+                return -EAGAIN;
         return reply_value(c, in->size, getxattr(fuse_fd_path(c->fd).text, c->names[0], c->reply, FUSE_XATTR_MAX));
 }
 

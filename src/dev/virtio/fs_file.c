@@ -92,7 +92,7 @@ int fuse_opendir(struct fuse_call *c)
 
         if (fd < 0)
                 return -errno;
-        *out = (struct fuse_open_out){ 0 };
+        *out = (struct fuse_open_out){ .open_flags = c->server->is_private ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : 0 };
         c->reply_len = sizeof(*out);
         return fuse_handle_add(c->server, c->inode, fd, O_DIRECTORY, &out->fh);
 }

@@ -26,6 +26,8 @@
 #define FUSE_NAME_MAX 255U
 /* How long the guest may use what it was told without asking again: the host may change files too. */
 #define FUSE_VALID_SECONDS 1U
+/* When nobody else changes them, or tells the guest to forget what it knows. */
+#define FUSE_VALID_PRIVATE_SECONDS 3600U
 /* The largest read or write, and pages of 4 KiB that make it. */
 #define FUSE_TRANSFER_MAX (1U << 20)
 #define FUSE_TRANSFER_PAGES (FUSE_TRANSFER_MAX / 4096)
@@ -76,6 +78,8 @@ struct fuse_server {
         int root_fd; /* O_PATH */
         int proc_fd; /* /proc/self/fd */
         bool read_only;
+        bool is_private;
+        u64 valid; /* seconds: FUSE_VALID_* */
         bool squash; /* without the right to give files away: our own user and group are the guest's root */
         unsigned inodes_max, cached_fds_max, kept_fds_max, handles_max;
         pthread_mutex_t lock; /* innermost; of what follows */

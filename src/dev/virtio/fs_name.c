@@ -18,7 +18,14 @@ static int reply_entry(struct fuse_call *c, const char *name)
 
 int fuse_lookup(struct fuse_call *c)
 {
-        return reply_entry(c, c->names[0]);
+        int r = reply_entry(c, c->names[0]);
+
+        if (r != -ENOENT || !c->server->is_private)
+                return r;
+        /* Number 0: there is none, and that may be remembered. */
+        *(struct fuse_entry_out *)c->reply = (struct fuse_entry_out){ .entry_valid = c->server->valid };
+        c->reply_len = sizeof(struct fuse_entry_out);
+        return 0;
 }
 
 int fuse_readlink(struct fuse_call *c)

@@ -140,17 +140,17 @@ static const struct fuse_op {
         { FUSE_COPY_FILE_RANGE, sizeof(struct fuse_copy_file_range_in), 0, OP_MODIFIES, false, fuse_copy_file_range },
         { FUSE_SYNCFS, 0, 0, 0, false, fuse_syncfs },
 
-        { FUSE_OPENDIR, sizeof(struct fuse_open_in), 0, OP_FILE, false, fuse_opendir },
+        { FUSE_OPENDIR, sizeof(struct fuse_open_in), 0, OP_FILE | OP_QUICK, false, fuse_opendir },
         { FUSE_READDIR, sizeof(struct fuse_read_in), 0, OP_FILE, false, fuse_readdir },
         { FUSE_READDIRPLUS, sizeof(struct fuse_read_in), 0, OP_FILE, false, fuse_readdirplus },
-        { FUSE_RELEASEDIR, sizeof(struct fuse_release_in), 0, 0, false, fuse_release },
+        { FUSE_RELEASEDIR, sizeof(struct fuse_release_in), 0, OP_QUICK, false, fuse_release },
         { FUSE_FSYNCDIR, sizeof(struct fuse_fsync_in), 0, 0, false, fuse_fsync },
 
         { FUSE_GETATTR, sizeof(struct fuse_getattr_in), 0, OP_FILE | OP_QUICK, false, fuse_getattr },
         { FUSE_SETATTR, sizeof(struct fuse_setattr_in), 0, OP_FILE | OP_MODIFIES, false, fuse_setattr },
         { FUSE_STATFS, 0, 0, OP_FILE | OP_QUICK, false, fuse_statfs },
         { FUSE_SETXATTR, SETXATTR_IN_SIZE, 1, OP_FILE | OP_MODIFIES, false, fuse_setxattr },
-        { FUSE_GETXATTR, sizeof(struct fuse_getxattr_in), 1, OP_FILE, false, fuse_getxattr },
+        { FUSE_GETXATTR, sizeof(struct fuse_getxattr_in), 1, OP_FILE | OP_QUICK, false, fuse_getxattr },
         { FUSE_LISTXATTR, sizeof(struct fuse_getxattr_in), 0, OP_FILE, false, fuse_listxattr },
         { FUSE_REMOVEXATTR, 0, 1, OP_FILE | OP_MODIFIES, false, fuse_removexattr },
         /* Everything else is ENOSYS, after which Linux does not ask again: it locks files by itself, checks access by the
@@ -390,6 +390,8 @@ int fuse_server_new(const struct fuse_server_config *config, struct fuse_server 
         pthread_mutex_init(&s->lock, NULL);
         s->root_fd = s->proc_fd = -1;
         s->read_only = config->read_only;
+        s->is_private = config->is_private;
+        s->valid = config->is_private ? FUSE_VALID_PRIVATE_SECONDS : FUSE_VALID_SECONDS;
         s->cached_fds_max = FDS_CACHED(config->fds);
         s->kept_fds_max = FDS_KEPT(config->fds);
         s->handles_max = FDS_HANDLES(config->fds);
