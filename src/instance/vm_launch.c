@@ -236,7 +236,7 @@ static int make_command_line(struct machine_start *s, struct err **err)
         add_option(s, "--console", "%s", console && console[0] ? console : "none");
         add(s, "--balloon");
         /* Names, not paths of the host: the machine's current directory is the instance's. */
-        add_option(s, "--share", "tag=" VM_TAG_ROOT ",path=" DIR_ROOTFS);
+        add_option(s, "--share", "tag=" VM_TAG_ROOT ",path=" DIR_ROOTFS ",private"); /* root_changed tells it */
         if (json_array_size(s->plan->mounts))
                 add_option(s, "--share", "tag=" VM_TAG_FILES ",path=" VM_FILES);
         add_networks(s);
