@@ -6,7 +6,8 @@
 #include "base/err.h"
 
 #define ACPI_BASE               0xe0000ULL
-#define ACPI_SIZE               0x20000ULL
+#define ACPI_SIZE               0x1f000ULL
+#define ACPI_VMGENID            (ACPI_BASE + ACPI_SIZE) /* dev/vmgenid.h; in the page of the BIOS stubs (firmware.c) */
 #define ACPI_FACS_WAKING_VECTOR 12 /* offset in the FACS */
 
 struct acpi_tables {

@@ -4,6 +4,7 @@
 #include "dev/pci.h"
 #include "dev/pm.h"
 #include "dev/uart.h"
+#include "dev/vmgenid.h"
 
 /* Package () { PM1a SLP_TYP, PM1b SLP_TYP, 0, 0 }; ACPI 7.4.2. */
 static void sleep_state(struct aml *a, const char *name, u8 type)
@@ -86,6 +87,37 @@ static void motherboard(struct aml *a)
         aml_end(a);
 }
 
+/* vmgenid.h. The event device has one interrupt, so its method need not ask which. */
+static void generation_id(struct aml *a)
+{
+        struct aml_resources res = { .len = 0 };
+
+        aml_device_begin(a, "VGEN");
+        aml_name(a, "_HID");
+        aml_string(a, "STRA0001");
+        aml_name(a, "_CID");
+        aml_string(a, "VM_Gen_Counter");
+        aml_name(a, "_DDN");
+        aml_string(a, "VM_Gen_Counter");
+        aml_name(a, "ADDR");
+        aml_package_begin(a, 2);
+        aml_integer(a, ACPI_VMGENID);
+        aml_integer(a, 0);
+        aml_end(a);
+        aml_end(a);
+
+        aml_device_begin(a, "GED0");
+        aml_name(a, "_HID");
+        aml_string(a, "ACPI0013");
+        aml_name_integer(a, "_UID", 0);
+        aml_res_irq(&res, VMGENID_GSI);
+        aml_name_resources(a, "_CRS", &res);
+        aml_method_begin(a, "_EVT", 1);
+        aml_notify(a, "\\_SB_.VGEN", 0x80);
+        aml_end(a);
+        aml_end(a);
+}
+
 void acpi_dsdt(struct aml *a)
 {
         sleep_state(a, "_S3_", PM_SLEEP_S3);
@@ -95,5 +127,6 @@ void acpi_dsdt(struct aml *a)
         motherboard(a);
         isa_device(a, "COM1", "PNP0501", UART_COM1_PORT, 8, UART_COM1_GSI);
         isa_device(a, "RTC0", "PNP0B00", 0x70, 2, 8);
+        generation_id(a);
         aml_end(a);
 }

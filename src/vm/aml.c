@@ -21,6 +21,7 @@ enum {
         OP_EXT = 0x5b,
         OP_EXT_DEVICE = 0x82,
         OP_ARG0 = 0x68,
+        OP_NOTIFY = 0x86,
         OP_RETURN = 0xa4,
 };
 
@@ -215,6 +216,13 @@ void aml_name_eisaid(struct aml *a, const char *name, const char *id)
             hex_digit(id[4]) << 8 | hex_digit(id[5]) << 4 | hex_digit(id[6]);
         put(a, OP_DWORD, 1);
         put(a, __builtin_bswap32(v), 4);
+}
+
+void aml_notify(struct aml *a, const char *name, u8 value)
+{
+        put(a, OP_NOTIFY, 1);
+        put_name(a, name);
+        aml_integer(a, value);
 }
 
 void aml_return_arg(struct aml *a, unsigned n)

@@ -40,6 +40,8 @@ void aml_name(struct aml *a, const char *name);
 void aml_name_integer(struct aml *a, const char *name, u64 value);
 /* @id like "PNP0A08". */
 void aml_name_eisaid(struct aml *a, const char *name, const char *id);
+/* Notify(@name, @value), the name as in the method's scope or with its path. */
+void aml_notify(struct aml *a, const char *name, u8 value);
 /* Return(ArgN) */
 void aml_return_arg(struct aml *a, unsigned n);
 

@@ -25,6 +25,7 @@
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
+#include "dev/vmgenid.h"
 #include "firmware.h"
 
 #define ISA_IRQ_FERR 13
@@ -362,6 +363,11 @@ static int load_kernel(struct vm *vm, enum vm_boot *ret_protocol, struct err **e
         return boot_load(&boot, vm->memory, &vm->cpus[0].vcpu.state, ret_protocol, err);
 }
 
+static int add_generation_id(struct vm *vm, struct err **err)
+{
+        return vmgenid_new(&vm->env, ACPI_VMGENID, &vm->board.generation_id, err);
+}
+
 static int add_control_socket(struct vm *vm, struct board_resources *res, struct err **err)
 {
         int r = res->control ? control_socket_new(vm, res->control, &vm->board.control_socket, err) : 0;
@@ -381,7 +387,7 @@ static int add_parts(struct vm *vm, struct board_resources *res, struct err **er
                 (r = add_fw_cfg(vm, err)) < 0 || (r = add_consoles(vm, res, err)) < 0 || /* COM1, virtio console */
                 (r = add_pci_devices(vm, res, err)) < 0 || /* NVMe, virtio-* */
                 (r = add_test_devices(vm, err)) < 0 ||     /* debug-exit, testdev */
-                (r = add_acpi_tables(vm, err)) < 0 || (r = add_control_socket(vm, res, err)) < 0);
+                (r = add_acpi_tables(vm, err)) < 0 || (r = add_generation_id(vm, err)) < 0 || (r = add_control_socket(vm, res, err)) < 0);
         return r;
 }
 

@@ -10,7 +10,7 @@
  *   0x09000  page tables, 6 pages (64-bit entry: the first 4 GiB identity-mapped)
  *   0x20000  kernel command line
  *   0x90000  multiboot information and command line
- *   0xe0000  ACPI tables (acpi.h) */
+ *   0xe0000  ACPI tables, generation ID (acpi.h) */
 #pragma once
 
 #include "cpu/cpu.h"

@@ -24,6 +24,7 @@ struct board {
         struct pci_bus *pci;
         struct virtio_console *virtio_console;
         struct virtio_balloon *balloon;        /* NULL: none */
+        struct vmgenid *generation_id;
         struct control_socket *control_socket; /* NULL: none */
         struct agent *agent;                   /* NULL: none */
         struct irq_line ferr; /* IRQ 13 */

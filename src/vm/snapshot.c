@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "cpu/kvm/kvm.h"
+#include "dev/vmgenid.h"
 #include "internal.h"
 
 /* Fewer pages between two pieces of a layer are written too, because each piece of it is one mapping more for those who restore it. */
@@ -439,6 +440,8 @@ int vm_restore_state(struct vm *vm, struct err **err)
         board_devices_quiesce(vm);
         vm->quiesced = true;
         r = vm_load(vm, s->state.machine, s->state.machine_len, err);
+        if (r == 0) /* there may be more machines of it */
+                r = vmgenid_renew(vm->board.generation_id, err);
         if (r < 0)
                 return err_wrap(err, r, "the snapshot '%s' cannot be restored", vm->config.restore);
         chain_begin(vm, s);
