@@ -62,6 +62,7 @@ static const struct cli_option create_options[] = {
         CLI_OPTION("scope", 0, IGNORED, 0, "SCOPE", NULL),
         CLI_OPTION("ipv4", 0, FLAG, CREATE(ipv4), NULL, "IPv4 (always)"),
         CLI_OPTION("ipam-driver", 0, REFUSED, 0, "DRIVER", "addresses are given out by strata itself"),
+        CLI_OPTION("ipam-opt", 0, REFUSED, 0, "KEY=VALUE", "addresses are given out by strata itself"),
         CLI_OPTION("aux-address", 0, REFUSED, 0, "NAME=ADDRESS", "leave addresses free with --ip-range"),
         CLI_OPTION("config-only", 0, REFUSED, 0, NULL, "give the options to each network"),
         CLI_OPTION("config-from", 0, REFUSED, 0, "NETWORK", "give the options to each network"),
@@ -392,11 +393,21 @@ static int names_network(void *opaque, struct instance *inst)
         return 0;
 }
 
-static bool is_named(void *opaque, const struct net_network *network)
+struct pruning {
+        struct instance_host *host;
+        const struct cli_words *filters;
+};
+
+static bool is_kept(void *opaque, const struct net_network *network)
 {
+        const struct pruning *pruning = opaque;
+        const struct instance_pairs labels = labels_of(network);
+        _cleanup_free_ struct instance_pair *item = labels.item;
         struct named named = { network };
 
-        return instance_list(opaque, names_network, &named, NULL) != 0; /* an error keeps it, too */
+        if (!item || !filter_until(pruning->filters, network->created) || !filter_labels(pruning->filters, &labels))
+                return true;
+        return instance_list(pruning->host, names_network, &named, NULL) != 0; /* an error keeps it, too */
 }
 
 static void print_removed(void *opaque, const char *name)
@@ -404,34 +415,43 @@ static void print_removed(void *opaque, const char *name)
         puts(name);
 }
 
-int network_prune(struct instance_host *host, struct err **err)
+int network_prune(struct instance_host *host, const struct cli_words *filters, struct err **err)
 {
+        struct pruning pruning = { host, filters };
         _cleanup_(net_store_closep) struct net_store *store = NULL;
         int r = network_cli_open(host, &store, err);
 
-        return r < 0 ? r : net_prune(store, is_named, print_removed, host, err);
+        return r < 0 ? r : net_prune(store, is_kept, print_removed, &pruning, err);
 }
+
+struct prune {
+        bool force;
+        struct cli_words filters;
+};
 
 static int prune_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("force", 'f', FLAG, 0, NULL, "do not ask"),
-                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE",
-                        "'strata network rm $(strata network ls -q --filter ...)' takes filters"),
+                CLI_OPTION("force", 'f', FLAG, offsetof(struct prune, force), NULL, "do not ask"),
+                CLI_OPTION("filter", 0, LIST, offsetof(struct prune, filters), "KEY=VALUE", "until, label"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata network prune", "[OPTION...]",
                 "Remove networks that no container is on or names.", CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        bool force = false;
-        int first, r = cli_options_parse(&usage, argc, argv, &force, &first, err);
+        struct prune prune = { .force = false };
+        int first, r = cli_options_parse(&usage, argc, argv, &prune, &first, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        if (!force && !container_confirm("This removes all networks that no container uses."))
-                return 0;
-        r = instance_host_open(NULL, &host, err);
-        return r < 0 ? r : network_prune(host, err);
+        if (r == 0)
+                r = filter_check_prune(&prune.filters, err);
+        if (r == 0 && !prune.force && !container_confirm("This removes all networks that no container uses."))
+                r = 1;
+        if (r == 0)
+                r = instance_host_open(NULL, &host, err);
+        if (r == 0)
+                r = network_prune(host, &prune.filters, err);
+        cli_words_clear(&prune.filters);
+        return MIN(r, 0);
 }
 
 /* --- connect, disconnect ------------------------------------------------------------------------------------------- */

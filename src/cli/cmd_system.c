@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "container_cli.h"
+#include "filter.h"
 #include "network_cli.h"
 
 static bool is_active(struct instance *inst)
@@ -95,6 +96,7 @@ int system_check_command(int argc, char **argv, struct err **err)
 
 struct prune {
         bool all, force, volumes;
+        struct cli_words filters;
 
         struct err **err;
         u64 bytes;
@@ -103,10 +105,12 @@ struct prune {
 static int prune_container(void *opaque, struct instance *inst)
 {
         struct prune *prune = opaque;
+        const struct instance_config *config = instance_get_config(inst);
         u64 layer = 0, total;
         int r;
 
-        if (is_active(inst))
+        if (is_active(inst) || !filter_until(&prune->filters, config->created) ||
+                !filter_labels(&prune->filters, &config->labels))
                 return 0;
         instance_size(inst, &layer, &total, NULL);
         r = instance_remove(inst, 0, prune->err);
@@ -144,10 +148,11 @@ static int prune_everything(struct instance_host *host, struct prune *prune, str
         int r = prune_containers(host, prune, err);
 
         if (r == 0)
-                r = network_prune(host, err);
+                r = network_prune(host, &prune->filters, err);
         if (r == 0 && prune->volumes)
-                r = volume_prune(host, false, &prune->bytes, err);
-        return r < 0 ? r : prune_images(host, prune, err);
+                r = volume_prune(host, false, &prune->filters, &prune->bytes, err);
+        /* Images are told apart by neither: with a filter they stay. */
+        return r < 0 || prune->filters.n ? r : prune_images(host, prune, err);
 }
 
 /* @what: the question; @fn: the work. */
@@ -159,20 +164,21 @@ static int prune_command(const struct cli_usage *usage, const char *what,
         struct prune prune = { 0 };
         int first, r = cli_options_parse(usage, argc, argv, &prune, &first, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        if (!prune.force && !container_confirm(what))
-                return 0;
-        r = instance_host_open(NULL, &host, err);
+        if (r == 0)
+                r = filter_check_prune(&prune.filters, err);
+        if (r == 0 && !prune.force && !container_confirm(what))
+                r = 1;
+        if (r == 0)
+                r = instance_host_open(NULL, &host, err);
         if (r == 0)
                 r = fn(host, &prune, err);
+        cli_words_clear(&prune.filters);
         if (r == 0)
                 printf("Total reclaimed space: %s\n", listing_size(prune.bytes).text);
-        return r;
+        return MIN(r, 0);
 }
 
-#define FILTER_REFUSED \
-        CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE", "'strata rm $(strata ps -aq --filter ...)' takes filters")
+#define PRUNE_FILTER CLI_OPTION("filter", 0, LIST, offsetof(struct prune, filters), "KEY=VALUE", "until, label")
 
 int system_prune_command(int argc, char **argv, struct err **err)
 {
@@ -181,7 +187,7 @@ int system_prune_command(int argc, char **argv, struct err **err)
                         "also images with a name that no container uses"),
                 CLI_OPTION("volumes", 0, FLAG, offsetof(struct prune, volumes), NULL, "also anonymous volumes"),
                 CLI_OPTION("force", 'f', FLAG, offsetof(struct prune, force), NULL, "do not ask"),
-                FILTER_REFUSED,
+                PRUNE_FILTER,
                 { 0 },
         };
         const struct cli_usage usage = { "strata system prune", "[OPTION...]",
@@ -196,7 +202,7 @@ int container_prune_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_OPTION("force", 'f', FLAG, offsetof(struct prune, force), NULL, "do not ask"),
-                FILTER_REFUSED,
+                PRUNE_FILTER,
                 { 0 },
         };
         const struct cli_usage usage = { "strata container prune", "[OPTION...]", "Remove containers that do not run.",

@@ -207,15 +207,21 @@ static int rm_command(int argc, char **argv, struct err **err)
         return r != 0 ? MIN(r, 0) : remove_volumes(argv + first, force, err);
 }
 
+static bool passes(void *opaque, const struct instance_volume *volume)
+{
+        return filter_until(opaque, volume->created) && filter_labels(opaque, &volume->labels);
+}
+
 static void print_removed(void *opaque, const char *name)
 {
         puts(name);
 }
 
-int volume_prune(struct instance_host *host, bool all, u64 *bytes, struct err **err)
+int volume_prune(struct instance_host *host, bool all, const struct cli_words *filters, u64 *bytes, struct err **err)
 {
+        const struct instance_volume_prune prune = { all, passes, print_removed, (void *)filters };
         u64 freed = 0;
-        int r = instance_volume_prune(host, all, print_removed, NULL, &freed, err);
+        int r = instance_volume_prune(host, &prune, &freed, err);
 
         *bytes += freed;
         return r;
@@ -223,6 +229,7 @@ int volume_prune(struct instance_host *host, bool all, u64 *bytes, struct err **
 
 struct prune {
         bool all, force;
+        struct cli_words filters;
 };
 
 static int prune_command(int argc, char **argv, struct err **err)
@@ -230,8 +237,7 @@ static int prune_command(int argc, char **argv, struct err **err)
         static const struct cli_option options[] = {
                 CLI_OPTION("all", 'a', FLAG, offsetof(struct prune, all), NULL, "those with a name, too"),
                 CLI_OPTION("force", 'f', FLAG, offsetof(struct prune, force), NULL, "do not ask"),
-                CLI_OPTION("filter", 0, REFUSED, 0, "KEY=VALUE",
-                        "'strata volume rm $(strata volume ls -q --filter ...)' takes filters"),
+                CLI_OPTION("filter", 0, LIST, offsetof(struct prune, filters), "KEY=VALUE", "until, label"),
                 { 0 },
         };
         const struct cli_usage usage = { "strata volume prune", "[OPTION...]",
@@ -241,18 +247,20 @@ static int prune_command(int argc, char **argv, struct err **err)
         u64 bytes = 0;
         int first, r = cli_options_parse(&usage, argc, argv, &prune, &first, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        if (!prune.force &&
+        if (r == 0)
+                r = filter_check_prune(&prune.filters, err);
+        if (r == 0 && !prune.force &&
                 !container_confirm(prune.all ? "This removes all volumes that no container uses."
                                              : "This removes all anonymous volumes that no container uses."))
-                return 0;
-        r = instance_host_open(NULL, &host, err);
+                r = 1;
         if (r == 0)
-                r = volume_prune(host, prune.all, &bytes, err);
+                r = instance_host_open(NULL, &host, err);
+        if (r == 0)
+                r = volume_prune(host, prune.all, &prune.filters, &bytes, err);
+        cli_words_clear(&prune.filters);
         if (r == 0)
                 printf("Total reclaimed space: %s\n", listing_size(bytes).text);
-        return r;
+        return MIN(r, 0);
 }
 
 const struct command cli_volume_commands[] = {

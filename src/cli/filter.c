@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "values.h"
+
 /* The value of a filter for @key, else NULL. */
 static const char *value_for(const char *filter, const char *key)
 {
@@ -100,6 +102,28 @@ bool filter_labels(const struct cli_words *filters, const struct instance_pairs 
                         return false;
         }
         return true;
+}
+
+int filter_check_prune(const struct cli_words *filters, struct err **err)
+{
+        static const char *const known[] = { "until", "label", "label!", NULL };
+        const char *until = filter_first(filters, "until");
+        s64 ns;
+        int r = filter_check(filters, known, err);
+
+        if (r == 0 && until)
+                r = cli_parse_time(&ns, until, err);
+        return r < 0 ? err_wrap(err, r, "--filter") : 0;
+}
+
+bool filter_until(const struct cli_words *filters, const char *created)
+{
+        const char *until = filter_first(filters, "until");
+        s64 limit, made;
+
+        if (!until)
+                return true;
+        return cli_parse_time(&limit, until, NULL) == 0 && cli_parse_time(&made, created, NULL) == 0 && made < limit;
 }
 
 const char *filter_first(const struct cli_words *filters, const char *key)

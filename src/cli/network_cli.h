@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "instance/instance.h"
 #include "net/net.h"
+#include "options.h"
 
 /* The store of networks that @host's instances use. */
 int network_cli_open(struct instance_host *host, struct net_store **ret, struct err **err);
@@ -13,6 +14,6 @@ int network_cli_open(struct instance_host *host, struct net_store **ret, struct 
 int network_inspect_json(struct instance_host *host, const char *name, json_t **ret, struct err **err);
 int volume_inspect_json(struct instance_host *host, const char *name, json_t **ret, struct err **err);
 
-/* Removes what nothing uses, and prints it; for `prune` and `system prune`. Adds to *@bytes. */
-int network_prune(struct instance_host *host, struct err **err);
-int volume_prune(struct instance_host *host, bool all, u64 *bytes, struct err **err);
+/* Removes what nothing uses and @filters (as filter_check_prune has them) let pass, and prints it; for `prune` and `system prune`. Adds to *@bytes. */
+int network_prune(struct instance_host *host, const struct cli_words *filters, struct err **err);
+int volume_prune(struct instance_host *host, bool all, const struct cli_words *filters, u64 *bytes, struct err **err);

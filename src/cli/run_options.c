@@ -242,7 +242,8 @@ static const struct cli_option health_options[] = {
         CLI_PARSED("health-retries", 0, CONFIG(health.retries), "N", "failures in a row (default: 3)", cli_parse_count),
         CLI_PARSED("health-start-period", 0, CONFIG(health.start_period_ns), "TIME", "in which failures do not count",
                 cli_parse_duration),
-        CLI_OPTION("health-start-interval", 0, REFUSED, 0, "TIME", "checks come at --health-interval from the start"),
+        CLI_PARSED("health-start-interval", 0, CONFIG(health.start_interval_ns), "TIME",
+                "between two in that period, if it is less (default: 5s)", cli_parse_duration),
         CLI_OPTION("no-healthcheck", 0, FLAG, OWN(no_health_check), NULL, "not even the image's"),
         { 0 },
 };

@@ -92,6 +92,7 @@ static const struct field health_fields[] = {
         FIELD(INT, struct instance_health, interval_ns, "interval"),
         FIELD(INT, struct instance_health, timeout_ns, "timeout"),
         FIELD(INT, struct instance_health, start_period_ns, "startPeriod"),
+        FIELD(INT, struct instance_health, start_interval_ns, "startInterval"),
         FIELD(INT, struct instance_health, retries, "retries"),
         { 0 },
 };

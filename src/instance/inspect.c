@@ -110,9 +110,10 @@ static json_t *config_json(const struct instance *inst)
                 json_object_set_new(json, "StopTimeout", json_integer(c->stop_timeout));
         if (c->health.test.n)
                 json_object_set_new(json, "Healthcheck",
-                        json_pack("{s:o, s:I, s:I, s:I, s:I}", "Test", list(&c->health.test), "Interval",
+                        json_pack("{s:o, s:I, s:I, s:I, s:I, s:I}", "Test", list(&c->health.test), "Interval",
                                 (json_int_t)c->health.interval_ns, "Timeout", (json_int_t)c->health.timeout_ns,
-                                "StartPeriod", (json_int_t)c->health.start_period_ns, "Retries",
+                                "StartPeriod", (json_int_t)c->health.start_period_ns, "StartInterval",
+                                (json_int_t)c->health.start_interval_ns, "Retries",
                                 (json_int_t)c->health.retries));
         return json;
 }

@@ -134,6 +134,7 @@ enum instance_restart {
 struct instance_health {
         struct instance_strings test; /* none: the image's; {"NONE"}; {"CMD", ...}; {"CMD-SHELL", command} */
         s64 interval_ns, timeout_ns, start_period_ns;
+        s64 start_interval_ns; /* in place of the interval in the start period; 0: 5 s, or the interval when that is less */
         s64 retries;
 };
 
@@ -488,9 +489,15 @@ int instance_volume_find(struct instance_host *host, const char *name,
         int (*fn)(void *opaque, const struct instance_volume *volume), void *opaque, struct err **err);
 /* ERR_BUSY while an instance mounts it. */
 int instance_volume_remove(struct instance_host *host, const char *name, struct err **err);
-/* Those that no instance mounts; anonymous ones alone unless @all. Calls @removed with each name. */
-int instance_volume_prune(struct instance_host *host, bool all, void (*removed)(void *opaque, const char *name),
-        void *opaque, u64 *ret_bytes, struct err **err);
+struct instance_volume_prune {
+        bool all;                                                             /* not anonymous ones alone */
+        bool (*wanted)(void *opaque, const struct instance_volume *volume);   /* NULL: every one */
+        void (*removed)(void *opaque, const char *name);                      /* NULL */
+        void *opaque;
+};
+/* Removes those that no instance mounts. */
+int instance_volume_prune(
+        struct instance_host *host, const struct instance_volume_prune *prune, u64 *ret_bytes, struct err **err);
 
 /* --- the whole host --------------------------------------------------------------------------------------------- */
 

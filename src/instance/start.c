@@ -91,6 +91,8 @@ int supervise_save(const struct instance *inst, struct err **err)
                 if (health->retries)
                         record_put_number(&record, "health_retries", health->retries);
                 record_put_number(&record, "health_start", health->start_period_ns);
+                if (health->start_interval_ns)
+                        record_put_number(&record, "health_start_interval", health->start_interval_ns);
         }
         put_event(&record, inst);
         if (!fits)

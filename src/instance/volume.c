@@ -283,8 +283,7 @@ void volumes_remove_anonymous(struct instance *inst)
 }
 
 struct pruning {
-        struct instance_host *host;
-        bool all;
+        const struct instance_volume_prune *prune;
         json_t *names;
         u64 bytes;
 };
@@ -293,17 +292,18 @@ static int choose(void *opaque, const struct instance_volume *volume)
 {
         struct pruning *p = opaque;
 
-        if (volume->users == 0 && (p->all || volume->anonymous)) {
+        if (volume->users == 0 && (p->prune->all || volume->anonymous) &&
+                (!p->prune->wanted || p->prune->wanted(p->prune->opaque, volume))) {
                 json_array_append_new(p->names, json_string(volume->name));
                 p->bytes += tree_size(volume->path);
         }
         return 0;
 }
 
-int instance_volume_prune(struct instance_host *host, bool all, void (*removed)(void *opaque, const char *name),
-        void *opaque, u64 *ret_bytes, struct err **err)
+int instance_volume_prune(
+        struct instance_host *host, const struct instance_volume_prune *prune, u64 *ret_bytes, struct err **err)
 {
-        struct pruning p = { host, all, json_array(), 0 };
+        struct pruning p = { prune, json_array(), 0 };
         _cleanup_close_ int lock = -1;
         int r = host_lock(host, true, &lock, err);
 
@@ -313,8 +313,8 @@ int instance_volume_prune(struct instance_host *host, bool all, void (*removed)(
                 const char *name = json_string_value(json_array_get(p.names, i));
 
                 r = drop_volume(host, name, err);
-                if (r == 0 && removed)
-                        removed(opaque, name);
+                if (r == 0 && prune->removed)
+                        prune->removed(prune->opaque, name);
         }
         json_decref(p.names);
         if (r == 0 && ret_bytes)

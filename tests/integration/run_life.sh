@@ -145,6 +145,10 @@ strata stop -t 0 always >/dev/null
 is "stop ends that" "$(state always)" exited
 strata update --restart no always >/dev/null
 is "update changes the policy" "$(strata inspect -f '{{.HostConfig.RestartPolicy.Name}}' always)" no
+strata run -d --name early --health-cmd true --health-interval 1h --health-start-period 1h --health-start-interval 100ms \
+        --network none busybox sleep 1000 >/dev/null
+ok "--health-start-interval" eventually bash -c "[ \$($STRATA inspect -f '{{.State.Health.Status}}' early) = healthy ]"
+strata rm -f early >/dev/null
 strata run -d --name healthy --health-cmd 'test -e /tmp/well' --health-interval 200ms --health-retries 1 --network none busybox sleep 1000 >/dev/null
 ok "unhealthy" eventually bash -c "[ \$($STRATA inspect -f '{{.State.Health.Status}}' healthy) = unhealthy ]"
 strata exec healthy touch /tmp/well

@@ -89,6 +89,30 @@ ok "top of what does not run" test "$status" != 0
 is "system df" "$(strata system df --format '{{.Type}} {{.TotalCount}} {{.Active}}' | head -n 2)" $'Images 1 1\nContainers 3 1'
 ok "system check finds nothing" strata system check
 ok "a question without an answer is a no" bash -c "$STRATA system prune </dev/null 2>/dev/null; [ \$($STRATA ps -aq | wc -l) = 3 ]"
+strata create --name kept --label keep=yes --network none busybox >/dev/null
+strata create --name dropped --network none busybox >/dev/null
+strata volume create --label keep=yes kept >/dev/null
+strata volume create dropped >/dev/null
+strata network create --label keep=yes kept >/dev/null
+strata network create dropped >/dev/null
+of_both() { # what is left of the two in a list
+        grep -xe kept -e dropped | tr '\n' ' '
+}
+strata container prune -f --filter until=1h --filter 'label!=keep' >/dev/null
+is "prune --filter until: what is newer stays" "$(strata ps -a --format '{{.Names}}' | sort | of_both)" "dropped kept "
+strata container prune -f --filter 'label!=keep' >/dev/null
+is "container prune --filter label" "$(strata ps -a --format '{{.Names}}' | of_both)" "kept "
+strata volume prune -af --filter 'label!=keep=yes' >/dev/null
+is "volume prune --filter" "$(strata volume ls -q | of_both)" "kept "
+strata network prune -f --filter label=keep >/dev/null
+is "network prune --filter" "$(strata network ls --format '{{.Name}}' | of_both)" "dropped "
+strata system prune -f --volumes --filter label=keep=no >/dev/null
+is "system prune --filter" "$(strata ps -a --format '{{.Names}}' | of_both)" "kept "
+try container prune -f --filter until=soon
+is "a wrong time is an error" "$status" 124
+try volume prune -f --filter size=3
+is "a wrong key is an error" "$status" 124
+strata volume rm -f kept >/dev/null
 ok "container prune" has "$(strata container prune -f)" reclaimed
 is "leaves what runs" "$(names -a)" "second "
 strata rm -f second >/dev/null

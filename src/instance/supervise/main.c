@@ -56,6 +56,7 @@ void supervisor_load(struct supervisor *s)
                 .health_interval = record_number(r, "health_interval", 30 * SECOND),
                 .health_timeout = record_number(r, "health_timeout", 30 * SECOND),
                 .health_start = record_number(r, "health_start", 0),
+                .health_start_interval = record_number(r, "health_start_interval", 5 * SECOND),
                 .health_retries = record_number(r, "health_retries", 3),
         };
 }
@@ -203,6 +204,19 @@ static void start_again(struct supervisor *s)
         }
 }
 
+/* Whether it may still be unwell without that being counted. */
+static bool is_starting(const struct supervisor *s)
+{
+        return s->health[0] == 's' && supervisor_now() - s->began < s->policy.health_start;
+}
+
+static s64 next_check(const struct supervisor *s)
+{
+        const s64 usual = s->policy.health_interval, early = s->policy.health_start_interval;
+
+        return supervisor_now() + (is_starting(s) && early < usual ? early : usual);
+}
+
 /* The helper is gone; with status 0 it left us the container's first process. */
 static void started(struct supervisor *s, int status)
 {
@@ -232,7 +246,7 @@ static void started(struct supervisor *s, int status)
         s->started = sys_clock(CLOCK_REALTIME);
         s->health_failing = 0;
         s->health = s->policy.health ? "starting" : "";
-        s->health_at = s->policy.health ? s->began + s->policy.health_interval : 0;
+        s->health_at = s->policy.health ? next_check(s) : 0;
         if (s->size && s->policy.tty && s->output[STREAM_OUT] >= 0) {
                 const u16 size[4] = { (u16)(s->size >> 16), (u16)s->size, 0, 0 };
 
@@ -309,7 +323,7 @@ static void health_checked(struct supervisor *s, int code, int status)
         s->health_deadline = 0;
         if (s->phase != PHASE_RUNNING)
                 return;
-        s->health_at = supervisor_now() + s->policy.health_interval;
+        s->health_at = next_check(s);
         if (code == CLD_EXITED && status == 0) {
                 s->health_failing = 0;
                 set_health(s, "healthy");
@@ -317,7 +331,7 @@ static void health_checked(struct supervisor *s, int code, int status)
         }
         if (code == CLD_EXITED && status == HELPER_HEALTH_UNKNOWN)
                 return;
-        if (s->health[0] == 's' && supervisor_now() - s->began < s->policy.health_start)
+        if (is_starting(s))
                 return;
         s->health_failing++;
         set_health(s, s->health_failing >= s->policy.health_retries ? "unhealthy" : s->health);

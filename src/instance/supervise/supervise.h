@@ -33,7 +33,7 @@ struct policy {
         s64 stop_timeout; /* seconds; -1: never */
         s64 log_max_size, log_max_files;
         bool health;
-        s64 health_interval, health_timeout, health_start, health_retries; /* ns, ns, ns, number */
+        s64 health_interval, health_timeout, health_start, health_start_interval, health_retries; /* ns but the last */
 };
 
 struct supervisor {
