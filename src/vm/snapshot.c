@@ -342,8 +342,12 @@ int vm_snapshot_to(struct vm *vm, const char *path, bool diff, struct err **err)
         _cleanup_(snapshot_writer_freep) struct snapshot_writer *w = NULL;
         int below[SNAPSHOT_LAYERS_MAX];
         const unsigned n = diff ? vm->chain.n : 0;
-        int r = snapshot_writer_new(path, &w, err);
+        int r;
 
+        if (vm->config.jail)
+                return err_hint(err, err_set(err, ERR_UNSUPPORTED, ENOTSUP, "a machine in its jail cannot make '%s'", path),
+                        "hand it two files (snapshot -), or start it with --jail none");
+        r = snapshot_writer_new(path, &w, err);
         if (r < 0)
                 return r;
         /* First, because it is what may be impossible. */

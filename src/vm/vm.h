@@ -1,7 +1,7 @@
 /* A machine: memory, CPUs, devices, and the threads that run them.
  *
  *         struct vm_config config = { .kernel = "vmlinuz", .memory = 512 * MIB, .n_cpus = 1, .engine = "auto" };
- *         r = vm_new(&config, &vm, err);   // everything is opened and loaded; nothing runs
+ *         r = vm_new(&config, &vm, err);   // everything is opened and loaded; nothing runs, no thread either: jail_enter goes here
  *         r = vm_start(vm, err);           // threads exist from here on
  *         poll(vm_done_fd(vm))             // until the guest or vm_stop() ends it
  *         vm_join(vm, &outcome);
