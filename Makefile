@@ -24,7 +24,7 @@ deps: ## install the Debian packages that are missing (scripts/packages.txt)
 assets: deps ## make the guests that tests and the demo boot, once, in build/assets
 	@scripts/guest-assets --dir $(ASSETS) all
 
-demo: deps ## boot Debian's kernel to a busybox banner and power off
+demo: deps ## one image behind two walls: as a container, as a machine, as a clone of one
 	@$(MAKE) --no-print-directory build
 	@scripts/guest-assets --dir $(ASSETS) kernel busybox
 	@scripts/demo $(BUILD) $(ASSETS)
