@@ -119,6 +119,11 @@ def some_command():
         ["run", "--rm", "--network", network, "busybox", "true"],
         ["run", "-d", "--restart", "on-failure:3", "--name", name, "--network", network, "-v", "vol:/data", "busybox", "sh", "-c", script],
         ["run", "-d", "-p", f"{20000 + NAMES.index(name)}:80", "--name", name, "busybox", "sh", "-c", script],
+        *([] if VM else [
+            ["run", "-d", "--userns", "auto", "--name", name, "--network", network, "-v", "vol:/data", "busybox", "sh", "-c", script],
+            ["run", "-d", "--ipc", "container:" + rng.choice(NAMES), "--name", name, "--network", "none", "busybox", "sh", "-c", script],
+        ]),
+        ["cp", work + "/image.tar", name + ":/data/"],
         ["start", name], ["stop", "-t", "0", name], ["kill", name], ["rm", "-f", name], ["rm", "-f", name],
         ["restart", "-t", "0", name], ["exec", name, "true"], ["pause", name], ["unpause", name], ["ps", "-a"],
         ["cp", name + ":/bin", work + "/out"], ["cp", work + "/image.tar", name + ":/tmp/"], ["rename", name, rng.choice(NAMES)],

@@ -18,6 +18,7 @@
 #include "instance/keys.h"
 #include "instance/rights.h"
 #include "instance/supervise/text.h"
+#include "instance/userns.h"
 
 struct fixture {
         struct temp_dir dir;
@@ -500,6 +501,70 @@ static void logs_join_pieces_and_files(void **state)
 
 /* --- rights ----------------------------------------------------------------------------------------------------- */
 
+static void id_maps_are_read_whole_or_refused(void **state)
+{
+        static const char *const right[] = { "", "host", "auto", "auto:size=1", "auto:size=4194304", "0:1000:1",
+                "0:0:1,1:100000:65535", "5:7:1,0:1:5", "0:4294967200:94" };
+        static const char *const wrong[] = { "x", "auto:", "auto:size=0", "auto:size=4194305", "auto:size=1x", "automatic", "0",
+                "0:1", "0:1:0", "0:1:2:3", "0:1:1,", ",0:1:1", "0:1:1;", "-1:0:1", "0:-1:1", " 0:1:1", "1:1:1", "0:5:2,1:9:1",
+                "0:5:2,7:6:1", "0:4294967295:1", "0:4294967290:100", "4294967296:1:1", "99999999999999999999:1:1" };
+        struct instance_config config = INSTANCE_CONFIG_EMPTY;
+
+        for (size_t i = 0; i < ARRAY_SIZE(right); i++) {
+                config.userns_mode = right[i];
+                assert_int_equal(userns_check(&config, NULL), 0);
+                assert_int_equal(userns_is_own(&config), i > 1);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+                struct err *err = NULL;
+
+                config.userns_mode = wrong[i];
+                assert_int_equal(userns_check(&config, &err), -EINVAL);
+                assert_int_equal(err_get_id(err), ERR_USAGE);
+                err_free(err);
+        }
+}
+
+static void too_many_id_maps_are_refused(void **state)
+{
+        struct instance_config config = INSTANCE_CONFIG_EMPTY;
+        char text[341 * 16] = "", *at = text;
+
+        for (int i = 0; i < 341; i++) {
+                if (i == 340) { /* as many as the kernel takes */
+                        config.userns_mode = text;
+                        assert_int_equal(userns_check(&config, NULL), 0);
+                }
+                at += sprintf(at, "%s%d:%d:1", i ? "," : "", i, 1000 + i);
+        }
+        assert_int_equal(userns_check(&config, NULL), -EINVAL);
+}
+
+/* Configurations of instances that have ranges, as they are on disk. */
+static void no_two_instances_have_the_same_ids(void **state)
+{
+        struct fixture *f = *state;
+        const char *given[3];
+
+        for (int i = 0; i < 3; i++) {
+                _cleanup_(instance_freep) struct instance *inst = NULL;
+                char id[ID_LEN + 1];
+
+                make_instance(f, (char)('1' + i), true, id);
+                assert_int_equal(instance_open(f->host, id, &inst, NULL), 0);
+                assert_int_equal(config_load(inst, NULL), 0);
+                inst->config.userns_mode = i == 1 ? "auto:size=70000" : "auto";
+                assert_int_equal(userns_choose(inst, NULL), 0);
+                given[i] = strdup(inst->config.id_maps);
+                assert_int_equal(config_save(inst, NULL), 0);
+        }
+        assert_string_equal(given[0], "0:1879048192:65536");
+        assert_string_equal(given[1], "0:1879113728:70000");
+        assert_string_equal(given[2], "0:1879244800:65536"); /* behind the two ranges that the second takes */
+        for (int i = 0; i < 3; i++)
+                free((char *)given[i]);
+}
+
 static void capabilities_are_added_and_dropped_as_dockers(void **state)
 {
         static const char *add[] = { "sys_admin", NULL }, *drop[] = { "CAP_CHOWN", NULL }, *all[] = { "ALL", NULL },
@@ -570,6 +635,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(listing_takes_away_what_is_half_made, setup, teardown),
                 cmocka_unit_test_setup_teardown(running_without_a_supervisor_is_exited, setup, teardown),
                 cmocka_unit_test_setup_teardown(logs_join_pieces_and_files, setup, teardown),
+                cmocka_unit_test(id_maps_are_read_whole_or_refused),
+                cmocka_unit_test(too_many_id_maps_are_refused),
+                cmocka_unit_test_setup_teardown(no_two_instances_have_the_same_ids, setup, teardown),
                 cmocka_unit_test(capabilities_are_added_and_dropped_as_dockers),
                 cmocka_unit_test(default_profile_opens_calls_by_capability),
         };
