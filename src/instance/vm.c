@@ -18,7 +18,7 @@
 #include "rights.h"
 
 #define DEFAULT_MEMORY (512 * MIB)
-#define SMALLEST       (64 * MIB) /* a kernel, its modules and strata-init */
+#define SMALLEST       (80 * MIB) /* a kernel, its modules and strata-init */
 #define CPUS_MAX       255
 /* What strata-vmm may need beside the guest's memory: translated code, queues, pages of files. */
 #define OVERHEAD  (256 * MIB)

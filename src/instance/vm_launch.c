@@ -226,6 +226,8 @@ static int make_command_line(struct machine_start *s, struct err **err)
 
         add(s, "strata-vmm");
         add(s, "run");
+        /* First: what is wrong with the others is said there. */
+        add_option(s, "--agent", "socket=" VM_AGENT ",script=" VM_SCRIPT ",ready=%d", s->ready[1]);
         add_option(s, "--kernel", "%s", s->kernel->image);
         add_option(s, "--boot", "linux64"); /* a fifth faster than PVH, docs/kernels.md */
         add_option(s, "--initrd", "%s", s->kernel->initrd);
@@ -243,7 +245,6 @@ static int make_command_line(struct machine_start *s, struct err **err)
         if (s->restore.path)
                 add_option(s, "--restore", "%s", s->restore.path);
         add_option(s, "--control", VM_CONTROL);
-        add_option(s, "--agent", "socket=" VM_AGENT ",script=" VM_SCRIPT ",ready=%d", s->ready[1]);
         return s->failed ? err_sys(err, E2BIG, "making the machine's command line") : 0;
 }
 

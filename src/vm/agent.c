@@ -271,7 +271,7 @@ void agent_script_go_on(struct agent *agent, struct agent_script *script)
                         return;
                 script->at += size;
                 if (m.type == INIT_START) {
-                        _cleanup_free_ u8 *data = TAKE_PTR(script->data);
+                        _cleanup_free_ _unused_ u8 *data = TAKE_PTR(script->data); /* where the frame is */
 
                         script_clear(script);
                         send_start(agent, frame, size, &m);
@@ -772,6 +772,11 @@ struct unix_listener *agent_listener(struct agent *agent)
 const struct vsock_local *agent_local(const struct agent *agent)
 {
         return &agent->local;
+}
+
+void agent_not_started(struct agent *agent, const char *why)
+{
+        report(agent, why);
 }
 
 void agent_finish(struct agent *agent)

@@ -45,6 +45,8 @@ void agent_signal(struct agent *agent, int sig);
  * not when the machine ends before. -EBUSY: it is being told something already; -EINVAL: no frames; -ENOMEM. */
 int agent_replay(struct agent *agent, const void *script, size_t len, void (*done)(void *opaque, const char *error), void *opaque);
 
+/* Says so to who waits for READY, when nothing has been said yet. */
+void agent_not_started(struct agent *agent, const char *why);
 /* After the machine has ended: what the main process printed last is written before this returns (a guest switches itself off faster than
  * some read). */
 void agent_finish(struct agent *agent);

@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "control.h"
@@ -95,6 +96,8 @@ static int run_machine(const struct vmm_options *o, int *ret_status, struct err 
                 r = gdb_server_start(gdb, vm, err);
         if (r == 0)
                 r = control_run(vm, &signals, o->vm.console == VM_CONSOLE_STDIO, stats, err);
+        if (r < 0 && vm && vm_agent(vm))
+                agent_not_started(vm_agent(vm), err && *err ? err_message(*err) : "the machine could not be started");
         if (vm) {
                 vm_stop(vm, MACHINE_POWER_OFF, 0);
                 vm_join(vm, &outcome);
@@ -137,6 +140,17 @@ static int run(int argc, char *argv[], struct vmm_options *o, int *ret_status, s
         return run_machine(o, ret_status, err);
 }
 
+/* Who started us for others, and does not see our standard error, hears why there is no machine: unless the agent has said it (then its
+ * pipe is closed). */
+static void tell_launcher(const struct vmm_options *o, const char *why)
+{
+        const int fd = o->vm.agent.socket ? o->vm.agent.ready_fd : -1;
+        struct stat st;
+
+        if (fd >= 0 && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode))
+                dprintf(fd, "error: %s\n", why);
+}
+
 int main(int argc, char *argv[])
 {
         _cleanup_(err_freep) struct err *err = NULL;
@@ -152,6 +166,7 @@ int main(int argc, char *argv[])
         if (run(argc - skip, argv + skip, &options, &status, &err) < 0) {
                 terminal_restore();
                 err_print(err, PROGRAM);
+                tell_launcher(&options, err ? err_message(err) : "the machine could not be started");
                 status = err ? err_exit_status(err) : 125;
         }
         options_free(&options);
