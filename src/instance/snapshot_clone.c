@@ -26,6 +26,8 @@ static int read_config(struct arena *arena, const json_t *record, const struct i
                 return r;
         if (!clone->same)
                 forget_identity(ret);
+        else if (!ret->hostname || !ret->hostname[0]) /* then it was its id, which cannot come back */
+                ret->hostname = arena_printf(arena, "%.12s", json_string_value(json_object_get(record, "instanceId")) ?: "");
         if (clone->name || !clone->same)
                 ret->name = clone->name;
         ret->auto_remove = clone->auto_remove;
