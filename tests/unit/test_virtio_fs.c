@@ -48,14 +48,21 @@ static void shell(const struct fixture *f, const char *command)
         assert_int_equal(system(text), 0);
 }
 
-static void server_new(struct fixture *f, bool read_only)
+static void server_new_from(struct fixture *f, struct fuse_server_config config)
 {
         char path[64];
-        const struct fuse_server_config config = { .path = path, .read_only = read_only, .fds = FDS, .inodes = INODES };
 
         snprintf(path, sizeof(path), "%s/share", f->dir);
+        config.path = path;
+        config.fds = FDS;
+        config.inodes = INODES;
         fuse_server_free(f->server);
         assert_int_equal(fuse_server_new(&config, &f->server, NULL), 0);
+}
+
+static void server_new(struct fixture *f, bool read_only)
+{
+        server_new_from(f, (struct fuse_server_config){ .read_only = read_only });
 }
 
 static int setup(void **state)
@@ -486,6 +493,41 @@ static void directories_are_listed_whole(void **state)
         assert_int_equal(ask(f, FUSE_READDIR, 1, PART(in)), -ENOTDIR); /* another file's handle */
 }
 
+/* ---- what the guest may keep ---- */
+
+static void a_shared_directory_is_asked_again(void **state)
+{
+        struct fixture *f = *state;
+        const struct fuse_open_in in = { 0 };
+
+        assert_int_equal(ask(f, FUSE_LOOKUP, 1, TEXT("later")), -ENOENT);
+        (void)lookup(f, 1, "file");
+        assert_int_equal(f->reply.entry.entry_valid, 1);
+        assert_int_equal(f->reply.entry.attr_valid, 1);
+        assert_int_equal(ask(f, FUSE_OPENDIR, 1, PART(in)), 0);
+        assert_int_equal(f->reply.open.open_flags, 0);
+}
+
+static void of_a_private_one_everything_is_kept(void **state)
+{
+        struct fixture *f = *state;
+        const struct fuse_open_in in = { 0 };
+
+        server_new_from(f, (struct fuse_server_config){ .is_private = true });
+        (void)lookup(f, 1, "file");
+        assert_in_range(f->reply.entry.entry_valid, 600, UINT32_MAX);
+        assert_in_range(f->reply.entry.attr_valid, 600, UINT32_MAX);
+        assert_int_equal(getattr(f, 1), 0);
+        assert_in_range(f->reply.attr.attr_valid, 600, UINT32_MAX);
+        assert_int_equal(lookup(f, 1, "later"), 0); /* that there is none, too */
+        assert_in_range(f->reply.entry.entry_valid, 600, UINT32_MAX);
+        assert_int_equal(ask(f, FUSE_OPENDIR, 1, PART(in)), 0);
+        assert_int_equal(f->reply.open.open_flags, FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE);
+        shell(f, "touch share/later"); /* a guest that forgot, and asks again */
+        assert_int_not_equal(lookup(f, 1, "later"), 0);
+        assert_int_equal(ask(f, FUSE_LOOKUP, 1, TEXT("../outside")), -EINVAL);
+}
+
 /* ---- rights ---- */
 
 static void a_read_only_share_changes_nothing(void **state)
@@ -574,6 +616,32 @@ static void only_some_extended_attributes_pass(void **state)
         assert_int_equal(((struct fuse_getxattr_out *)f->reply.data)->size, strlen("user.colour") + 1);
         assert_int_equal(ask(f, FUSE_REMOVEXATTR, file, TEXT("user.colour")), 0);
         assert_int_equal(ask(f, FUSE_GETXATTR, file, PART(get), TEXT("user.colour")), -ENODATA);
+}
+
+static void refused_attributes_are_answered_at_once(void **state)
+{
+        struct fixture *f = *state;
+        const u64 file = lookup(f, 1, "file");
+        const struct fuse_getxattr_in get = { .size = 100 };
+        static const struct {
+                const char *name;
+                bool at_once;
+        } cases[] = { { "system.posix_acl_access", true }, { "security.selinux", true }, { "security.capability", false }, { "user.x", false } };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                const size_t name_len = strlen(cases[i].name) + 1;
+                const struct fuse_in_header header = { .opcode = FUSE_GETXATTR, .unique = 77, .nodeid = file,
+                                                       .len = (u32)(sizeof(header) + sizeof(get) + name_len) };
+                const struct iovec out = { f->in, header.len }, in = { f->reply.bytes, ROOM };
+                const struct fuse_message message = { &out, &in, 1, 1 };
+
+                memcpy(f->in, &header, sizeof(header));
+                memcpy(f->in + sizeof(header), &get, sizeof(get));
+                memcpy(f->in + sizeof(header) + sizeof(get), cases[i].name, name_len);
+                assert_int_equal(fuse_server_handle_quick(f->server, f->scratch, &message, &f->reply_len), cases[i].at_once);
+                if (cases[i].at_once)
+                        assert_int_equal(f->reply.header.error, -ENODATA);
+        }
 }
 
 /* ---- requests that are none ---- */
@@ -749,10 +817,13 @@ int main(void)
                 TEST(a_write_takes_set_user_id_away),
                 TEST(a_file_without_a_name_can_get_one),
                 TEST(directories_are_listed_whole),
+                TEST(a_shared_directory_is_asked_again),
+                TEST(of_a_private_one_everything_is_kept),
                 TEST(a_read_only_share_changes_nothing),
                 TEST(new_files_belong_to_who_made_them),
                 TEST(without_the_right_to_chown_all_is_one_user_s),
                 TEST(only_some_extended_attributes_pass),
+                TEST(refused_attributes_are_answered_at_once),
                 TEST(malformed_requests_are_answered),
                 TEST(a_restored_guest_goes_on_with_its_files),
                 TEST(a_restored_path_does_not_lead_outside),
