@@ -85,7 +85,8 @@ static void warn_of_ambient(const struct spec_process *p)
                 return;
         refused = c->set[CAP_SET_AMBIENT] & ~(c->set[CAP_SET_PERMITTED] & c->set[CAP_SET_INHERITABLE]);
         if (refused)
-                log_warn("can't raise ambient capability %s: it is not both permitted and inheritable (nor are %d more)",
+                log_warn(
+                        "can't raise ambient capability %s: it is not both permitted and inheritable (nor are %d more)",
                         spec_capability_name(__builtin_ctzll(refused)), __builtin_popcountll(refused) - 1);
 }
 

@@ -92,6 +92,22 @@ static int open_source(int root, const char *path, int flags)
         return fd < 0 ? -errno : (int)fd;
 }
 
+/* A directory may be reached through a link ("COPY current /"): what is in it is found below its own path. */
+static int real_path(int root, int fd, char path[TAR_PATH_MAX + 1], struct err **err)
+{
+        char base[PATH_MAX], real[PATH_MAX];
+        const ssize_t n = readlink(io_fd_path(root).text, base, sizeof(base) - 1),
+                      len = readlink(io_fd_path(fd).text, real, sizeof(real) - 1);
+
+        if (n < 0 || len < 0)
+                return err_sys(err, errno, "'%s'", path);
+        base[n > 1 ? n : 0] = '\0'; /* "/" has no name below it */
+        real[len] = '\0';
+        if (strncmp(real, base, strlen(base)) != 0)
+                return 0;
+        return tree_clean_path(real + strlen(base), path, err);
+}
+
 static int find_sources(struct build_copy *c, const char *word, struct err **err)
 {
         char path[TAR_PATH_MAX + 1];
@@ -115,7 +131,11 @@ static int find_sources(struct build_copy *c, const char *word, struct err **err
                 closep(&fd);
                 return r;
         }
-        r = fstat(fd, &st) < 0 ? err_sys(err, errno, "'%s'", word) : add_source(c, path, &source, err);
+        r = fstat(fd, &st) < 0 ? err_sys(err, errno, "'%s'", word) : 0;
+        if (r == 0 && S_ISDIR(st.st_mode))
+                r = real_path(c->root, fd, path, err);
+        if (r == 0)
+                r = add_source(c, path, &source, err);
         close(fd);
         if (r == 0)
                 source->is_dir = S_ISDIR(st.st_mode);
@@ -344,18 +364,16 @@ struct copying {
         struct tree tree;
         const char *target; /* clean, in the new root */
         size_t strip;       /* of a visited path: the source's own */
+        json_t *links;      /* files that have several names, "device:inode": where the first one was copied to */
 };
 
-static int set_attributes(
-        struct copying *k, int parent, const char *name, const struct stat *st, bool existed, struct err **err)
+static int set_attributes(struct copying *k, int parent, const char *name, const struct stat *st, struct err **err)
 {
         struct build_copy *c = k->copy;
         const u32 uid = c->keep_owners ? st->st_uid : c->owner.uid, gid = c->keep_owners ? st->st_gid : c->owner.gid;
         const struct timespec times[2] = { st->st_mtim, st->st_mtim };
         const bool link = S_ISLNK(st->st_mode);
 
-        if (existed)
-                return 0;
         if (!c->stage->build->store->squash_owners && fchownat(parent, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
                 return err_sys(err, errno, "giving '%s' to %u:%u", name, uid, gid);
         if (!link && fchmodat(parent, name, c->has_mode ? c->mode : st->st_mode & 07777, 0) < 0)
@@ -375,6 +393,55 @@ static int copy_content(struct build_copy *c, int from, int parent, const char *
         if (r == 0 && n < 0)
                 r = (int)n;
         return r < 0 ? err_sys(err, -r, "copying '%s'", name) : 0;
+}
+
+/* --- files with several names */
+
+struct link_key {
+        char text[48];
+};
+
+static struct link_key link_key(const struct stat *st)
+{
+        struct link_key key;
+
+        snprintf(key.text, sizeof(key.text), "%llx:%llx", (unsigned long long)st->st_dev,
+                (unsigned long long)st->st_ino);
+        return key;
+}
+
+static bool has_names(const struct stat *st)
+{
+        return S_ISREG(st->st_mode) && st->st_nlink > 1;
+}
+
+/* @name in @parent is the copy of @st. Fails for paths that are not UTF-8: each name gets a file of its own then. */
+static void remember_copy(struct copying *k, int parent, const char *name, const char *path, const struct stat *st)
+{
+        struct stat copy;
+
+        if (has_names(st) && fstatat(parent, name, &copy, AT_SYMLINK_NOFOLLOW) == 0)
+                json_object_set_new(k->links, link_key(st).text, json_pack("[s, I]", path, (json_int_t)copy.st_ino));
+}
+
+/* Makes @name another name of what was copied under a first one; false when there is none, or it was replaced since. */
+static bool link_copy(struct copying *k, int parent, const char *name, const struct stat *st)
+{
+        const json_t *first = has_names(st) ? json_object_get(k->links, link_key(st).text) : NULL;
+        _cleanup_close_ int dir = -1;
+        const char *first_name;
+        struct stat copy;
+        int first_parent;
+
+        if (!first)
+                return false;
+        dir = openat(parent, ".", O_PATH | O_DIRECTORY | O_CLOEXEC); /* the lookup may push it out of the cache */
+        return dir >= 0 &&
+               tree_parent(&k->tree, json_string_value(json_array_get(first, 0)), false, &first_parent, &first_name,
+                       NULL) == 0 &&
+               fstatat(first_parent, first_name, &copy, AT_SYMLINK_NOFOLLOW) == 0 &&
+               copy.st_ino == (ino_t)json_integer_value(json_array_get(first, 1)) &&
+               linkat(first_parent, first_name, dir, name, 0) == 0;
 }
 
 /* One file, link or directory; what is in the way goes, but for directories under directories. */
@@ -406,6 +473,11 @@ static int copy_one(struct copying *k, int fd, const char *path, const struct st
                 if (r < 0)
                         return r;
         }
+        if (link_copy(k, parent, name, st))
+                return 0;
+        r = tree_parent(&k->tree, path, false, &parent, &name, err); /* what was borrowed may have gone */
+        if (r < 0)
+                return r;
         if (S_ISDIR(st->st_mode)) {
                 r = mkdirat(parent, name, 0755) < 0 ? err_sys(err, errno, "making '%s'", path) : 0;
         } else if (S_ISLNK(st->st_mode)) {
@@ -417,9 +489,17 @@ static int copy_one(struct copying *k, int fd, const char *path, const struct st
                 r = content < 0 ? err_sys(err, errno, "opening '%s'", path)
                                 : copy_content(c, content, parent, name, err);
         } else {
-                return 0; /* sockets, pipes, devices: docker leaves them out, too */
+                /* Sockets are nobody's any more; devices of the host's files have no business in an image. */
+                if (S_ISSOCK(st->st_mode) || (!S_ISFIFO(st->st_mode) && c->from.mount < 0))
+                        return 0;
+                if (mknodat(parent, name, (st->st_mode & S_IFMT) | 0600, st->st_rdev) < 0)
+                        return errno == EPERM ? 0 : err_sys(err, errno, "copying '%s'", path);
         }
-        return r < 0 ? r : set_attributes(k, parent, name, st, false, err);
+        if (r == 0)
+                r = set_attributes(k, parent, name, st, err);
+        if (r == 0)
+                remember_copy(k, parent, name, path, st);
+        return r;
 }
 
 static int copy_entry(void *opaque, int fd, const char *path, const struct stat *st, struct err **err)
@@ -534,7 +614,8 @@ static int copy_source(struct copying *k, const struct source *s, bool into_dir,
 
 int build_copy_run(struct build_copy *c, struct build_root *root, struct err **err)
 {
-        struct copying k = { .copy = c };
+        _cleanup_json_ json_t *links = json_object();
+        struct copying k = { .copy = c, .links = links };
         char target[TAR_PATH_MAX + 1];
         const size_t len = strlen(c->destination);
         bool into_dir;
@@ -545,6 +626,9 @@ int build_copy_run(struct build_copy *c, struct build_root *root, struct err **e
         if (r < 0)
                 return r;
         tree_init(&k.tree, root->mount);
+        k.tree.has_owner = c->chown && *c->chown && !c->stage->build->store->squash_owners;
+        k.tree.uid = c->owner.uid;
+        k.tree.gid = c->owner.gid;
         k.target = target;
         into_dir = len == 0 || c->destination[len - 1] == '/' || strcmp(c->destination, ".") == 0 || c->n > 1 ||
                    !target[0] || tree_dir(&k.tree, target, false, &dir, NULL) == 0;

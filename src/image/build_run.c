@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 
 #include "build.h"
+#include "build_stubs.h"
 #include "change.h"
 #include "walk.h"
 
@@ -44,6 +45,7 @@ struct run {
         json_t *mounts;
         struct build_root sources[16]; /* of --mount=type=bind,from= */
         size_t n_sources;
+        struct stubs stubs;
         int dir; /* the bundle */
         struct lease_name name;
 };
@@ -415,6 +417,9 @@ static int write_bundle(
                 r = add_mount(run, "/etc/resolv.conf", "none", "/etc/resolv.conf", "bind,ro", err);
         if (r == 0)
                 r = add_mounts(run, err);
+        /* Not of the standard ones: an image without /proc and /dev may as well have them, as docker does. */
+        for (size_t i = ARRAY_SIZE(standard_mounts); r == 0 && i < json_array_size(run->mounts); i++)
+                r = stubs_note(&run->stubs, root->mount, json_text(json_array_get(run->mounts, i), "destination"), err);
         if (r < 0)
                 return r;
         spec = json_pack(
@@ -534,6 +539,8 @@ int build_run(struct stage *stage, const struct docker_instruction *instruction,
                 r = write_bundle(&run, command, env, root, err);
         if (r == 0)
                 r = run_container(&run, root, err);
+        stubs_remove(&run.stubs, root->mount);
+        stubs_clear(&run.stubs);
         closep(&run.dir);
         for (size_t i = 0; i < run.n_sources; i++)
                 build_root_close(&run.sources[i]);

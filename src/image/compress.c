@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <isa-l/igzip_lib.h>
+#include <lzma.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -11,6 +12,7 @@
 
 #define GZIP_LEVEL  6
 #define GZIP_BUFFER (64U * 1024U)
+#define XZ_MEMORY   (256 * MIB) /* what the highest preset wants is 65 */
 
 struct decompressor {
         struct byte_source source;
@@ -23,6 +25,7 @@ struct decompressor {
         bool member_ended;
         ZSTD_DStream *zstd;
         size_t zstd_wants; /* 0 between frames */
+        lzma_stream xz;
 };
 
 int decompressor_new(const struct byte_source *source, struct decompressor **ret, struct err **err)
@@ -42,6 +45,7 @@ struct decompressor *decompressor_free(struct decompressor *d)
                 return NULL;
         free(d->inflate);
         ZSTD_freeDStream(d->zstd);
+        lzma_end(&d->xz);
         free(d);
         return NULL;
 }
@@ -139,6 +143,31 @@ static int read_zstd(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_le
         return 0;
 }
 
+/* --- xz -------------------------------------------------------------------------------------------------------------- */
+
+static int read_xz(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_len, struct err **err)
+{
+        int r = refill(d, err);
+
+        if (r < 0)
+                return r;
+        d->xz.next_in = d->in;
+        d->xz.avail_in = d->in_len;
+        d->xz.next_out = buf;
+        d->xz.avail_out = cap;
+        r = lzma_code(&d->xz, d->input_ended ? LZMA_FINISH : LZMA_RUN);
+        d->in += d->in_len - d->xz.avail_in;
+        d->in_len = d->xz.avail_in;
+        *ret_len = cap - d->xz.avail_out;
+        d->ended = r == LZMA_STREAM_END;
+        if (r == LZMA_MEMLIMIT_ERROR)
+                return err_set(err, ERR_TOO_LARGE, EFBIG, "the compressed data wants more than %llu MiB of memory",
+                        XZ_MEMORY / MIB);
+        if (r == LZMA_BUF_ERROR && d->input_ended)
+                return damaged(err, "it is cut off");
+        return r == LZMA_OK || r == LZMA_STREAM_END || r == LZMA_BUF_ERROR ? 0 : damaged(err, "it is no xz");
+}
+
 /* --- any ------------------------------------------------------------------------------------------------------------- */
 
 static int read_plain(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_len, struct err **err)
@@ -164,13 +193,16 @@ static const struct {
         [COMPRESSION_NONE] = { "", 0, read_plain },
         [COMPRESSION_GZIP] = { "\x1f\x8b", 2, read_gzip },
         [COMPRESSION_ZSTD] = { "\x28\xb5\x2f\xfd", 4, read_zstd },
+        [COMPRESSION_XZ] = { "\xfd"
+                             "7zXZ",
+                6, read_xz }, /* the NUL is one of them */
 };
 
-static int begin(struct decompressor *d, struct err **err)
+int decompressor_begin(struct decompressor *d, struct err **err)
 {
-        int r = refill(d, err);
+        int r = d->begun ? 0 : refill(d, err);
 
-        if (r < 0)
+        if (r < 0 || d->begun)
                 return r;
         for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
                 if (d->in_len >= kinds[i].len && memcmp(d->in, kinds[i].magic, kinds[i].len) == 0)
@@ -187,6 +219,8 @@ static int begin(struct decompressor *d, struct err **err)
                 if (!d->zstd)
                         return err_sys(err, ENOMEM, "decompressing");
         }
+        if (d->kind == COMPRESSION_XZ && lzma_stream_decoder(&d->xz, XZ_MEMORY, LZMA_CONCATENATED) != LZMA_OK)
+                return err_sys(err, ENOMEM, "decompressing");
         d->begun = true;
         return 0;
 }
@@ -194,7 +228,7 @@ static int begin(struct decompressor *d, struct err **err)
 int decompressor_read(struct decompressor *d, void *buf, size_t cap, size_t *ret_len, struct err **err)
 {
         size_t got = 0;
-        int r = d->begun ? 0 : begin(d, err);
+        int r = decompressor_begin(d, err);
 
         while (r == 0 && got < cap && !d->ended) {
                 size_t n = 0;

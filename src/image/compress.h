@@ -1,13 +1,14 @@
-/* gzip (RFC 1952) and zstd (RFC 8878): told apart by their first bytes, whatever a media type says. */
+/* gzip (RFC 1952), zstd (RFC 8878) and xz: told apart by their first bytes, whatever a media type says. */
 #pragma once
 
 #include "tar.h"
 
-enum compression { COMPRESSION_NONE, COMPRESSION_GZIP, COMPRESSION_ZSTD };
+/* xz: of archives that are added or loaded; layers have the others. */
+enum compression { COMPRESSION_NONE, COMPRESSION_GZIP, COMPRESSION_ZSTD, COMPRESSION_XZ };
 
 struct decompressor;
 
-/* Borrows what @source needs. The source's first piece has at least four bytes, or all that there is. */
+/* Borrows what @source needs. The source's first piece has at least six bytes, or all that there is. */
 int decompressor_new(const struct byte_source *source, struct decompressor **ret, struct err **err);
 /* NULL is fine. Returns NULL. */
 struct decompressor *decompressor_free(struct decompressor *d);
@@ -17,7 +18,9 @@ static inline void decompressor_freep(struct decompressor **d)
 }
 /* Fills @buf as far as there is something: less than @cap only at the end. */
 int decompressor_read(struct decompressor *d, void *buf, size_t cap, size_t *ret_len, struct err **err);
-/* Known after the first read. */
+/* Looks at the first bytes; otherwise the first read does. */
+int decompressor_begin(struct decompressor *d, struct err **err);
+/* Known after that. */
 enum compression decompressor_kind(const struct decompressor *d);
 
 /* Everything that is written to it goes to @sink as one gzip member: the same bytes on every machine. */

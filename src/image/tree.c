@@ -70,7 +70,8 @@ static int record_implied(struct tree *tree, const char *path, struct err **err)
                 return 0;
         tree->implied_size += strlen(path);
         if (tree->implied_size > TREE_IMPLIED_MAX)
-                return err_set(err, ERR_TOO_LARGE, EFBIG, "the archive has too many directories that it does not mention");
+                return err_set(
+                        err, ERR_TOO_LARGE, EFBIG, "the archive has too many directories that it does not mention");
         if (json_object_set_new(tree->implied, path, json_true()) < 0 && !json_object_get(tree->implied, path))
                 json_object_clear(tree->implied); /* not UTF-8: only its attributes are the default's */
         return 0;
@@ -110,8 +111,12 @@ static int make_dirs(struct tree *tree, char *path, struct err **err)
                                 *name = '/';
                         if (parent < 0)
                                 return err_sys(err, -parent, "making directory '%s'", path);
-                        if (mkdirat(parent, name ? name + 1 : path, 0755) < 0)
+                        name = name ? name + 1 : path;
+                        if (mkdirat(parent, name, 0755) < 0)
                                 r = -errno; /* EEXIST: a link that leads nowhere */
+                        else if (tree->has_owner &&
+                                 fchownat(parent, name, tree->uid, tree->gid, AT_SYMLINK_NOFOLLOW) < 0)
+                                r = -errno;
                         close(parent);
                         if (r < 0)
                                 return err_sys(err, -r, "making directory '%s'", path);

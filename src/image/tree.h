@@ -20,8 +20,10 @@ struct tree {
                 int fd; /* O_PATH */
         } cache[TREE_CACHE];
         unsigned next;   /* to be replaced in the cache */
-        u64 made;        /* directories, because something is in them */
-        json_t *implied; /* those: the keys; NULL: not recorded */
+        bool has_owner;  /* for directories that are made because something is in them */
+        u32 uid, gid;
+        u64 made;        /* how many of those */
+        json_t *implied; /* which: the keys; NULL: not recorded */
         size_t implied_size;
 };
 

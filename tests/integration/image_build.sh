@@ -77,12 +77,25 @@ COPY one.txt /root/etc/one.txt
 DOCKERFILE
 is "copy: to where the link leads" "$(cat "$(top links:1)/etc/one.txt")" one
 
+ln -s dir "$context/to-dir"
+built "copy: a link to a directory, directories on the way" dirs:1 <<'DOCKERFILE'
+FROM base:1
+COPY to-dir /linked
+COPY --chown=app:app --chmod=600 one.txt /made/on/the/way/one.txt
+COPY --from=base:1 /var /var2
+DOCKERFILE
+is "copy: a link to a directory is the directory" "$(cat "$(top dirs:1 2)/linked/sub/nested")" nested
+is "copy: --chown is for new directories, too, --chmod is not" "$(cd "$(top dirs:1 1)" && stat -c '%u:%g %a' made made/on/the/way made/on/the/way/one.txt | tr '\n' ' ')" \
+        "55:77 755 55:77 755 55:77 600 "
+ok "copy: a pipe of another image" test -p "$(top dirs:1)/var2/fifo"
+
 # --- ADD
+tar -C "$context" -cJf "$context/archive.txz" two.txt
 built "add: an archive is unpacked" add:1 <<'DOCKERFILE'
 FROM scratch
-ADD archive.tgz one.txt /to/
+ADD archive.tgz archive.txz one.txt /to/
 DOCKERFILE
-is "add: archives and files" "$(cd "$(top add:1)/to" && find . -type f | sort | tr '\n' ' ')" "./dir/sub/nested ./one.txt "
+is "add: archives and files" "$(cd "$(top add:1)/to" && find . -type f | sort | tr '\n' ' ')" "./dir/sub/nested ./one.txt ./two.txt "
 
 # --- stages, variables, configuration
 built "stages: only what is needed is built" stages:1 --build-arg FROM_USER=given <<'DOCKERFILE'
@@ -191,6 +204,7 @@ DOCKERFILE
         is "run: a heredoc is a script" "$(tr '\n' ' ' <"$(top run:1 2)/work/three")" "a b "
         is "run: binds and secrets" "$(tr '\n' ' ' <"$(top run:1 1)/work/four")" "one nested a secret "
         ok "run: what was mounted is not in the layer" test -z "$(find "$(top run:1 1)" -name runs -o -name gone -o -name token -type f -size +0)"
+        is "run: nor where it was mounted" "$(cd "$(top run:1 1)" && find . -mindepth 1 ! -path ./work/four | sort | tr '\n' ' ')" "./etc ./work "
         is "run: as the user" "$(cat "$(top run:1)/tmp/id")" 55
         if build fails:1 --runtime "$runtime" <<<$'FROM base:1\nRUN exit 7'; then
                 ok "run: a failure ends the build" false
