@@ -41,6 +41,8 @@ struct build_root {
                 .mount = -1, .upper = -1 \
         }
 
+/* What the clean @path names in the tree @root; links on the way, and a last one, are followed inside it. -errno. */
+int build_open_source(int root, const char *path, int flags);
 /* @config is a configuration file: its diff ids are mounted. */
 int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err);
 void build_root_close(struct build_root *root);

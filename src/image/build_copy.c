@@ -83,8 +83,7 @@ static int match_path(void *opaque, int fd, const char *path, const struct stat 
         return 1;
 }
 
-/* The source itself may be reached through links, inside its root. */
-static int open_source(int root, const char *path, int flags)
+int build_open_source(int root, const char *path, int flags)
 {
         struct open_how how = { .flags = (u64)flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
         const long fd = syscall(SYS_openat2, root, path[0] ? path : ".", &how, sizeof(how));
@@ -124,7 +123,7 @@ static int find_sources(struct build_copy *c, const char *word, struct err **err
                 r = walk_tree(c->root, "", match_path, &glob, err);
                 return r == 0 && c->n == before ? err_set(err, ERR_NOT_FOUND, ENOENT, "nothing matches '%s'", word) : r;
         }
-        fd = open_source(c->root, path, O_PATH);
+        fd = build_open_source(c->root, path, O_PATH);
         if (fd < 0 || (path[0] && !dockerignore_has_exceptions(c->ignore) && dockerignore_matches(c->ignore, path))) {
                 r = err_set(err, ERR_NOT_FOUND, ENOENT, "'%s' is not there%s", word,
                         fd >= 0 ? " for builds: .dockerignore leaves it out" : "");
@@ -274,7 +273,7 @@ static int hash_source(struct build_copy *c, const struct source *s, struct err 
         }
         if (s->file >= 0)
                 return lseek(s->file, 0, SEEK_SET) < 0 ? err_sys(err, errno, "downloading") : hash_fd(c, s->file, err);
-        fd = open_source(c->root, s->path, O_PATH);
+        fd = build_open_source(c->root, s->path, O_PATH);
         if (fd < 0 || fstat(fd, &st) < 0)
                 return err_sys(err, fd < 0 ? -fd : errno, "'%s'", s->path);
         return S_ISDIR(st.st_mode) ? walk_tree(c->root, s->path, hash_entry, c, err)
@@ -528,7 +527,7 @@ static int add_archive(struct copying *k, const struct source *s, struct err **e
                 _cleanup_(decompressor_freep) struct decompressor *decompressor = NULL;
                 _cleanup_(tar_reader_freep) struct tar_reader *tar = NULL;
                 _cleanup_free_ u8 *raw = malloc(CHUNK_SIZE), *plain = malloc(CHUNK_SIZE);
-                _cleanup_close_ int fd = open_source(k->copy->root, s->path, O_RDONLY | O_NONBLOCK);
+                _cleanup_close_ int fd = build_open_source(k->copy->root, s->path, O_RDONLY | O_NONBLOCK);
                 struct fd_source from = { fd, raw, CHUNK_SIZE };
                 struct plain_source through = { NULL, plain, CHUNK_SIZE };
                 struct unpack_result result = { 0 };
@@ -606,7 +605,7 @@ static int copy_source(struct copying *k, const struct source *s, bool into_dir,
                 st.st_mtim.tv_sec = make_time();
                 return copy_one(k, s->file, target, &st, err);
         }
-        fd = open_source(c->root, s->path, O_PATH);
+        fd = build_open_source(c->root, s->path, O_PATH);
         if (fd < 0 || fstat(fd, &st) < 0)
                 return err_sys(err, fd < 0 ? -fd : errno, "'%s'", s->path);
         return copy_one(k, fd, target, &st, err);

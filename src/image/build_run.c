@@ -162,12 +162,29 @@ static int parse_mount(const char *text, struct mount_spec *ret, struct err **er
         return m.text ? 0 : err_sys(err, ENOMEM, "preparing a container");
 }
 
-/* A directory that stays from build to build. */
+static u32 number_of(const char *text, int base, u32 otherwise)
+{
+        return text ? (u32)strtoul(text, NULL, base) : otherwise;
+}
+
+/* The mode and owner that a mount's options ask for. */
+static int give_to(const struct run *run, int fd, const struct mount_spec *m, mode_t otherwise, struct err **err)
+{
+        if (fchmod(fd, number_of(m->mode, 8, otherwise) & 07777) < 0)
+                return err_sys(err, errno, "--mount: setting the mode");
+        if ((m->uid || m->gid) && !run->stage->build->store->squash_owners &&
+                fchown(fd, number_of(m->uid, 10, 0), number_of(m->gid, 10, 0)) < 0)
+                return err_sys(err, errno, "--mount: setting the owner");
+        return 0;
+}
+
+/* A directory that stays from build to build; the first one says whose it is. */
 static int mount_cache(struct run *run, const struct mount_spec *m, struct err **err)
 {
         struct image_store *store = run->stage->build->store;
         const char *id = m->id ? m->id : m->target;
         _cleanup_free_ char *path = NULL;
+        _cleanup_close_ int fd = -1;
         char name[sizeof(DIR_BUILD_CACHE) + 8 + DIGEST_HEX];
         struct digest digest;
         int r = digest_of(id, strlen(id), &digest, err);
@@ -179,8 +196,13 @@ static int mount_cache(struct run *run, const struct mount_spec *m, struct err *
         if (r == 0)
                 r = io_make_dir(store->fd, name, 0700, err);
         snprintf(name, sizeof(name), DIR_BUILD_CACHE "/mounts/%.32s", digest_hex(&digest));
-        if (r == 0)
-                r = io_make_dir(store->fd, name, 0755, err);
+        if (r == 0 && mkdirat(store->fd, name, 0755) == 0) {
+                r = io_open_dir(store->fd, name, &fd, err);
+                if (r == 0)
+                        r = give_to(run, fd, m, 0755, err);
+        } else if (r == 0 && errno != EEXIST) {
+                r = err_sys(err, errno, "--mount: making a cache");
+        }
         if (r == 0 && asprintf(&path, "%s/%s", store->root, name) < 0) {
                 path = NULL;
                 r = err_sys(err, ENOMEM, "preparing a container");
@@ -210,7 +232,7 @@ static int add_source_mount(struct run *run, int fd, const char *resolved, const
 
         while (*resolved == '/')
                 resolved++;
-        again = walk_open(run->sources[i].mount, resolved, O_PATH | O_DIRECTORY);
+        again = walk_open(run->sources[i].mount, resolved, O_PATH);
         if (again < 0 || fstat(fd, &wanted) < 0 || fstat(again, &found) < 0 || wanted.st_ino != found.st_ino ||
                 wanted.st_dev != found.st_dev)
                 return err_set(
@@ -232,9 +254,9 @@ static int mount_bind(struct run *run, const struct mount_spec *m, struct err **
         struct build *build = run->stage->build;
         _cleanup_json_ json_t *config = NULL;
         char path[TAR_PATH_MAX + 1], source[PATH_MAX];
-        struct tree tree;
+        _cleanup_close_ int fd = -1;
         ssize_t n;
-        int fd, root = build->context, r = tree_clean_path(m->source ? m->source : "", path, err);
+        int root = build->context, r = tree_clean_path(m->source ? m->source : "", path, err);
 
         if (r < 0)
                 return r;
@@ -248,18 +270,15 @@ static int mount_bind(struct run *run, const struct mount_spec *m, struct err **
                         return r;
                 root = run->sources[run->n_sources++].mount;
         }
-        tree_init(&tree, root);
-        r = tree_dir(&tree, path, false, &fd, err);
-        n = r == 0 ? readlink(io_fd_path(fd).text, source, sizeof(source) - 1) : 0;
-        source[MAX(n, 0)] = '\0';
-        if (r == 0 && n < 0)
-                r = err_sys(err, errno, "--mount");
-        if (r == 0 && m->from)
-                r = add_source_mount(run, fd, source, m->target, err);
-        else if (r == 0)
-                r = add_mount(run, m->target, "none", source, "rbind,ro", err);
-        tree_clear(&tree);
-        return r;
+        fd = build_open_source(root, path, O_PATH);
+        if (fd < 0)
+                return err_sys(err, -fd, "--mount: '%s'", path);
+        n = readlink(io_fd_path(fd).text, source, sizeof(source) - 1);
+        if (n < 0)
+                return err_sys(err, errno, "--mount: '%s'", path);
+        source[n] = '\0';
+        return m->from ? add_source_mount(run, fd, source, m->target, err)
+                       : add_mount(run, m->target, "none", source, "rbind,ro", err);
 }
 
 static int mount_tmpfs(struct run *run, const struct mount_spec *m, struct err **err)
@@ -322,9 +341,11 @@ static int mount_secret(struct run *run, const struct mount_spec *m, struct err 
                                    : 0;
         snprintf(name, sizeof(name), "secret-%zu", json_array_size(run->mounts));
         fd = openat(run->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd < 0 || io_write_all(fd, value, strlen(value)) < 0 ||
-                fchmod(fd, m->mode ? (mode_t)strtoul(m->mode, NULL, 8) & 0777 : 0400) < 0)
+        if (fd < 0 || io_write_all(fd, value, strlen(value)) < 0)
                 return err_sys(err, errno, "secret '%s'", id);
+        r = give_to(run, fd, m, 0400, err);
+        if (r < 0)
+                return r;
         if (asprintf(&target, "%s%s", m->target ? m->target : "/run/secrets/", m->target ? "" : id) < 0 ||
                 asprintf(&source, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name, run->name.text,
                         name) < 0)
@@ -343,12 +364,28 @@ static const struct {
         { "secret", false, mount_secret },
 };
 
+/* A relative one begins at the working directory. */
+static int complete_target(const struct run *run, struct mount_spec *m, char **ret_text, struct err **err)
+{
+        const char *workdir = json_text(json_object_get(run->stage->image.config, "config"), "WorkingDir");
+
+        if (!m->target || m->target[0] == '/')
+                return 0;
+        if (asprintf(ret_text, "%s/%s", workdir, m->target) < 0) {
+                *ret_text = NULL;
+                return err_sys(err, ENOMEM, "preparing a container");
+        }
+        m->target = *ret_text;
+        return 0;
+}
+
 static int add_mounts(struct run *run, struct err **err)
 {
         int r = 0;
 
         for (size_t i = 0; r == 0 && i < json_array_size(run->instruction->flags); i++) {
                 const char *flag = json_string_value(json_array_get(run->instruction->flags, i));
+                _cleanup_free_ char *target = NULL;
                 struct mount_spec m;
                 size_t type = 0;
 
@@ -361,9 +398,11 @@ static int add_mounts(struct run *run, struct err **err)
                         type++;
                 if (type == ARRAY_SIZE(mount_types))
                         r = err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "--mount: type '%s' is not supported", m.type);
-                else if (m.target ? m.target[0] != '/' : mount_types[type].needs_target)
-                        r = err_set(err, ERR_USAGE, EINVAL, "--mount needs an absolute target");
+                else if (!m.target && mount_types[type].needs_target)
+                        r = err_set(err, ERR_USAGE, EINVAL, "--mount needs a target");
                 else
+                        r = complete_target(run, &m, &target, err);
+                if (r == 0)
                         r = mount_types[type].mount(run, &m, err);
                 free(m.text);
         }

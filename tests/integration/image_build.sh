@@ -197,15 +197,18 @@ RUN --mount=type=cache,target=/cache --mount=type=tmpfs,target=/tmpfs --mount=ty
     echo run >> /cache/runs && cat /tools/one /context/dir/sub/nested /run/secrets/token > four && touch /tmpfs/gone
 USER 55:77
 RUN busybox id -u > /tmp/id
+RUN --mount=type=bind,source=one.txt,target=here --mount=type=bind,from=tools,source=/tools/one,target=/tmp/there --mount=type=cache,target=/mine,uid=55,mode=700 \
+    --mount=type=secret,id=token,uid=55,target=/run/mine cat here /tmp/there /run/mine > /tmp/five && touch /mine/cached
 DOCKERFILE
-        is "run: variables and directory" "$(cat "$(top run:1 4)/work/one")" "argument variable /work"
-        is "run: a removed file is a whiteout" "$(stat -c %t:%T "$(top run:1 4)/etc/passwd")" 0:0
-        ok "run: a list is no shell's" test -e "$(top run:1 3)/work/two words"
-        is "run: a heredoc is a script" "$(tr '\n' ' ' <"$(top run:1 2)/work/three")" "a b "
-        is "run: binds and secrets" "$(tr '\n' ' ' <"$(top run:1 1)/work/four")" "one nested a secret "
-        ok "run: what was mounted is not in the layer" test -z "$(find "$(top run:1 1)" -name runs -o -name gone -o -name token -type f -size +0)"
-        is "run: nor where it was mounted" "$(cd "$(top run:1 1)" && find . -mindepth 1 ! -path ./work/four | sort | tr '\n' ' ')" "./etc ./work "
-        is "run: as the user" "$(cat "$(top run:1)/tmp/id")" 55
+        is "run: variables and directory" "$(cat "$(top run:1 5)/work/one")" "argument variable /work"
+        is "run: a removed file is a whiteout" "$(stat -c %t:%T "$(top run:1 5)/etc/passwd")" 0:0
+        ok "run: a list is no shell's" test -e "$(top run:1 4)/work/two words"
+        is "run: a heredoc is a script" "$(tr '\n' ' ' <"$(top run:1 3)/work/three")" "a b "
+        is "run: binds and secrets" "$(tr '\n' ' ' <"$(top run:1 2)/work/four")" "one nested a secret "
+        ok "run: what was mounted is not in the layer" test -z "$(find "$(top run:1 2)" -name runs -o -name gone -o -name token -type f -size +0)"
+        is "run: nor where it was mounted" "$(cd "$(top run:1 2)" && find . -mindepth 1 ! -path ./work/four | sort | tr '\n' ' ')" "./etc ./work "
+        is "run: files as mounts, relative targets, caches and secrets of the user" "$(tr '\n' ' ' <"$(top run:1)/tmp/five")" "one one a secret "
+        is "run: as the user" "$(cat "$(top run:1 1)/tmp/id")" 55
         if build fails:1 --runtime "$runtime" <<<$'FROM base:1\nRUN exit 7'; then
                 ok "run: a failure ends the build" false
         else

@@ -1,5 +1,5 @@
 #!/bin/bash
-# test: timeout=400
+# test: timeout=600
 # One image, several programs: what we build runs under podman and what podman builds runs under us, `strata run` fetches
 # from a registry by itself, and a stock Debian installs packages.
 . "$(dirname "$0")/podman.bash"
@@ -76,6 +76,64 @@ strata run --rm "$host/nothing:1" >"$TMPDIR/out" 2>&1
 is "run: an image that no registry has" $? 125
 ok "run: is an error that says so" grep -q "answers 404" "$TMPDIR/out" || show "$TMPDIR/out"
 is "run: of which nothing is left" "$(strata ps -aq)" ""
+
+# --- the same files of the same Dockerfile, by whomever it is built
+context=$TMPDIR/context2
+mkdir -p "$context"/{dir/sub,.hidden,left-out}
+echo a >"$context/a.txt" && echo b >"$context/b.txt" && echo n >"$context/dir/sub/n" && echo no >"$context/dir/x.log" && echo s >"$context/left-out/s"
+echo h >"$context/.hidden/h" && chmod 700 "$context/dir/sub" && chmod 711 "$context/b.txt" && ln -s a.txt "$context/link" && ln -s dir "$context/to-dir"
+printf '*.log\n**/*.log\nleft-out\n' >"$context/.dockerignore"
+tar -C "$context" -czf "$context/a.tgz" a.txt dir && tar -C "$context" -cJf "$context/a.txz" a.txt && gzip -c "$context/a.txt" >"$context/a.gz"
+cp "$TMPDIR/context/rootfs.tar" "$context/"
+cat >"$context/Dockerfile" <<'END'
+FROM scratch AS one
+ADD rootfs.tar /
+ARG V=1
+ENV A=1 B="x y" C='single $A' D=$A-${NONE:-default}-${A:+set} E="esc \"q\" \$A"
+ENV OLD style value
+WORKDIR /w
+WORKDIR sub/deep
+COPY a.txt b.txt ./
+COPY dir /copied/
+COPY dir/ /copied2
+COPY link /by-link
+COPY to-dir /by-dir-link
+COPY *.txt /globs/
+COPY --chown=1000:1000 a.txt /own/f
+COPY --chown=user dir /own/d
+COPY --chmod=0604 a.txt /mode/f
+COPY . /all/
+ADD a.tgz /unpacked/
+ADD a.txz /unpacked-xz/
+ADD a.gz /no-archive/
+RUN echo "$A|$B|$C|$D|$E|$OLD|$V" > /env; pwd >> /env; umask >> /env
+RUN ["/bin/sh", "-c", "echo exec $A > /ex"]
+RUN mkdir /d1 && touch /d1/f && ln /d1/f /d1/hard && ln -s f /d1/soft && mkfifo /d1/p && chmod 1777 /d1 && chown 5:6 /d1/f
+RUN rm /etc/group && rm -rf /home && mkdir /home
+RUN --mount=type=tmpfs,target=/tm --mount=type=bind,target=/ctx --mount=type=cache,target=/ca cp /ctx/a.txt /from-context && touch /tm/x /ca/y
+USER user
+RUN touch /tmp/as-user
+FROM scratch
+COPY --from=one / /copy-of-one/
+COPY --from=one /w/sub/deep/a.txt /own/f /flat/
+LABEL a=b "c d"="e f"
+END
+# What they have made, without what podman puts into a container that is only created.
+contents() {
+        mkdir "$2" && tar -C "$2" -xf "$1" && (cd "$2" && rm -rf etc/hostname etc/hosts etc/mtab run copy-of-one/etc/hostname copy-of-one/run &&
+                find . ! -type l -printf '%p %y %m %U %G %n\n' -o -printf '%p %y %l\n' | grep -Ev '^\./?(dev|proc|sys|etc)? ' | LC_ALL=C sort &&
+                find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+}
+for stage in one ""; do
+        ok "same: we build ${stage:-the last stage}" quiet strata image build -t same:1 ${stage:+--target $stage} "$context"
+        ok "same: podman does" quiet pod build "${pod_limits[@]}" --network none --isolation oci --layers=false -t same:1 ${stage:+--target $stage} "$context"
+        strata export "$(strata create --network none same:1 x)" >"$TMPDIR/ours.tar"
+        pod export "$(pod create --network none same:1 x)" >"$TMPDIR/theirs.tar"
+        contents "$TMPDIR/ours.tar" "$TMPDIR/ours-$stage" >"$TMPDIR/ours.list"
+        contents "$TMPDIR/theirs.tar" "$TMPDIR/theirs-$stage" >"$TMPDIR/theirs.list"
+        ok "same: files, modes, owners, links of ${stage:-the last stage}" diff "$TMPDIR/ours.list" "$TMPDIR/theirs.list"
+        ok "same: which are many" test "$(wc -l <"$TMPDIR/ours.list")" -gt 300
+done
 
 # --- skopeo: layout, registry and back
 copy "docker://$host/theirs:1" "oci:$TMPDIR/layout:theirs"
