@@ -12,6 +12,40 @@ rounds=${CHAOS_ROUNDS:-60}
 
 registry plain
 host=localhost:$registry_port
+
+# --- a download that is killed goes on where it was
+head -c 40000000 /dev/urandom >"$TMPDIR/big"
+tar -C "$TMPDIR" -cf - big | image import --root "$TMPDIR/source" - "$host/big:1" >/dev/null
+image push --root "$TMPDIR/source" "$host/big:1" >/dev/null
+kept=0
+for try in 1 2 3 4 5; do # it may be faster than we are
+        "$STRATA" image pull "$host/big:1" >"$TMPDIR/quiet" 2>&1 & # not the function: its shell would be killed
+        pid=$!
+        while kill -0 $pid 2>/dev/null; do
+                kept=$(find "$STRATA_IMAGE_ROOT/partial" -type f -size +1M -size -30M -printf '%s\n' 2>/dev/null)
+                [ -z "$kept" ] || break
+        done
+        kill -9 $pid 2>/dev/null
+        { wait $pid; } 2>/dev/null
+        kept=$(find "$STRATA_IMAGE_ROOT/partial" -type f -size +1M -size -30M -printf '%s\n')
+        [ -z "$kept" ] || break
+        image rm "$host/big:1" >/dev/null 2>&1
+done
+if [ -n "$kept" ]; then
+        ok "resume: the next pull" image pull "$host/big:1"
+        ok "resume: fetches what was missing" grep -qE "GET /v2/big/blobs/.* 206 " "$TMPDIR/plain.log" || show "$TMPDIR/plain.log"
+        ok "resume: to the same bytes" cmp "$TMPDIR/big" "$(layer_dir "$host/big:1")/big"
+else
+        skip "resume" "the download is faster than a kill"
+fi
+image rm "$host/big:1" >/dev/null
+is "progress: nothing of it in a pipe" "$(image pull "$host/big:1" 2>&1 | grep -cE 'MB|\[=')" 0
+image rm "$host/big:1" >/dev/null
+script -qec "$STRATA image pull $host/big:1" /dev/null </dev/null >"$TMPDIR/terminal" 2>&1
+ok "progress: a bar and how much, on a terminal" grep -qaE '\[=*>? *\] +[0-9.]+ [kM]?B / 40' "$TMPDIR/terminal" || show "$TMPDIR/terminal"
+ok "progress: that ends with all of it" grep -qaE '40[.0-9]* MB / 40[.0-9]* MB done' "$TMPDIR/terminal"
+image rm "$host/big:1" >/dev/null
+
 # Images that share a layer and have one of their own, big enough that a kill hits their middle.
 make_rootfs "$TMPDIR/rootfs"
 for i in 1 2 3; do
