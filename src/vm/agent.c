@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -162,7 +163,7 @@ void agent_send(struct agent *agent, const u8 *frame, size_t size, u32 id)
                 agent_fail(agent, "no memory for what the machine is to be told");
                 return;
         }
-        memcpy(agent->s.out.data + agent->s.out.first + at + offsetof(struct init_header, id), &id, sizeof(id));
+        memcpy(byte_queue_data(&agent->s.out) + at + offsetof(struct init_header, id), &id, sizeof(id));
         if (agent->conn)
                 vsock_local_wake(agent->conn);
 }
@@ -595,7 +596,7 @@ static size_t on_fill(void *opaque, const struct iovec *iov, unsigned n)
         for (unsigned i = 0; i < n && out->n; i++) {
                 const size_t part = MIN(iov[i].iov_len, out->n);
 
-                memcpy(iov[i].iov_base, out->data + out->first, part);
+                memcpy(iov[i].iov_base, byte_queue_data(out), part);
                 byte_queue_drop(out, part);
                 done += part;
         }
@@ -629,11 +630,14 @@ static const struct vsock_local_ops local_ops = {
 
 /* ---- signals ---- */
 
-static void pass_signals(void *opaque)
+static void on_signals(void *opaque, int revents)
 {
         struct agent *agent = opaque;
-        u64 signals = __atomic_exchange_n(&agent->signals, 0, __ATOMIC_ACQUIRE); /* agent_signal's */
+        eventfd_t ignored;
+        u64 signals;
 
+        eventfd_read(agent->signal_fd, &ignored);
+        signals = __atomic_exchange_n(&agent->signals, 0, __ATOMIC_ACQUIRE); /* agent_signal's */
         while (signals) {
                 const u32 sig = (u32)__builtin_ctzll(signals) + 1;
 
@@ -654,8 +658,8 @@ void agent_signal(struct agent *agent, int sig)
 {
         if (sig < 1 || sig > 64)
                 return;
-        __atomic_fetch_or(&agent->signals, BIT(sig - 1), __ATOMIC_RELEASE); /* pass_signals' */
-        loop_post(agent->loop, pass_signals, agent);
+        __atomic_fetch_or(&agent->signals, BIT(sig - 1), __ATOMIC_RELEASE); /* on_signals' */
+        eventfd_write(agent->signal_fd, 1);
 }
 
 /* ---- life ---- */
@@ -693,17 +697,18 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct err 
         if (!agent)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the agent");
         agent->ready_fd = -1;
+        agent->signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         agent->replay.owner = OWNER_REPLAY;
         agent->local = (struct vsock_local){ .port = INIT_PORT, .ops = &local_ops, .opaque = agent };
         for (size_t i = 0; i < AGENT_CLIENTS_MAX; i++)
                 agent->clients[i] = (struct agent_client){ .agent = agent, .fd = -1 };
         agent->s.in = malloc(AGENT_FRAME_SPACE);
-        if (config->ready_fd >= 0 && fcntl(config->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
+        if (!agent->s.in || agent->signal_fd < 0)
+                r = err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the agent");
+        else if (config->ready_fd >= 0 && fcntl(config->ready_fd, F_SETFD, FD_CLOEXEC) < 0)
                 r = err_sys(err, errno, "using descriptor %d for the agent's line", config->ready_fd);
-                agent_free(agent);
-                return r;
-        }
-        r = agent->s.in ? read_script(config->script, &agent->s.boot, err) : err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the agent");
+        else
+                r = read_script(config->script, &agent->s.boot, err);
         if (r == 0)
                 r = unix_listener_new(config->socket, 0, &agent->listener, err);
         if (r < 0) {
@@ -722,6 +727,8 @@ struct agent *agent_free(struct agent *agent)
                 return NULL;
         if (agent->loop)
                 loop_timer_cancel(&agent->end_timer);
+        loop_fd_remove(agent->signal_watch);
+        closep(&agent->signal_fd);
         report(agent, "the machine ended before its process was started");
         agent_clients_free(agent);
         agent_stdio_free(agent);
@@ -756,6 +763,9 @@ int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void 
         agent->fail = fail;
         agent->fail_opaque = opaque;
         loop_timer_init(&agent->end_timer, agent->loop, on_end_timer, agent);
+        agent->signal_watch = loop_fd_add(agent->loop, agent->signal_fd, POLLIN, on_signals, agent, err);
+        if (!agent->signal_watch)
+                return -ENOMEM;
         r = agent_clients_init(agent, err);
         if (r < 0)
                 return r;

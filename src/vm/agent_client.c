@@ -40,7 +40,7 @@ static void update(struct agent_client *c)
 static void flush(struct agent_client *c)
 {
         while (c->out.n) {
-                const ssize_t n = send(c->fd, c->out.data + c->out.first, c->out.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+                const ssize_t n = send(c->fd, byte_queue_data(&c->out), c->out.n, MSG_DONTWAIT | MSG_NOSIGNAL);
 
                 if (n < 0 && errno == EINTR)
                         continue;
@@ -67,7 +67,7 @@ void agent_client_forward(struct agent_task *task, const u8 *frame, size_t size)
                 close_client(c); /* it does not read */
                 return;
         }
-        memcpy(c->out.data + c->out.first + at + offsetof(struct init_header, id), &task->client_id, sizeof(task->client_id));
+        memcpy(byte_queue_data(&c->out) + at + offsetof(struct init_header, id), &task->client_id, sizeof(task->client_id));
         if (!at)
                 flush(c);
 }

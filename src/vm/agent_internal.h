@@ -112,6 +112,8 @@ struct agent {
         bool failed;   /* the machine is ending because of us */
         bool switched_off; /* all that the guest had to do is done */
         u64 signals;   /* atomic: bit n - 1, not passed on yet */
+        int signal_fd; /* an eventfd: look at them */
+        struct loop_fd *signal_watch;
         struct loop_timer end_timer;
         struct agent_stdio stdio[INIT_STREAMS];
         struct unix_listener *listener;

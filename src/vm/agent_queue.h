@@ -11,6 +11,12 @@ struct byte_queue {
         size_t first, n, cap;
 };
 
+/* The first of @q->n bytes. */
+static inline u8 *byte_queue_data(const struct byte_queue *q)
+{
+        return q->data ? q->data + q->first : NULL;
+}
+
 /* False: no memory; nothing changed. */
 static inline bool byte_queue_add(struct byte_queue *q, const void *data, size_t n)
 {

@@ -39,11 +39,11 @@ void agent_save(struct device *dev, struct state_out *out)
         state_put_bool(out, s->has_status);
         state_put_u32(out, (u32)s->status);
         put_block(out, s->in, s->n_in);
-        put_block(out, s->out.data + s->out.first, s->out.n);
+        put_block(out, byte_queue_data(&s->out), s->out.n);
         put_block(out, s->boot.data ? s->boot.data + s->boot.at : NULL, s->boot.data ? s->boot.len - s->boot.at : 0);
         state_put_bool(out, s->boot.data);
         for (unsigned i = 1; i < INIT_STREAMS; i++) {
-                put_block(out, agent->stdio[i].out.data + agent->stdio[i].out.first, agent->stdio[i].out.n);
+                put_block(out, byte_queue_data(&agent->stdio[i].out), agent->stdio[i].out.n);
                 state_put_u32(out, agent->stdio[i].owed);
         }
         for (size_t i = 0; i < AGENT_TASKS_MAX; i++)

@@ -91,7 +91,7 @@ static void settle(struct agent_stdio *s, size_t n)
 static void on_writable(void *opaque, int revents)
 {
         struct agent_stdio *s = opaque;
-        const ssize_t done = s->out.n ? try_write(s, s->out.data + s->out.first, s->out.n) : 0;
+        const ssize_t done = s->out.n ? try_write(s, byte_queue_data(&s->out), s->out.n) : 0;
         const size_t left = s->out.n;
 
         if (done < 0)
@@ -142,7 +142,7 @@ void agent_stdio_finish(struct agent *agent)
 
                 while (s->out.n) {
                         struct pollfd p = { .fd = s->fd, .events = POLLOUT };
-                        const ssize_t done = poll(&p, 1, -1) < 0 ? 0 : try_write(s, s->out.data + s->out.first, s->out.n);
+                        const ssize_t done = poll(&p, 1, -1) < 0 ? 0 : try_write(s, byte_queue_data(&s->out), s->out.n);
 
                         byte_queue_drop(&s->out, done < 0 ? s->out.n : (size_t)done);
                 }

@@ -113,11 +113,11 @@ static inline void board_save_and_load(struct device *dev, u64 flip)
         require(state_out_finish(&out, NULL) == 0);
         state.data = out.data;
         state.len = state.section_end = out.len;
-        require(dev->ops->load(dev, &state, 1, NULL) == 0);
+        require(dev->ops->load(dev, &state, dev->ops->version, NULL) == 0);
         if (flip) {
                 out.data[(flip >> 3) % out.len] ^= (u8)(1u << (flip & 7));
                 state.pos = 0;
-                dev->ops->load(dev, &state, 1, NULL);
+                dev->ops->load(dev, &state, dev->ops->version, NULL);
         }
         dev->ops->resume(dev);
         state_out_free(&out);

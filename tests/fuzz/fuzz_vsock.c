@@ -15,7 +15,7 @@
 #define BUFFERS 0x20000ULL
 #define HOST_SOCKETS 6
 enum { RX, TX, EVENT };
-enum { CID = 3 };
+enum { CID = 3, LOCAL_PORT = 2 };
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
@@ -26,7 +26,48 @@ struct machine {
         int listener;
         int host[HOST_SOCKETS];
         unsigned n_given[3];
+        struct vsock_local local_port;
+        struct vsock_conn *local; /* of the program inside this process */
+        u8 to_send;
 };
+
+static bool on_local_connected(void *opaque, struct vsock_conn *conn)
+{
+        struct machine *m = opaque;
+
+        require(!m->local);
+        m->local = conn;
+        return true;
+}
+
+static void on_local_receive(void *opaque, const struct iovec *iov, unsigned n)
+{
+        struct machine *m = opaque;
+
+        require(m->local);
+        m->to_send++;
+        vsock_local_wake(m->local);
+}
+
+static size_t on_local_fill(void *opaque, const struct iovec *iov, unsigned n)
+{
+        struct machine *m = opaque;
+
+        if (!n || !m->to_send || !iov[0].iov_len)
+                return 0;
+        *(u8 *)iov[0].iov_base = m->to_send--;
+        return 1;
+}
+
+static void on_local_closed(void *opaque)
+{
+        struct machine *m = opaque;
+
+        require(m->local);
+        m->local = NULL;
+}
+
+static const struct vsock_local_ops local_ops = { on_local_connected, on_local_receive, on_local_fill, on_local_closed };
 
 static int bound_socket(const struct sockaddr_un *address)
 {
@@ -39,8 +80,9 @@ static int bound_socket(const struct sockaddr_un *address)
 
 static void machine_new(struct machine *m)
 {
-        struct virtio_vsock_config config = { .cid = CID };
+                struct virtio_vsock_config config = { .cid = CID, .local = &m->local_port };
 
+        m->local_port = (struct vsock_local){ .port = LOCAL_PORT, .ops = &local_ops, .opaque = m };
         m->address.sun_family = m->served.sun_family = AF_UNIX;
         snprintf(m->address.sun_path, sizeof(m->address.sun_path), "/tmp/fuzz-vsock-%d", (int)getpid());
         snprintf(m->served.sun_path, sizeof(m->served.sun_path), "/tmp/fuzz-vsock-%d_1", (int)getpid());
@@ -80,7 +122,7 @@ static void do_packet(struct machine *m, struct input *in)
                 .src_cid = what & 0x1000 ? take(in, 1) : CID,
                 .dst_cid = what & 0x2000 ? take(in, 1) : VSOCK_CID_HOST,
                 .src_port = (u32)(what >> 4 & 3),
-                .dst_port = what & 0x80 ? 0x40000000U + (u32)(what >> 8 & 3) : 1,
+                .dst_port = what & 0x80 ? 0x40000000U + (u32)(what >> 8 & 3) : what & 0x800 ? LOCAL_PORT : 1,
                 .op = (u16)(what & 0xf),
                 .type = what & 0x4000 ? (u16)take(in, 1) : VSOCK_TYPE_STREAM,
                 .flags = (u32)take(in, 1),
@@ -200,6 +242,7 @@ static void check(const struct machine *m)
                 n[conn->from_guest]++;
                 require(conn->n_buffered <= VSOCK_BUFFER);
                 require(conn->received - conn->forwarded == conn->n_buffered);
+                require(!conn->local || conn == m->local);
                 require(conn->sent - conn->guest_forwarded <= 0x7fffffff);
         }
         require(n[0] == m->vs->n_conns[0] && n[1] == m->vs->n_conns[1]);
