@@ -375,39 +375,32 @@ static int rm_command(int argc, char **argv, struct err **err)
         return r != 0 ? MIN(r, 0) : remove_networks(argv + first, force, err);
 }
 
-struct named {
-        const struct net_network *network;
-};
-
-/* Whether a container, running or not, wants to be on the network. */
-static int names_network(void *opaque, struct instance *inst)
-{
-        const struct named *named = opaque;
-        const struct instance_config *config = instance_get_config(inst);
-
-        if (config->network_mode && strcmp(config->network_mode, named->network->name) == 0)
-                return 1;
-        for (size_t i = 0; i < config->networks.n; i++)
-                if (strcmp(config->networks.item[i].name, named->network->name) == 0)
-                        return 1;
-        return 0;
-}
-
+/* What containers, running or not, want to be on. Known before anything is locked: looking at one may have to clean up after it. */
 struct pruning {
-        struct instance_host *host;
+        json_t *named; /* an object: its keys */
         const struct cli_words *filters;
 };
+
+static int add_names(void *opaque, struct instance *inst)
+{
+        const struct pruning *pruning = opaque;
+        const struct instance_config *config = instance_get_config(inst);
+
+        if (config->network_mode)
+                json_object_set_new(pruning->named, config->network_mode, json_true());
+        for (size_t i = 0; i < config->networks.n; i++)
+                json_object_set_new(pruning->named, config->networks.item[i].name, json_true());
+        return 0;
+}
 
 static bool is_kept(void *opaque, const struct net_network *network)
 {
         const struct pruning *pruning = opaque;
         const struct instance_pairs labels = labels_of(network);
         _cleanup_free_ struct instance_pair *item = labels.item;
-        struct named named = { network };
 
-        if (!item || !filter_until(pruning->filters, network->created) || !filter_labels(pruning->filters, &labels))
-                return true;
-        return instance_list(pruning->host, names_network, &named, NULL) != 0; /* an error keeps it, too */
+        return !item || !filter_until(pruning->filters, network->created) || !filter_labels(pruning->filters, &labels) ||
+               json_object_get(pruning->named, network->name);
 }
 
 static void print_removed(void *opaque, const char *name)
@@ -417,10 +410,13 @@ static void print_removed(void *opaque, const char *name)
 
 int network_prune(struct instance_host *host, const struct cli_words *filters, struct err **err)
 {
-        struct pruning pruning = { host, filters };
         _cleanup_(net_store_closep) struct net_store *store = NULL;
+        _cleanup_json_ json_t *named = json_object();
+        struct pruning pruning = { named, filters };
         int r = network_cli_open(host, &store, err);
 
+        if (r == 0)
+                r = instance_list(host, add_names, &pruning, err);
         return r < 0 ? r : net_prune(store, is_kept, print_removed, &pruning, err);
 }
 

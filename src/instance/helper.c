@@ -21,6 +21,7 @@ static int start(struct instance *inst, struct err **err)
         }
         if (fcntl(HELPER_PORTS, F_SETFD, FD_CLOEXEC) == 0)
                 inst->ports_to = HELPER_PORTS;
+        fcntl(HELPER_LOCK, F_SETFD, FD_CLOEXEC);
         if (r == 0)
                 r = launch_clean(inst, &error);
         if (r == 0)
@@ -34,6 +35,7 @@ static int start(struct instance *inst, struct err **err)
 
 static int clean(struct instance *inst, struct err **err)
 {
+        fcntl(HELPER_LOCK, F_SETFD, FD_CLOEXEC);
         return instance_clean_up(inst, err);
 }
 

@@ -151,6 +151,17 @@ static void use_stdio(const struct start *s)
         dup2(s->err_[1] >= 0 ? s->err_[1] : null, 2);
 }
 
+/* To a program that is executed: HELPER_PORTS (@ports, -1: none) and HELPER_LOCK, wherever they are now. */
+static void give(int ports, int lock)
+{
+        const int high[] = { fcntl(ports, F_DUPFD_CLOEXEC, HELPER_LOCK + 1), fcntl(lock, F_DUPFD_CLOEXEC, HELPER_LOCK + 1) };
+
+        close(HELPER_PORTS);
+        for (int i = 0; i < 2; i++)
+                if (high[i] >= 0)
+                        dup2(high[i], HELPER_PORTS + i);
+}
+
 /* In place of a copy of the command: the runtime may have to start its own program again, which here would be whatever command
  * this is. Returns only on failure. */
 static void execute_helper(struct start *s)
@@ -159,14 +170,9 @@ static void execute_helper(struct start *s)
         char program[PATH_MAX], fd[16];
 
         snprintf(program, sizeof(program), "%s/strata", host->programs);
-        snprintf(fd, sizeof(fd), "%d", fcntl(s->report[1], F_DUPFD, HELPER_PORTS + 1));
+        snprintf(fd, sizeof(fd), "%d", fcntl(s->report[1], F_DUPFD, HELPER_LOCK + 1));
         setenv(HELPER_REPORT, fd, 1);
-        if (s->ports[1] == HELPER_PORTS)
-                fcntl(HELPER_PORTS, F_SETFD, 0);
-        else if (s->ports[1] >= 0)
-                dup2(s->ports[1], HELPER_PORTS);
-        else
-                close(HELPER_PORTS);
+        give(s->ports[1], s->lock);
         execl(program, "strata", HELPER_START, host->root, s->inst->id, NULL);
 }
 
@@ -182,8 +188,7 @@ static _noreturn_ void helper(struct start *s, pid_t parent)
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         use_stdio(s);
-        /* Ends of ours that others wait for to be closed. */
-        closep(&s->lock);
+        /* Ends of ours that others wait for to be closed; not the lock: it is free when supervisor and helper are dead. */
         closep(&s->listener);
         closep(&s->in[1]);
         closep(&s->in[0]);

@@ -34,7 +34,7 @@ static _noreturn_ void become(struct supervisor *s, int parent, const char *comm
 int children_helper(struct supervisor *s, const char *command, const int stdio[HELPER_FDS])
 {
         const int null = sys_open("/dev/null", O_RDWR, 0), self = (int)SYS_0(SYS_getpid);
-        const int standard[HELPER_FDS] = { null, null, null, -1 };
+        const int standard[HELPER_FDS] = { null, null, null, -1, s->phase == PHASE_CLEANING ? s->lock : -1 };
         const long pid = SYS_5(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 
         if (pid == 0)
@@ -88,7 +88,7 @@ static int renew_ports(struct supervisor *s, int *ret_other)
 
 int children_start(struct supervisor *s)
 {
-        int stdio[HELPER_FDS] = { -1, -1, -1, -1 }, r = renew_ports(s, &stdio[HELPER_PORTS]);
+        int stdio[HELPER_FDS] = { -1, -1, -1, -1, s->lock }, r = renew_ports(s, &stdio[HELPER_PORTS]);
 
         if (s->policy.tty)
                 s->console = listen_console();
@@ -104,7 +104,7 @@ int children_start(struct supervisor *s)
         sys_unlink(FILE_PID);
         if (r >= 0)
                 r = children_helper(s, HELPER_START, stdio);
-        for (int i = 0; i < HELPER_FDS; i++)
+        for (int i = 0; i <= HELPER_PORTS; i++)
                 sys_close(stdio[i]);
         if (r < 0)
                 return r;

@@ -91,5 +91,8 @@ enum supervise_arg {
 #define HELPER_START  "instance-start"
 #define HELPER_CLEAN  "instance-clean"
 #define HELPER_HEALTH "instance-health"
-#define HELPER_PORTS 3 /* the descriptor of HELPER_START's end of the pair of sockets for ports */
+/* Descriptors of HELPER_START: its end of the pair of sockets for ports; and, HELPER_CLEAN too, the supervisor's lock. When the
+ * supervisor is killed it is free only when its helper is dead, too, so nobody begins to clean while that still makes things. */
+#define HELPER_PORTS 3
+#define HELPER_LOCK  4
 #define HELPER_HEALTH_UNKNOWN 2 /* its exit status when the container is paused */

@@ -117,8 +117,8 @@ void log_write(struct supervisor *s, enum stream stream, const u8 *data, size_t 
 /* children.c */
 /* New pipes (or a console socket) and a helper that starts the container again. 0 or -errno. */
 int children_start(struct supervisor *s);
-/* Runs `strata COMMAND ROOT ID`; its process, or -errno. @stdio: its descriptors from 0 on, HELPER_PORTS last; NULL: none. */
-#define HELPER_FDS (HELPER_PORTS + 1)
+/* Runs `strata COMMAND ROOT ID`; its process, or -errno. @stdio: its descriptors from 0 on, HELPER_LOCK last; NULL: none. */
+#define HELPER_FDS (HELPER_LOCK + 1)
 int children_helper(struct supervisor *s, const char *command, const int stdio[HELPER_FDS]);
 /* The host's ports are free for others. */
 void children_free_ports(struct supervisor *s);
