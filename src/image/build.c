@@ -190,6 +190,19 @@ static int cache_use(struct stage *stage, const struct digest *key, struct err *
         return r < 0 ? r : 1;
 }
 
+/* 1 when the step was done before; else the root file system that it works on. */
+static int begin_layer(struct stage *stage, const char *instruction, const struct digest *content, const json_t *env,
+        struct digest *ret_key, struct build_root *ret_root, struct err **err)
+{
+        int r = cache_key(stage, instruction, content, env, ret_key, err);
+
+        if (r == 0)
+                r = cache_use(stage, ret_key, err);
+        if (r == 1)
+                say(stage->build, " cached");
+        return r != 0 ? r : build_root_open(stage->build, stage->image.config, true, ret_root, err);
+}
+
 static int cache_store(struct stage *stage, const struct digest *key, const struct descriptor *layer,
         const struct digest *diff_id, struct err **err)
 {
@@ -239,16 +252,10 @@ static int do_copy(struct stage *stage, const struct docker_instruction *i, stru
                 r = err_sys(err, ENOMEM, "copying");
         }
         if (r == 0)
-                r = cache_key(stage, line, &content, NULL, &key, err);
-        if (r == 0)
-                r = cache_use(stage, &key, err);
-        if (r == 1)
-                say(stage->build, " cached");
+                r = begin_layer(stage, line, &content, NULL, &key, &root, err);
         if (r != 0)
                 return MIN(r, 0);
-        r = build_root_open(stage->build, stage->image.config, true, &root, err);
-        if (r == 0)
-                r = build_copy_run(copy, &root, err);
+        r = build_copy_run(copy, &root, err);
         return r < 0 ? r : finish_layer(stage, &root, &key, err);
 }
 
@@ -281,23 +288,19 @@ static int do_run(struct stage *stage, const struct docker_instruction *i, struc
         _cleanup_json_ json_t *command = build_run_command(stage, i), *env = run_env(stage);
         _cleanup_free_ char *line = NULL, *flags = json_dumps(i->flags, JSON_COMPACT),
                             *command_text = command ? json_dumps(command, JSON_COMPACT) : NULL;
-        struct digest key;
+        struct digest key, sources;
         int r;
 
         if (!command_text || asprintf(&line, "RUN %s %s", flags ? flags : "", command_text) < 0) {
                 line = NULL;
                 return err_sys(err, ENOMEM, "running a command");
         }
-        r = cache_key(stage, line, NULL, env, &key, err);
+        r = build_run_sources(stage, i, &sources, err);
         if (r == 0)
-                r = cache_use(stage, &key, err);
-        if (r == 1)
-                say(stage->build, " cached");
+                r = begin_layer(stage, line, &sources, env, &key, &root, err);
         if (r != 0)
                 return MIN(r, 0);
-        r = build_root_open(stage->build, stage->image.config, true, &root, err);
-        if (r == 0)
-                r = build_run(stage, i, command, env, &root, err);
+        r = build_run(stage, i, command, env, &root, err);
         return r < 0 ? r : finish_layer(stage, &root, &key, err);
 }
 

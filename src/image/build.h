@@ -43,6 +43,8 @@ struct build_root {
 
 /* What the clean @path names in the tree @root; links on the way, and a last one, are followed inside it. -errno. */
 int build_open_source(int root, const char *path, int flags);
+/* A digest of the file or directory @path of the context: names, kinds, modes and contents. */
+int build_hash_source(struct stage *stage, const char *path, struct digest *ret, struct err **err);
 /* @config is a configuration file: its diff ids are mounted. */
 int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err);
 void build_root_close(struct build_root *root);
@@ -67,5 +69,8 @@ static inline void build_copy_freep(struct build_copy **copy)
 /* RUN: @env are the process's variables. */
 int build_run(struct stage *stage, const struct docker_instruction *instruction, const json_t *command,
         const json_t *env, struct build_root *root, struct err **err);
+/* Which part of the cache's key comes from what is mounted: equal as long as the sources of its binds are. */
+int build_run_sources(
+        struct stage *stage, const struct docker_instruction *instruction, struct digest *ret, struct err **err);
 /* The command of a RUN: a JSON list, a heredoc, or a line for the shell. */
 json_t *build_run_command(const struct stage *stage, const struct docker_instruction *instruction);

@@ -280,6 +280,25 @@ static int hash_source(struct build_copy *c, const struct source *s, struct err 
                                    : hash_entry(c, fd, s->path, &st, err);
 }
 
+int build_hash_source(struct stage *stage, const char *path, struct digest *ret, struct err **err)
+{
+        _cleanup_free_ u8 *buf = malloc(CHUNK_SIZE);
+        struct build_copy c = {
+                .stage = stage, .root = stage->build->context, .ignore = stage->build->ignore, .buf = buf
+        };
+        char clean[TAR_PATH_MAX + 1];
+        const struct source source = { .path = clean, .file = -1 };
+        int r = buf ? tree_clean_path(path, clean, err) : err_sys(err, ENOMEM, "reading the context");
+
+        if (r == 0)
+                r = hasher_init(&c.hash, err);
+        if (r == 0)
+                r = hash_source(&c, &source, err);
+        if (r == 0)
+                hasher_finish(&c.hash, ret);
+        return r;
+}
+
 int build_copy_prepare(struct stage *stage, const struct docker_instruction *instruction, const char *text,
         struct build_copy **ret, struct digest *ret_key, struct err **err)
 {

@@ -409,6 +409,49 @@ static int add_mounts(struct run *run, struct err **err)
         return r;
 }
 
+static int bind_source_digest(struct stage *stage, const struct mount_spec *m, struct digest *ret, struct err **err)
+{
+        _cleanup_json_ json_t *config = NULL;
+        _cleanup_free_ char *text = NULL;
+        int r;
+
+        if (!m->from)
+                return build_hash_source(stage, m->source ? m->source : "", ret, err);
+        r = build_find_source(stage->build, stage, m->from, &config, err);
+        if (r < 0)
+                return r;
+        text = json_dumps(json_object_get(config, "rootfs"), JSON_COMPACT | JSON_SORT_KEYS);
+        return text ? digest_of(text, strlen(text), ret, err) : err_sys(err, ENOMEM, "running a command");
+}
+
+int build_run_sources(
+        struct stage *stage, const struct docker_instruction *instruction, struct digest *ret, struct err **err)
+{
+        struct hasher hasher;
+        int r = hasher_init(&hasher, err);
+
+        for (size_t i = 0; r == 0 && i < json_array_size(instruction->flags); i++) {
+                const char *flag = json_string_value(json_array_get(instruction->flags, i));
+                struct digest digest;
+                struct mount_spec m;
+
+                if (strncmp(flag, "mount=", 6) != 0)
+                        continue;
+                r = parse_mount(flag + 6, &m, err);
+                if (r < 0)
+                        break;
+                if (strcmp(m.type, "bind") == 0) {
+                        r = bind_source_digest(stage, &m, &digest, err);
+                        if (r == 0)
+                                hasher_update(&hasher, digest.text, sizeof(digest.text));
+                }
+                free(m.text);
+        }
+        if (r == 0)
+                hasher_finish(&hasher, ret);
+        return r;
+}
+
 /* --- the bundle ----------------------------------------------------------------------------------------------------------------------------- */
 
 static json_t *process_json(

@@ -209,6 +209,20 @@ DOCKERFILE
         is "run: nor where it was mounted" "$(cd "$(top run:1 2)" && find . -mindepth 1 ! -path ./work/four | sort | tr '\n' ' ')" "./etc ./work "
         is "run: files as mounts, relative targets, caches and secrets of the user" "$(tr '\n' ' ' <"$(top run:1)/tmp/five")" "one one a secret "
         is "run: as the user" "$(cat "$(top run:1 1)/tmp/id")" 55
+        bound() {
+                build bound:1 --runtime "$runtime" <<'DOCKERFILE'
+FROM base:1
+RUN --mount=type=bind,source=two.txt,target=/in cat /in > /out
+DOCKERFILE
+                cat "$(top bound:1)/out"
+        }
+        echo first >"$context/two.txt"
+        is "run: what is bound from the context" "$(bound)" first
+        touch "$context/one.txt"
+        bound >/dev/null
+        ok "run: is cached as long as it is the same" grep -q cached "$TMPDIR/build.log"
+        echo second >"$context/two.txt"
+        is "run: and done again when it is not" "$(bound)" second
         if build fails:1 --runtime "$runtime" <<<$'FROM base:1\nRUN exit 7'; then
                 ok "run: a failure ends the build" false
         else
