@@ -92,8 +92,8 @@ def against_podman(strata, podman, rounds, words):
     return medians, statistics.median(a / b for a, b in zip(times[strata], times[podman])) if podman else None
 
 
-def resident_kib(build):
-    """Of all processes whose program is one of ours."""
+def resident_kib(build, what="Rss"):
+    """Of all processes whose program is one of ours. "Pss": what several share counts once."""
     total = {}
     for process in pathlib.Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -105,7 +105,7 @@ def resident_kib(build):
             rollup = (process / "smaps_rollup").read_text()
         except OSError:
             continue
-        total[program.name] = total.get(program.name, 0) + sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:"))
+        total[program.name] = total.get(program.name, 0) + sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(f"{what}:"))
     return total
 
 
