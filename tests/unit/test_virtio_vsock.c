@@ -12,7 +12,7 @@
 #include "virtio_driver.h"
 
 enum { RX = 0, TX = 1, EVENT = 2, QUEUES = 3, SIZE = 64 };
-enum { GUEST_CID = 42 };
+enum { GUEST_CID = 42, LOCAL_PORT = 1022 };
 #define RX_BUFFERS 0x400000ULL
 #define RX_STEP 0x2000ULL
 #define RX_BYTES 4140U
@@ -26,7 +26,53 @@ struct fixture {
         unsigned rx_added;
         u32 forwarded; /* what the next packets say */
         u32 buffer;
+        /* The program inside this process, at port LOCAL_PORT. */
+        struct vsock_local local;
+        struct vsock_conn *local_conn;
+        char heard[64]; /* what the guest sent it */
+        const char *to_say;
+        unsigned n_closed;
 };
+
+/* ---- the program inside this process; the lock is held ---- */
+
+static bool local_connected(void *opaque, struct vsock_conn *conn)
+{
+        struct fixture *f = opaque;
+
+        f->local_conn = conn;
+        return true;
+}
+
+static void local_receive(void *opaque, const struct iovec *iov, unsigned n)
+{
+        struct fixture *f = opaque;
+
+        for (unsigned i = 0; i < n; i++)
+                strncat(f->heard, iov[i].iov_base, iov[i].iov_len);
+        vsock_local_wake(f->local_conn);
+}
+
+static size_t local_fill(void *opaque, const struct iovec *iov, unsigned n)
+{
+        struct fixture *f = opaque;
+        const size_t len = n && f->to_say ? MIN(strlen(f->to_say), iov[0].iov_len) : 0;
+
+        if (len)
+                memcpy(iov[0].iov_base, f->to_say, len);
+        f->to_say = NULL;
+        return len;
+}
+
+static void local_closed(void *opaque)
+{
+        struct fixture *f = opaque;
+
+        f->local_conn = NULL;
+        f->n_closed++;
+}
+
+static const struct vsock_local_ops local_ops = { local_connected, local_receive, local_fill, local_closed };
 
 static void rx_add(struct fixture *f, unsigned n)
 {
@@ -38,9 +84,10 @@ static void rx_add(struct fixture *f, unsigned n)
 static int setup(void **state)
 {
         struct fixture *f = calloc(1, sizeof(*f));
-        struct virtio_vsock_config config = { .cid = GUEST_CID };
+        struct virtio_vsock_config config = { .cid = GUEST_CID, .local = &f->local };
 
         assert_non_null(f);
+        f->local = (struct vsock_local){ .port = LOCAL_PORT, .ops = &local_ops, .opaque = f };
         snprintf(f->dir, sizeof(f->dir), "/tmp/vsock.XXXXXX");
         assert_non_null(mkdtemp(f->dir));
         snprintf(f->path, sizeof(f->path), "%s/s", f->dir);
@@ -598,6 +645,56 @@ static void connections_of_a_restored_machine_are_shut_down(void **state)
         close(listener);
 }
 
+static void local_says(struct fixture *f, const char *text)
+{
+        fake_env_lock(&f->m->f);
+        f->to_say = text;
+        vsock_local_wake(f->local_conn);
+        fake_env_unlock(&f->m->f);
+}
+
+static void a_port_inside_this_process_is_connected(void **state)
+{
+        struct fixture *f = *state;
+
+        send_packet(f, VSOCK_OP_REQUEST, 9, LOCAL_PORT, NULL, 0);
+        expect(f, VSOCK_OP_RESPONSE, 9);
+        f->to_say = "answer";
+        send_packet(f, VSOCK_OP_RW, 9, LOCAL_PORT, "question", 8);
+        assert_memory_equal(expect(f, VSOCK_OP_RW, 9)->data, "answer", 6);
+        assert_string_equal(f->heard, "question");
+        local_says(f, "more");
+        assert_memory_equal(expect(f, VSOCK_OP_RW, 9)->data, "more", 4);
+        /* One at a time. */
+        send_packet(f, VSOCK_OP_REQUEST, 10, LOCAL_PORT, NULL, 0);
+        expect(f, VSOCK_OP_RST, 10);
+        send_shutdown(f, 9, LOCAL_PORT, VSOCK_SHUT_SEND);
+        expect(f, VSOCK_OP_RST, 9);
+        assert_int_equal(f->n_closed, 1);
+        send_packet(f, VSOCK_OP_REQUEST, 11, LOCAL_PORT, NULL, 0);
+        expect(f, VSOCK_OP_RESPONSE, 11);
+}
+
+static void its_connection_is_saved_with_the_machine(void **state)
+{
+        struct fixture *f = *state;
+
+        send_packet(f, VSOCK_OP_REQUEST, 9, LOCAL_PORT, NULL, 0);
+        expect(f, VSOCK_OP_RESPONSE, 9);
+        send_packet(f, VSOCK_OP_RW, 9, LOCAL_PORT, "before", 6);
+        local_says(f, "12345");
+        expect(f, VSOCK_OP_RW, 9);
+        save_and_load(f, GUEST_CID);
+        assert_non_null(f->local_conn);
+        f->forwarded = 5; /* a connection that did not know what it had sent would take that for a lie */
+        send_packet(f, VSOCK_OP_RW, 9, LOCAL_PORT, ", after", 7);
+        fake_sync(f->m);
+        assert_string_equal(f->heard, "before, after");
+        local_says(f, "still here");
+        assert_int_equal(expect(f, VSOCK_OP_RW, 9)->header.fwd_cnt, 13);
+        expect_nothing(f);
+}
+
 static void nothing_moves_while_paused(void **state)
 {
         struct fixture *f = *state;
@@ -661,6 +758,8 @@ int main(void)
                 TEST(connections_are_limited),
                 TEST(a_restored_machine_with_another_address_is_told_that_all_is_gone),
                 TEST(connections_of_a_restored_machine_are_shut_down),
+                TEST(a_port_inside_this_process_is_connected),
+                TEST(its_connection_is_saved_with_the_machine),
                 TEST(nothing_moves_while_paused),
                 TEST(saved_state_is_checked),
                 TEST(the_socket_is_the_owner_s_alone),
