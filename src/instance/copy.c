@@ -23,9 +23,61 @@
 
 /* --- resolving -------------------------------------------------------------------------------------------------- */
 
-static int find(int root, const char *path, int flags)
+static int find_below(int root, const char *path, int flags)
 {
         return sys_openat2(root, path, (u64)flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+}
+
+/* What is behind @target in @path, when @path is there or below: NULL, or without slashes before it. */
+static const char *path_below(const char *target, const char *path)
+{
+        size_t n;
+
+        target += strspn(target, "/");
+        path += strspn(path, "/");
+        n = strlen(target);
+        if (strncmp(path, target, n) != 0 || (path[n] && path[n] != '/'))
+                return NULL;
+        return path + n + strspn(path + n, "/");
+}
+
+/* A machine's volumes are mounted by its own kernel, not in the root that others see: the one that @path leads to, as it is written. */
+static const struct instance_mount *mount_inside(const struct instance *inst, const char *path, const char **ret_rest)
+{
+        const struct instance_mount *found = NULL;
+
+        for (size_t i = 0; !inst->ops->has_namespaces && !strstr(path, "..") && i < inst->config.mounts.n; i++) {
+                const struct instance_mount *m = &inst->config.mounts.item[i];
+                const char *rest = path_below(m->target, path);
+
+                if (rest && (!found || strlen(m->target) > strlen(found->target))) {
+                        found = m;
+                        *ret_rest = rest;
+                }
+        }
+        return found;
+}
+
+static int find(const struct instance *inst, int root, const char *path, int flags)
+{
+        const char *rest = NULL;
+        const struct instance_mount *m = mount_inside(inst, path, &rest);
+        const bool is_volume = m && strcmp(m->type, "volume") == 0;
+        _cleanup_free_ char *volume = is_volume ? volume_path(inst->host, m->source) : NULL;
+        const char *source = is_volume ? volume : m ? m->source : NULL;
+        _cleanup_close_ int dir = -1;
+
+        if (!m)
+                return find_below(root, path, flags);
+        if (!source || strcmp(m->type, "tmpfs") == 0)
+                return -EOPNOTSUPP; /* the guest's own memory */
+        if (!rest[0]) {
+                const int fd = open(source, flags | O_CLOEXEC);
+
+                return fd < 0 ? -errno : fd;
+        }
+        dir = open(source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        return dir < 0 ? -errno : find_below(dir, rest, flags);
 }
 
 static int not_found(const struct instance *inst, int r, const char *path, struct err **err)
@@ -63,7 +115,7 @@ struct found {
 static int stat_path(void *opaque, int root, struct err **err)
 {
         struct found *found = opaque;
-        _cleanup_close_ int fd = find(root, found->path, O_PATH | O_NOFOLLOW);
+        _cleanup_close_ int fd = find(found->inst, root, found->path, O_PATH | O_NOFOLLOW);
 
         if (fd < 0 || fstat(fd, &found->st) < 0)
                 return not_found(found->inst, fd < 0 ? fd : -errno, found->path, err);
@@ -172,7 +224,7 @@ static int copy_out(void *opaque, int root, struct err **err)
         struct stat st;
 
         last_name(c->path, name, &content);
-        found = find(root, c->path, O_PATH | (c->follow || content ? 0 : O_NOFOLLOW));
+        found = find(c->inst, root, c->path, O_PATH | (c->follow || content ? 0 : O_NOFOLLOW));
         if (found < 0 || fstat(found, &st) < 0)
                 return not_found(c->inst, found < 0 ? found : -errno, c->path, err);
         return pack_tree(found, &st, content ? "" : name, false, c->fd, err);
@@ -211,9 +263,11 @@ int instance_export(struct instance *inst, int fd, struct err **err)
 static int copy_in(void *opaque, int root, struct err **err)
 {
         const struct copying *c = opaque;
+        const char *rest;
+        const struct instance_mount *inside = mount_inside(c->inst, c->path, &rest);
         _cleanup_(tar_reader_freep) struct tar_reader *tar = NULL;
         _cleanup_free_ u8 *buf = malloc(READ_SIZE);
-        _cleanup_close_ int dir = find(root, c->path, O_RDONLY | O_DIRECTORY);
+        _cleanup_close_ int dir = find(c->inst, root, c->path, O_RDONLY | O_DIRECTORY);
         struct fd_source source = { c->fd, buf, READ_SIZE };
         const struct byte_source bytes = { fd_source_next, &source };
         const struct unpack_options options = { .plain = true,
@@ -224,6 +278,8 @@ static int copy_in(void *opaque, int root, struct err **err)
 
         if (!buf)
                 return err_sys(err, ENOMEM, "copying");
+        if (inside && inside->read_only)
+                return err_sys(err, EROFS, "'%s'", c->path);
         if (dir < 0)
                 return not_found(c->inst, dir, c->path, err);
         r = tar_reader_new(&bytes, &tar, err);

@@ -133,6 +133,16 @@ try cp box:/a box:/b
 is "both in containers is an error" "$status" 124
 is "nothing is left of the copies" "$(find . -name '.strata-cp*')" ""
 
+strata run -d --name volumes --network none -v "$host:/h:ro" -v cpvol:/v busybox sleep 1000 >/dev/null
+strata cp "$host/dir/inner" volumes:/v/copied
+is "in: into a volume" "$(strata exec volumes cat /v/copied)" in
+is "out: of a volume" "$(strata cp volumes:/v/copied - | tar -xO)" in
+is "out: of a directory of the host" "$(strata cp volumes:/h/file - | tar -xO)" hello
+try cp "$host/dir/inner" volumes:/h/new
+ok "in: not into what is read-only" test "$status" != 0 -a ! -e "$host/new"
+strata rm -fv volumes >/dev/null
+strata volume rm cpvol >/dev/null
+
 # What a container hands out may be hostile: a link, and a file below it.
 mkdir evil && ln -s "$TMPDIR/out" evil/way
 tar -C evil -cf evil.tar way && mkdir -p evil2/way && echo bad >evil2/way/planted && tar -C evil2 -rf evil.tar way/planted
