@@ -11,20 +11,28 @@
 
 int jail_new(enum jail_mode mode, struct jail **ret, struct err **err)
 {
+        _cleanup_(err_freep) struct err *why = NULL;
         _cleanup_free_ struct jail *jail = NULL;
         int r;
 
         *ret = NULL;
-        if (mode == JAIL_NONE)
+        if (mode == JAIL_NONE || (mode == JAIL_AUTO && JAIL_SANITIZERS))
                 return 0;
         jail = calloc(1, sizeof(*jail));
         if (!jail)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the jail");
         jail->mode = mode;
         jail->needs = JAIL_ALWAYS;
-        r = porter_start(&jail->porter, err);
-        if (r < 0)
+        r = porter_start(&jail->porter, &why);
+        if (r < 0 && mode == JAIL_AUTO) {
+                log_info("no jail: %s", err_message(why)); /* without /proc */
+                return 0;
+        }
+        if (r < 0) {
+                if (err)
+                        *err = TAKE_PTR(why);
                 return err_wrap(err, r, "preparing the jail");
+        }
         *ret = TAKE_PTR(jail);
         return 0;
 }

@@ -50,7 +50,8 @@ enum jail_access {
 
 struct jail;
 
-/* Starts the process that stays outside (jail_porter.h). *@ret is NULL for JAIL_NONE. */
+/* Starts the process that stays outside (jail_porter.h). *@ret is NULL for JAIL_NONE, and for JAIL_AUTO where not even that is
+ * possible. */
 int jail_new(enum jail_mode mode, struct jail **ret, struct err **err);
 /* The process outside removes the files of sockets now. Returns NULL. */
 struct jail *jail_free(struct jail *jail);

@@ -7,6 +7,13 @@
 #include "jail.h"
 #include "jail_porter.h"
 
+/* Sanitizers look into /proc at the end of a process and make system calls of their own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define JAIL_SANITIZERS true
+#else
+#define JAIL_SANITIZERS false
+#endif
+
 #define JAIL_DIRECTORIES_MAX 24
 #define JAIL_SOCKETS_MAX 8
 #define NOBODY_UID 65534 /* also of the group */

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "base/cleanup.h"
 #include "vm/options.h"
 #include "vm/terminal.h"
 
@@ -37,6 +38,28 @@ static void defaults_are_as_documented(void **state)
         assert_int_equal(o.vm.console, VM_CONSOLE_STDIO);
         assert_false(o.vm.debug_exit);
         assert_false(o.vm.start_paused);
+        options_free(&o);
+}
+
+static void the_jail_has_three_words(void **state)
+{
+        static const struct {
+                const char *word;
+                enum jail_mode mode;
+        } words[] = { { "auto", JAIL_AUTO }, { "none", JAIL_NONE }, { "required", JAIL_REQUIRED } };
+        _cleanup_(err_freep) struct err *err = NULL;
+        struct vmm_options o;
+
+        assert_int_equal(parse(ARGS("--kernel", "k"), &o, NULL), 0);
+        assert_int_equal(o.jail, JAIL_AUTO);
+        options_free(&o);
+        for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+                assert_int_equal(parse(ARGS("--kernel", "k", "--jail", (char *)(uintptr_t)words[i].word), &o, NULL), 0);
+                assert_int_equal(o.jail, words[i].mode);
+                options_free(&o);
+        }
+        assert_true(parse(ARGS("--kernel", "k", "--jail", "some"), &o, &err) < 0);
+        assert_int_equal(err_get_id(err), ERR_USAGE);
         options_free(&o);
 }
 
@@ -212,6 +235,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(defaults_are_as_documented),
                 cmocka_unit_test(every_option_arrives),
+                cmocka_unit_test(the_jail_has_three_words),
                 cmocka_unit_test(wrong_lines_are_refused_by_name),
                 cmocka_unit_test(device_words_arrive),
                 cmocka_unit_test(sizes_take_suffixes_of_either_case),
