@@ -1,8 +1,6 @@
 #include <errno.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -124,7 +122,7 @@ static int hand_sockets_over(struct jail *jail, struct err **err)
 
 /* In this order: later ones take away what earlier ones need. */
 static const struct stage {
-        const char *name; /* in descriptions; NULL: not worth a word */
+        const char *name; /* of one that may be lacking */
         int (*enter)(struct jail *jail, struct err **err);
         enum { HOST_MAY_LACK, KERNEL_MAY_LACK, ALWAYS } when;
 } stages[] = {
@@ -132,17 +130,10 @@ static const struct stage {
         { NULL, jail_rights_choose, ALWAYS },
         { "namespaces", jail_namespaces, HOST_MAY_LACK },
         { NULL, hand_sockets_over, ALWAYS },
-        { "rights", jail_rights_drop, ALWAYS },
+        { NULL, jail_rights_drop, ALWAYS },
         { "landlock", jail_landlock, KERNEL_MAY_LACK },
         { "seccomp", jail_seccomp, HOST_MAY_LACK },
 };
-
-static void describe(struct jail *jail, const char *name)
-{
-        const size_t len = strlen(jail->description);
-
-        snprintf(jail->description + len, sizeof(jail->description) - len, "%s%s", len ? ", " : "", name);
-}
 
 static bool may_go_on_without(const struct jail *jail, const struct stage *stage, int r)
 {
@@ -156,11 +147,8 @@ static int enter_stage(struct jail *jail, const struct stage *stage, struct err 
         _cleanup_(err_freep) struct err *why = NULL;
         const int r = stage->enter(jail, &why);
 
-        if (r == 0) {
-                if (stage->name)
-                        describe(jail, stage->name);
+        if (r == 0)
                 return 0;
-        }
         if (may_go_on_without(jail, stage, r)) {
                 log_info("jail: without %s: %s", stage->name, err_message(why));
                 return 0;
@@ -187,9 +175,4 @@ int jail_enter(struct jail *jail, struct err **err)
                         return r;
         }
         return 0;
-}
-
-const char *jail_describe(const struct jail *jail)
-{
-        return jail && *jail->description ? jail->description : "none";
 }

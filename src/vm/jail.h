@@ -72,5 +72,3 @@ void jail_keep_owners(struct jail *jail);
 
 /* Goes in. On failure (never in JAIL_AUTO because of what the host lacks) the process may be half inside and is to end. */
 int jail_enter(struct jail *jail, struct err **err);
-/* The stages that are in force, in words, "none" if there is none. */
-const char *jail_describe(const struct jail *jail);

@@ -41,7 +41,6 @@ struct jail {
         bool may_set_ids; /* before it goes in */
         bool changes_user;
         bool own_namespaces;
-        char description[128];
 };
 
 /* ---- jail_rights.c: users, capabilities, limits ---- */
