@@ -357,6 +357,69 @@ static void tap_moves_frames(void **state)
         close(fd);
 }
 
+static int open_tun(const char *ifname, short flags)
+{
+        struct ifreq ifr = { .ifr_flags = flags };
+        const int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+        assert_true(fd >= 0);
+        snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", ifname);
+        assert_int_equal(ioctl(fd, TUNSETIFF, &ifr), 0);
+        ifr.ifr_flags = IFF_UP;
+        {
+                const int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+                assert_int_equal(ioctl(control, SIOCSIFFLAGS, &ifr), 0);
+                close(control);
+        }
+        return fd;
+}
+
+static void an_open_tap_moves_frames(void **state)
+{
+        struct fixture *f = *state;
+        u8 frame[12 + 200] = { 0 }, buffer[2048];
+        int fd;
+
+        if (!have_tap())
+                skip();
+        assert_int_equal(net_tap_from_fd(&f->f.env, open_tun("teststrata3", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR), &f->backend, NULL), 0);
+        assert_true(f->backend->vnet_header);
+        f->wanted = is_our_frame;
+        attach(f);
+        fd = packet_socket("teststrata3");
+        our_frame(frame + 12, 200, 0x33);
+        wait_for(send_frame(f, frame, sizeof(frame)) == 0);
+        our_frame(buffer, 100, 0x44);
+        assert_int_equal(send(fd, buffer, 100, 0), 100);
+        wait_locked(&f->f, f->received);
+        assert_memory_equal(f->last + 12, buffer, 100);
+        close(fd);
+}
+
+static void a_descriptor_that_is_no_tap_is_refused(void **state)
+{
+        struct fixture *f = *state;
+        int fds[3];
+
+        if (!have_tap())
+                skip();
+        fds[0] = open("/dev/null", O_RDWR | O_CLOEXEC);
+        fds[1] = open_tun("teststrata4", IFF_TAP | IFF_NO_PI); /* frames without the header */
+        fds[2] = open_tun("teststrata5", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR);
+        for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+                struct err *err = NULL;
+
+                assert_true(net_tap_from_fd(&f->f.env, fds[i], &f->backend, &err) < 0);
+                assert_int_equal(err_get_id(err), ERR_USAGE);
+                err_free(err);
+                close(fds[i]); /* still ours */
+                err = NULL;
+                assert_int_equal(net_tap_from_fd(&f->f.env, fds[i], &f->backend, &err), -EBADF);
+                err_free(err);
+        }
+}
+
 static void tap_in_use_is_an_error_of_its_own(void **state)
 {
         struct fixture *f = *state;
@@ -544,6 +607,8 @@ int main(void)
                 TEST_STREAM(stream_refuses_frames_that_are_too_long),
                 TEST(tap_needs_a_good_name),
                 TEST(tap_moves_frames),
+                TEST(an_open_tap_moves_frames),
+                TEST(a_descriptor_that_is_no_tap_is_refused),
                 TEST(tap_in_use_is_an_error_of_its_own),
                 TEST(tap_without_permission_is_an_error_of_its_own),
                 TEST(passt_reaches_the_host_s_loopback),
