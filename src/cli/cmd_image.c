@@ -24,9 +24,9 @@ struct registry {
         unsigned jobs;
 };
 
-#define REGISTRY_TRUST                                                             \
-        CLI_OPTION("plain-http", 0, FLAG, offsetof(struct registry, plain_http), NULL, \
-                "allow http:// (loopback needs no permission)"),                       \
+#define REGISTRY_TRUST                                                                     \
+        CLI_OPTION("plain-http", 0, FLAG, offsetof(struct registry, plain_http), NULL,     \
+                "allow http:// (loopback needs no permission)"),                           \
                 CLI_OPTION("insecure", 0, FLAG, offsetof(struct registry, insecure), NULL, \
                         "do not verify the registry's certificate")
 

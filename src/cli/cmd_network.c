@@ -208,7 +208,8 @@ static int ls_one(void *opaque, const struct net_network *network)
 
         if (!item || !text)
                 return -ENOMEM;
-        if (!filter_begins(&ls->list.filters, "id", network->id) || !filter_contains(&ls->list.filters, "name", network->name) ||
+        if (!filter_begins(&ls->list.filters, "id", network->id) ||
+                !filter_contains(&ls->list.filters, "name", network->name) ||
                 !filter_equals(&ls->list.filters, "driver", network->driver) ||
                 !filter_equals(&ls->list.filters, "scope", "local") ||
                 !filter_equals(&ls->list.filters, "type", network->predefined ? "builtin" : "custom") ||
@@ -216,11 +217,11 @@ static int ls_one(void *opaque, const struct net_network *network)
                 return 0;
         return json_array_append_new(
                 ls->list.rows, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "ID",
-                                  ls->no_trunc ? network->id : container_short_id(network->id).text, "Name",
-                                  network->name, "Driver", network->driver, "Scope", "local", "Subnet",
-                                  network->n_subnets ? network->subnets[0].subnet : "", "Internal",
-                                  network->internal ? "true" : "false", "IPv6", network->ipv6 ? "true" : "false",
-                                  "Labels", text, "CreatedAt", network->created));
+                                       ls->no_trunc ? network->id : container_short_id(network->id).text, "Name",
+                                       network->name, "Driver", network->driver, "Scope", "local", "Subnet",
+                                       network->n_subnets ? network->subnets[0].subnet : "", "Internal",
+                                       network->internal ? "true" : "false", "IPv6", network->ipv6 ? "true" : "false",
+                                       "Labels", text, "CreatedAt", network->created));
 }
 
 static int ls_networks(struct list_command *list, struct err **err)
@@ -399,8 +400,8 @@ static bool is_kept(void *opaque, const struct net_network *network)
         const struct instance_pairs labels = labels_of(network);
         _cleanup_free_ struct instance_pair *item = labels.item;
 
-        return !item || !filter_until(pruning->filters, network->created) || !filter_labels(pruning->filters, &labels) ||
-               json_object_get(pruning->named, network->name);
+        return !item || !filter_until(pruning->filters, network->created) ||
+               !filter_labels(pruning->filters, &labels) || json_object_get(pruning->named, network->name);
 }
 
 static void print_removed(void *opaque, const char *name)

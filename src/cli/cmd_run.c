@@ -209,8 +209,7 @@ static int start_one(struct instance_host *host, struct instance *inst, void *op
         return instance_start(inst, 0, NULL, err);
 }
 
-static int start_connected(
-        struct instance *inst, unsigned streams, struct instance_session **ret, struct err **err)
+static int start_connected(struct instance *inst, unsigned streams, struct instance_session **ret, struct err **err)
 {
         return instance_start(inst, streams | INSTANCE_ATTACH_CLEAN_UP, ret, err);
 }

@@ -114,8 +114,7 @@ static int ls_command(int argc, char **argv, struct err **err)
         struct list_command ls = { .listing.columns = columns };
 
         /* docker's order */
-        return list_command_run(
-                &usage, filter_keys, "table {{.Driver}}\\t{{.Name}}", ls_volumes, argc, argv, &ls, err);
+        return list_command_run(&usage, filter_keys, "table {{.Driver}}\\t{{.Name}}", ls_volumes, argc, argv, &ls, err);
 }
 
 /* --- inspect ------------------------------------------------------------------------------------------------------- */

@@ -54,10 +54,10 @@ struct list_command {
         struct cli_words filters;
         json_t *rows;
 };
-#define LIST_OPTIONS(ids, keys)                                                                                   \
-        CLI_OPTION("quiet", 'q', FLAG, offsetof(struct list_command, listing.quiet), NULL, ids " only"),          \
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct list_command, filters), "KEY=VALUE", keys),       \
-                CLI_OPTION("format", 0, TEXT, offsetof(struct list_command, listing.format), "FORMAT",            \
+#define LIST_OPTIONS(ids, keys)                                                                             \
+        CLI_OPTION("quiet", 'q', FLAG, offsetof(struct list_command, listing.quiet), NULL, ids " only"),    \
+                CLI_OPTION("filter", 'f', LIST, offsetof(struct list_command, filters), "KEY=VALUE", keys), \
+                CLI_OPTION("format", 0, TEXT, offsetof(struct list_command, listing.format), "FORMAT",      \
                         "table, 'table TEMPLATE', json or a template as '{{.Name}}'")
 int list_command_run(const struct cli_usage *usage, const char *const *filter_keys, const char *table,
         int (*collect)(struct list_command *list, struct err **err), int argc, char **argv, struct list_command *list,

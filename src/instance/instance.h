@@ -490,9 +490,9 @@ int instance_volume_find(struct instance_host *host, const char *name,
 /* ERR_BUSY while an instance mounts it. */
 int instance_volume_remove(struct instance_host *host, const char *name, struct err **err);
 struct instance_volume_prune {
-        bool all;                                                             /* not anonymous ones alone */
-        bool (*wanted)(void *opaque, const struct instance_volume *volume);   /* NULL: every one */
-        void (*removed)(void *opaque, const char *name);                      /* NULL */
+        bool all;                                                           /* not anonymous ones alone */
+        bool (*wanted)(void *opaque, const struct instance_volume *volume); /* NULL: every one */
+        void (*removed)(void *opaque, const char *name);                    /* NULL */
         void *opaque;
 };
 /* Removes those that no instance mounts. */

@@ -16,7 +16,6 @@
 #include "ops.h"
 #include "userns.h"
 
-
 /* --- files of /etc ---------------------------------------------------------------------------------------------- */
 
 int launch_write_file(const struct instance *inst, const char *name, const char *text, struct err **err)
@@ -152,8 +151,7 @@ static int add_volume(struct launch_plan *plan, const struct instance_mount *m, 
 
         if (!path)
                 return err_sys(err, ENOMEM, "mounting a volume");
-        spec_add_mount(
-                plan->mounts, "bind", path, m->target, m->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
+        spec_add_mount(plan->mounts, "bind", path, m->target, m->read_only ? "rbind,rprivate,ro" : "rbind,rprivate,rw");
         return 0;
 }
 

@@ -380,7 +380,8 @@ int network_texts(struct network *network, const char *hostname, char **ret_host
                 .servers = list_or_null(&c->dns),
                 .search = list_or_null(&c->dns_search),
                 .options = list_or_null(&c->dns_options) };
-        const bool host = network->fd < 0 && !network->machine, own_dns = c->dns.n || c->dns_search.n || c->dns_options.n;
+        const bool host = network->fd < 0 && !network->machine,
+                   own_dns = c->dns.n || c->dns_search.n || c->dns_options.n;
         int r;
 
         if (network->joined) {

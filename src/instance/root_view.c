@@ -91,8 +91,7 @@ static int run_in_child(struct view *view, root_view_fn *fn, void *opaque, struc
                 _exit(0);
         }
         close(report[1]);
-        r = pid < 0 ? err_sys(err, errno, "looking into '%s'", view->inst->config.name)
-                    : err_receive(report[0], err);
+        r = pid < 0 ? err_sys(err, errno, "looking into '%s'", view->inst->config.name) : err_receive(report[0], err);
         close(report[0]);
         while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
@@ -110,7 +109,8 @@ static int open_running(struct view *view, pid_t pid, struct err **err)
                 return r;
         snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
         view->userns = open(path, O_RDONLY | O_CLOEXEC);
-        return view->userns < 0 ? err_sys(err, errno, "opening the user namespace of '%s'", view->inst->config.name) : 0;
+        return view->userns < 0 ? err_sys(err, errno, "opening the user namespace of '%s'", view->inst->config.name)
+                                : 0;
 }
 
 /* Nobody may start it while its root is mounted here too. */

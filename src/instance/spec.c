@@ -231,8 +231,7 @@ static bool has_group(u32 gid)
 #define MODE_CONTAINER "container:"
 
 /* "container:NAME": that one's first process; 0 for another mode. @kind is for the error. */
-static int find_other(
-        struct instance_host *host, const char *mode, const char *kind, pid_t *ret, struct err **err)
+static int find_other(struct instance_host *host, const char *mode, const char *kind, pid_t *ret, struct err **err)
 {
         _cleanup_(instance_freep) struct instance *other = NULL;
         const struct instance_state *state;
@@ -270,8 +269,7 @@ static int add_shm(struct launch_plan *plan, json_t *mounts, struct err **err)
                         return r;
         }
         if (shared || is_mode(c->ipc_mode, "host"))
-                spec_add_mount(mounts, "bind", shared ? shared : "/dev/shm", "/dev/shm",
-                        "bind,nosuid,noexec,nodev");
+                spec_add_mount(mounts, "bind", shared ? shared : "/dev/shm", "/dev/shm", "bind,nosuid,noexec,nodev");
         else {
                 snprintf(options, sizeof(options), "nosuid,noexec,nodev,mode=1777,size=%lld",
                         (long long)(c->shm_size ? c->shm_size : (s64)DEFAULT_SHM_SIZE));
@@ -527,14 +525,12 @@ static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **
         } wanted[] = {
                 { "pid", c->pid_mode },
                 { "ipc", c->ipc_mode },
-                { "uts",
-                        c->uts_mode                        ? c->uts_mode
-                        : is_mode(c->network_mode, "host") ? "host"
-                                                           : NULL },
-                { "cgroup",
-                        c->cgroupns_mode ? c->cgroupns_mode
-                        : c->privileged  ? "host"
-                                         : NULL },
+                { "uts", c->uts_mode                        ? c->uts_mode
+                         : is_mode(c->network_mode, "host") ? "host"
+                                                            : NULL },
+                { "cgroup", c->cgroupns_mode ? c->cgroupns_mode
+                            : c->privileged  ? "host"
+                                             : NULL },
         };
         pid_t other;
         int r;
@@ -576,9 +572,9 @@ static int add_id_maps(struct launch_plan *plan, json_t *linux_, struct err **er
                 return r;
         list = json_array();
         for (size_t i = 0; i < maps.n; i++)
-                json_array_append_new(list, json_pack("{s:I, s:I, s:I}", "containerID",
-                                                    (json_int_t)maps.item[i].container_id, "hostID",
-                                                    (json_int_t)maps.item[i].host_id, "size", (json_int_t)maps.item[i].size));
+                json_array_append_new(list,
+                        json_pack("{s:I, s:I, s:I}", "containerID", (json_int_t)maps.item[i].container_id, "hostID",
+                                (json_int_t)maps.item[i].host_id, "size", (json_int_t)maps.item[i].size));
         json_object_set(linux_, "uidMappings", list);
         json_object_set_new(linux_, "gidMappings", list);
         return 0;

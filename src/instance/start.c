@@ -154,7 +154,8 @@ static void use_stdio(const struct start *s)
 /* To a program that is executed: HELPER_PORTS (@ports, -1: none) and HELPER_LOCK, wherever they are now. */
 static void give(int ports, int lock)
 {
-        const int high[] = { fcntl(ports, F_DUPFD_CLOEXEC, HELPER_LOCK + 1), fcntl(lock, F_DUPFD_CLOEXEC, HELPER_LOCK + 1) };
+        const int high[] = { fcntl(ports, F_DUPFD_CLOEXEC, HELPER_LOCK + 1),
+                fcntl(lock, F_DUPFD_CLOEXEC, HELPER_LOCK + 1) };
 
         close(HELPER_PORTS);
         for (int i = 0; i < 2; i++)

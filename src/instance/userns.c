@@ -136,8 +136,8 @@ static int take_ranges(void *opaque, struct instance *inst)
         if (inst->config.id_maps && read_maps(&arena, inst->config.id_maps, &maps, NULL) == 0)
                 for (size_t i = 0; i < maps.n; i++)
                         for (u32 k = 0; k < AUTO_RANGES; k++)
-                                ranges->taken[k] |= overlap(maps.item[i].host_id, maps.item[i].size,
-                                        AUTO_FIRST + k * AUTO_SIZE, AUTO_SIZE);
+                                ranges->taken[k] |= overlap(
+                                        maps.item[i].host_id, maps.item[i].size, AUTO_FIRST + k * AUTO_SIZE, AUTO_SIZE);
         arena_release(&arena);
         return 0;
 }
@@ -238,8 +238,8 @@ int userns_shift(int userns, const char *dir, struct err **err)
                 if (r != EINVAL && r != EPERM)
                         return err_sys(err, r, "shifting the ids of '%s'", dir);
                 return err_hint(err,
-                        err_set(err, ERR_UNSUPPORTED, r, "the ids of '%s' cannot be shifted: its file system has no id-mapped mounts",
-                                dir),
+                        err_set(err, ERR_UNSUPPORTED, r,
+                                "the ids of '%s' cannot be shifted: its file system has no id-mapped mounts", dir),
                         "ext4, xfs, btrfs and others have them from Linux 5.12 to 6.0 on; an overlay has none");
         }
         if (move_mount(tree, "", AT_FDCWD, dir, MOVE_MOUNT_F_EMPTY_PATH) < 0)

@@ -12,8 +12,7 @@ int userns_check(const struct instance_config *config, struct err **err);
 /* Fills in config.id_maps: for "auto" the first range that no other instance has. Under host_lock until the configuration is saved. */
 int userns_choose(struct instance *inst, struct err **err);
 /* config.id_maps as the runtime has them; in @arena. */
-int userns_maps(
-        struct arena *arena, const struct instance_config *config, struct spec_id_maps *ret, struct err **err);
+int userns_maps(struct arena *arena, const struct instance_config *config, struct spec_id_maps *ret, struct err **err);
 /* Such a namespace without a process in it: its descriptor. */
 int userns_make(const struct instance *inst, int *ret, struct err **err);
 /* image_instance_mount below what userns_shift shifted: as the root of the instance's namespace, who alone has a number on disk there

@@ -168,8 +168,8 @@ static int rename_one(void *opaque, struct endpoint *endpoint, struct err **err)
 }
 
 /* Under a lock. */
-static int rename_in(struct net_store *store, const char *container, const char *old_name, const char *new_name,
-        struct err **err)
+static int rename_in(
+        struct net_store *store, const char *container, const char *old_name, const char *new_name, struct err **err)
 {
         _cleanup_close_ int dir = -1;
         struct rename rename = { .store = store, .old_name = old_name, .new_name = new_name };

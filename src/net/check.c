@@ -85,8 +85,8 @@ static void start_resolver_again(struct check *check, const struct endpoint *end
 
         if (resolver_is_service(endpoint)) {
                 if (network_by_key(check->store, endpoint->key, &network, NULL) == 0)
-                        service_start(check->store, check->kernel, link_index(check->kernel->route, network->pub.bridge),
-                                endpoint, NULL);
+                        service_start(check->store, check->kernel,
+                                link_index(check->kernel->route, network->pub.bridge), endpoint, NULL);
                 return;
         }
         netns = find_namespace(endpoint->netns);

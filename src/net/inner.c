@@ -108,8 +108,8 @@ static int make_namespace(void *opaque, struct err **err)
         if (r < 0)
                 return r;
         /* the order that resolve/main.c knows */
-        return helper_spawn(
-                (const char *const[]){ program, KIND, NULL }, (const int[]){ -1, -1, store->run, lock }, 4, -1, &pid, err);
+        return helper_spawn((const char *const[]){ program, KIND, NULL }, (const int[]){ -1, -1, store->run, lock }, 4,
+                -1, &pid, err);
 }
 
 static int start_pasta(struct net_store *store, int netns, struct err **err)
