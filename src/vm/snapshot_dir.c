@@ -81,7 +81,6 @@ static bool is_partial_of(const char *entry, const char *name)
 static int remove_files(int parent, const char *name, int directory)
 {
         unlinkat(directory, SNAPSHOT_STATE, 0);
-        unlinkat(directory, SNAPSHOT_WORKING_SET, 0);
         unlinkat(directory, SNAPSHOT_MEMORY_NEW, 0);
         for (unsigned i = 0; i < SNAPSHOT_LAYERS_MAX; i++) {
                 char layer[SNAPSHOT_NAME_SIZE];

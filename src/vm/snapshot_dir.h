@@ -3,10 +3,9 @@
 
 #include "snapshot_files.h"
 
-#define SNAPSHOT_STATE       "state"
-#define SNAPSHOT_WORKING_SET "working-set"
-#define SNAPSHOT_MEMORY_NEW  "memory.new" /* until its layer is known */
-#define SNAPSHOT_NAME_SIZE   16
+#define SNAPSHOT_STATE      "state"
+#define SNAPSHOT_MEMORY_NEW "memory.new" /* until its layer is known */
+#define SNAPSHOT_NAME_SIZE  16
 
 void snapshot_layer_name(unsigned layer, char ret[SNAPSHOT_NAME_SIZE]);
 /* Whether the directory looks like a snapshot: it may be removed then. */

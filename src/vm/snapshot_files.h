@@ -5,7 +5,6 @@
  *         memory.0     RAM: a sparse file, byte n of it is byte n of the memfd
  *         memory.1...  only in diffs: what changed since memory.0, and so on. All but the last are hard links to the files of the snapshots that came
  *                      before, which can therefore be removed
- *         working-set  optional: which pages a machine touches first when it goes on
  *
  * Making one: everything is written to a directory beside, ".NAME.XXXXXX.partial", synced, and then gets the name by one rename, which exchanges it with what had it before.
  * So whatever happens at any moment, NAME is a whole snapshot or none. Who makes one holds a lock on the directory; ones that nobody holds are removed by the
