@@ -337,6 +337,7 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         run = segment_start(&tr->code, (unsigned)(segment - tr->code.segments)) + segment->code_used;
         run += ALIGN_UP(segment->code_used + sizeof(block), CODE_ALIGN) - segment->code_used;
         req->run_at = run;
+        req->jumps_in_line = tr->jumps_in_line;
         req->stubs = tr->stubs.exits;
         req->has_extension = tr->has_extension;
         t->code = code_writable(tr, run);
@@ -378,6 +379,7 @@ int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cach
         tr->machine = machine;
         tr->memory = machine->memory;
         tr->n_vcpus = n_vcpus;
+        tr->jumps_in_line = translate_host_jump_erratum();
         pthread_mutex_init(&tr->lock, NULL);
         check_turns_init(&tr->turns);
         r = code_memory_init(&tr->code, cache_size, err);

@@ -15,8 +15,9 @@ static void align_patch(struct block_emitter *b, unsigned opcode_bytes)
 {
         struct emitter *e = &b->e;
 
+        emit_jump_ahead(e, opcode_bytes + 4);
         while ((((uintptr_t)e->run_at + emit_off(e) + opcode_bytes) & 63) > 60)
-                emit_u8(e, 0x90);
+                emit_nop(e, 1);
 }
 
 /* In another page of a position-independent block: only the jump cache knows where that is. */
@@ -82,6 +83,7 @@ static void jump_by_slot(struct block_emitter *b)
                 emit_u32(e, (u32)PAGE_MASK);
                 emit_store(e, hmem_ctx(CTX(page_va)), SCRATCH2);
         }
+        emit_jump_ahead(e, MEM_SIZE);
         emit_op_mem(e, 0xff, false, 4, jump_slot_member(b, offsetof(struct tlb_jump, code))); /* jmp [slot] */
 }
 
@@ -98,6 +100,7 @@ static void jump_probe(struct block_emitter *b, bool complete, u16 rsp_by)
                 return;
         }
         jump_index(b, SCRATCH0);
+        emit_jump_ahead(e, MEM_SIZE + JCC_SIZE);
         emit_op_mem(e, 0x3b, true, SCRATCH0, jump_slot_member(b, offsetof(struct tlb_jump, rip)));
         jump_cold(b, emit_jcc_later(e, CC_NE), complete, rsp_by);
         if (rsp_by)
@@ -275,6 +278,7 @@ static bool call_indirect(struct block_emitter *b, const struct insn *g)
         emit_mov_rr(e, SCRATCH1, SCRATCH2);
         emit_bytes(e, (const u8[]){ 0x49, 0xc1, 0xfb, 47 }, 4); /* sar r11, 47: 0 or -1 */
         emit_bytes(e, (const u8[]){ 0x49, 0xff, 0xc3 }, 3);     /* inc r11 */
+        emit_jump_ahead(e, 4 + JCC_SIZE);
         emit_bytes(e, (const u8[]){ 0x49, 0x83, 0xfb, 1 }, 4);  /* cmp r11, 1 */
         noncanonical = block_cold(b, emit_jcc_later(e, CC_A), TEXIT_INTERP);
         if (noncanonical)

@@ -99,6 +99,7 @@ static void probe_table(struct block_emitter *b, enum mmu_access access, unsigne
         if (user_table && !space_by_gs(b))
                 emit_op_mem(e, 0x03, true, SCRATCH1, hmem_ctx(CTX(tlb.space))); /* add */
         emit_op_mem(e, 0x2b, true, SCRATCH0, memory_entry_member(b, user_table, (s32)(offsetof(struct tlb_entry, base) + 8 * access)));
+        emit_jump_ahead(e, 7 + JCC_SIZE);
         emit_bytes(e, (const u8[]){ 0x49, 0x81, 0xfa }, 3); /* cmp r10, imm32 */
         emit_u32(e, (u32)(PAGE_SIZE - size));
         cold = block_cold(b, emit_jcc_later(e, CC_A), TEXIT_MISS);

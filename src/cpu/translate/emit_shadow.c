@@ -105,12 +105,14 @@ static void leave_if(struct block_emitter *b, unsigned cc, unsigned host, struct
 static void emit_compare_high(struct emitter *e, unsigned host)
 {
         emit_rorx(e, SCRATCH1, host, HIGH_SHIFT);
+        emit_jump_ahead(e, 4 + JCC_SIZE);
         emit_bytes(e, (const u8[]){ 0x41, 0x80, 0xfb, SHADOW_HIGH_START >> HIGH_SHIFT }, 4); /* cmp r11b, imm8 */
 }
 
 /* CC_A: the address in @host is not of the low range. */
 static void emit_compare_low(struct emitter *e, unsigned host)
 {
+        emit_jump_ahead(e, 7 + JCC_SIZE);
         emit_op_reg(e, 0x81, true, 7, host); /* cmp host, simm32 */
         emit_u32(e, SHADOW_LOW_END - 1);
 }
@@ -123,6 +125,7 @@ static void emit_compare(struct block_emitter *b, unsigned host, struct purpose 
         flags_destroyed(b);
         if (p.what == CHECK_INDEX) {
                 emit_op_reg(e, 0x63, true, SCRATCH1, host); /* movsxd r11, host */
+                emit_jump_ahead(e, 3 + JCC_SIZE);
                 emit_op_reg(e, 0x39, true, host, SCRATCH1); /* cmp r11, host */
                 cc = CC_NE;
         } else if (p.what == SHADOW_HIGH) {
@@ -162,6 +165,7 @@ void shadow_check_spilled(struct block_emitter *b, unsigned reg, struct value v,
                 return;
         flags_destroyed(b);
         emit_op_mem(e, 0x63, true, SCRATCH1, at); /* movsxd r11, dword */
+        emit_jump_ahead(e, MEM_SIZE + JCC_SIZE);
         emit_op_mem(e, 0x3b, true, SCRATCH1, at); /* cmp r11, qword */
         leave_if(b, CC_NE, SCRATCH0, p);
         remember(b, v, CHECK_INDEX);

@@ -235,6 +235,7 @@ struct translate_request {
         const bool *has_extension; /* by ZydisISAExt: does the guest's model have it; NULL: all */
         struct insn_note *notes;   /* filled for the dump when not NULL: BLOCK_GUEST_MAX of them */
         const u8 *run_at; /* where the code will run */
+        bool jumps_in_line; /* the host wants it (emit_jump_ahead) */
         const void *const *stubs; /* by enum exit_kind: where each stub is, within 2 GiB of run_at */
 };
 /* MODE_SHADOW: where an operand's address was found to be other than first thought. Only hints, so slots may be shared. */

@@ -90,6 +90,7 @@ struct translator {
         unsigned n_vcpus;
         u8 site_ranges[1u << SITE_SLOT_BITS];         /* written without the lock: hints */
         u64 dropped;                                  /* blocks, since a vCPU last counted them */
+        bool jumps_in_line;
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
         struct insn_note notes[BLOCK_GUEST_MAX];      /* likewise, when it is traced */
@@ -221,6 +222,8 @@ bool translate_step(struct interp *in);
 /* soft_tlb.kernel_exec_flushed. */
 void translate_exec_flushed(void *interp, u64 gva);
 bool translate_host_fsgsbase(void);
+/* Whether jumps had better not cross 32-byte lines (emit_jump_ahead). */
+bool translate_host_jump_erratum(void);
 
 /* shadowing.c: when user code runs by way of the shadow window */
 void shadowing_new(struct interp *in);

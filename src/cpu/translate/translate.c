@@ -213,6 +213,7 @@ void check_vectors(struct block_emitter *b)
         flags_destroyed(b);
         emit_op_mem(e, 0x80, false, 7, hmem_ctx(CTX(vectors_live))); /* cmp byte [vectors_live], 0 */
         emit_u8(e, 0);
+        emit_jump_ahead(e, JCC_SIZE); /* not fused: memory and an immediate */
         cold = block_cold(b, emit_jcc_later(e, 4), TEXIT_VECTORS);
         if (cold)
                 cold->resume_off = (u16)emit_off(e);
@@ -305,6 +306,8 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
         b->scratch2_busy = false;
         b->why = NULL;
         block_record_restart(b);
+        if (g->kind == KIND_PLAIN && !g->mem && g->writes_flags && g + 1 < b->insns + b->n_insns && g[1].kind == KIND_JCC)
+                emit_jump_ahead(&b->e, g->z.length + 1u + JCC_SIZE);
         mark_set(b, &mark);
         if (b->req->mode & MODE_SPLIT && g->kind != KIND_PLAIN) {
                 done = false; /* a string instruction, a push: rare */
@@ -418,7 +421,8 @@ bool translate_block(const struct translate_request *req, struct translation *re
                 b = (struct block_emitter){
                         .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .shadow = req->mode & MODE_SHADOW,
                         .shadow_fixed = req->mode & MODE_SHADOW_FIXED, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere,
-                        .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at },
+                        .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at,
+                               .jumps_in_line = req->jumps_in_line },
                 };
                 if (emit_block(&b, max))
                         return true;
