@@ -30,6 +30,12 @@ static void *no_access(void *at, u64 size, int flags)
 
 #define LOWEST_ADDRESS (64 * KIB) /* vm.mmap_min_addr as Linux sets it */
 
+/* Pages [first, end) of the host can be read. */
+static bool make_probe(u64 first, u64 end)
+{
+        return mprotect((void *)(uintptr_t)(first << PAGE_SHIFT), (end - first) << PAGE_SHIFT, PROT_READ) == 0;
+}
+
 /* What is below the fixed low range is too little for a guard, but addresses below that are not canonical, or the kernel's. */
 static bool reserve_fixed(struct shadow *s)
 {
@@ -43,8 +49,14 @@ static bool reserve_fixed(struct shadow *s)
                 munmap(region, size);
                 return false;
         }
-        s->region[SHADOW_LOW] = region;
-        s->region_size[SHADOW_LOW] = size;
+        if (!make_probe(SHADOW_HIGH_START >> 40, SHADOW_HIGH_END >> 40) ||
+            !make_probe(SHADOW_PROBE_LOW >> PAGE_SHIFT, (SHADOW_PROBE_LOW >> PAGE_SHIFT) + 1)) {
+                munmap(region, size);
+                return false;
+        }
+        s->probes = true;
+        s->region[SHADOW_LOW] = (void *)(uintptr_t)SHADOW_PROBE_END;
+        s->region_size[SHADOW_LOW] = size + LOWEST_ADDRESS - SHADOW_PROBE_END;
         s->bias[SHADOW_LOW] = SHADOW_LOW_FIXED;
         return true;
 }
@@ -82,10 +94,20 @@ struct shadow *shadow_free(struct shadow *s)
                 for (unsigned i = 0; i < ARRAY_SIZE(s->region); i++)
                         if (s->region[i])
                                 munmap(s->region[i], s->region_size[i]);
+                if (s->probes)
+                        munmap((void *)(uintptr_t)LOWEST_ADDRESS, SHADOW_PROBE_END - LOWEST_ADDRESS);
                 free(s->pages);
                 free(s);
         }
         return NULL;
+}
+
+enum shadow_range shadow_probe_missed(u64 host, enum shadow_range range)
+{
+        /* The bits of the address that it tells, the others 0. */
+        const u64 gva = range == SHADOW_HIGH ? (host >> PAGE_SHIFT) << 40 : ((host - SHADOW_PROBE_LOW) & (u32)-1) >> PAGE_SHIFT << 31;
+
+        return shadow_range_of(gva);
 }
 
 /* ---- the pool ---- */

@@ -21,6 +21,15 @@
 /* The low range is shown here if nobody else in the process has it: so near to the guest's own addresses that code can say it in a displacement. */
 #define SHADOW_LOW_FIXED GIB
 
+/* Probes: below a fixed low range there are pages for comparing an address with a range by one load, which faults when it is elsewhere and destroys no
+ * flags. The load's address is the lower half of the address that was rotated right. For the high range bits 40-59 name the load's page, of which 55h-7Fh can
+ * be read; for the low range bits 31-50, SHADOW_PROBE_LOW further on, of which 0 can. Nothing else can be read up to SHADOW_PROBE_END, nor right below
+ * 4 GiB: there the guards are. A load that happens to read elsewhere had bits 47 and above of which not all are the same: the access itself faults. */
+#define SHADOW_PROBE_HIGH_ROTATE 28
+#define SHADOW_PROBE_LOW_ROTATE 19
+#define SHADOW_PROBE_LOW MIB
+#define SHADOW_PROBE_END (SHADOW_PROBE_LOW + BIT(28))
+
 enum shadow_range { SHADOW_LOW, SHADOW_HIGH, SHADOW_NONE };
 
 static inline enum shadow_range shadow_range_of(u64 gva)
@@ -44,6 +53,7 @@ struct shadow {
         u64 bias[2];       /* by enum shadow_range: host address = guest address + bias */
         void *region[2];   /* address space reserved, guards included */
         u64 region_size[2];
+        bool probes;       /* they are below the low range */
         u64 cr3;           /* of the address space that is shown */
         struct shadow_page *pages;
         unsigned n_pages, max_pages; /* slots in use at most so far; room */
@@ -63,6 +73,9 @@ static inline bool shadow_is_fixed(const struct shadow *s)
 {
         return s->bias[SHADOW_LOW] == SHADOW_LOW_FIXED;
 }
+
+/* The load at @host of a probe for @range faulted: where the address is. */
+enum shadow_range shadow_probe_missed(u64 host, enum shadow_range range);
 
 /* Whether the host address is in one of the window's ranges; *ret_gva is the guest's then. */
 bool shadow_contains(const struct shadow *s, u64 host, u64 *ret_gva);

@@ -34,6 +34,7 @@ enum insn_kind {
 struct value {
         u16 symbol;
         bool narrow; /* the symbol is a 32-bit number, signed or unsigned */
+        bool positive; /* ... unsigned */
         s32 off;
 };
 

@@ -14,28 +14,20 @@ struct shadow_checks {
         u8 n;
 };
 
-/* Flags that come back when this is undone and done again (emit_loop.c). */
-struct redo {
-        u8 host;
-        bool wide, sub, set;
-        s32 by;
-};
-
 /* What a comparison is for. */
 struct purpose {
-        unsigned what;      /* enum shadow_range, or CHECK_INDEX */
+        unsigned what;      /* enum shadow_range, or CHECK_* (emit_shadow.h) */
         unsigned operand;   /* OPERAND_* ... */
         unsigned guest_off; /* of the instruction there */
 };
 
 #define LOOP_USES_MAX 8
 
-/* A register that the loop's operands use, and for what. */
+/* What is compared once before a loop: a register, and for what. */
 struct loop_use {
         struct value value;
         struct purpose purpose;
         u8 reg;            /* guest register; GPR_COUNT: the page's address */
-        bool counted;      /* the loop adds a constant to it */
 };
 
 /* A block that is a loop (emit_loop.c). */
@@ -43,8 +35,6 @@ struct loop {
         struct loop_use uses[LOOP_USES_MAX];
         unsigned n_uses;
         unsigned n;        /* instructions, the jump included; 0: it is none */
-        unsigned latch;    /* index of the instruction before which counted registers are compared; n: there are none */
-        struct redo redo;
         bool vectors;
         struct value end[GPR_COUNT]; /* what the registers hold at the jump */
 };
@@ -66,7 +56,7 @@ struct cold {
         u8 host;           /* TEXIT_SHADOW: the base or index */
         bool x87_store;    /* TEXIT_MISS: SITE_X87_STORE */
         u16 either_off;    /* TEXIT_SHADOW: where to go on when the address is in the low range; 0: it may not be */
-        struct redo redo;  /* TEXIT_SHADOW: what brings the flags back, if set */
+        bool swapped;      /* TEXIT_VECTORS: flags are in EFLAGS and RCX is in scratch 1, and so it goes on at resume_off */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
 
@@ -91,7 +81,6 @@ struct block_emitter {
         bool full;            /* some table is full: the block cannot be used */
         bool no_anywhere;     /* flags were wanted where they could be anywhere: try again without */
         struct loop loop;
-        struct redo redo;
         u16 guest_off;        /* of the instruction being emitted */
         u16 next_off;         /* of the one after it */
         u16 insn_resume;      /* code offset where its first memory access began (flags in the image) */
@@ -161,7 +150,7 @@ static inline bool space_by_gs(const struct block_emitter *b)
 {
         return b->user && !b->shadow;
 }
-/* scratch 0 = linear address of @g's operand; flags must be saved. */
+/* scratch 0 = linear address of @g's operand, scratch 1 destroyed, no flags. */
 bool memory_address(struct block_emitter *b, const struct insn *g, s32 by);
 /* scratch 0 = guest linear address on entry, host address on return, scratch 1 destroyed. */
 void memory_probe(struct block_emitter *b, enum mmu_access access, unsigned size);
@@ -194,10 +183,10 @@ bool emit_x87(struct block_emitter *b, const struct insn *g);
 void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
 
 /* ---- loops (emit_loop.c) ---- */
-/* Right behind the entries: what need not be done in each round, if the block is a loop. */
+/* Before anything is emitted: is the block a loop? */
+void loop_find(struct block_emitter *b);
+/* Behind the entries, flags in EFLAGS: what need not be done in each round. */
 void loop_begin(struct block_emitter *b);
-/* Before instruction @g, number b->loop.latch of a loop. */
-void loop_latch(struct block_emitter *b, const struct insn *g);
 /* Makes sure that the guest's vector registers are loaded. */
 void check_vectors(struct block_emitter *b);
 

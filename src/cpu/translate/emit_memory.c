@@ -70,9 +70,10 @@ bool memory_address(struct block_emitter *b, const struct insn *g, s32 by)
         memory_resume_here(b);
         if (!operand_offset(b, g, g->z.address_width == 32, by))
                 return false;
-        if (seg == ZYDIS_REGISTER_FS || seg == ZYDIS_REGISTER_GS)
-                emit_op_mem(&b->e, 0x03, true, SCRATCH0,
-                            hmem_ctx(seg == ZYDIS_REGISTER_FS ? CTX(seg_base[SEG_FS]) : CTX(seg_base[SEG_GS])));
+        if (seg == ZYDIS_REGISTER_FS || seg == ZYDIS_REGISTER_GS) {
+                emit_load(&b->e, SCRATCH1, hmem_ctx(seg == ZYDIS_REGISTER_FS ? CTX(seg_base[SEG_FS]) : CTX(seg_base[SEG_GS])));
+                emit_lea(&b->e, SCRATCH0, (struct hmem){ .base = SCRATCH0, .index = SCRATCH1 });
+        }
         return true;
 }
 

@@ -76,14 +76,26 @@ bool shadow_decide(const struct block_emitter *b, const struct insn *g, struct s
 
 /* ---- comparisons ---- */
 
-static bool is_checked(const struct block_emitter *b, struct value v, unsigned what)
+/* May flags stay where they are, in EFLAGS? */
+bool shadow_by_probe(const struct block_emitter *b)
+{
+        return b->shadow_fixed && b->eflags_valid && !b->image_valid;
+}
+
+/* What an index has to be, beside an address of @range. Below the low range no guard is wide enough for negative ones. */
+unsigned shadow_index_check(const struct block_emitter *b, enum shadow_range range)
+{
+        return range == SHADOW_LOW || shadow_by_probe(b) ? CHECK_POSITIVE : CHECK_INDEX;
+}
+
+bool shadow_is_checked(const struct block_emitter *b, struct value v, unsigned what)
 {
         const struct shadow_checks *c = &b->shadow_checks;
 
-        if (what == CHECK_INDEX && v.narrow)
+        if ((what == CHECK_INDEX && v.narrow) || (what == CHECK_POSITIVE && v.positive))
                 return true;
         for (unsigned i = 0; v.symbol && i < c->n; i++)
-                if (c->symbol[i] == v.symbol && c->what[i] == what)
+                if (c->symbol[i] == v.symbol && (c->what[i] == what || (what == CHECK_INDEX && c->what[i] == CHECK_POSITIVE)))
                         return true;
         return false;
 }
@@ -94,10 +106,9 @@ static void leave_if(struct block_emitter *b, unsigned cc, unsigned host, struct
 
         if (cold) {
                 cold->arg = (u8)p.operand;
-                cold->access = p.what == CHECK_INDEX;
+                cold->access = p.what >= CHECK_INDEX;
                 cold->host = (u8)host;
                 cold->resume_off = (u16)p.guest_off;
-                cold->redo = b->redo;
         }
 }
 
@@ -117,11 +128,36 @@ static void emit_compare_low(struct emitter *e, unsigned host)
         emit_u32(e, SHADOW_LOW_END - 1);
 }
 
+/* movzx r11d, byte [r11d + disp32] */
+static void emit_probing_load(struct emitter *e, u32 disp)
+{
+        emit_bytes(e, (const u8[]){ 0x67, 0x45, 0x0f, 0xb6, 0x9b }, 5);
+        emit_u32(e, disp);
+}
+
+/* Compares without a comparison (mmu/shadow.h). Destroys scratch 1. */
+static void emit_probe(struct block_emitter *b, unsigned host, struct purpose p)
+{
+        const bool high = p.what == SHADOW_HIGH;
+        struct emitter *e = &b->e;
+
+        emit_rorx(e, SCRATCH1, host, high ? SHADOW_PROBE_HIGH_ROTATE : SHADOW_PROBE_LOW_ROTATE);
+        block_record(b, RECORD_PROBE, b->guest_off, p.operand | (high ? PROBE_HIGH : 0) | (p.what >= CHECK_INDEX ? PROBE_INDEX : 0));
+        if (!b->full)
+                b->out->records[b->out->n_records - 1].ahead = (u8)(p.guest_off - b->guest_off);
+        emit_probing_load(e, high ? 0 : (u32)SHADOW_PROBE_LOW);
+        block_record_restart(b);
+}
+
 static void emit_compare(struct block_emitter *b, unsigned host, struct purpose p)
 {
         struct emitter *e = &b->e;
         unsigned cc;
 
+        if (shadow_by_probe(b)) {
+                emit_probe(b, host, p);
+                return;
+        }
         flags_destroyed(b);
         if (p.what == CHECK_INDEX) {
                 emit_op_reg(e, 0x63, true, SCRATCH1, host); /* movsxd r11, host */
@@ -150,7 +186,7 @@ static void remember(struct block_emitter *b, struct value v, unsigned what)
 
 void shadow_check(struct block_emitter *b, unsigned host, struct value v, struct purpose p)
 {
-        if (is_checked(b, v, p.what))
+        if (shadow_is_checked(b, v, p.what))
                 return;
         emit_compare(b, host, p);
         remember(b, v, p.what);
@@ -161,21 +197,27 @@ void shadow_check_spilled(struct block_emitter *b, unsigned reg, struct value v,
         const struct hmem at = hmem_ctx(CTX_REG((s32)reg));
         struct emitter *e = &b->e;
 
-        if (is_checked(b, v, CHECK_INDEX))
+        if (shadow_is_checked(b, v, p.what))
                 return;
+        if (shadow_by_probe(b) || p.what == CHECK_POSITIVE) {
+                emit_load(e, SCRATCH1, at);
+                emit_compare(b, SCRATCH1, p);
+                remember(b, v, p.what);
+                return;
+        }
         flags_destroyed(b);
         emit_op_mem(e, 0x63, true, SCRATCH1, at); /* movsxd r11, dword */
         emit_jump_ahead(e, MEM_SIZE + JCC_SIZE);
         emit_op_mem(e, 0x3b, true, SCRATCH1, at); /* cmp r11, qword */
         leave_if(b, CC_NE, SCRATCH0, p);
-        remember(b, v, CHECK_INDEX);
+        remember(b, v, p.what);
 }
 
 /* Before the first check: flags are in the image if one is to come. An instruction with two operands may have to start again at the first, with flags
  * there too (memory_operand of emit_memory.c). */
 static void begin(struct block_emitter *b, const struct insn *g, bool checks)
 {
-        if (checks || (g->mem && (g->kind == KIND_PUSH || g->kind == KIND_CALL)))
+        if ((checks && !shadow_by_probe(b)) || (g->mem && (g->kind == KIND_PUSH || g->kind == KIND_CALL)))
                 flags_save(b);
         memory_resume_here(b);
 }
@@ -262,6 +304,7 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
         const ZydisDecodedOperandMem *m = &g->mem->mem;
         const bool has_index = m->index != ZYDIS_REGISTER_NONE;
         struct hmem at = { .index = REG_NONE };
+        unsigned index;
         bool has_base;
 
         if (!shadow_decide(b, g, &a))
@@ -275,7 +318,10 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
         has_base = g->base.symbol;
         if (!has_base && a.range != SHADOW_LOW)
                 return false;
-        begin(b, g, (has_base && !is_checked(b, a.base, a.range)) || (has_index && !is_checked(b, a.index, CHECK_INDEX)));
+        if (a.range == SHADOW_LOW && (s32)g->disp < SHADOW_LOW_DISP_MIN)
+                return computed_operand(b, g, &a, ret);
+        index = shadow_index_check(b, a.range);
+        begin(b, g, (has_base && !shadow_is_checked(b, a.base, a.range)) || (has_index && !shadow_is_checked(b, a.index, index)));
         if (!fetch_base(b, g, &at.base, &at.disp))
                 return false;
         if (has_base)
@@ -286,10 +332,10 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
                 if (at.index == SCRATCH1) {
                         /* Scratch 1 is wanted: by the comparison, and by other operands. */
                         emit_lea(&b->e, SCRATCH0, at);
-                        shadow_check_spilled(b, insn_gpr(m->index), a.index, purpose_of(g, CHECK_INDEX, a.operand));
+                        shadow_check_spilled(b, insn_gpr(m->index), a.index, purpose_of(g, index, a.operand));
                         at = hmem_base(SCRATCH0, 0);
                 } else {
-                        shadow_check(b, at.index, a.index, purpose_of(g, CHECK_INDEX, a.operand));
+                        shadow_check(b, at.index, a.index, purpose_of(g, index, a.operand));
                 }
         }
         *ret = biased(b, at, a.range);
@@ -316,7 +362,7 @@ bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struc
         b->either_operand = a.operand;
         if (b->either)
                 return false;
-        begin(b, g, !is_checked(b, a.base, a.range));
+        begin(b, g, !shadow_is_checked(b, a.base, a.range));
         shadow_check(b, host, a.base, purpose_of(g, a.range, a.operand));
         *ret = biased(b, hmem_base(host, disp), a.range);
         return true;
@@ -329,7 +375,7 @@ bool shadow_stack_free(const struct block_emitter *b, const struct insn *g)
         if (g->stack_access < 0)
                 return false;
         a.base = stack_value(b, g);
-        return shadow_decide(b, g, &a) && a.range == SHADOW_HIGH && is_checked(b, a.base, a.range);
+        return shadow_decide(b, g, &a) && a.range == SHADOW_HIGH && shadow_is_checked(b, a.base, a.range);
 }
 
 /* ---- either range ---- */
@@ -365,26 +411,10 @@ static void emit_low(struct block_emitter *b, const struct cold *c)
 
 /* ---- cold ---- */
 
-/* add or sub @host, simm32. */
-static void emit_add(struct emitter *e, const struct redo *r, bool sub)
-{
-        emit_op_reg(e, 0x81, r->wide, sub ? 5 : 0, r->host);
-        emit_u32(e, (u32)r->by);
-}
-
 void shadow_cold(struct block_emitter *b, const struct cold *c)
 {
-        struct emitter *e = &b->e;
-
         if (c->either_off)
                 emit_low(b, c);
-        if (c->redo.set) {
-                /* Nobody knows the flags here, and the register is not always right: a kick steps on (signals.c). */
-                emit_add(e, &c->redo, !c->redo.sub);
-                emit_add(e, &c->redo, c->redo.sub);
-                b->eflags_valid = true;
-                flags_save(b);
-        }
         if (c->host != SCRATCH0)
-                emit_mov_rr(e, SCRATCH0, c->host);
+                emit_mov_rr(&b->e, SCRATCH0, c->host);
 }

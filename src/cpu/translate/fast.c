@@ -92,11 +92,10 @@ static const void *tlb_missed(struct interp *in, const struct site *site, u64 gv
 /* The base of a shadow access was elsewhere. The block will be made anew, knowing it. */
 static const void *shadow_missed(struct interp *in, const struct site *site, u64 base)
 {
-        static const u8 seen[] = { [SHADOW_LOW] = SITE_SEEN_LOW, [SHADOW_HIGH] = SITE_SEEN_HIGH, [SHADOW_NONE] = SITE_SOFT };
         struct tblock *block = site_block(site);
 
         at_site(in, site);
-        in->translate->translator->site_ranges[site_slot(block->gpa + site->resume_off, site->arg)] |= site->access ? SITE_SUM : seen[shadow_range_of(base)];
+        in->translate->translator->site_ranges[site_slot(block->gpa + site->resume_off, site->arg)] |= site->access ? SITE_SUM : site_seen(shadow_range_of(base));
         in->translate->unfit = block;
         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_MISSES);
         return NULL;

@@ -137,6 +137,7 @@ struct site {
 /* What a host address inside a block stands for; sorted by code_off, valid until the next one. */
 enum record_kind {
         RECORD_RESTART,     /* nothing of the instruction has happened */
+        RECORD_PROBE,       /* the same; here faults a probe (mmu/shadow.h) of operand arg & PROBE_OPERAND of the instruction @ahead bytes further on */
         RECORD_SWAPPED,     /* the same, but regs[arg] is in scratch 1: its host register is in use for something else */
         RECORD_FINISH_REG,  /* all of it has but: regs[arg] = scratch 1 (64 bits); goes on at guest_off */
         RECORD_FINISH_RSP,  /* all of it has but: guest rsp += (s8)arg; goes on at guest_off */
@@ -147,6 +148,9 @@ enum record_kind {
         RECORD_LINK,        /* all of it has; goes on at the target of links[arg] */
 };
 #define X87_MEMORY 0x80 /* RECORD_FINISH_X87: the instruction has a memory operand; the rest of arg is its length */
+#define PROBE_OPERAND 3  /* RECORD_PROBE: OPERAND_*; and ... */
+#define PROBE_HIGH 0x40  /* for the high range, else the low one */
+#define PROBE_INDEX 0x80 /* it is an index: a number below 2^31 */
 #define STRING_RSI 0x10
 #define STRING_RDI 0x20
 struct record {
@@ -155,7 +159,7 @@ struct record {
         u8 flags_at;     /* enum flags_at */
         u8 kind;         /* enum record_kind */
         u8 arg;
-        u8 pad;
+        u8 ahead;        /* RECORD_PROBE */
 };
 
 /* A direct jump out of a block. */

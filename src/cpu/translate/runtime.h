@@ -45,6 +45,14 @@ struct stubs {
         const u8 *leave;                /* rsp = in->regs, registers and rip stored: back to the outer loop */
         struct kick_window windows[20]; /* those not used are empty */
 };
+/* SITE_* for an address in @range. */
+static inline u8 site_seen(enum shadow_range range)
+{
+        static const u8 seen[] = { [SHADOW_LOW] = SITE_SEEN_LOW, [SHADOW_HIGH] = SITE_SEEN_HIGH, [SHADOW_NONE] = SITE_SOFT };
+
+        return seen[range];
+}
+
 /* Writes them at @code (STUBS_SIZE bytes), which runs at @run_at. */
 void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at);
 

@@ -74,6 +74,7 @@ static void roll_back(struct interp *in, const struct tblock *block, const u8 *r
         in->rip = block_rip(in, block, record->guest_off);
         switch ((enum record_kind)record->kind) {
         case RECORD_RESTART:
+        case RECORD_PROBE:
                 break;
         case RECORD_SWAPPED:
         case RECORD_FINISH_REG:
@@ -201,6 +202,22 @@ static void on_trap(int sig, siginfo_t *info, void *context)
         }
 }
 
+/* Was it a probe of the shadow window? Then what is at its operand's site is known now, and the block will be made anew. */
+static bool is_probe(struct interp *in, struct tblock *block, const ucontext_t *uc)
+{
+        struct translator *tr = in->translate->translator;
+        const struct record *record = record_at(block, (unsigned)(context_rip(uc) - block->code));
+        const enum shadow_range range = record->arg & PROBE_HIGH ? SHADOW_HIGH : SHADOW_LOW;
+        u8 *site;
+
+        if (record->kind != RECORD_PROBE)
+                return false;
+        site = &tr->site_ranges[site_slot(block->gpa + record->guest_off + record->ahead, record->arg & PROBE_OPERAND)];
+        *site |= record->arg & PROBE_INDEX ? SITE_SUM : site_seen(shadow_probe_missed((u64)uc->uc_mcontext.gregs[REG_CR2], range));
+        in->translate->unfit = block;
+        counter_inc(&in->vcpu->counters, COUNTER_SHADOW_MISSES);
+        return true;
+}
 
 /* A page fault in the shadow window: true when the access may be tried again. */
 static bool shadow_dealt_with(struct interp *in, const ucontext_t *uc)
@@ -211,7 +228,7 @@ static bool shadow_dealt_with(struct interp *in, const ucontext_t *uc)
         bool unfit = false;
         unsigned guest_off;
 
-        if (!block || !t->shadow || gregs[REG_TRAPNO] != TRAP_PAGE_FAULT)
+        if (!block || !t->shadow || gregs[REG_TRAPNO] != TRAP_PAGE_FAULT || is_probe(in, block, uc))
                 return false;
         if (shadowing_fault(in, block, (u64)gregs[REG_CR2], gregs[REG_ERR] & PF_W, &unfit))
                 return true;

@@ -127,13 +127,13 @@ static void emit_entries(struct block_emitter *b)
         b->eflags_valid = true;
         b->image_valid = false;
         block_record_restart(b);
-        if (!b->no_anywhere && ignores_flags_at_entry(b)) {
+        if (!b->loop.n && !b->no_anywhere && ignores_flags_at_entry(b)) {
                 emit_bytes(e, (const u8[]){ 0x66, 0x0f, 0x1f, 0x44, 0, 0 }, ENTRY_B); /* nop */
                 b->eflags_valid = false;
                 block_record_restart(b);
                 return;
         }
-        if (!needs_flags_at_entry(b)) {
+        if (!b->loop.n && !needs_flags_at_entry(b)) {
                 emit_pushfq_image(e);
                 b->image_valid = true;
                 b->eflags_valid = false; /* they are not by entry B */
@@ -201,7 +201,27 @@ static void mark_return(struct block_emitter *b, const struct mark *m)
         b->shadow_checks = m->shadow_checks;
 }
 
-/* The guest's vector registers are loaded when the first block that uses them runs. */
+/* The guest's vector registers are loaded when the first block that uses them runs. Here without touching the flags. */
+static void check_vectors_swapped(struct block_emitter *b)
+{
+        struct emitter *e = &b->e;
+        struct cold *cold;
+
+        emit_mov_rr(e, SCRATCH1, RCX);
+        block_record(b, RECORD_SWAPPED, b->guest_off, RCX);
+        emit_op_mem(e, 0x0fb6, false, RCX, hmem_ctx(CTX(vectors_live))); /* movzx ecx, byte */
+        emit_bytes(e, (const u8[]){ 0x8d, 0x49, 0xff }, 3);              /* lea ecx, [rcx - 1] */
+        emit_bytes(e, (const u8[]){ 0xe3, JMP_SIZE }, 2);                /* jrcxz over the jump */
+        cold = block_cold(b, emit_jmp_later(e), TEXIT_VECTORS);
+        if (cold) {
+                cold->swapped = true;
+                cold->resume_off = (u16)emit_off(e);
+        }
+        emit_mov_rr(e, RCX, SCRATCH1);
+        b->vectors_checked = true;
+        block_record_restart(b);
+}
+
 void check_vectors(struct block_emitter *b)
 {
         struct emitter *e = &b->e;
@@ -209,6 +229,10 @@ void check_vectors(struct block_emitter *b)
 
         if (b->vectors_checked)
                 return;
+        if (b->shadow && b->eflags_valid && !b->image_valid) {
+                check_vectors_swapped(b);
+                return;
+        }
         flags_save(b);
         flags_destroyed(b);
         emit_op_mem(e, 0x80, false, 7, hmem_ctx(CTX(vectors_live))); /* cmp byte [vectors_live], 0 */
@@ -371,11 +395,10 @@ static bool emit_block(struct block_emitter *b, unsigned max)
 
         decode(b, max, &bytes, &cut);
         windows_find(&b->windows, b->insns, b->n_insns, req->rip);
+        loop_find(b);
         emit_entries(b);
         loop_begin(b);
         for (unsigned i = 0; i < b->n_insns && !ends; i++) {
-                if (i < b->loop.n && i == b->loop.latch)
-                        loop_latch(b, &b->insns[i]);
                 /* The last conditional jump has both its sides linked. */
                 ends = emit_one(b, &b->insns[i], i + 1 < b->n_insns);
                 bytes = b->next_off;

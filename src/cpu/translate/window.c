@@ -33,7 +33,7 @@ static void move(struct follower *f, unsigned dst, struct value v, s64 by)
         if (v.off + by > OFFSET_MAX || v.off + by < -OFFSET_MAX)
                 forget(f, dst);
         else
-                f->regs[dst] = (struct value){ .symbol = v.symbol, .narrow = v.narrow, .off = (s32)(v.off + by) };
+                f->regs[dst] = (struct value){ .symbol = v.symbol, .narrow = v.narrow, .positive = v.positive, .off = (s32)(v.off + by) };
 }
 
 /* MOV, LEA, ADD, SUB, INC, DEC of whole registers by constants. False: not one of them. */
@@ -101,6 +101,7 @@ static void forget_written(struct follower *f, const struct insn *g)
                         continue;
                 forget(f, insn_gpr(op->reg.value));
                 f->regs[insn_gpr(op->reg.value)].narrow = writes_narrow(g, op);
+                f->regs[insn_gpr(op->reg.value)].positive = writes_narrow(g, op) && op->size == 32;
         }
 }
 
