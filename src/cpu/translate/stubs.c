@@ -71,13 +71,45 @@ static void emit_ymm_high(struct emitter *e, bool store, unsigned ymm, unsigned 
         emit_modrm_mem(e, ymm & 7, hmem_base(base, (s32)disp));
         emit_u8(e, 1);
 }
+#define IN_XMM(i) ((u32)offsetof(struct cpu_state, xsave) + SAVED_XMM + (i) * 16)
+#define IN_YMM_HIGH(i) ((u32)offsetof(struct cpu_state, xsave) + XSAVE_YMM_OFFSET + (i) * 16)
+
 static void emit_vectors(struct emitter *e, bool store, unsigned cpu, bool avx)
 {
         for (unsigned i = 0; i < 16; i++) {
-                emit_xmm(e, store, i, cpu, (u32)offsetof(struct cpu_state, xsave) + SAVED_XMM + i * 16);
+                emit_xmm(e, store, i, cpu, IN_XMM(i));
                 if (avx)
-                        emit_ymm_high(e, store, i, cpu, (u32)offsetof(struct cpu_state, xsave) + XSAVE_YMM_OFFSET + i * 16);
+                        emit_ymm_high(e, store, i, cpu, IN_YMM_HIGH(i));
         }
+}
+
+/* vmovdqu xmm0, [base + disp] or vpor xmm0, xmm0, [base + disp]. SDM 2. */
+static void emit_avx_xmm0(struct emitter *e, bool or, unsigned base, u32 disp)
+{
+        emit_u8(e, 0xc4);
+        emit_u8(e, 0xc0u | (base < 8 ? 0x20u : 0) | 1u);
+        emit_u8(e, 15u << 3 | (or ? 1 : 2));
+        emit_u8(e, or ? 0xeb : 0x6f);
+        emit_modrm_mem(e, 0, hmem_base(base, (s32)disp));
+}
+
+/* Once anything was written to an upper half the host's CPU makes every SSE instruction wait for what its destination held before, until VZEROUPPER (Intel
+ * Optimization Reference Manual, 15.3). Where the guest's upper halves are all zero it is as if they had never been written. */
+static void emit_vectors_load(struct emitter *e, unsigned cpu)
+{
+        static const u8 vzeroupper[] = { 0xc5, 0xf8, 0x77 }, vptest[] = { 0xc4, 0xe2, 0x79, 0x17, 0xc0 };
+        unsigned clean, done;
+
+        for (unsigned i = 0; i < 16; i++)
+                emit_avx_xmm0(e, i > 0, cpu, IN_YMM_HIGH(i));
+        emit_bytes(e, vptest, sizeof(vptest));
+        clean = emit_jcc_later(e, 4);
+        emit_vectors(e, false, cpu, true);
+        done = emit_jmp_later(e);
+        emit_patch(e, clean, emit_off(e));
+        emit_bytes(e, vzeroupper, sizeof(vzeroupper));
+        emit_vectors(e, false, cpu, false);
+        emit_patch(e, done, emit_off(e));
 }
 
 static struct hmem in_field(size_t offset)
@@ -162,7 +194,10 @@ static void emit_exit(struct emitter *e, fast_fn *fast, const u8 *go_on, const u
 static void emit_load_vectors(struct emitter *e, struct kick_window *window, const u8 *kicked, bool avx)
 {
         emit_load(e, SCRATCH0, hmem_ctx(CTX(cpu)));
-        emit_vectors(e, false, SCRATCH0, avx);
+        if (avx)
+                emit_vectors_load(e, SCRATCH0);
+        else
+                emit_vectors(e, false, SCRATCH0, false);
         emit_set_byte(e, hmem_ctx(CTX(vectors_live)), 1);
         emit_op_mem(e, 0x0fb7, false, SCRATCH0, hmem_base(SCRATCH1, offsetof(struct site, back))); /* movzx */
         emit_op_reg(e, 0xf7, true, 3, SCRATCH0);        /* neg */
