@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "mmu/shadow.h"
 
 #define VALUES 22u          /* the host's registers, then the guest's that live in memory, the page's address and the base of FS */
 #define SLOTS 16u
@@ -21,7 +22,14 @@
 #define ONCE_MAX (16 << 20)
 #define VISITS_MAX 40u      /* who still moves then moves for ever */
 
-enum { IS_HIGH = 1, IS_LOW = 2, IS_NARROW = 4, IS_OURS = 8 /* not the guest's: a host address, something from the context */ };
+enum {
+        IS_HIGH = 1,
+        IS_LOW = 2,
+        IS_NARROW = 4,
+        IS_OURS = 8,      /* not the guest's: a host address, something from the context */
+        IS_POSITIVE = 16, /* narrow and unsigned */
+};
+#define LOW_DISP_MIN ((1 << 30) - (512 << 20)) /* the bias included: what is below a fixed low range is for probes */
 
 struct known {
         u8 is;
@@ -31,7 +39,7 @@ struct known {
         s32 moved;
 };
 
-enum relation { NO_RELATION, TOP_BYTE, SIGN_EXTENDED };
+enum relation { NO_RELATION, TOP_BYTE, SIGN_EXTENDED, PROBE_HIGH_PAGE, PROBE_LOW_PAGE };
 
 struct state {
         struct known v[VALUES];
@@ -183,23 +191,25 @@ static bool is_copy(ZydisMnemonic m)
         return m == ZYDIS_MNEMONIC_MOV;
 }
 
-/* Does a 32-bit write clear the upper half whatever happens? */
-static bool is_narrow_write(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *op)
+/* Does a 32-bit write clear the upper half whatever happens? What is then known of it. */
+static u8 narrow_write(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *op)
 {
+        const u8 positive = IS_NARROW | IS_POSITIVE;
+
         switch (insn->mnemonic) {
         case ZYDIS_MNEMONIC_MOVSX:
         case ZYDIS_MNEMONIC_MOVZX:
         case ZYDIS_MNEMONIC_MOVSXD:
-                return op->size >= 32;
+                return op->size == 32 ? positive : op->size > 32 ? IS_NARROW : 0;
         case ZYDIS_MNEMONIC_CDQE:
-                return true;
+                return IS_NARROW;
         case ZYDIS_MNEMONIC_BSF:
         case ZYDIS_MNEMONIC_BSR:
         case ZYDIS_MNEMONIC_CMPXCHG:
         case ZYDIS_MNEMONIC_CMPXCHG8B:
-                return false;
+                return 0;
         default:
-                return op->size == 32;
+                return op->size == 32 ? positive : 0;
         }
 }
 
@@ -237,6 +247,21 @@ static bool is_sum_of_ours(const struct state *s, unsigned dst, const ZydisDecod
         if (src->mem.base == ZYDIS_REGISTER_RSP)
                 return (dst == R10 || dst == R11) && (slot_of(src) == NOBODY || slot_of(src) == FS_BASE);
         return dst == R10 && src->mem.base == ZYDIS_REGISTER_R11;
+}
+
+/* What r11 is when it was rotated by so much. */
+static u8 relation_by(u64 rotate)
+{
+        switch (rotate) {
+        case 40:
+                return TOP_BYTE;
+        case SHADOW_PROBE_HIGH_ROTATE:
+                return PROBE_HIGH_PAGE;
+        case SHADOW_PROBE_LOW_ROTATE:
+                return PROBE_LOW_PAGE;
+        default:
+                return NO_RELATION;
+        }
 }
 
 /* Instructions that keep something. False: not one of them. */
@@ -297,10 +322,12 @@ static bool follow_known(struct state *s, const ZydisDecodedInstruction *insn, c
                 s->flags_say = 0;
                 return true;
         }
-        if (dst == R11 && insn->mnemonic == ZYDIS_MNEMONIC_RORX && src < VALUES && ops[2].imm.value.u == 40) {
+        if (dst == R11 && insn->mnemonic == ZYDIS_MNEMONIC_RORX && src < VALUES && relation_by(ops[2].imm.value.u) != NO_RELATION) {
+                const u8 of = src == R11 ? s->v[R11].copy_of : (u8)src;
+
                 set(s, R11, nothing);
-                s->r11_of = (u8)src;
-                s->r11_relation = TOP_BYTE;
+                s->r11_of = of;
+                s->r11_relation = of == NOBODY ? NO_RELATION : relation_by(ops[2].imm.value.u);
                 return true;
         }
         if (dst == R11 && insn->mnemonic == ZYDIS_MNEMONIC_MOVSXD && src < VALUES) {
@@ -320,7 +347,7 @@ static void follow(struct state *s, const ZydisDecodedInstruction *insn, const Z
                 const unsigned v = value_of(&ops[i]);
 
                 if (v < VALUES && ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-                        set(s, v, made(v < SLOTS && is_narrow_write(insn, &ops[i]) ? IS_NARROW : 0));
+                        set(s, v, made(v < SLOTS ? narrow_write(insn, &ops[i]) : 0));
         }
         if (insn->cpu_flags && (insn->cpu_flags->modified | insn->cpu_flags->set_0 | insn->cpu_flags->set_1 | insn->cpu_flags->undefined))
                 s->flags_say = 0;
@@ -346,6 +373,10 @@ static const char *judge_access(const struct flow *f, const struct state *s, con
                 return base && !base->sum ? NULL : "the bias as an index";
         if (!gs && !f->fixed)
                 return "the low range without its bias";
+        if (!gs && f->fixed && base && !base->sum && m->disp.value < LOW_DISP_MIN)
+                return "a displacement that reaches the probes";
+        if (!gs && f->fixed && index && !(index->is & IS_POSITIVE))
+                return "an index that reaches the probes";
         if (index && (!(index->is & IS_NARROW) || (base && base->sum)))
                 return "an index that was not compared";
         return NULL;
@@ -402,7 +433,7 @@ static void learn_of(struct state *s, unsigned v, u8 say)
         for (unsigned i = 0; i < VALUES; i++) {
                 if (i != v && i != root && s->v[i].copy_of != root)
                         continue;
-                s->v[i].is |= say;
+                s->v[i].is |= say & IS_LOW ? say | IS_NARROW | IS_POSITIVE : say;
                 s->v[i].moved = 0;
                 if (say == IS_NARROW)
                         continue;
@@ -422,6 +453,21 @@ static void learn(struct state *s, ZydisMnemonic jump)
                 if (rows[i].jump == jump && rows[i].say == s->flags_say)
                         learn_of(s, s->flags_of, s->flags_say);
         }
+}
+
+/* A probe that did not fault. */
+static bool learn_by_probe(const struct flow *f, struct state *s, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+{
+        const ZydisDecodedOperandMem *m = &ops[1].mem;
+        const bool high = s->r11_relation == PROBE_HIGH_PAGE;
+
+        if (!f->fixed || insn->mnemonic != ZYDIS_MNEMONIC_MOVZX || insn->address_width != 32 || ops[0].reg.value != ZYDIS_REGISTER_R11D ||
+            ops[1].size != 8 || m->base != ZYDIS_REGISTER_R11D || m->index != ZYDIS_REGISTER_NONE || m->segment == ZYDIS_REGISTER_GS ||
+            (!high && s->r11_relation != PROBE_LOW_PAGE) || m->disp.value != (high ? 0 : (s64)SHADOW_PROBE_LOW))
+                return false;
+        learn_of(s, s->r11_of, high ? IS_HIGH : IS_LOW);
+        set(s, R11, nothing);
+        return true;
 }
 
 static unsigned value_of_guest(ZydisRegister reg)
@@ -445,7 +491,7 @@ static void go_on_behind(struct flow *f, const struct site *site, const struct s
                 const ZydisDecodedOperand *op = &ops[i];
 
                 if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_general(op->reg.value) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-                        set(&s, value_of_guest(op->reg.value), made(is_narrow_write(&insn, op) ? IS_NARROW : 0));
+                        set(&s, value_of_guest(op->reg.value), made(narrow_write(&insn, op)));
         }
         set(&s, FS_BASE, nothing);
         set(&s, R10, made(IS_OURS));
@@ -465,6 +511,10 @@ static const char *step(struct flow *f, unsigned off)
         if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&f->decoder, f->t->code + off, f->t->code_size - off, &insn, ops)))
                 return "code does not decode";
         next = off + insn.length;
+        if (learn_by_probe(f, &s, &insn, ops)) {
+                meet(f, next, &s);
+                return NULL;
+        }
         for (unsigned i = 0; i < insn.operand_count; i++) {
                 const char *wrong;
 

@@ -36,7 +36,7 @@ struct loop {
         unsigned n_uses;
         unsigned n;        /* instructions, the jump included; 0: it is none */
         bool vectors;
-        struct value end[GPR_COUNT]; /* what the registers hold at the jump */
+        u16 written;       /* registers that it changes: bits by enum gpr */
 };
 
 /* A way out, emitted behind the hot code: add what the probe subtracted (misses), load the site's address, jump to the stub. */

@@ -13,8 +13,6 @@
  * The jump is a link like any other, so that it can be cut. */
 #include "emit_shadow.h"
 
-#include <string.h>
-
 #define AHEAD_MAX 255u /* bytes: struct record */
 
 static void add_use(struct loop *l, struct value v, struct purpose p)
@@ -24,8 +22,8 @@ static void add_use(struct loop *l, struct value v, struct purpose p)
 
         if (v.symbol >= SYMBOL_FIRST && v.symbol < SYMBOL_FIRST + GPR_COUNT) {
                 reg = (u8)(v.symbol - SYMBOL_FIRST);
-                if (l->end[reg].symbol != v.symbol || l->end[reg].off)
-                        return; /* it changes */
+                if (l->written & 1u << reg)
+                        return;
         } else if (v.symbol != SYMBOL_RIP) {
                 return;
         }
@@ -58,6 +56,17 @@ static bool is_straight(const struct insn *g)
 static bool is_jump_back(const struct insn *g)
 {
         return g->kind == KIND_JCC && g->off + g->z.length + g->ops[0].imm.value.s == 0;
+}
+
+/* The general registers that @g writes: bits by enum gpr. */
+static u16 written(const struct insn *g)
+{
+        u16 regs = 0;
+
+        for (unsigned i = 0; i < g->z.operand_count; i++)
+                if (insn_writes_gpr(&g->ops[i]))
+                        regs |= (u16)(1u << insn_gpr(g->ops[i].reg.value));
+        return regs;
 }
 
 /* The instructions up to the jump to the first one; 0: there is none. */
@@ -98,11 +107,13 @@ void loop_begin(struct block_emitter *b)
         if (!l->n)
                 return;
         b->guest_off = 0;
-        windows_values_after(b->insns, l->n, l->end);
+        for (unsigned i = 0; i < l->n; i++) {
+                l->written |= written(&b->insns[i]);
+                l->vectors |= b->insns[i].vector;
+        }
         for (unsigned i = 0; i < l->n; i++) {
                 const struct insn *g = &b->insns[i];
 
-                l->vectors |= g->vector;
                 if (g->mem && g->kind != KIND_LEA && g->kind != KIND_NOP)
                         add_operand(b, g, l);
         }

@@ -7,7 +7,7 @@
 #define CHECK_INDEX 0x80    /* a 32-bit number, signed or unsigned */
 #define CHECK_POSITIVE 0x81 /* a number below 2^31 */
 /* A displacement from the low range that stays above the probes. */
-#define SHADOW_LOW_DISP_MIN (-(s32)(SHADOW_LOW_FIXED - SHADOW_PROBE_END - 64 * MIB))
+#define SHADOW_LOW_DISP_MIN (-(s32)(512 * MIB))
 
 /* An operand on its way. */
 struct shadow_access {

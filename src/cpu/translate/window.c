@@ -198,16 +198,6 @@ static void follower_init(struct follower *f)
                 forget(f, r);
 }
 
-void windows_values_after(const struct insn *insns, unsigned n, struct value ret[GPR_COUNT])
-{
-        struct follower f;
-
-        follower_init(&f);
-        for (unsigned i = 0; i < n; i++)
-                follow(&f, &insns[i]);
-        memcpy(ret, f.regs, sizeof(f.regs));
-}
-
 void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip)
 {
         struct follower f;

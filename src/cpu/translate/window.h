@@ -36,8 +36,6 @@ extern const u8 window_reg[WINDOWS];
 
 /* Finds the accesses of a block's @n instructions and what is known of their addresses; sets each insn's operand_access and stack_access. */
 void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip);
-/* What the registers hold after @n instructions, by the same symbols. */
-void windows_values_after(const struct insn *insns, unsigned n, struct value ret[GPR_COUNT]);
 /* The open window that serves access @i, -1 when none does. */
 int window_of(const struct windows *w, unsigned i);
 /* Is it worth opening a window at access @i? Then *ret is what it should hold and the result says which; else -1. */
