@@ -38,6 +38,11 @@ struct value {
         s32 off;
 };
 
+struct estimate {
+        u64 value;
+        bool known;
+};
+
 struct insn {
         ZydisDecodedInstruction z;
         ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -62,6 +67,7 @@ struct insn {
         bool writes_flags;
         bool kills_flags;  /* the flags after it do not depend on those before */
         struct value base, index; /* of the memory operand, by window.c; symbol 0: there is none */
+        struct estimate base_now, index_now; /* likewise: what they would be if the block were entered as it is translated */
         u16 gprs;          /* every general register that takes part, implicit ones too: bits by enum gpr */
 };
 

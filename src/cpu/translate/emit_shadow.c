@@ -26,33 +26,22 @@ _Static_assert(SHADOW_LOW_END == 0x80000000ULL, "an unsigned comparison with an 
 
 /* ---- which range ---- */
 
-/* What @v is when the block is entered now. */
-static bool value_now(const struct block_emitter *b, struct value v, u64 *ret)
-{
-        if (v.symbol == SYMBOL_RIP)
-                *ret = b->req->rip & PAGE_MASK;
-        else if (b->req->regs && v.symbol >= SYMBOL_FIRST && v.symbol < SYMBOL_FIRST + GPR_COUNT)
-                *ret = b->req->regs[v.symbol - SYMBOL_FIRST];
-        else
-                return false;
-        *ret += (u64)(s64)v.off;
-        return true;
-}
-
-/* SHADOW_NONE: could be either. What a register holds now is the best guess; else programs at low addresses use both ranges, others the high one. */
+/* SHADOW_NONE: could be either. What the registers would hold now is the best guess; else programs at low addresses use both ranges, others the high one. */
 static void guess(const struct block_emitter *b, const struct insn *g, struct shadow_access *a)
 {
-        u64 base = 0, index = 0;
+        u64 base = g->base_now.value;
 
         a->range = a->operand == OPERAND_STACK || shadow_range_of(b->req->rip) == SHADOW_HIGH ? SHADOW_HIGH : SHADOW_NONE;
-        if (!a->base.symbol && a->operand == OPERAND_EXPLICIT)
-                a->range = SHADOW_LOW;
-        if (!value_now(b, a->base, &base))
+        if (a->operand != OPERAND_EXPLICIT)
                 return;
-        if (a->index.symbol && value_now(b, a->index, &index)) {
-                const unsigned scale = g->mem->mem.scale ? g->mem->mem.scale : 1;
+        if (!a->base.symbol)
+                a->range = SHADOW_LOW;
+        if (!g->base_now.known)
+                return;
+        if (a->index.symbol && g->index_now.known) {
+                const u64 index = g->index_now.value, scale = g->mem->mem.scale ? g->mem->mem.scale : 1;
 
-                a->sum = index * scale + (u64)(s64)(s32)g->disp + BIT(31) > BIT(32);
+                a->sum = index >= BIT(31) || index * scale + (u64)(s64)(s32)g->disp + BIT(31) > BIT(32);
                 base += a->sum ? index * scale : 0;
         }
         if (shadow_range_of(base) != SHADOW_NONE)

@@ -20,6 +20,7 @@ const u8 window_reg[WINDOWS] = { SCRATCH2 };
 
 struct follower {
         struct value regs[GPR_COUNT];
+        struct estimate now[GPR_COUNT];
         u16 next_symbol;
 };
 
@@ -133,6 +134,62 @@ static void follow(struct follower *f, const struct insn *g)
         }
 }
 
+/* ---- estimates ---- */
+
+static struct estimate of_register(const struct follower *f, ZydisRegister reg)
+{
+        if (reg == ZYDIS_REGISTER_NONE)
+                return (struct estimate){ .known = true };
+        return decode_is_gpr(reg) && ZydisRegisterGetWidth(ZYDIS_MACHINE_MODE_LONG_64, reg) == 64 ? f->now[insn_gpr(reg)] : (struct estimate){ 0 };
+}
+
+static struct estimate of_source(const struct follower *f, const ZydisDecodedOperand *op)
+{
+        if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+                return (struct estimate){ .value = op->imm.value.u, .known = true };
+        return op->type == ZYDIS_OPERAND_TYPE_REGISTER ? of_register(f, op->reg.value) : (struct estimate){ 0 };
+}
+
+static struct estimate sum(struct estimate a, struct estimate b, u64 scale)
+{
+        return (struct estimate){ .value = a.value + b.value * scale, .known = a.known && b.known };
+}
+
+/* What MOV, LEA, ADD and SUB would leave in their destination; otherwise nothing is known of it. */
+static struct estimate result_now(const struct follower *f, const struct insn *g)
+{
+        const ZydisDecodedOperandMem *m = &g->ops[1].mem;
+
+        if (g->z.operand_width != 64)
+                return (struct estimate){ 0 };
+        switch (g->z.mnemonic) {
+        case ZYDIS_MNEMONIC_MOV:
+                return of_source(f, &g->ops[1]);
+        case ZYDIS_MNEMONIC_ADD:
+                return sum(of_source(f, &g->ops[0]), of_source(f, &g->ops[1]), 1);
+        case ZYDIS_MNEMONIC_SUB:
+                return sum(of_source(f, &g->ops[0]), of_source(f, &g->ops[1]), (u64)-1);
+        case ZYDIS_MNEMONIC_LEA:
+                return sum(sum(of_register(f, m->base), of_register(f, m->index), m->scale ? m->scale : 1),
+                           (struct estimate){ .value = (u64)m->disp.value, .known = true }, 1);
+        default:
+                return (struct estimate){ 0 };
+        }
+}
+
+static void follow_now(struct follower *f, const struct insn *g)
+{
+        const struct estimate result = result_now(f, g);
+        bool first = true;
+
+        for (unsigned i = 0; i < g->z.operand_count; i++) {
+                if (!insn_writes_gpr(&g->ops[i]))
+                        continue;
+                f->now[insn_gpr(g->ops[i].reg.value)] = first && i == 0 ? result : (struct estimate){ 0 };
+                first = false;
+        }
+}
+
 static int add_access(struct windows *w, struct value v, s64 by, unsigned size, bool write, unsigned insn)
 {
         if (w->n_accesses == ACCESSES_MAX)
@@ -160,18 +217,23 @@ static int operand_access(struct windows *w, const struct follower *f, const str
 }
 
 /* The parts of a memory operand's address. */
-static void operand_parts(const struct follower *f, struct insn *g)
+static void operand_parts(const struct follower *f, struct insn *g, u64 page)
 {
         const ZydisDecodedOperandMem *m = &g->mem->mem;
 
-        if (m->base == ZYDIS_REGISTER_RIP)
+        if (m->base == ZYDIS_REGISTER_RIP) {
                 g->base = (struct value){ .symbol = SYMBOL_RIP };
-        else if (decode_is_gpr(m->base))
+                g->base_now = (struct estimate){ .value = page, .known = true };
+        } else if (decode_is_gpr(m->base)) {
                 g->base = f->regs[insn_gpr(m->base)];
-        else if (m->segment == ZYDIS_REGISTER_FS)
+                g->base_now = of_register(f, m->base);
+        } else if (m->segment == ZYDIS_REGISTER_FS) {
                 g->base = (struct value){ .symbol = SYMBOL_FS };
-        if (decode_is_gpr(m->index))
+        }
+        if (decode_is_gpr(m->index)) {
                 g->index = f->regs[insn_gpr(m->index)];
+                g->index_now = of_register(f, m->index);
+        }
 }
 
 static int stack_access(struct windows *w, const struct follower *f, const struct insn *g, unsigned insn)
@@ -191,18 +253,21 @@ static int stack_access(struct windows *w, const struct follower *f, const struc
         }
 }
 
-static void follower_init(struct follower *f)
+static void follower_init(struct follower *f, const u64 *regs)
 {
         *f = (struct follower){ .next_symbol = SYMBOL_FIRST };
-        for (unsigned r = 0; r < GPR_COUNT; r++)
+        for (unsigned r = 0; r < GPR_COUNT; r++) {
                 forget(f, r);
+                if (regs)
+                        f->now[r] = (struct estimate){ .value = regs[r], .known = true };
+        }
 }
 
-void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip)
+void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip, const u64 *regs)
 {
         struct follower f;
 
-        follower_init(&f);
+        follower_init(&f, regs);
         w->n_accesses = 0;
         memset(w->open, 0, sizeof(w->open));
         for (unsigned i = 0; i < n; i++) {
@@ -212,8 +277,9 @@ void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip)
                 g->operand_access = g->mem && simple ? (s16)operand_access(w, &f, g, i, rip) : (s16)-1;
                 g->stack_access = (s16)stack_access(w, &f, g, i);
                 if (g->mem)
-                        operand_parts(&f, g);
+                        operand_parts(&f, g, rip & PAGE_MASK);
                 follow(&f, g);
+                follow_now(&f, g);
         }
 }
 

@@ -34,8 +34,9 @@ struct windows {
 
 extern const u8 window_reg[WINDOWS];
 
-/* Finds the accesses of a block's @n instructions and what is known of their addresses; sets each insn's operand_access and stack_access. */
-void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip);
+/* Finds the accesses of a block's @n instructions and what is known of their addresses; sets each insn's operand_access and stack_access, base and index. @regs
+ * may be NULL: what the registers hold now. */
+void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip, const u64 *regs);
 /* The open window that serves access @i, -1 when none does. */
 int window_of(const struct windows *w, unsigned i);
 /* Is it worth opening a window at access @i? Then *ret is what it should hold and the result says which; else -1. */
