@@ -35,7 +35,6 @@ struct loop {
         struct loop_use uses[LOOP_USES_MAX];
         unsigned n_uses;
         unsigned n;        /* instructions, the jump included; 0: it is none */
-        bool vectors;
         u16 written;       /* registers that it changes: bits by enum gpr */
 };
 
@@ -56,7 +55,6 @@ struct cold {
         u8 host;           /* TEXIT_SHADOW: the base or index */
         bool x87_store;    /* TEXIT_MISS: SITE_X87_STORE */
         u16 either_off;    /* TEXIT_SHADOW: where to go on when the address is in the low range; 0: it may not be */
-        bool swapped;      /* TEXIT_VECTORS: flags are in EFLAGS and RCX is in scratch 1, and so it goes on at resume_off */
 };
 #define COLD_FAR TEXIT_KINDS /* a conditional jump to another page in user mode: goes through the jump cache */
 
@@ -187,8 +185,6 @@ void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
 void loop_find(struct block_emitter *b);
 /* Behind the entries, flags in EFLAGS: what need not be done in each round. */
 void loop_begin(struct block_emitter *b);
-/* Makes sure that the guest's vector registers are loaded. */
-void check_vectors(struct block_emitter *b);
 
 /* ---- ends of blocks (emit_branch.c) ---- */
 /* @goes_on: the block continues with the instruction behind the jump. */

@@ -350,14 +350,12 @@ void emit_interp(struct block_emitter *b, enum interp_reason reason)
 
 /* ---- cold code ---- */
 
-#define SITE_HEAD 12u /* bytes of code before a site */
-
 static void emit_site_of(struct block_emitter *b, const struct site *site, unsigned hit_off)
 {
         struct emitter *e = &b->e;
         struct site s = *site;
 
-        while ((emit_off(e) + SITE_HEAD) & 3)
+        while ((emit_off(e) + 12) & 3)
                 emit_u8(e, 0x90);
         emit_bytes(e, (const u8[]){ 0x4c, 0x8d, 0x1d, 5, 0, 0, 0 }, 7); /* lea r11, [rip + 5] */
         emit_jmp(e, b->req->stubs[s.kind]);
@@ -401,26 +399,6 @@ static bool is_lookup(unsigned kind)
         return kind == TEXIT_LOOKUP || kind == TEXIT_LOOKUP_AC || kind == TEXIT_LOOKUP_USER || kind == TEXIT_CROSS || kind == TEXIT_CROSS_USER;
 }
 
-/* The vector registers are wanted where flags are in EFLAGS, and shall be afterwards. */
-static void emit_vectors_swapped(struct block_emitter *b, const struct cold *c)
-{
-        struct emitter *e = &b->e;
-        struct site site = { .guest_off = c->guest_off, .kind = TEXIT_VECTORS };
-
-        emit_mov_rr(e, RCX, SCRATCH1);
-        block_record_restart(b);
-        flags_save(b);
-        while ((emit_off(e) + SITE_HEAD) & 3)
-                emit_nop(e, 1);
-        site.resume_off = (u16)(emit_off(e) + SITE_HEAD + sizeof(site));
-        emit_site(b, &site);
-        flags_destroyed(b);
-        block_record_restart(b);
-        flags_restore(b);
-        emit_mov_rr(e, SCRATCH1, RCX);
-        emit_patch(e, emit_jmp_later(e), c->resume_off);
-}
-
 static void emit_cold(struct block_emitter *b, const struct cold *c)
 {
         struct emitter *e = &b->e;
@@ -431,13 +409,9 @@ static void emit_cold(struct block_emitter *b, const struct cold *c)
 
         emit_patch(e, c->patch_off, emit_off(e));
         b->guest_off = c->guest_off;
-        b->eflags_valid = c->save_flags || c->swapped;
-        b->image_valid = !c->save_flags && !c->swapped;
-        block_record(b, c->swapped ? RECORD_SWAPPED : is_lookup(c->kind) && c->complete ? RECORD_JUMP : RECORD_RESTART, c->guest_off, c->swapped ? RCX : 0);
-        if (c->swapped) {
-                emit_vectors_swapped(b, c);
-                return;
-        }
+        b->eflags_valid = c->save_flags;
+        b->image_valid = !c->save_flags;
+        block_record(b, is_lookup(c->kind) && c->complete ? RECORD_JUMP : RECORD_RESTART, c->guest_off, 0);
         if (c->kind == COLD_FAR) {
                 emit_goto(b, c->target, false);
                 return;

@@ -1,7 +1,7 @@
 /* Loops by way of a shadow window (emit_shadow.c).
  *
- * A block that jumps back to its own beginning, as the inner loops of computations do, begins with what needs to be done only once: the vector registers
- * are there, and the registers that the loop does not change hold addresses of a range. Rounds keep the flags in EFLAGS, since what has to be compared in
+ * A block that jumps back to its own beginning, as the inner loops of computations do, begins with what needs to be done only once: comparing the
+ * registers that the loop does not change with the ranges that their addresses must be in. Rounds keep the flags in EFLAGS, since what has to be compared in
  * them is compared by probes (mmu/shadow.h):
  *
  *      A, B    flags restored to EFLAGS; comparisons
@@ -107,18 +107,14 @@ void loop_begin(struct block_emitter *b)
         if (!l->n)
                 return;
         b->guest_off = 0;
-        for (unsigned i = 0; i < l->n; i++) {
+        for (unsigned i = 0; i < l->n; i++)
                 l->written |= written(&b->insns[i]);
-                l->vectors |= b->insns[i].vector;
-        }
         for (unsigned i = 0; i < l->n; i++) {
                 const struct insn *g = &b->insns[i];
 
                 if (g->mem && g->kind != KIND_LEA && g->kind != KIND_NOP)
                         add_operand(b, g, l);
         }
-        if (l->vectors)
-                check_vectors(b);
         if (l->n_uses && !shadow_by_probe(b))
                 flags_save(b);
         for (unsigned i = 0; i < l->n_uses; i++)

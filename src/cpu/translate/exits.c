@@ -132,6 +132,7 @@ static bool try_make(struct interp *in, const struct tblock *key, struct tblock 
                         .rip = in->rip, .gpa = key->gpa, .code = source.bytes, .room = source.room + source.room_2, .mode = key->mode,
                         .crossing = key->mode & MODE_CROSSING, .no_chains = in->translate->no_chains,
                         .site_ranges = tr->site_ranges, .regs = in->regs,
+                        .by_entry_a = in->translate->pending && !in->translate->pending->entry_b,
                 };
 
                 *ret = block_make(tr, &req, key, &in->vcpu->counters);

@@ -235,6 +235,7 @@ struct translate_request {
         bool crossing;    /* one instruction; room reaches into the next page */
         bool no_chains;   /* check mode: one basic block, every exit goes to the outer loop */
         const u8 *site_ranges;  /* by site_slot: what is known of the addresses that instructions use; NULL: nothing */
+        bool by_entry_a;  /* a link is waiting for it whose flags are in EFLAGS */
         const u64 *regs;  /* the guest's registers at rip, as far as they can be guessed; NULL */
         const bool *has_extension; /* by ZydisISAExt: does the guest's model have it; NULL: all */
         struct insn_note *notes;   /* filled for the dump when not NULL: BLOCK_GUEST_MAX of them */

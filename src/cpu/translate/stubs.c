@@ -163,8 +163,29 @@ static void emit_enter(struct emitter *e)
         emit_store(e, in_field(offsetof(struct interp, host_rsp)), RSP);
 }
 
-static void emit_go_on(struct emitter *e, struct kick_window *window, const u8 *leave)
+static void emit_load_vectors(struct emitter *e, unsigned cpu, bool avx)
 {
+        if (avx)
+                emit_vectors_load(e, cpu);
+        else
+                emit_vectors(e, false, cpu, false);
+}
+
+/* User code has its vector registers without having to look. */
+static void emit_go_on(struct emitter *e, struct kick_window *window, const u8 *leave, bool avx)
+{
+        unsigned kernel, live;
+
+        emit_op_mem(e, 0xf6, false, 0, in_field(offsetof(struct interp, mode))); /* test byte [mode], MODE_USER */
+        emit_u8(e, MODE_USER);
+        kernel = emit_jcc_later(e, 4);
+        emit_is_zero(e, true, in_field(offsetof(struct interp, vectors_live)));
+        live = emit_jcc_later(e, 5);
+        emit_load(e, SCRATCH0, in_field(offsetof(struct interp, cpu)));
+        emit_load_vectors(e, SCRATCH0, avx);
+        emit_set_byte(e, in_field(offsetof(struct interp, vectors_live)), 1);
+        emit_patch(e, kernel, emit_off(e));
+        emit_patch(e, live, emit_off(e));
         emit_lea(e, RSP, in_field(offsetof(struct interp, regs)));
         emit_guest_registers(e, false);
         emit_lea(e, SCRATCH0, hmem_ctx(CTX(bounce[1])));
@@ -191,13 +212,10 @@ static void emit_exit(struct emitter *e, fast_fn *fast, const u8 *go_on, const u
 }
 
 /* @kicked is the exit that starts the site's instruction again, outside. */
-static void emit_load_vectors(struct emitter *e, struct kick_window *window, const u8 *kicked, bool avx)
+static void emit_vectors_wanted(struct emitter *e, struct kick_window *window, const u8 *kicked, bool avx)
 {
         emit_load(e, SCRATCH0, hmem_ctx(CTX(cpu)));
-        if (avx)
-                emit_vectors_load(e, SCRATCH0);
-        else
-                emit_vectors(e, false, SCRATCH0, false);
+        emit_load_vectors(e, SCRATCH0, avx);
         emit_set_byte(e, hmem_ctx(CTX(vectors_live)), 1);
         emit_op_mem(e, 0x0fb7, false, SCRATCH0, hmem_base(SCRATCH1, offsetof(struct site, back))); /* movzx */
         emit_op_reg(e, 0xf7, true, 3, SCRATCH0);        /* neg */
@@ -381,7 +399,7 @@ void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
         stubs->enter = (translate_enter_fn *)(uintptr_t)here(&e);
         emit_enter(&e);
         to.go_on = e.run_at + emit_off(&e);
-        emit_go_on(&e, windows++, stubs->leave);
+        emit_go_on(&e, windows++, stubs->leave, avx);
         to.arrived = here(&e);
         emit_exit(&e, fast_arrived, to.go_on, stubs->leave);
         to.kicked_saved = here(&e);
@@ -395,5 +413,5 @@ void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at)
         emit_load(&e, SCRATCH1, hmem_ctx(CTX(rip)));
         emit_jmp(&e, to.kicked);
         stubs->exits[TEXIT_VECTORS] = here(&e);
-        emit_load_vectors(&e, windows, kicked, avx);
+        emit_vectors_wanted(&e, windows, kicked, avx);
 }

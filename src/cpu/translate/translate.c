@@ -133,7 +133,7 @@ static void emit_entries(struct block_emitter *b)
                 block_record_restart(b);
                 return;
         }
-        if (!b->loop.n && !needs_flags_at_entry(b)) {
+        if (!b->loop.n && !(b->shadow_fixed && b->req->by_entry_a) && !needs_flags_at_entry(b)) {
                 emit_pushfq_image(e);
                 b->image_valid = true;
                 b->eflags_valid = false; /* they are not by entry B */
@@ -201,38 +201,14 @@ static void mark_return(struct block_emitter *b, const struct mark *m)
         b->shadow_checks = m->shadow_checks;
 }
 
-/* The guest's vector registers are loaded when the first block that uses them runs. Here without touching the flags. */
-static void check_vectors_swapped(struct block_emitter *b)
-{
-        struct emitter *e = &b->e;
-        struct cold *cold;
-
-        emit_mov_rr(e, SCRATCH1, RCX);
-        block_record(b, RECORD_SWAPPED, b->guest_off, RCX);
-        emit_op_mem(e, 0x0fb6, false, RCX, hmem_ctx(CTX(vectors_live))); /* movzx ecx, byte */
-        emit_bytes(e, (const u8[]){ 0x8d, 0x49, 0xff }, 3);              /* lea ecx, [rcx - 1] */
-        emit_bytes(e, (const u8[]){ 0xe3, JMP_SIZE }, 2);                /* jrcxz over the jump */
-        cold = block_cold(b, emit_jmp_later(e), TEXIT_VECTORS);
-        if (cold) {
-                cold->swapped = true;
-                cold->resume_off = (u16)emit_off(e);
-        }
-        emit_mov_rr(e, RCX, SCRATCH1);
-        b->vectors_checked = true;
-        block_record_restart(b);
-}
-
-void check_vectors(struct block_emitter *b)
+/* User code finds them loaded (stubs.c); in the kernel's they are when the first block that uses them runs. */
+static void check_vectors(struct block_emitter *b)
 {
         struct emitter *e = &b->e;
         struct cold *cold;
 
         if (b->vectors_checked)
                 return;
-        if (b->shadow && b->eflags_valid && !b->image_valid) {
-                check_vectors_swapped(b);
-                return;
-        }
         flags_save(b);
         flags_destroyed(b);
         emit_op_mem(e, 0x80, false, 7, hmem_ctx(CTX(vectors_live))); /* cmp byte [vectors_live], 0 */
@@ -443,7 +419,7 @@ bool translate_block(const struct translate_request *req, struct translation *re
                 ret->loop_off = 0;
                 b = (struct block_emitter){
                         .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .shadow = req->mode & MODE_SHADOW,
-                        .shadow_fixed = req->mode & MODE_SHADOW_FIXED, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere,
+                        .shadow_fixed = req->mode & MODE_SHADOW_FIXED, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere, .vectors_checked = req->mode & MODE_USER,
                         .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at,
                                .jumps_in_line = req->jumps_in_line },
                 };
