@@ -222,8 +222,7 @@ int client_fill(struct init_client *client, int timeout_ms, struct err **err)
 
 /* ---- questions and answers ---- */
 
-/* FAILED as an error. */
-static int failure(const struct init_message *m, struct err **err)
+int client_failure(const struct init_message *m, struct err **err)
 {
         const u64 number = m->field[0].number;
         const int errnum = number >= 1 && number <= 4095 ? (int)number : EIO;
@@ -253,7 +252,7 @@ static int await(struct init_client *client, u32 id, struct init_message *ret, s
                 while ((r = client_next(client, ret, err)) > 0) {
                         if (ret->id != id)
                                 continue;
-                        return ret->type == INIT_FAILED ? failure(ret, err) : 0;
+                        return ret->type == INIT_FAILED ? client_failure(ret, err) : 0;
                 }
                 if (r < 0)
                         return r;

@@ -15,7 +15,8 @@
 
 struct init_client;
 
-/* Waits until the machine's main process has been started. ERR_BUSY: nobody listens at @path (the machine is gone). */
+/* ERR_BUSY: nobody listens at @path (the machine is gone). What is asked of a machine whose main process has not been started yet waits
+ * for that. */
 int init_client_connect(const char *path, struct init_client **ret, struct err **err);
 /* From then on an answer that takes longer is an error (-ETIMEDOUT); 0, as at first: no limit. Not for a process that runs. */
 void init_client_set_timeout(struct init_client *client, u64 ms);

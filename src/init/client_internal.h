@@ -36,5 +36,7 @@ int client_send(struct init_client *client, struct init_frame *frame, struct err
 /* The next message that came: 1; 0: none is whole yet; an error: the connection is over, or what came was no message. Valid until the
  * next call. What concerns the process is dealt with here, and not returned. */
 int client_next(struct init_client *client, struct init_message *ret, struct err **err);
+/* FAILED as an error. */
+int client_failure(const struct init_message *m, struct err **err);
 /* Takes what the socket has; waits no more than @timeout_ms (-1: no limit). -ETIMEDOUT without an error. */
 int client_fill(struct init_client *client, int timeout_ms, struct err **err);

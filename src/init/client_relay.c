@@ -141,9 +141,9 @@ static int take_messages(struct relaying *r, struct err **err)
 
         if (n == -ETIMEDOUT)
                 n = 0;
-        if (n == 0)
-                while ((n = client_next(r->client, &m, err)) > 0)
-                        ; /* an answer that nobody waits for any more */
+        /* Others are answers that nobody waits for any more. */
+        while (n == 0 && (n = client_next(r->client, &m, err)) > 0)
+                n = m.type == INIT_FAILED && m.id == r->client->process ? client_failure(&m, err) : 0;
         return n;
 }
 

@@ -56,6 +56,24 @@ enum { /* START */
 };
 #define INIT_START_FLAGS 31U
 #define INIT_STREAMS 3U
+#define INIT_GROUPS_MAX 1024U
+
+enum init_start_field { /* of START, as messages.def says */
+        START_ARGV,
+        START_ENV,
+        START_UID,
+        START_GID,
+        START_FLAGS,
+        START_CWD,
+        START_LABEL,
+        START_UMASK,
+        START_GROUPS,
+        START_LIMITS,
+        START_CAPABILITIES,
+        START_OOM_ADJ,
+        START_COLUMNS,
+        START_ROWS,
+};
 
 /* ---- reading ---- */
 

@@ -47,7 +47,6 @@ struct init_process {
 };
 
 #define INIT_CAPABILITIES_ALL UINT64_MAX
-#define INIT_GROUPS_MAX 1024U
 #define INIT_RLIMITS_MAX 32U
 
 /* A network interface of the guest; "lo" is up from the beginning. */
@@ -62,7 +61,8 @@ struct init_address {
 /* @random: bytes for the random number generator, @unix_ns: 0 leaves the clock. */
 void init_script_system(struct init_script *script, const char *host_name, u64 unix_ns, const void *random, size_t n_random);
 /* As mount(2), and makes the target: a directory, or a file when a file is bound. */
-void init_script_mount(struct init_script *script, const char *source, const char *target, const char *type, u32 flags, const char *options);
+void init_script_mount(struct init_script *script, const char *source, const char *target, const char *type, u32 flags,
+        const char *options);
 void init_script_root(struct init_script *script, const char *target);
 void init_script_file(struct init_script *script, const char *path, u32 mode, const void *data, size_t n);
 void init_script_link(struct init_script *script, const char *says, const char *path);

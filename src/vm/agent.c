@@ -14,21 +14,18 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 
-/* Requests of a script that are under way. */
-#define SCRIPT_WINDOW 64U
 /* How long a guest may take for its end. */
 #define END_NS (30 * NSEC_PER_SEC)
 #define SENTENCE_MAX 400U
 
 /* ---- the end ---- */
 
-static void report(struct agent *agent, const char *error)
+void agent_report(struct agent *agent, const char *error)
 {
         if (agent->ready_fd < 0)
                 return;
@@ -44,7 +41,7 @@ void agent_fail(struct agent *agent, const char *why)
         if (agent->failed)
                 return;
         agent->failed = true;
-        report(agent, why);
+        agent_report(agent, why);
         err_set(&error, ERR_IO, EPROTO, "%s", why);
         agent->fail(agent->fail_opaque, error);
 }
@@ -181,140 +178,7 @@ void agent_send_numbers(struct agent *agent, enum init_type type, u32 id, const 
                 agent_send(agent, buffer, size, id);
 }
 
-/* ---- scripts ---- */
-
-static bool is_setup(const struct init_message *m)
-{
-        static const enum init_type types[] = { INIT_SYSTEM, INIT_MOUNT, INIT_ROOT, INIT_FILE, INIT_LINK, INIT_SYSCTL, INIT_ADDRESS };
-
-        for (size_t i = 0; i < ARRAY_SIZE(types); i++)
-                if (types[i] == m->type)
-                        return true;
-        return false;
-}
-
-/* Whole frames that may stand in a script; START only at the end, where @with_start says so. */
-static bool script_is_good(const u8 *data, size_t len, bool with_start)
-{
-        struct init_message m;
-        bool started = false;
-        size_t size;
-
-        for (; len; data += size, len -= size) {
-                if (init_frame_next(data, len, &size) != 1 || init_parse(data, size, INIT_TO_GUEST, &m) < 0 || started)
-                        return false;
-                started = m.type == INIT_START && m.id == INIT_ID_MAIN && with_start;
-                if (!started && !is_setup(&m))
-                        return false;
-        }
-        return started == with_start;
-}
-
-static void script_clear(struct agent_script *script)
-{
-        free(script->data);
-        *script = (struct agent_script){ .owner = script->owner };
-}
-
-static void script_over(struct agent *agent, struct agent_script *script, const char *error)
-{
-        void (*done)(void *opaque, const char *error) = script->done;
-        void *opaque = script->opaque;
-
-        script_clear(script);
-        if (done) {
-                done(opaque, error);
-        } else if (error) {
-                agent_fail(agent, error);
-        } else {
-                report(agent, NULL);
-                agent->s.phase = AGENT_RUNNING;
-                agent_clients_update(agent);
-        }
-}
-
-static void send_start(struct agent *agent, const u8 *frame, size_t size, const struct init_message *m)
-{
-        struct agent_task *task = agent_task_new(agent, OWNER_MAIN);
-
-        if (!task) {
-                agent_fail(agent, "the machine has too much to do");
-                return;
-        }
-        agent->s.phase = AGENT_STARTING;
-        agent->s.tty = m->field[4].number & INIT_START_TTY;
-        agent->s.has_input = m->field[4].number & INIT_START_STDIN;
-        task->is_process = true;
-        task->input_ended = !agent->s.has_input;
-        for (unsigned i = 0; i < INIT_STREAMS; i++)
-                task->room[i] = INIT_ROOM_FIRST;
-        agent_send(agent, frame, size, task->id);
-}
-
-void agent_script_go_on(struct agent *agent, struct agent_script *script)
-{
-        struct init_message m;
-        size_t size;
-
-        while (script->data && !agent->failed && !agent_full(agent)) {
-                const u8 *frame = script->data + script->at;
-                struct agent_task *task;
-
-                if (script->at == script->len) {
-                        if (!script->pending)
-                                script_over(agent, script, NULL);
-                        return;
-                }
-                /* Checked when it was taken. */
-                if (init_frame_next(frame, script->len - script->at, &size) != 1 || init_parse(frame, size, INIT_TO_GUEST, &m) < 0)
-                        return;
-                if (script->pending == SCRIPT_WINDOW || (m.type == INIT_START && script->pending))
-                        return;
-                script->at += size;
-                if (m.type == INIT_START) {
-                        _cleanup_free_ _unused_ u8 *data = TAKE_PTR(script->data); /* where the frame is */
-
-                        script_clear(script);
-                        send_start(agent, frame, size, &m);
-                        return;
-                }
-                task = agent_task_new(agent, script->owner);
-                if (!task) {
-                        script_over(agent, script, "the machine has too much to do");
-                        return;
-                }
-                script->pending++;
-                agent_send(agent, frame, size, task->id);
-        }
-}
-
-bool agent_script_check(const u8 *data, size_t len)
-{
-        return script_is_good(data, len, false) || script_is_good(data, len, true);
-}
-
-bool agent_script_starts(const u8 *data, size_t len)
-{
-        return script_is_good(data, len, true);
-}
-
-int agent_replay(struct agent *agent, const void *script, size_t len, void (*done)(void *opaque, const char *error), void *opaque)
-{
-        u8 *copy;
-
-        if (agent->replay.data)
-                return -EBUSY;
-        if (len > AGENT_SCRIPT_MAX || !script_is_good(script, len, false))
-                return -EINVAL;
-        copy = malloc(len + 1);
-        if (!copy)
-                return -ENOMEM;
-        memcpy(copy, script, len);
-        agent->replay = (struct agent_script){ .owner = OWNER_REPLAY, .data = copy, .len = len, .done = done, .opaque = opaque };
-        if (agent->s.phase == AGENT_RUNNING)
-                agent_script_go_on(agent, &agent->replay);
-        return 0;
-}
+/* ---- phases ---- */
 
 void agent_go_on(struct agent *agent)
 {
@@ -418,10 +282,10 @@ static void on_failed(struct agent *agent, struct agent_task *task, const struct
         if (owner == OWNER_MAIN) {
                 agent->s.has_status = true;
                 agent->s.status = !m->field[2].number ? 125 : errnum == ENOENT || errnum == ENOTDIR ? 127 : 126;
-                report(agent, why);
+                agent_report(agent, why);
                 stop(agent);
         } else if (script && script->data) {
-                script_over(agent, script, why);
+                agent_script_over(agent, script, why);
         }
 }
 
@@ -436,7 +300,7 @@ static void on_started(struct agent *agent, struct agent_task *task, const struc
                 return;
         agent->s.phase = AGENT_RUNNING;
         if (!agent->replay.data)
-                report(agent, NULL);
+                agent_report(agent, NULL);
         agent_go_on(agent);
 }
 
@@ -664,31 +528,6 @@ void agent_signal(struct agent *agent, int sig)
 
 /* ---- life ---- */
 
-static int read_script(const char *path, struct agent_script *ret, struct err **err)
-{
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-        _cleanup_free_ u8 *data = NULL;
-        struct stat st;
-        size_t n = 0;
-        ssize_t got = 0;
-
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return err_sys(err, errno, "opening the agent's script '%s'", path);
-        if (st.st_size > AGENT_SCRIPT_MAX)
-                return err_set(err, ERR_TOO_LARGE, EFBIG, "the agent's script '%s' is larger than %u bytes", path, AGENT_SCRIPT_MAX);
-        data = malloc((size_t)st.st_size + 1);
-        if (!data)
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the agent's script");
-        while (n < (size_t)st.st_size && (got = read(fd, data + n, (size_t)st.st_size - n)) > 0)
-                n += (size_t)got;
-        if (got < 0)
-                return err_sys(err, errno, "reading the agent's script '%s'", path);
-        if (!agent_script_check(data, n))
-                return err_set(err, ERR_BAD_CONFIG, EINVAL, "'%s' is no script for an agent, or damaged", path);
-        *ret = (struct agent_script){ .owner = OWNER_BOOT, .data = TAKE_PTR(data), .len = n };
-        return 0;
-}
-
 int agent_new(const struct agent_config *config, struct agent **ret, struct err **err)
 {
         struct agent *agent = calloc(1, sizeof(*agent));
@@ -708,7 +547,7 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct err 
         else if (config->ready_fd >= 0 && fcntl(config->ready_fd, F_SETFD, FD_CLOEXEC) < 0)
                 r = err_sys(err, errno, "using descriptor %d for the agent's line", config->ready_fd);
         else
-                r = read_script(config->script, &agent->s.boot, err);
+                r = agent_script_read(config->script, &agent->s.boot, err);
         if (r == 0)
                 r = unix_listener_new(config->socket, 0, &agent->listener, err);
         if (r < 0) {
@@ -729,12 +568,12 @@ struct agent *agent_free(struct agent *agent)
                 loop_timer_cancel(&agent->end_timer);
         loop_fd_remove(agent->signal_watch);
         closep(&agent->signal_fd);
-        report(agent, "the machine ended before its process was started");
+        agent_report(agent, "the machine ended before its process was started");
         agent_clients_free(agent);
         agent_stdio_free(agent);
         unix_listener_free(agent->listener);
-        script_clear(&agent->s.boot);
-        script_clear(&agent->replay);
+        agent_script_clear(&agent->s.boot);
+        agent_script_clear(&agent->replay);
         byte_queue_drop(&agent->s.out, agent->s.out.n);
         free(agent->s.in);
         free(agent);
@@ -786,7 +625,7 @@ const struct vsock_local *agent_local(const struct agent *agent)
 
 void agent_not_started(struct agent *agent, const char *why)
 {
-        report(agent, why);
+        agent_report(agent, why);
 }
 
 void agent_finish(struct agent *agent)

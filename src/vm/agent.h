@@ -31,7 +31,8 @@ int agent_new(const struct agent_config *config, struct agent **ret, struct err 
 struct agent *agent_free(struct agent *agent);
 /* Makes it a device of the machine's, which owns it from then on. @fail ends the machine because of an error, which it takes over.
  * Before threads exist. */
-int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void *opaque, struct err *error), void *opaque, struct err **err);
+int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void *opaque, struct err *error), void *opaque,
+        struct err **err);
 
 struct unix_listener *agent_listener(struct agent *agent);
 /* For the virtio socket device. */

@@ -116,7 +116,7 @@ static bool on_request(struct agent_client *c, struct agent_task *task, const st
         c->n_tasks++;
         if (m->type == INIT_START) {
                 task->is_process = true;
-                task->input_ended = !(m->field[4].number & INIT_START_STDIN);
+                task->input_ended = !(m->field[START_FLAGS].number & INIT_START_STDIN);
                 for (unsigned i = 0; i < INIT_STREAMS; i++)
                         task->room[i] = INIT_ROOM_FIRST;
         }

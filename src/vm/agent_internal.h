@@ -1,4 +1,4 @@
-/* Shared by agent.c (the guest, scripts, life), agent_client.c (clients), agent_stdio.c (this process's own streams) and agent_state.c
+/* Shared by agent.c (the guest, life), agent_script.c (what it is told), agent_client.c (clients), agent_stdio.c (this process's own streams) and agent_state.c
  * (saving). */
 #pragma once
 
@@ -141,6 +141,15 @@ static inline bool agent_full(const struct agent *agent)
 void agent_fail(struct agent *agent, const char *why);
 /* Ends the machine when there is nothing more to do. */
 void agent_end_if_done(struct agent *agent);
+/* Says on READY-FD how it went, once; @error NULL: started. */
+void agent_report(struct agent *agent, const char *error);
+/* What its phase asks for, in a machine that was loaded or has got there. */
+void agent_go_on(struct agent *agent);
+
+/* ---- agent_script.c ---- */
+
+int agent_script_read(const char *path, struct agent_script *ret, struct err **err);
+void agent_script_clear(struct agent_script *script);
 /* Sends as much of it as can be. */
 void agent_script_go_on(struct agent *agent, struct agent_script *script);
 
@@ -148,8 +157,8 @@ void agent_script_go_on(struct agent *agent, struct agent_script *script);
 bool agent_script_check(const u8 *data, size_t len);
 /* The same, and it ends with START. */
 bool agent_script_starts(const u8 *data, size_t len);
-/* What its phase asks for, in a machine that was loaded or has got there. */
-void agent_go_on(struct agent *agent);
+/* It ends, with NULL or why not; whoever asked for it is told. */
+void agent_script_over(struct agent *agent, struct agent_script *script, const char *error);
 
 /* ---- agent_client.c ---- */
 

@@ -782,12 +782,11 @@ static void a_saved_machine_goes_on_and_is_told_more(void **state)
         struct fixture *f = *state;
         struct init_script script = { 0 };
         struct init_client *client;
-        u32 id;
 
         boot(f);
         read_text(f->ready[0], "started\n");
         client = new_client(f);
-        id = start_process(f, client, 1, 0);
+        start_process(f, client, 1, 0);
         say_bytes(f, "\x08\0\0\0\x20\0", 6); /* half a frame of DATA for the main process */
         init_script_system(&script, "clone", 0, "random", 6);
         assert_int_equal(move(f, &script, NULL), 0);
@@ -796,8 +795,7 @@ static void a_saved_machine_goes_on_and_is_told_more(void **state)
         assert_string_equal(expect(f, INIT_SYSTEM)->field[0].text, "clone");
         say_bytes(f, "\0\0\1\0\0\0\1\0\0\0rest", 14);
         read_text(f->out[0], "rest");
-        id = f->message.id + 0 * id;
-        say(f, INIT_DONE, id, 0, 0, 0);
+        say(f, INIT_DONE, f->message.id, 0, 0, 0);
         read_text(f->ready[0], "started\n");
         agent_signal(f->agent, SIGUSR2);
         assert_int_equal(expect(f, INIT_SIGNAL)->id, INIT_ID_MAIN);
@@ -807,6 +805,22 @@ static void a_saved_machine_goes_on_and_is_told_more(void **state)
         say(f, INIT_EXITED, INIT_ID_MAIN, 2, 3, 0);
         say(f, INIT_DONE, expect(f, INIT_POWER_OFF)->id, 0, 0, 0);
         machine_stopped(f, 3);
+}
+
+static void what_is_told_late_does_not_keep_the_machine(void **state)
+{
+        struct fixture *f = *state;
+        struct init_script script = { 0 };
+        u32 id;
+
+        boot(f);
+        init_script_system(&script, "clone", 0, "", 0);
+        assert_int_equal(move(f, &script, NULL), 0);
+        id = expect(f, INIT_SYSTEM)->id;
+        say(f, INIT_EXITED, INIT_ID_MAIN, 2, 6, 0);
+        say(f, INIT_DONE, id, 0, 0, 0);
+        say(f, INIT_DONE, expect(f, INIT_POWER_OFF)->id, 0, 0, 0);
+        machine_stopped(f, 6);
 }
 
 static void a_clients_process_goes_on_in_the_saved_machine(void **state)
@@ -1018,6 +1032,7 @@ int main(void)
                 TEST(what_the_guest_says_about_nothing_is_ignored),
                 TEST(frames_may_come_in_any_pieces),
                 TEST(a_saved_machine_goes_on_and_is_told_more),
+                TEST(what_is_told_late_does_not_keep_the_machine),
                 TEST(a_clients_process_goes_on_in_the_saved_machine),
                 TEST(a_machine_saved_while_it_is_set_up_starts_its_process),
                 TEST(a_machine_has_one_main_process),

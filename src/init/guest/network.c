@@ -74,12 +74,13 @@ static int dump(int fd, u16 type, int (*fn)(void *opaque, const struct nlmsghdr 
                 return -errno;
         for (;;) {
                 const ssize_t n = recv(fd, buffer, sizeof(buffer), 0);
-                int left = (int)n;
+                const struct nlmsghdr *m;
 
                 if (n <= 0)
                         return n < 0 ? -errno : -EPROTO;
-                for (const struct nlmsghdr *m = (const void *)buffer; NLMSG_OK(m, left); m = NLMSG_NEXT(m, left)) {
-                        if (m->nlmsg_type == NLMSG_DONE || m->nlmsg_type == NLMSG_ERROR)
+                for (size_t at = 0; at + sizeof(*m) <= (size_t)n; at += NLMSG_ALIGN(m->nlmsg_len)) {
+                        m = (const void *)(buffer + at);
+                        if (m->nlmsg_type == NLMSG_DONE || m->nlmsg_type == NLMSG_ERROR || m->nlmsg_len < sizeof(*m))
                                 return r;
                         if (r == 0)
                                 r = fn(opaque, m);

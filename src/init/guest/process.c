@@ -71,7 +71,10 @@ static int above_stdio(int fd)
 static int open_terminal(struct process *p, struct spawn *spawn)
 {
         const struct init_message *m = spawn->start;
-        const struct winsize size = { .ws_col = (unsigned short)m->field[12].number, .ws_row = (unsigned short)m->field[13].number };
+        const struct winsize size = {
+                .ws_col = (unsigned short)m->field[START_COLUMNS].number,
+                .ws_row = (unsigned short)m->field[START_ROWS].number,
+        };
         int master = above_stdio(open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK)), slave, unlock = 0;
 
         if (master < 0)
@@ -83,7 +86,9 @@ static int open_terminal(struct process *p, struct spawn *spawn)
         ioctl(master, TIOCSWINSZ, &size);
         for (unsigned i = 0; i < INIT_STREAMS; i++)
                 spawn->streams[i] = slave;
-        return fchown(slave, (uid_t)m->field[2].number, (gid_t)-1) < 0 ? fail(spawn->failure, errno, "giving the terminal away", NULL) : 0;
+        if (fchown(slave, (uid_t)m->field[START_UID].number, (gid_t)-1) < 0)
+                return fail(spawn->failure, errno, "giving the terminal away", NULL);
+        return 0;
 }
 
 static int open_pipe(struct process *p, struct spawn *spawn, unsigned i)
@@ -97,14 +102,14 @@ static int open_pipe(struct process *p, struct spawn *spawn, unsigned i)
         p->streams[i].fd = above_stdio(pipe[to_process]);
         /* /dev/stdout opens it anew, as the user. */
         if (spawn->streams[i] < 0 || p->streams[i].fd < 0 || fcntl(p->streams[i].fd, F_SETFL, O_NONBLOCK) < 0 ||
-            fchown(spawn->streams[i], (uid_t)spawn->start->field[2].number, (gid_t)-1) < 0)
+            fchown(spawn->streams[i], (uid_t)spawn->start->field[START_UID].number, (gid_t)-1) < 0)
                 return fail(spawn->failure, errno, "preparing a pipe", NULL);
         return 0;
 }
 
 static int open_streams(struct init *init, struct process *p, struct spawn *spawn)
 {
-        const u64 flags = spawn->start->field[4].number;
+        const u64 flags = spawn->start->field[START_FLAGS].number;
         int r = 0;
 
         if (flags & INIT_START_TTY)
@@ -122,7 +127,7 @@ static int open_streams(struct init *init, struct process *p, struct spawn *spaw
 static void close_theirs(struct spawn *spawn)
 {
         close_fd(&spawn->streams[0]);
-        if (spawn->start->field[4].number & INIT_START_TTY)
+        if (spawn->start->field[START_FLAGS].number & INIT_START_TTY)
                 return; /* all three are one */
         close_fd(&spawn->streams[1]);
         close_fd(&spawn->streams[2]);
@@ -132,9 +137,9 @@ static int check_start(struct init *init, const struct init_message *m, struct f
 {
         if (find(init, m->id))
                 return fail(failure, EEXIST, "starting a process: the number is in use", NULL);
-        if (m->field[4].number & ~(u64)INIT_START_FLAGS)
+        if (m->field[START_FLAGS].number & ~(u64)INIT_START_FLAGS)
                 return fail(failure, EINVAL, "starting a process: unknown flags", NULL);
-        if (m->field[8].number > 1024 || m->field[9].number % 3)
+        if (m->field[START_GROUPS].number > INIT_GROUPS_MAX || m->field[START_LIMITS].number % 3)
                 return fail(failure, EINVAL, "starting a process: groups or limits are malformed", NULL);
         if (init->rebooting)
                 return fail(failure, ESHUTDOWN, "starting a process while the machine ends", NULL);
@@ -146,7 +151,7 @@ static pid_t start(struct init *init, struct process *p, struct spawn *spawn)
         pid_t pid = open_streams(init, p, spawn);
 
         if (pid == 0 && spawn->start->id == INIT_ID_MAIN)
-                make_directories(spawn->start->field[5].text); /* when it cannot be, changing to it says why */
+                make_directories(spawn->start->field[START_CWD].text); /* when it cannot be, changing to it says why */
         if (pid == 0)
                 pid = spawn_process(init, spawn);
         if (pid > 0 && spawn->failure->errnum) { /* it got no further than itself */
@@ -168,7 +173,7 @@ int request_start(struct init *init, const struct init_message *m, struct failur
                 return r;
         if (!p)
                 return fail(failure, EAGAIN, "starting a process: too many run", NULL);
-        *p = (struct process){ .id = m->id, .tty = m->field[4].number & INIT_START_TTY };
+        *p = (struct process){ .id = m->id, .tty = m->field[START_FLAGS].number & INIT_START_TTY };
         for (unsigned i = 0; i < INIT_STREAMS; i++)
                 p->streams[i] = (struct stream){ .fd = -1, .room = INIT_ROOM_FIRST };
         pid = start(init, p, &spawn);
@@ -179,9 +184,9 @@ int request_start(struct init *init, const struct init_message *m, struct failur
                 return pid;
         }
         p->pid = pid;
-        if (p->tty && !(m->field[4].number & INIT_START_STDIN))
+        if (p->tty && !(m->field[START_FLAGS].number & INIT_START_STDIN))
                 p->streams[0].ended = true;
-        if (m->field[4].number & INIT_START_PID_NS && init->namespace < 0)
+        if (m->field[START_FLAGS].number & INIT_START_PID_NS && init->namespace < 0)
                 init->namespace = (int)syscall(SYS_pidfd_open, pid, 0);
         answer = (u32)pid;
         link_send_numbers(&init->link, INIT_STARTED, m->id, &answer, 1);

@@ -179,28 +179,26 @@ int request_root(struct init *init, const struct init_message *m, struct failure
 /* The next random number that anybody reads depends on these (drivers/char/random.c; random(4)). */
 static int add_randomness(struct init *init, const char *data, size_t n)
 {
-        struct {
-                struct rand_pool_info info;
-                u8 bytes[512];
-        } pool = { .info = { 0 } };
+        u8 pool[sizeof(struct rand_pool_info) + 512] __attribute__((aligned(8)));
+        struct rand_pool_info *info = (struct rand_pool_info *)pool;
         const int fd = openat(init->dev, "urandom", O_RDWR | O_CLOEXEC);
         int r = 0;
 
         if (fd < 0)
                 return -errno;
         while (n && r == 0) {
-                const size_t part = MIN(n, sizeof(pool.bytes));
+                const size_t part = MIN(n, sizeof(pool) - sizeof(*info));
 
-                memcpy(pool.bytes, data, part);
-                pool.info.buf_size = (int)part;
-                pool.info.entropy_count = (int)part * 8;
-                r = ioctl(fd, RNDADDENTROPY, &pool) < 0 ? -errno : 0;
+                memcpy(info->buf, data, part);
+                info->buf_size = (int)part;
+                info->entropy_count = (int)part * 8;
+                r = ioctl(fd, RNDADDENTROPY, info) < 0 ? -errno : 0;
                 data += part;
                 n -= part;
         }
         if (r == 0 && ioctl(fd, RNDRESEEDCRNG) < 0)
                 r = -errno;
-        explicit_bzero(&pool, sizeof(pool));
+        explicit_bzero(pool, sizeof(pool));
         close(fd);
         return r;
 }

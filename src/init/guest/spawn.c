@@ -24,30 +24,28 @@
 
 #define STACK_SIZE (64U * 1024)
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define GROUPS_MAX 1024U
 #define FAILED_STATUS 125
-
-/* Fields of START. */
-enum { ARGV, ENVIRON, UID, GID, FLAGS, CWD, LABEL, UMASK, GROUPS, LIMITS, CAPABILITIES, OOM_ADJ, COLUMNS, ROWS };
 
 struct child {
         struct spawn *spawn;
         char **argv, **env;
 };
 
-static u64 number(const struct child *c, unsigned field)
+static u64 number(const struct child *c, enum init_start_field field)
 {
         return c->spawn->start->field[field].number;
 }
 
 static int set_oom_score_adj(const struct child *c)
 {
-        const int adj = (int)(u32)number(c, OOM_ADJ), fd = adj ? openat(c->spawn->proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC) : -1;
+        const int adj = (int)(u32)number(c, START_OOM_ADJ);
         char digits[24];
         struct text text = TEXT(digits);
+        int fd;
 
         if (!adj)
                 return 0;
+        fd = openat(c->spawn->proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
         if (adj < 0)
                 text_add(&text, "-");
         text_add_number(&text, (u64)llabs(adj));
@@ -59,7 +57,7 @@ static int set_oom_score_adj(const struct child *c)
 
 static int set_limits(const struct child *c)
 {
-        const struct init_value *list = &c->spawn->start->field[LIMITS];
+        const struct init_value *list = &c->spawn->start->field[START_LIMITS];
 
         for (u64 i = 0; i + 2 < list->number; i += 3) {
                 const struct rlimit limit = { .rlim_cur = init_number(list, i + 1), .rlim_max = init_number(list, i + 2) };
@@ -73,7 +71,7 @@ static int set_limits(const struct child *c)
 /* The namespace's own view in place of ours. */
 static int mount_proc(const struct child *c)
 {
-        if (!(number(c, FLAGS) & INIT_START_PID_NS))
+        if (!(number(c, START_FLAGS) & INIT_START_PID_NS))
                 return 0;
         umount2("/proc", MNT_DETACH);
         if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 && errno != ENOENT)
@@ -86,7 +84,7 @@ static int take_streams(const struct child *c)
         const struct spawn *s = c->spawn;
 
         setsid();
-        if (number(c, FLAGS) & INIT_START_TTY && ioctl(s->streams[0], TIOCSCTTY, 0) < 0)
+        if (number(c, START_FLAGS) & INIT_START_TTY && ioctl(s->streams[0], TIOCSCTTY, 0) < 0)
                 return fail(s->failure, errno, "taking the terminal", NULL);
         for (int i = 0; i < (int)INIT_STREAMS; i++)
                 if (dup2(s->streams[i], i) < 0) /* ours are all above */
@@ -96,7 +94,7 @@ static int take_streams(const struct child *c)
 
 static int drop_capabilities(const struct child *c)
 {
-        const u64 keep = number(c, CAPABILITIES);
+        const u64 keep = number(c, START_CAPABILITIES);
 
         for (unsigned cap = 0; cap <= CAP_LAST_CAP; cap++)
                 if (!(keep & BIT(cap)) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EINVAL)
@@ -106,24 +104,24 @@ static int drop_capabilities(const struct child *c)
 
 static int become_user(const struct child *c)
 {
-        const struct init_value *list = &c->spawn->start->field[GROUPS];
-        gid_t groups[GROUPS_MAX];
+        const struct init_value *list = &c->spawn->start->field[START_GROUPS];
+        gid_t groups[INIT_GROUPS_MAX];
         size_t n = 0;
 
-        for (u64 i = 0; i < MIN(list->number, (u64)GROUPS_MAX); i++)
+        for (u64 i = 0; i < MIN(list->number, (u64)INIT_GROUPS_MAX); i++)
                 groups[n++] = (gid_t)init_number(list, i);
         if (syscall(SYS_setgroups, n, groups) < 0 ||
-            syscall(SYS_setresgid, number(c, GID), number(c, GID), number(c, GID)) < 0 ||
-            syscall(SYS_setresuid, number(c, UID), number(c, UID), number(c, UID)) < 0)
+            syscall(SYS_setresgid, number(c, START_GID), number(c, START_GID), number(c, START_GID)) < 0 ||
+            syscall(SYS_setresuid, number(c, START_UID), number(c, START_UID), number(c, START_UID)) < 0)
                 return fail(c->spawn->failure, errno, "becoming the user", NULL);
-        if (number(c, FLAGS) & INIT_START_NO_NEW_PRIVS && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        if (number(c, START_FLAGS) & INIT_START_NO_NEW_PRIVS && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return fail(c->spawn->failure, errno, "giving up new privileges", NULL);
         return 0;
 }
 
 static int enter_directory(const struct child *c)
 {
-        const char *cwd = c->spawn->start->field[CWD].text;
+        const char *cwd = c->spawn->start->field[START_CWD].text;
 
         if (chdir(cwd) < 0)
                 return fail(c->spawn->failure, errno, "changing to the directory '", cwd, "'", NULL);
@@ -193,7 +191,7 @@ static int child_main(void *opaque)
         for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
                 if (steps[i](c) < 0)
                         _exit(FAILED_STATUS);
-        umask((mode_t)number(c, UMASK) & 0777);
+        umask((mode_t)number(c, START_UMASK) & 0777);
         default_signals();
         execute(c);
         _exit(FAILED_STATUS);
@@ -213,7 +211,7 @@ static char **list_of(const struct init_value *value)
 /* From the main process's namespace, where that is asked for. */
 static pid_t clone_there(struct init *init, struct child *c, u8 *stack)
 {
-        const u64 flags = number(c, FLAGS);
+        const u64 flags = number(c, START_FLAGS);
         const bool inside = flags & INIT_START_INSIDE && init->namespace >= 0;
         pid_t pid;
 
@@ -232,8 +230,8 @@ pid_t spawn_process(struct init *init, struct spawn *spawn)
         static u8 stack[STACK_SIZE] __attribute__((aligned(16)));
         struct child c = {
                 .spawn = spawn,
-                .argv = list_of(&spawn->start->field[ARGV]),
-                .env = list_of(&spawn->start->field[ENVIRON]),
+                .argv = list_of(&spawn->start->field[START_ARGV]),
+                .env = list_of(&spawn->start->field[START_ENV]),
         };
         pid_t pid;
 
