@@ -6,12 +6,14 @@
 #include "container_cli.h"
 #include "instance/kernel.h"
 
-/* --- import -------------------------------------------------------------------------------------------------------- */
+/* --- import
+ * -------------------------------------------------------------------------------------------------------- */
 
 static int import_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("name", 0, TEXT, offsetof(struct kernel_import, name), "NAME", "its name here (default: " KERNEL_DEFAULT ")"),
+                CLI_OPTION("name", 0, TEXT, offsetof(struct kernel_import, name), "NAME",
+                        "its name here (default: " KERNEL_DEFAULT ")"),
                 CLI_OPTION("modules", 0, TEXT, offsetof(struct kernel_import, modules), "DIR",
                         "its modules (default: /lib/modules/RELEASE, or the package's)"),
                 CLI_OPTION("append", 0, TEXT, offsetof(struct kernel_import, append), "TEXT",
@@ -19,7 +21,8 @@ static int import_command(int argc, char **argv, struct err **err)
                 { 0 },
         };
         const struct cli_usage usage = { "strata kernel import", "[OPTION...] FILE",
-                "Make a kernel for machines from a bzImage, a vmlinux or a Debian package.", CLI_OPTIONS(options), 1, 1, false };
+                "Make a kernel for machines from a bzImage, a vmlinux or a Debian package.", CLI_OPTIONS(options), 1, 1,
+                false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         struct kernel_import import = { .name = KERNEL_DEFAULT };
         int first, r = cli_options_parse(&usage, argc, argv, &import, &first, err);
@@ -35,7 +38,8 @@ static int import_command(int argc, char **argv, struct err **err)
         return r;
 }
 
-/* --- ls ------------------------------------------------------------------------------------------------------------ */
+/* --- ls
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static const struct listing_column columns[] = {
         { "Name", "NAME", false },
@@ -58,9 +62,9 @@ static int ls_one(void *opaque, const struct kernel *kernel)
         struct ls *ls = opaque;
 
         return json_array_append_new(ls->rows,
-                json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", kernel->name, "Release", kernel->release, "Size",
-                        listing_size(kernel->bytes).text, "CreatedAt", kernel->created, "Append", kernel->append, "Kernel",
-                        kernel->image, "Initrd", kernel->initrd)) < 0
+                       json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", kernel->name, "Release",
+                               kernel->release, "Size", listing_size(kernel->bytes).text, "CreatedAt", kernel->created,
+                               "Append", kernel->append, "Kernel", kernel->image, "Initrd", kernel->initrd)) < 0
                        ? -ENOMEM
                        : 0;
 }
@@ -92,7 +96,8 @@ static int ls_command(int argc, char **argv, struct err **err)
         return listing_print(&ls.listing, rows, stdout, err);
 }
 
-/* --- rm ------------------------------------------------------------------------------------------------------------ */
+/* --- rm
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static int rm_command(int argc, char **argv, struct err **err)
 {

@@ -1,5 +1,6 @@
-/* Writes an initial RAM disk: a cpio archive in the "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst). The kernel
- * takes several behind one another, so an archive may be continued by another one, and only the last needs its end. */
+/* Writes an initial RAM disk: a cpio archive in the "newc" format
+ * (Documentation/driver-api/early-userspace/buffer-format.rst). The kernel takes several behind one another, so an
+ * archive may be continued by another one, and only the last needs its end. */
 #pragma once
 
 #include <stdio.h>

@@ -108,8 +108,8 @@ static u64 bytes_of(int dir)
         return bytes;
 }
 
-static int describe(const struct instance_host *host, const char *name, int dir, const json_t *config, struct kernel **ret,
-        struct err **err)
+static int describe(const struct instance_host *host, const char *name, int dir, const json_t *config,
+        struct kernel **ret, struct err **err)
 {
         _cleanup_(kernel_freep) struct kernel *kernel = calloc(1, sizeof(*kernel));
 
@@ -122,7 +122,8 @@ static int describe(const struct instance_host *host, const char *name, int dir,
         kernel->initrd = path_of(host, name, KERNEL_INITRD);
         kernel->created = time_of(config);
         kernel->bytes = bytes_of(dir);
-        if (!kernel->name || !kernel->release || !kernel->append || !kernel->image || !kernel->initrd || !kernel->created)
+        if (!kernel->name || !kernel->release || !kernel->append || !kernel->image || !kernel->initrd ||
+                !kernel->created)
                 return err_sys(err, ENOMEM, "opening the kernel '%s'", name);
         *ret = TAKE_PTR(kernel);
         return 0;
@@ -130,7 +131,8 @@ static int describe(const struct instance_host *host, const char *name, int dir,
 
 /* --- using one ---------------------------------------------------------------------------------------------------- */
 
-/* Under the lock: strata-init is another one than when the initial RAM disk was made. First the disk, then the word for it. */
+/* Under the lock: strata-init is another one than when the initial RAM disk was made. First the disk, then the
+ * word for it. */
 static int renew_initrd(struct instance_host *host, int dir, json_t *config, struct err **err)
 {
         _cleanup_free_ char *init = NULL, *text = NULL;

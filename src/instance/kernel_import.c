@@ -20,8 +20,9 @@
 #define APPEND_MAX  1024
 
 /* What of it makes starts faster is told, with figures, in docs/kernels.md. */
-static const char default_append[] = "console=ttyS0 quiet panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nokbd tsc=reliable no_timer_check "
-                                     "random.trust_cpu=on cryptomgr.notests pci=lastbus=0";
+static const char default_append[] =
+        "console=ttyS0 quiet panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nokbd tsc=reliable no_timer_check "
+        "random.trust_cpu=on cryptomgr.notests pci=lastbus=0";
 
 /* --- a directory to work in --------------------------------------------------------------------------------------- */
 
@@ -209,9 +210,8 @@ static int stamp_of(int fd, char **ret, struct err **err)
 {
         struct stat st;
 
-        if (fstat(fd, &st) < 0 ||
-                asprintf(ret, "%lld bytes of %lld.%09ld", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-                        st.st_mtim.tv_nsec) < 0)
+        if (fstat(fd, &st) < 0 || asprintf(ret, "%lld bytes of %lld.%09ld", (long long)st.st_size,
+                                          (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec) < 0)
                 return err_sys(err, errno, "looking at strata-init");
         return 0;
 }
@@ -259,8 +259,8 @@ int kernel_make_initrd(struct instance_host *host, int dir, const char *file, ch
         return r;
 }
 
-static int make_drivers(const struct kernel_import *import, const struct scratch *scratch, bool package, const char *release,
-        struct err **err)
+static int make_drivers(const struct kernel_import *import, const struct scratch *scratch, bool package,
+        const char *release, struct err **err)
 {
         _cleanup_free_ char *installed = NULL, *drivers = NULL;
         _cleanup_close_ int modules = -1;
@@ -293,8 +293,8 @@ static int write_config(const struct kernel_import *import, const struct scratch
         const char *init, struct err **err)
 {
         _cleanup_free_ char *text = NULL;
-        json_t *json = json_pack("{s:s, s:s, s:s, s:I}", "release", release, "append",
-                import->append ?: default_append, "init", init, "created", (json_int_t)time(NULL));
+        json_t *json = json_pack("{s:s, s:s, s:s, s:I}", "release", release, "append", import->append ?: default_append,
+                "init", init, "created", (json_int_t)time(NULL));
 
         text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
         json_decref(json);
@@ -304,18 +304,27 @@ static int write_config(const struct kernel_import *import, const struct scratch
 }
 
 /* What was there under the name before goes by the name of our directory. */
+static int exchange(struct scratch *scratch, const char *name, struct err **err)
+{
+        if (renameat2(scratch->kernels, scratch->name, scratch->kernels, name, RENAME_EXCHANGE) == 0)
+                return 1;
+        if (errno != ENOENT || renameat2(scratch->kernels, scratch->name, scratch->kernels, name, RENAME_NOREPLACE) < 0)
+                return err_sys(err, errno, "putting the kernel '%s' in its place", name);
+        return 0;
+}
+
 static int take_place(struct scratch *scratch, const char *name, struct err **err)
 {
         _cleanup_close_ int lock = -1;
         int r = kernel_lock(scratch->kernels, ".lock", &lock, err);
 
+        if (r == 0)
+                r = exchange(scratch, name, err);
         if (r < 0)
                 return r;
-        if (renameat2(scratch->kernels, scratch->name, scratch->kernels, name, RENAME_EXCHANGE) == 0)
-                return io_remove_tree(scratch->kernels, scratch->name, err);
-        if (errno != ENOENT || renameat2(scratch->kernels, scratch->name, scratch->kernels, name, RENAME_NOREPLACE) < 0)
+        if (fsync(scratch->kernels) < 0)
                 return err_sys(err, errno, "putting the kernel '%s' in its place", name);
-        return 0;
+        return r > 0 ? io_remove_tree(scratch->kernels, scratch->name, err) : 0;
 }
 
 static int import_into(struct instance_host *host, const struct kernel_import *import, int fd, struct scratch *scratch,

@@ -1,5 +1,5 @@
-/* What needs what is read from the modules themselves (their section .modinfo), not from modules.dep: that file is made when a package is
- * installed, and a package that is only unpacked has none. */
+/* What needs what is read from the modules themselves (their section .modinfo), not from modules.dep: that file is
+ * made when a package is installed, and a package that is only unpacked has none. */
 #include "kernel_modules.h"
 
 #include <elf.h>
@@ -183,7 +183,8 @@ static int unpack_xz(const struct blob *in, struct blob *ret)
 
         if (!out)
                 return -ENOMEM;
-        if (lzma_stream_buffer_decode(&memory, 0, NULL, in->data, &in_at, in->len, out, &out_at, MODULE_MAX) != LZMA_OK) {
+        if (lzma_stream_buffer_decode(&memory, 0, NULL, in->data, &in_at, in->len, out, &out_at, MODULE_MAX) !=
+                LZMA_OK) {
                 free(out);
                 return -EBADMSG;
         }
@@ -233,15 +234,19 @@ static int read_module(const struct modules *m, const struct module *module, str
         if (r < 0)
                 return r;
         file.data = (u8 *)data;
-        if (file.len >= 6 && memcmp(file.data, "\xfd" "7zXZ", 6) == 0)
+        if (file.len >= 6 && memcmp(file.data,
+                                     "\xfd"
+                                     "7zXZ",
+                                     6) == 0)
                 r = unpack_xz(&file, ret);
         else
                 r = unpack_other(&file, ret, err);
         return r < 0 && !(err && *err) ? err_set(err, ERR_BAD_IMAGE, -r, "its compressed data is damaged") : r;
 }
 
-/* A signature is what the kernel checks before it looks at a module, a quarter of a megabyte of hashing and an RSA operation in all; it
- * takes a module without one as well, and what we load comes from our own initial RAM disk. Source: include/linux/module_signature.h. */
+/* A signature is what the kernel checks before it looks at a module, a quarter of a megabyte of hashing and an RSA
+ * operation in all; it takes a module without one as well, and what we load comes from our own initial RAM disk.
+ * Source: include/linux/module_signature.h. */
 static void drop_signature(struct blob *module)
 {
         static const char mark[] = "~Module signature appended~\n";
@@ -392,7 +397,8 @@ static int write_module(struct modules *m, struct module *module, struct err **e
         if (!module->path || module->progress == WRITTEN)
                 return 0;
         if (module->progress == BEGUN || m->nesting == DEPTH_MAX)
-                return err_set(err, ERR_BAD_IMAGE, ELOOP, "what the module '%s' needs goes round in circles, or too deep", module->name);
+                return err_set(err, ERR_BAD_IMAGE, ELOOP,
+                        "what the module '%s' needs goes round in circles, or too deep", module->name);
         module->progress = BEGUN;
         m->nesting++;
         r = write_contents(m, module, err);

@@ -1,5 +1,6 @@
-/* Packages are unpacked by dpkg-deb, as a process: the archive in the archive, and whatever compresses it, are its business. What comes
- * out is a tar of a stranger's, from which only files of the right names are taken, under names of ours. */
+/* Packages are unpacked by dpkg-deb, as a process: the archive in the archive, and whatever compresses it, are its
+ * business. What comes out is a tar of a stranger's, from which only files of the right names are taken, under
+ * names of ours. */
 #include "kernel_package.h"
 
 #include <errno.h>
@@ -101,7 +102,8 @@ static int next_piece(void *opaque, const u8 **ret_data, size_t *ret_len, struct
         int r = fd_source_next(&u->source, ret_data, ret_len, err);
 
         u->read += r < 0 ? 0 : *ret_len;
-        return r < 0 || u->read <= STREAM_MAX ? r : err_set(err, ERR_TOO_LARGE, EFBIG, "it is too large for a kernel's");
+        return r < 0 || u->read <= STREAM_MAX ? r
+                                              : err_set(err, ERR_TOO_LARGE, EFBIG, "it is too large for a kernel's");
 }
 
 /* The directory and the name that we give to a file of the package: false when it is not wanted. */
@@ -184,7 +186,8 @@ int kernel_package_unpack(const char *file, int dir, struct err **err)
         r = start(argv, here, out[1], &pid, err);
         close(out[1]);
         if (r < 0)
-                return err_hint(err, r, "install dpkg, or unpack the package and import the kernel in it with --modules");
+                return err_hint(
+                        err, r, "install dpkg, or unpack the package and import the kernel in it with --modules");
         r = unpack_tar(&u, from, err);
         closep(&from); /* a program that goes on writing ends */
         from = -1;
@@ -273,7 +276,8 @@ static int is_better(void *opaque, int dirfd, const char *name, struct err **err
                 return 0;
         if (access(modules, R_OK) < 0 || faccessat(dirfd, name, R_OK, 0) < 0)
                 return 0;
-        if (*best && (is_for_clouds(*best) != is_for_clouds(name) ? is_for_clouds(*best) : strverscmp(*best, name) >= 0))
+        if (*best &&
+                (is_for_clouds(*best) != is_for_clouds(name) ? is_for_clouds(*best) : strverscmp(*best, name) >= 0))
                 return 0;
         free(*best);
         *best = strdup(name);

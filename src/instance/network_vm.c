@@ -26,7 +26,8 @@ static const struct net_attachment user_attachment = {
 
 static int refuse(const char *mode, const char *why, struct err **err)
 {
-        return err_hint(err, err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine cannot have --network %s: %s", mode, why),
+        return err_hint(err,
+                err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine cannot have --network %s: %s", mode, why),
                 "it can be on networks (--network NAME), on none, or on the host's by --network user");
 }
 
@@ -34,8 +35,7 @@ static int connect_user(struct network *network, struct err **err)
 {
         if (network_publishes(network->inst))
                 return err_hint(err,
-                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
-                                "a machine with --network user cannot publish ports"),
+                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine with --network user cannot publish ports"),
                         "root's machines are on the default network, which can");
         network->user = user_attachment;
         network->attachment[network->n++] = &network->user;

@@ -1,5 +1,6 @@
-/* A machine's place in networks: the same bridges, addresses, names and published ports as a container's, but each endpoint ends in a
- * tap for a virtio-net device, and what stands in a container's namespace is told to strata-init. See network.h. */
+/* A machine's place in networks: the same bridges, addresses, names and published ports as a container's, but each
+ * endpoint ends in a tap for a virtio-net device, and what stands in a container's namespace is told to
+ * strata-init. See network.h. */
 #pragma once
 
 #include "network.h"
@@ -14,10 +15,11 @@ struct network_vm_interface {
         const char *gateway, *gateway6; /* of the default route; "": it does not go here */
 };
 
-/* Puts the machine on its networks, as network_connect does with a container. Modes: none (no interface), the name of a network, a list of
- * them, "user" (passt; also what a user who is not root has instead of the default network). "host" and "container:..." are refused.
- * network_texts, network_close and network_disconnect work on it; network_path is NULL. The taps are closed with the handle, and with the
- * last descriptor the interface goes: the machine needs copies. */
+/* Puts the machine on its networks, as network_connect does with a container. Modes: none (no interface), the name
+ * of a network, a list of them, "user" (passt; also what a user who is not root has instead of the default
+ * network). "host" and "container:..." are refused. network_texts, network_close and network_disconnect work on
+ * it; network_path is NULL. The taps are closed with the handle, and with the last descriptor the interface goes:
+ * the machine needs copies. */
 int network_vm_connect(struct instance *inst, const char *hostname, struct network **ret, struct err **err);
 /* Valid as long as the handle. */
 size_t network_vm_interfaces(const struct network *network, const struct network_vm_interface **ret);

@@ -1,7 +1,8 @@
-/* The resolver of a virtual machine. A container asks one at its own 127.0.0.11; a machine's packets for that address do not leave it. So
- * its resolver has an address of the network and, because the host's own input rules and programs on port 53 are none of its business, a
- * network namespace with one interface on the bridge. Nobody is in that namespace: the resolver's sockets keep it, and when the resolver
- * ends the kernel takes namespace and interface away. It answers the machine alone: others on the bridge would see its other networks. */
+/* The resolver of a virtual machine. A container asks one at its own 127.0.0.11; a machine's packets for that
+ * address do not leave it. So its resolver has an address of the network and, because the host's own input rules
+ * and programs on port 53 are none of its business, a network namespace with one interface on the bridge. Nobody
+ * is in that namespace: the resolver's sockets keep it, and when the resolver ends the kernel takes namespace and
+ * interface away. It answers the machine alone: others on the bridge would see its other networks. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

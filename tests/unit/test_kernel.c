@@ -1,5 +1,5 @@
-/* Kernels of machines: the store, strata-init in the initial RAM disk, modules and what they need, damaged files. The kernels are small
- * ones made here; tests/integration/kernel.sh has Debian's. */
+/* Kernels of machines: the store, strata-init in the initial RAM disk, modules and what they need, damaged files.
+ * The kernels are small ones made here; tests/integration/kernel.sh has Debian's. */
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -55,7 +55,11 @@ static size_t make_vmlinux(u8 *out, const char *banner)
                 .e_phoff = sizeof(Elf64_Ehdr),
                 .e_phentsize = sizeof(Elf64_Phdr),
                 .e_phnum = 1 };
-        const Elf64_Phdr load = { .p_type = PT_LOAD, .p_vaddr = 0xffffffff81000000, .p_paddr = 0x1000000, .p_filesz = size, .p_memsz = size };
+        const Elf64_Phdr load = { .p_type = PT_LOAD,
+                .p_vaddr = 0xffffffff81000000,
+                .p_paddr = 0x1000000,
+                .p_filesz = size,
+                .p_memsz = size };
 
         memset(out, 0, size);
         memcpy(out, &elf, sizeof(elf));
@@ -69,7 +73,8 @@ static size_t make_module(u8 *out, const char *depends)
 {
         static const char names[] = "\0.modinfo\0.shstrtab";
         const size_t info_at = sizeof(Elf64_Ehdr);
-        const int info_len = sprintf((char *)out + info_at, "license=GPL%cdepends=%s%cvermagic=" RELEASE " SMP", 0, depends, 0) + 1;
+        const int info_len =
+                sprintf((char *)out + info_at, "license=GPL%cdepends=%s%cvermagic=" RELEASE " SMP", 0, depends, 0) + 1;
         const size_t names_at = info_at + (size_t)info_len, table_at = ALIGN_UP(names_at + sizeof(names), 8);
         const Elf64_Shdr table[] = { { .sh_type = SHT_NULL },
                 { .sh_name = 1, .sh_type = SHT_PROGBITS, .sh_offset = info_at, .sh_size = (size_t)info_len },
@@ -150,7 +155,8 @@ static bool holds(const char *path, const char *text)
 
 static int import(const struct fixture *f, const char *name, struct err **err)
 {
-        return kernel_import(f->host, &(struct kernel_import){ .name = name, .file = f->image, .modules = f->modules }, err);
+        return kernel_import(
+                f->host, &(struct kernel_import){ .name = name, .file = f->image, .modules = f->modules }, err);
 }
 
 /* --- the store ---------------------------------------------------------------------------------------------------- */
@@ -214,7 +220,8 @@ static void what_is_not_there_is_an_error(void **state)
 
 static void the_release_is_a_name(void **state)
 {
-        static const char *const wrong[] = { "Linux version ../../x (", "Linux version  (", "Linux version 6.1", "Linux version 6.1/2 (",
+        static const char *const wrong[] = { "Linux version ../../x (", "Linux version  (", "Linux version 6.1",
+                "Linux version 6.1/2 (",
                 "Linux version 6.1.0-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa (" };
         struct fixture *f = *state;
         u8 data[8192];

@@ -486,7 +486,8 @@ int main(int argc, char **argv)
 
         if (argc == 2 && strcmp(argv[1], "hold") == 0)
                 return hold();
-        if (argc < 3 || (strcmp(argv[2], "-") != 0 && (ip_parse(argv[2], &r.asker) < 0 || r.asker.len != 4)) || !is_wanted())
+        if (argc < 3 || (strcmp(argv[2], "-") != 0 && (ip_parse(argv[2], &r.asker) < 0 || r.asker.len != 4)) ||
+                !is_wanted())
                 return 1;
         r.lookup = (struct lookup){ .run = FD_RUN, .container = argv[1] };
         for (int i = 3; i < argc && r.upstream.n < SERVERS_MAX; i++)
