@@ -165,8 +165,8 @@ int jail_enter(struct jail *jail, struct err **err)
                 return 0;
         if (jail->too_many)
                 return err_set(err, ERR_TOO_LARGE, E2BIG, "the jail cannot keep that many directories or sockets");
-        /* Says whether there are other threads, and does nothing. */
-        if (unshare(CLONE_THREAD) < 0)
+        /* Says whether there are other threads, and does nothing. EPERM: we are in a container that forbids it. */
+        if (unshare(CLONE_THREAD) < 0 && errno == EINVAL)
                 return err_set(err, ERR_INTERNAL, EINVAL, "the jail is to be entered before threads are started");
         for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {
                 const int r = enter_stage(jail, &stages[i], err);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -592,6 +593,43 @@ static void sockets_are_removed_however_the_process_ends(void **state)
         test_sockets(true);
 }
 
+/* As container engines do it. */
+static int forbid_unshare(void)
+{
+        struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog program = { .len = ARRAY_SIZE(code), .filter = code };
+
+        return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0 ? -errno : 0;
+}
+
+static int enter_in_container(void *opaque)
+{
+        const enum jail_mode *mode = opaque;
+        _cleanup_(jail_freep) struct jail *jail = NULL;
+        int r;
+
+        if (forbid_unshare() < 0 || jail_new(*mode, &jail, NULL) < 0)
+                return -ENOTRECOVERABLE;
+        r = jail_enter(jail, NULL);
+        /* The rest is in force. */
+        return r < 0 ? r : result_of(prctl(PR_GET_SECCOMP)) == -EPERM && getuid() != 0 ? 0 : -EBADE;
+}
+
+static void where_namespaces_are_forbidden_the_rest_is_had(void **state)
+{
+        enum jail_mode mode = JAIL_AUTO;
+
+        needs_filter();
+        assert_int_equal(in_child(enter_in_container, &mode).result, 0);
+        mode = JAIL_REQUIRED;
+        assert_int_equal(in_child(enter_in_container, &mode).result, -EPERM);
+}
+
 static int enter_with_thread(void *opaque)
 {
         _cleanup_(jail_freep) struct jail *jail = NULL;
@@ -668,6 +706,7 @@ int main(void)
                 cmocka_unit_test(directories_that_were_kept_can_be_used),
                 cmocka_unit_test(the_porter_connects_and_removes_sockets),
                 cmocka_unit_test(sockets_are_removed_however_the_process_ends),
+                cmocka_unit_test(where_namespaces_are_forbidden_the_rest_is_had),
                 cmocka_unit_test(it_is_not_entered_beside_other_threads),
                 cmocka_unit_test(no_jail_is_none),
         };
