@@ -13,16 +13,31 @@ static u64 raw_ns(void)
         return (u64)ts.tv_sec * NSEC_PER_SEC + (u64)ts.tv_nsec;
 }
 
+/* Both clocks at one moment: of some tries the one in which least time went by. On a busy host a thread may be stopped between two
+ * instructions for milliseconds, which would be a machine whose clock is wrong by a thousandth. */
+static void sample(u64 *ret_tsc, u64 *ret_ns)
+{
+        u64 least = ~0ULL;
+
+        for (int i = 0; i < 8; i++) {
+                const u64 before = clock_tsc(), ns = raw_ns(), after = clock_tsc();
+
+                if (after - before >= least)
+                        continue;
+                least = after - before;
+                *ret_tsc = before + (after - before) / 2;
+                *ret_ns = ns;
+        }
+}
+
 static u64 measure_for(u64 ns)
 {
         u64 t0, n0, t1, n1;
 
-        n0 = raw_ns();
-        t0 = clock_tsc();
-        do {
-                n1 = raw_ns();
-                t1 = clock_tsc();
-        } while (n1 - n0 < ns);
+        sample(&t0, &n0);
+        do
+                sample(&t1, &n1);
+        while (n1 - n0 < ns);
         return muldiv64(t1 - t0, NSEC_PER_SEC, n1 - n0);
 }
 
