@@ -148,14 +148,18 @@ unsigned vm_cpus_of(const struct instance_config *config)
         return (unsigned)MIN(MAX((nano + 999999999LL) / 1000000000LL, 1), CPUS_MAX);
 }
 
-int vm_cgroup_resources(const struct instance_config *config, struct cgroup_resources **ret, struct err **err)
+int vm_cgroup_resources(const struct instance *inst, struct cgroup_resources **ret, struct err **err)
 {
+        const struct instance_config *config = &inst->config;
         struct instance_resources res = config->resources;
         json_t *json = NULL;
         int r;
 
-        /* The guest's memory is the machine's size; the groups' limit is for what goes wrong in strata-vmm. */
-        res.memory = (s64)(vm_memory_of(config) + OVERHEAD);
+        /* The guest's memory and whole CPUs are the machine's size; the groups' limit is for what goes wrong in strata-vmm. A user may have
+         * no groups to set it in. */
+        res.memory = inst->host->rootless ? 0 : (s64)(vm_memory_of(config) + OVERHEAD);
+        if (inst->host->rootless && res.nano_cpus % 1000000000 == 0)
+                res.nano_cpus = 0;
         res.memory_swap = res.memory_reservation = 0;
         res.pids = 0;
         r = spec_resources(&res, &json, err);
@@ -330,7 +334,7 @@ static int update(struct instance *inst, struct err **err)
                         c->name, machine.cpus, (unsigned long long)(machine.memory / MIB));
                 return err_hint(err, r, "stop it first");
         }
-        r = vm_cgroup_resources(c, &resources, err);
+        r = vm_cgroup_resources(inst, &resources, err);
         if (r == 0 && machine.cgroup)
                 r = cgroup_apply(machine.cgroup, resources, err);
         snprintf(request, sizeof(request), "balloon %lluK\n", (unsigned long long)(machine.memory - memory) / 1024);

@@ -37,7 +37,7 @@ struct vm_machine {
 u64 vm_memory_of(const struct instance_config *config);
 unsigned vm_cpus_of(const struct instance_config *config);
 /* The resources of strata-vmm's own control groups. */
-int vm_cgroup_resources(const struct instance_config *config, struct cgroup_resources **ret, struct err **err);
+int vm_cgroup_resources(const struct instance *inst, struct cgroup_resources **ret, struct err **err);
 
 int vm_machine_save(const struct instance *inst, const struct vm_machine *machine, struct err **err);
 int vm_machine_load(const struct instance *inst, struct vm_machine *ret, struct err **err);

@@ -136,7 +136,7 @@ static int make_groups(struct machine_start *s, struct err **err)
         _cleanup_(cgroup_resources_freep) struct cgroup_resources *resources = NULL;
         _cleanup_free_ char *path = groups_path(inst);
         struct cgroup_spec spec = { .id = inst->id, .path = path, .rootless = inst->host->rootless };
-        int r = path ? vm_cgroup_resources(&inst->config, &resources, err) : err_sys(err, ENOMEM, "making a machine");
+        int r = path ? vm_cgroup_resources(inst, &resources, err) : err_sys(err, ENOMEM, "making a machine");
 
         spec.resources = resources;
         if (r == 0)
