@@ -9,7 +9,7 @@
 
 #define AGENT_FRAME_SPACE (INIT_FRAME_HEADER + (size_t)INIT_FRAME_MAX)
 #define AGENT_TASKS_MAX 256U
-#define AGENT_CLIENTS_MAX 32U
+#define AGENT_CLIENTS_MAX 128U
 /* What one client may have going on. */
 #define AGENT_CLIENT_TASKS_MAX 16U
 /* What waits for the guest: more, and clients and scripts have to wait. */
