@@ -5,7 +5,7 @@
  *
  *      high    rorx r11, base, 40; cmp r11b, 55h; jl cold      op gs:[base + index * scale + disp]
  *      low     cmp base, 7fffffffh; ja cold                    op [base + index * scale + disp + SHADOW_LOW_FIXED]
- *      index   movsxd r11, index; cmp r11, index; jne cold
+ *      index   movsxd r11, index; cmp r11, index; jne cold     or, beside the low range, as low
  *      either  rorx r11, r10, 40; cmp r11b, 55h; jl cold; add r10, [high bias]
  *              cold: cmp r10, 7fffffffh; ja colder; add r10, [low bias]; back
  *
@@ -13,6 +13,11 @@
  * added either, and faults by itself: the bias changes bits below 47 alone and leaves bit 47 clear, whatever they are. The guards of the window
  * take any displacement and any index that is a 32-bit number. A comparison holds for all operands of the block with the same symbol (window.h), since they
  * are never more than OFFSET_MAX apart.
+ *
+ * Where flags are in EFLAGS and shall stay there the comparison is a probe (mmu/shadow.h), a load that faults:
+ *
+ *      high    rorx r11, base, 28; movzx r11d, byte [r11d]
+ *      low     rorx r11, base, 19; movzx r11d, byte [r11d + SHADOW_PROBE_LOW]
  *
  * Where base and index make sense only together (SITE_SUM), or there is a segment besides, the address is computed in scratch 0 and compared. */
 #include "emit_shadow.h"
