@@ -148,37 +148,51 @@ static int write_file(int dir, const char *name, const void *data, size_t len, s
         return r < 0 ? err_sys(err, -r, "writing the kernel's '%s'", name) : 0;
 }
 
-static int take_elf(int dir, const void *data, size_t len, char **ret_release, struct err **err)
+/* A kernel as it will be started: in its file, or unpacked from it. */
+struct vmlinux {
+        struct mapped file;
+        void *unpacked;
+        const void *data;
+        size_t len;
+        char *release;
+};
+
+static void vmlinux_close(struct vmlinux *v)
+{
+        mapped_close(&v->file);
+        free(v->unpacked);
+        free(v->release);
+}
+
+static int check_elf(struct vmlinux *v, struct err **err)
 {
         struct elf_image elf;
-        int r = elf_image_parse(data, len, &elf, err);
+        int r = elf_image_parse(v->data, v->len, &elf, err);
 
         if (r < 0)
                 return r;
         if (!elf.is_64)
                 return err_set(err, ERR_BAD_IMAGE, EINVAL, "it is no 64-bit kernel");
-        *ret_release = find_release(data, len);
-        if (!*ret_release)
-                return err_set(err, ERR_BAD_IMAGE, EINVAL, "it does not say which version of Linux it is");
-        return write_file(dir, KERNEL_IMAGE, data, len, err);
+        v->release = find_release(v->data, v->len);
+        return v->release ? 0 : err_set(err, ERR_BAD_IMAGE, EINVAL, "it does not say which version of Linux it is");
 }
 
 /* Unpacks and checks the kernel @fd. */
-static int take_kernel(int fd, int dir, char **ret_release, struct err **err)
+static int vmlinux_open(int fd, struct vmlinux *v, struct err **err)
 {
-        _cleanup_(mapped_close) struct mapped file = { NULL, 0 };
-        _cleanup_free_ void *elf = NULL;
-        size_t len = 0;
-        int r = map_kernel(fd, &file, err);
+        int r = map_kernel(fd, &v->file, err);
 
         if (r < 0)
                 return r;
-        switch (kernel_image_kind(file.data, file.len)) {
+        switch (kernel_image_kind(v->file.data, v->file.len)) {
         case KERNEL_ELF64:
-                return take_elf(dir, file.data, file.len, ret_release, err);
+                v->data = v->file.data;
+                v->len = v->file.len;
+                return check_elf(v, err);
         case KERNEL_BZIMAGE:
-                r = kernel_image_unpack(file.data, file.len, &elf, &len, err);
-                return r < 0 ? r : take_elf(dir, elf, len, ret_release, err);
+                r = kernel_image_unpack(v->file.data, v->file.len, &v->unpacked, &v->len, err);
+                v->data = v->unpacked;
+                return r < 0 ? r : check_elf(v, err);
         case KERNEL_MULTIBOOT:
         case KERNEL_UNKNOWN:
                 break;
@@ -331,7 +345,8 @@ static int import_into(struct instance_host *host, const struct kernel_import *i
         struct err **err)
 {
         _cleanup_close_ int unpacked = -1;
-        _cleanup_free_ char *release = NULL, *init = NULL;
+        _cleanup_(vmlinux_close) struct vmlinux kernel = { .data = NULL };
+        _cleanup_free_ char *init = NULL;
         char head[32];
         const ssize_t n = pread(fd, head, sizeof(head), 0);
         const bool package = n > 0 && kernel_package_is(head, (size_t)n);
@@ -344,13 +359,15 @@ static int import_into(struct instance_host *host, const struct kernel_import *i
                         r = err_sys(err, errno, "reading the package");
         }
         if (r == 0)
-                r = take_kernel(package ? unpacked : fd, scratch->fd, &release, err);
+                r = vmlinux_open(package ? unpacked : fd, &kernel, err);
         if (r == 0)
-                r = make_drivers(import, scratch, package, release, err);
+                r = make_drivers(import, scratch, package, kernel.release, err);
         if (r == 0)
                 r = kernel_make_initrd(host, scratch->fd, KERNEL_INITRD, &init, err);
         if (r == 0)
-                r = write_config(import, scratch, release, init, err);
+                r = write_file(scratch->fd, KERNEL_IMAGE, kernel.data, kernel.len, err);
+        if (r == 0)
+                r = write_config(import, scratch, kernel.release, init, err);
         if (r == 0 && package) {
                 unlinkat(scratch->fd, PACKAGE_KERNEL, 0);
                 r = io_remove_tree(scratch->fd, PACKAGE_MODULES, err);
