@@ -39,7 +39,7 @@ enum jail_need {
         JAIL_SHARE_WRITES = 64, /* which may change files */
         JAIL_SOCKETS = 128,  /* connections are accepted, and read and written as sockets */
         JAIL_TERMINAL = 256,
-        JAIL_PORTER = 1024,  /* not the jail's: the process outside */
+        JAIL_PORTER = 512,   /* not the jail's: the process outside */
 };
 
 enum jail_access {
