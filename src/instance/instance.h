@@ -152,7 +152,7 @@ struct instance_config {
         const char *image_id;     /* out */
         const char *image_digest; /* out: of the manifest */
         const char *created;      /* out: RFC 3339 */
-        const char *isolation;    /* "container" (NULL) */
+        const char *isolation;    /* "container" or "vm"; NULL: as the image says, else a container */
 
         /* the process */
         struct instance_strings entrypoint, command; /* the entrypoint {""}: none, also where the image has one */
