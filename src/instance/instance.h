@@ -1,4 +1,4 @@
-/* Instances: workloads of an image behind a wall. Containers today; virtual machines get the same contract.
+/* Instances: workloads of an image behind a wall: a container, or a virtual machine.
  *
  * An instance is a directory, ROOT/instances/ID, with all that is needed to start it again, and, while it runs, a small
  * supervisor process (strata-supervise) that needs nobody else: it keeps the stdio, the logs, the exit status, the restart
