@@ -2,6 +2,7 @@
 # test: timeout=300
 # Debian's podman with our runtime: it builds, runs, executes, limits, pauses, stops and removes as its users expect.
 . "$(dirname "$0")/podman.bash"
+cd "$TMPDIR" || exit # conmon leaves a file "oom" where it stands when a container had too little memory
 
 make_busybox "$TMPDIR/rootfs"
 tar -C "$TMPDIR/rootfs" -cf "$TMPDIR/rootfs.tar" .
