@@ -268,9 +268,8 @@ static bool call_indirect(struct block_emitter *b, const struct insn *g)
         struct cold *noncanonical;
         struct hmem to;
 
+        /* When a look for the stack's place misses, scratch 2 is kept: what is called is not fetched again through a window that was in it. */
         flags_save(b);
-        b->insn_resume = (u16)emit_off(e);
-        b->insn_has_resume = true;
         if (!indirect_target(b, g, SCRATCH2))
                 return false;
         scratch2_take(b);
