@@ -5,6 +5,9 @@
 
 if [ -z "${STRATA_TEST_NETNS:-}" ] && [ "$(id -u)" = 0 ]; then
         export STRATA_TEST_NETNS=1
+        # GUESTS: what the test will ask `assets` for. Packages come from a network that is out of reach afterwards; what went wrong is said then.
+        # shellcheck disable=SC2086 # several words
+        [ -z "${GUESTS:-}" ] || "${BASH_SOURCE[0]%/*}/../../scripts/guest-assets" --dir "${ASSETS:-${BASH_SOURCE[0]%/*}/../../build/assets}" $GUESTS >&2 || true
         exec unshare -n "$0" "$@"
 fi
 

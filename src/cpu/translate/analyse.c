@@ -51,6 +51,9 @@ static void note_mem(struct insn *g, const ZydisDecodedOperand *op)
                 return;
         g->mem = op;
         g->mem_size = (u16)(op->size / 8);
+        /* MOVSXD r16, r/m16 (SDM 2B), which Zydis takes for r/m32. */
+        if (g->z.mnemonic == ZYDIS_MNEMONIC_MOVSXD && g->z.operand_width == 16)
+                g->mem_size = 2;
         g->mem_reads = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
         g->mem_writes = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
         g->disp = op->mem.disp.has_displacement ? (u64)op->mem.disp.value : 0;
