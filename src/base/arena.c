@@ -45,22 +45,29 @@ char *arena_strdup(struct arena *arena, const char *text)
         return copy ? memcpy(copy, text, n) : NULL;
 }
 
-char *arena_printf(struct arena *arena, const char *fmt, ...)
+char *arena_vprintf(struct arena *arena, const char *fmt, va_list ap)
 {
         char *text = NULL;
-        va_list ap;
+        va_list measured;
         int n;
 
+        va_copy(measured, ap);
+        n = vsnprintf(NULL, 0, fmt, measured);
+        va_end(measured);
+        if (n >= 0)
+                text = arena_alloc(arena, (size_t)n + 1, 1);
+        if (text)
+                vsnprintf(text, (size_t)n + 1, fmt, ap);
+        return text;
+}
+
+char *arena_printf(struct arena *arena, const char *fmt, ...)
+{
+        va_list ap;
+        char *text;
+
         va_start(ap, fmt);
-        n = vsnprintf(NULL, 0, fmt, ap);
-        va_end(ap);
-        if (n < 0)
-                return NULL;
-        text = arena_alloc(arena, (size_t)n + 1, 1);
-        if (!text)
-                return NULL;
-        va_start(ap, fmt);
-        vsnprintf(text, (size_t)n + 1, fmt, ap);
+        text = arena_vprintf(arena, fmt, ap);
         va_end(ap);
         return text;
 }

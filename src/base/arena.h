@@ -1,6 +1,8 @@
 /* Memory that is freed all at once: a request's, a document's. Single-threaded. */
 #pragma once
 
+#include <stdarg.h>
+
 #include "types.h"
 
 struct arena_chunk;
@@ -14,6 +16,7 @@ struct arena {
 void *arena_alloc(struct arena *arena, size_t n, size_t size);
 char *arena_strdup(struct arena *arena, const char *text);
 char *arena_printf(struct arena *arena, const char *fmt, ...) _printf_(2, 3);
+char *arena_vprintf(struct arena *arena, const char *fmt, va_list ap) _printf_(2, 0);
 /* Frees everything; the arena may be used again. */
 void arena_release(struct arena *arena);
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 #include "sys.h"
 
 enum { TEXT_MAX = 2048 };
@@ -23,25 +24,9 @@ struct message {
 
 static int send_message(int sock, const struct message *m, size_t size, int fd)
 {
-        union {
-                char buf[CMSG_SPACE(sizeof(int))];
-                struct cmsghdr align;
-        } control = { 0 };
-        struct iovec iov = { (void *)m, size };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+        const ssize_t sent = fds_send(sock, m, size, &fd, fd >= 0, 0);
 
-        if (fd >= 0) {
-                struct cmsghdr *c;
-
-                msg.msg_control = control.buf;
-                msg.msg_controllen = sizeof(control.buf);
-                c = CMSG_FIRSTHDR(&msg);
-                c->cmsg_level = SOL_SOCKET;
-                c->cmsg_type = SCM_RIGHTS;
-                c->cmsg_len = CMSG_LEN(sizeof(int));
-                memcpy(CMSG_DATA(c), &fd, sizeof(int));
-        }
-        return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+        return sent < 0 ? (int)sent : 0;
 }
 
 int sync_send(int sock, enum sync_type type, int value, int fd)

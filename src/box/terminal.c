@@ -10,6 +10,7 @@
 #include <termios.h>
 
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 #include "root.h"
 #include "sync.h"
 #include "sys.h"
@@ -78,23 +79,10 @@ int terminal_connect(const char *path, struct err **err)
 
 int terminal_send(int sock, int master, struct err **err)
 {
-        char name[] = "/dev/ptmx";
-        union {
-                char buf[CMSG_SPACE(sizeof(int))];
-                struct cmsghdr align;
-        } control = { 0 };
-        struct iovec iov = { name, strlen(name) };
-        struct msghdr msg = {
-                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
-        };
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        static const char name[] = "/dev/ptmx";
+        const ssize_t sent = fds_send(sock, name, strlen(name), &master, 1, 0);
 
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &master, sizeof(int));
-        return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? err_sys(err, errno, "sending the terminal to the console socket")
-                                                     : 0;
+        return sent < 0 ? err_sys(err, (int)-sent, "sending the terminal to the console socket") : 0;
 }
 
 int terminal_hand_over(int console, int sync, int master, struct err **err)

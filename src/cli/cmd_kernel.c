@@ -6,8 +6,7 @@
 #include "container_cli.h"
 #include "instance/kernel.h"
 
-/* --- import
- * -------------------------------------------------------------------------------------------------------- */
+/* --- import ------------------------------------------------------------------------------------------------------- */
 
 static int import_command(int argc, char **argv, struct err **err)
 {
@@ -38,8 +37,7 @@ static int import_command(int argc, char **argv, struct err **err)
         return r;
 }
 
-/* --- ls
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- ls ----------------------------------------------------------------------------------------------------------- */
 
 static const struct listing_column columns[] = {
         { "Name", "NAME", false },
@@ -52,14 +50,9 @@ static const struct listing_column columns[] = {
         { 0 },
 };
 
-struct ls {
-        struct listing listing;
-        json_t *rows;
-};
-
 static int ls_one(void *opaque, const struct kernel *kernel)
 {
-        struct ls *ls = opaque;
+        struct list_command *ls = opaque;
 
         return json_array_append_new(ls->rows,
                        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "Name", kernel->name, "Release",
@@ -69,35 +62,34 @@ static int ls_one(void *opaque, const struct kernel *kernel)
                        : 0;
 }
 
-static int ls_command(int argc, char **argv, struct err **err)
+static int ls_kernels(struct list_command *ls, struct err **err)
 {
-        static const struct cli_option options[] = {
-                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "names only"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.Kernel}}'"),
-                { 0 },
-        };
-        const struct cli_usage usage = { "strata kernel ls", "[OPTION...]", "List the kernels of machines.",
-                CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        _cleanup_json_ json_t *rows = json_array();
-        struct ls ls = { .listing.columns = columns, .rows = rows };
-        int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
+        int r = instance_host_open(NULL, &host, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        r = listing_check(&ls.listing, err);
-        if (r == 0)
-                r = instance_host_open(NULL, &host, err);
-        if (r == 0)
-                r = kernel_list(host, ls_one, &ls, err);
-        if (r < 0)
-                return err && *err ? r : err_sys(err, -r, "listing kernels");
-        return listing_print(&ls.listing, rows, stdout, err);
+        return r < 0 ? r : kernel_list(host, ls_one, ls, err);
 }
 
-/* --- rm
- * ------------------------------------------------------------------------------------------------------------ */
+static int ls_command(int argc, char **argv, struct err **err)
+{
+        static const struct cli_option options[] = { LIST_QUIET("names"), LIST_FORMAT("Kernel"), { 0 } };
+        const struct cli_usage usage = { "strata kernel ls", "[OPTION...]", "List the kernels of machines.",
+                CLI_OPTIONS(options), 0, 0, false };
+        struct list_command ls = { .listing.columns = columns };
+
+        return list_command_run(&usage, NULL, NULL, ls_kernels, argc, argv, &ls, err);
+}
+
+/* --- rm ----------------------------------------------------------------------------------------------------------- */
+
+static int remove_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
+{
+        const int r = kernel_remove(host, name, err);
+
+        if (r == 0)
+                puts(name);
+        return r;
+}
 
 static int rm_command(int argc, char **argv, struct err **err)
 {
@@ -105,24 +97,9 @@ static int rm_command(int argc, char **argv, struct err **err)
         const struct cli_usage usage = { "strata kernel rm", "KERNEL...",
                 "Remove kernels. Machines that run one run on; those that are to start with it do not any more.",
                 CLI_OPTIONS(options), 1, -1, false };
-        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        int first, status = 0, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        r = instance_host_open(NULL, &host, err);
-        if (r < 0)
-                return r;
-        for (char *const *name = argv + first; *name; name++) {
-                struct err *own = NULL;
-
-                if (kernel_remove(host, *name, &own) == 0)
-                        puts(*name);
-                else
-                        status = container_report(&own);
-                err_free(own);
-        }
-        return status;
+        return r != 0 ? MIN(r, 0) : container_each_name(argv + first, remove_one, NULL, err);
 }
 
 const struct command cli_kernel_commands[] = {

@@ -52,14 +52,9 @@ static const struct listing_column columns[] = {
         { 0 },
 };
 
-struct ls {
-        struct listing listing;
-        json_t *rows;
-};
-
 static int ls_one(void *opaque, const struct instance_snapshot *s)
 {
-        const struct ls *ls = opaque;
+        const struct list_command *ls = opaque;
         char layers[16];
 
         snprintf(layers, sizeof(layers), "%u", s->layers);
@@ -70,52 +65,21 @@ static int ls_one(void *opaque, const struct instance_snapshot *s)
                        : 0;
 }
 
-static int ls_command(int argc, char **argv, struct err **err)
+static int ls_snapshots(struct list_command *ls, struct err **err)
 {
-        static const struct cli_option options[] = {
-                CLI_OPTION("quiet", 'q', FLAG, offsetof(struct ls, listing.quiet), NULL, "names only"),
-                CLI_OPTION("format", 0, TEXT, offsetof(struct ls, listing.format), "FORMAT",
-                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'"),
-                { 0 },
-        };
-        const struct cli_usage usage = { "strata snapshot ls", "[OPTION...]", "List the snapshots of machines.", CLI_OPTIONS(options), 0, 0, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        _cleanup_json_ json_t *rows = json_array();
-        struct ls ls = { .listing.columns = columns, .rows = rows };
-        int first, r = cli_options_parse(&usage, argc, argv, &ls, &first, err);
+        int r = instance_host_open(NULL, &host, err);
 
-        if (r != 0)
-                return MIN(r, 0);
-        r = listing_check(&ls.listing, err);
-        if (r == 0)
-                r = instance_host_open(NULL, &host, err);
-        if (r == 0)
-                r = instance_snapshot_list(host, ls_one, &ls, err);
-        if (r < 0)
-                return err && *err ? r : err_sys(err, -r, "listing snapshots");
-        return listing_print(&ls.listing, rows, stdout, err);
+        return r < 0 ? r : instance_snapshot_list(host, ls_one, ls, err);
 }
 
-/* Does @fn to each that is named, and goes on after errors. */
-static int each(const struct cli_usage *usage, int argc, char **argv, int (*fn)(struct instance_host *host, const char *name, void *opaque, struct err **err),
-                void *opaque, struct err **err)
+static int ls_command(int argc, char **argv, struct err **err)
 {
-        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        int first, status = 0, r = cli_options_parse(usage, argc, argv, NULL, &first, err);
+        static const struct cli_option options[] = { LIST_QUIET("names"), LIST_FORMAT("Name"), { 0 } };
+        const struct cli_usage usage = { "strata snapshot ls", "[OPTION...]", "List the snapshots of machines.", CLI_OPTIONS(options), 0, 0, false };
+        struct list_command ls = { .listing.columns = columns };
 
-        if (r != 0)
-                return MIN(r, 0);
-        r = instance_host_open(NULL, &host, err);
-        if (r < 0)
-                return r;
-        for (char *const *name = argv + first; *name; name++) {
-                struct err *own = NULL;
-
-                if (fn(host, *name, opaque, &own) < 0)
-                        status = container_report(&own);
-                err_free(own);
-        }
-        return status;
+        return list_command_run(&usage, NULL, NULL, ls_snapshots, argc, argv, &ls, err);
 }
 
 static int remove_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
@@ -133,7 +97,9 @@ static int rm_command(int argc, char **argv, struct err **err)
         const struct cli_usage usage = { "strata snapshot rm", "SNAPSHOT...", "Remove snapshots. What began as one of them runs on.", CLI_OPTIONS(options), 1,
                 -1, false };
 
-        return each(&usage, argc, argv, remove_one, NULL, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+
+        return r != 0 ? MIN(r, 0) : container_each_name(argv + first, remove_one, NULL, err);
 }
 
 static int inspect_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
@@ -152,8 +118,11 @@ static int inspect_command(int argc, char **argv, struct err **err)
         const struct cli_usage usage = { "strata snapshot inspect", "SNAPSHOT...", "Print everything about snapshots, as JSON.", CLI_OPTIONS(options), 1, -1,
                 false };
         _cleanup_json_ json_t *found = json_array();
-        int r = each(&usage, argc, argv, inspect_one, found, err);
+        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
 
+        if (r != 0)
+                return MIN(r, 0);
+        r = container_each_name(argv + first, inspect_one, found, err);
         if (r >= 0 && json_array_size(found)) {
                 json_dumpf(found, stdout, JSON_INDENT(4));
                 putchar('\n');

@@ -174,24 +174,19 @@ static int inspect_command(int argc, char **argv, struct err **err)
 
 /* --- rm, prune ----------------------------------------------------------------------------------------------------- */
 
-static int remove_volumes(char *const *names, bool force, struct err **err)
+static int remove_volume(struct instance_host *host, const char *name, void *opaque, struct err **err)
 {
-        _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        int status = 0, r = instance_host_open(NULL, &host, err);
+        const bool *force = opaque;
+        _cleanup_(err_freep) struct err *own = NULL;
+        int r = instance_volume_remove(host, name, &own);
 
-        if (r < 0)
-                return r;
-        for (; *names; names++) {
-                struct err *own = NULL;
-
-                r = instance_volume_remove(host, *names, &own);
-                if (r == 0 || (force && err_get_id(own) == ERR_NOT_FOUND))
-                        puts(*names);
-                else
-                        status = container_report(&own);
-                err_free(own);
-        }
-        return status;
+        if (r < 0 && *force && err_get_id(own) == ERR_NOT_FOUND)
+                r = 0;
+        if (r == 0)
+                puts(name);
+        else
+                *err = TAKE_PTR(own);
+        return r;
 }
 
 static int rm_command(int argc, char **argv, struct err **err)
@@ -203,7 +198,7 @@ static int rm_command(int argc, char **argv, struct err **err)
         bool force = false;
         int first, r = cli_options_parse(&usage, argc, argv, &force, &first, err);
 
-        return r != 0 ? MIN(r, 0) : remove_volumes(argv + first, force, err);
+        return r != 0 ? MIN(r, 0) : container_each_name(argv + first, remove_volume, &force, err);
 }
 
 static bool passes(void *opaque, const struct instance_volume *volume)

@@ -68,7 +68,7 @@ int container_choose(const struct cli_usage *usage, int argc, char **argv, void 
         return container_open(argv[first], &ret->host, &ret->inst, err);
 }
 
-int container_each(char *const *names, container_fn *fn, void *opaque, unsigned flags, struct err **err)
+int container_each_name(char *const *names, container_named_fn *fn, void *opaque, struct err **err)
 {
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
         int status = 0, r = instance_host_open(NULL, &host, err);
@@ -76,24 +76,45 @@ int container_each(char *const *names, container_fn *fn, void *opaque, unsigned 
         if (r < 0)
                 return r;
         for (; *names; names++) {
-                _cleanup_(instance_freep) struct instance *inst = NULL;
                 struct err *own = NULL;
 
-                r = instance_find(host, *names, &inst, &own);
-                if (r < 0 && err_get_id(own) == ERR_NOT_FOUND && (flags & CONTAINER_MISSING_IS_FINE)) {
-                        err_free(own);
-                        continue;
-                }
-                if (r >= 0)
-                        r = fn(host, inst, opaque, &own);
-                if (r < 0) {
+                if (fn(host, *names, opaque, &own) < 0)
                         status = container_report(&own);
-                } else if (!(flags & CONTAINER_QUIET)) {
-                        puts(*names);
-                        fflush(stdout);
-                }
         }
         return status;
+}
+
+struct each {
+        container_fn *fn;
+        void *opaque;
+        unsigned flags;
+};
+
+static int each_container(struct instance_host *host, const char *name, void *opaque, struct err **err)
+{
+        const struct each *each = opaque;
+        _cleanup_(instance_freep) struct instance *inst = NULL;
+        _cleanup_(err_freep) struct err *own = NULL;
+        int r = instance_find(host, name, &inst, &own);
+
+        if (r < 0 && err_get_id(own) == ERR_NOT_FOUND && (each->flags & CONTAINER_MISSING_IS_FINE))
+                return 0;
+        if (r >= 0)
+                r = each->fn(host, inst, each->opaque, &own);
+        if (r < 0) {
+                *err = TAKE_PTR(own);
+        } else if (!(each->flags & CONTAINER_QUIET)) {
+                puts(name);
+                fflush(stdout);
+        }
+        return r;
+}
+
+int container_each(char *const *names, container_fn *fn, void *opaque, unsigned flags, struct err **err)
+{
+        struct each each = { fn, opaque, flags };
+
+        return container_each_name(names, each_container, &each, err);
 }
 
 int list_command_run(const struct cli_usage *usage, const char *const *filter_keys, const char *table,
@@ -107,7 +128,7 @@ int list_command_run(const struct cli_usage *usage, const char *const *filter_ke
                 list->listing.format = table;
         if (r == 0)
                 r = listing_check(&list->listing, err);
-        if (r == 0)
+        if (r == 0 && filter_keys)
                 r = filter_check(&list->filters, filter_keys, err);
         if (r == 0) {
                 r = collect(list, err);

@@ -31,6 +31,10 @@ typedef int container_fn(struct instance_host *host, struct instance *inst, void
 enum { CONTAINER_QUIET = 1 << 0, CONTAINER_MISSING_IS_FINE = 1 << 1 };
 int container_each(char *const *names, container_fn *fn, void *opaque, unsigned flags, struct err **err);
 
+/* The same for things that are known by their names alone; @fn prints what it wants to. */
+typedef int container_named_fn(struct instance_host *host, const char *name, void *opaque, struct err **err);
+int container_each_name(char *const *names, container_named_fn *fn, void *opaque, struct err **err);
+
 /* Opens the host and finds @name. Both are the caller's. */
 int container_open(const char *name, struct instance_host **ret_host, struct instance **ret, struct err **err);
 
@@ -48,17 +52,18 @@ int container_choose(const struct cli_usage *usage, int argc, char **argv, void 
 /* "12 digits", or all of them. */
 struct listing_text container_short_id(const char *id);
 /* `ls` of something: a command's own structure begins with this one. @collect appends to rows; @table is the format where none is given
- * (NULL: all columns). */
+ * (NULL: all columns). @filter_keys may be NULL: there is no --filter. */
 struct list_command {
         struct listing listing;
         struct cli_words filters;
         json_t *rows;
 };
-#define LIST_OPTIONS(ids, keys)                                                                             \
-        CLI_OPTION("quiet", 'q', FLAG, offsetof(struct list_command, listing.quiet), NULL, ids " only"),    \
-                CLI_OPTION("filter", 'f', LIST, offsetof(struct list_command, filters), "KEY=VALUE", keys), \
-                CLI_OPTION("format", 0, TEXT, offsetof(struct list_command, listing.format), "FORMAT",      \
-                        "table, 'table TEMPLATE', json or a template as '{{.Name}}'")
+#define LIST_QUIET(ids) CLI_OPTION("quiet", 'q', FLAG, offsetof(struct list_command, listing.quiet), NULL, ids " only")
+#define LIST_FORMAT(example)                                                                   \
+        CLI_OPTION("format", 0, TEXT, offsetof(struct list_command, listing.format), "FORMAT", \
+                "table, 'table TEMPLATE', json or a template as '{{." example "}}'")
+#define LIST_OPTIONS(ids, keys) \
+        LIST_QUIET(ids), CLI_OPTION("filter", 'f', LIST, offsetof(struct list_command, filters), "KEY=VALUE", keys), LIST_FORMAT("Name")
 int list_command_run(const struct cli_usage *usage, const char *const *filter_keys, const char *table,
         int (*collect)(struct list_command *list, struct err **err), int argc, char **argv, struct list_command *list,
         struct err **err);

@@ -8,23 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-int io_write_all(int fd, const void *data, size_t len)
-{
-        const char *p = data;
-
-        while (len > 0) {
-                const ssize_t n = write(fd, p, len);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return -errno;
-                p += n;
-                len -= (size_t)n;
-        }
-        return 0;
-}
-
 int io_pwrite_all(int fd, const void *data, size_t len, u64 offset)
 {
         const char *p = data;

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/fd_pass.h"
 #include "base/log.h"
 #include "box/sys.h"
 #include "ops.h"
@@ -223,24 +224,13 @@ bool network_publishes(const struct instance *inst)
 /* To the supervisor, who keeps them while it lives (supervise/protocol.h). Should that fail the ports are open all the same. */
 static void hand_over_ports(const struct instance *inst, const struct net_attachment *attachment)
 {
-        enum { AT_ONCE = 250 }; /* fewer than the kernel's SCM_MAX_FD */
-        union {
-                struct cmsghdr header;
-                char space[CMSG_SPACE(AT_ONCE * sizeof(int))];
-        } control = { 0 };
-
         for (size_t i = 0, n; inst->ports_to >= 0 && i < attachment->n_port_fds; i += n) {
-                struct iovec byte = { .iov_base = "", .iov_len = 1 };
-                struct msghdr message = { .msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control };
+                ssize_t sent;
 
-                n = MIN(attachment->n_port_fds - i, AT_ONCE);
-                message.msg_controllen = CMSG_SPACE(n * sizeof(int));
-                control.header = (struct cmsghdr){
-                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int))
-                };
-                memcpy(CMSG_DATA(&control.header), attachment->port_fds + i, n * sizeof(int));
-                if (sendmsg(inst->ports_to, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-                        log_warn("the host's ports are not kept from other programs: %s", strerror(errno));
+                n = MIN(attachment->n_port_fds - i, FDS_AT_ONCE);
+                sent = fds_send(inst->ports_to, "", 1, attachment->port_fds + i, n, MSG_DONTWAIT);
+                if (sent < 0) {
+                        log_warn("the host's ports are not kept from other programs: %s", strerror((int)-sent));
                         return;
                 }
         }

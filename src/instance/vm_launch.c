@@ -196,15 +196,12 @@ static void add(struct machine_start *s, const char *word)
 /* An option and its value. */
 static void _printf_(3, 4) add_option(struct machine_start *s, const char *option, const char *fmt, ...)
 {
-        _cleanup_free_ char *text = NULL;
         va_list ap;
 
-        va_start(ap, fmt);
-        if (vasprintf(&text, fmt, ap) < 0)
-                text = NULL;
-        va_end(ap);
         add(s, option);
-        add(s, text ? arena_strdup(&s->plan->inst->state_arena, text) : NULL);
+        va_start(ap, fmt);
+        add(s, arena_vprintf(&s->plan->inst->state_arena, fmt, ap));
+        va_end(ap);
 }
 
 static void add_networks(struct machine_start *s)

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/fd_pass.h"
 #include "base/unix_listener.h"
 #include "network_vm.h"
 #include "snapshot_internal.h"
@@ -46,47 +47,13 @@ static int control_open(struct instance *inst, struct control *ret, struct err *
         return ret->fd < 0 ? err_sys(err, -ret->fd, "reaching the machine of '%s'", inst->config.name) : 0;
 }
 
-static int send_request(const struct control *c, const char *request, const int *files, unsigned n)
+/* 1; 0 when nothing came in time; -errno. */
+static int wait_readable(int fd)
 {
-        char space[CMSG_SPACE(2 * sizeof(int))] = { 0 };
-        struct iovec iov = { .iov_base = (void *)(uintptr_t)request, .iov_len = strlen(request) };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        const int r = poll(&p, 1, REPLY_MS);
 
-        if (n) {
-                struct cmsghdr *cmsg;
-
-                msg.msg_control = space;
-                msg.msg_controllen = CMSG_SPACE(n * sizeof(int));
-                cmsg = CMSG_FIRSTHDR(&msg);
-                cmsg->cmsg_level = SOL_SOCKET;
-                cmsg->cmsg_type = SCM_RIGHTS;
-                cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
-                memcpy(CMSG_DATA(cmsg), files, n * sizeof(int));
-        }
-        return sendmsg(c->fd, &msg, MSG_NOSIGNAL) == (ssize_t)iov.iov_len ? 0 : -EIO;
-}
-
-static ssize_t receive(struct control *c, char *data, size_t size)
-{
-        char space[CMSG_SPACE(SNAPSHOT_LAYERS_MAX * sizeof(int))];
-        struct iovec iov = { .iov_base = data, .iov_len = size };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space) };
-        const ssize_t n = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC);
-
-        for (struct cmsghdr *cmsg = n < 0 ? NULL : CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg)) {
-                if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
-                        continue;
-                for (size_t i = 0; i < (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-                        int fd;
-
-                        memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
-                        if (c->n_files < SNAPSHOT_LAYERS_MAX)
-                                c->files[c->n_files++] = fd;
-                        else
-                                close(fd);
-                }
-        }
-        return n;
+        return r < 0 ? -errno : r;
 }
 
 /* One request: lines come back, the last of which is "ok" or "error: ...". */
@@ -94,16 +61,17 @@ static int ask(struct control *c, const char *request, const int *files, unsigne
 {
         char reply[REPLY_MAX] = "";
         size_t len = 0;
-        int r = send_request(c, request, files, n_files);
+        const bool sent = fds_send(c->fd, request, strlen(request), files, n_files, 0) == (ssize_t)strlen(request);
 
-        while (r == 0) {
-                struct pollfd p = { .fd = c->fd, .events = POLLIN };
+        while (sent) {
                 const char *error, *last;
-                ssize_t n = -1;
+                ssize_t n = -ENOBUFS;
 
-                if (len < sizeof(reply) - 1 && poll(&p, 1, REPLY_MS) > 0)
-                        n = receive(c, reply + len, sizeof(reply) - 1 - len);
-                if (n < 0 && errno == EINTR)
+                if (len < sizeof(reply) - 1)
+                        n = wait_readable(c->fd);
+                if (n > 0)
+                        n = fds_receive(c->fd, reply + len, sizeof(reply) - 1 - len, c->files, &c->n_files, SNAPSHOT_LAYERS_MAX, 0);
+                if (n == -EINTR)
                         continue;
                 if (n <= 0)
                         break;

@@ -54,7 +54,6 @@ static bool reserve_fixed(struct shadow *s)
                 munmap(region, size);
                 return false;
         }
-        s->probes = true;
         s->region[SHADOW_LOW] = (void *)(uintptr_t)SHADOW_PROBE_END;
         s->region_size[SHADOW_LOW] = size + LOWEST_ADDRESS - SHADOW_PROBE_END;
         s->bias[SHADOW_LOW] = SHADOW_LOW_FIXED;
@@ -94,7 +93,7 @@ struct shadow *shadow_free(struct shadow *s)
                 for (unsigned i = 0; i < ARRAY_SIZE(s->region); i++)
                         if (s->region[i])
                                 munmap(s->region[i], s->region_size[i]);
-                if (s->probes)
+                if (shadow_is_fixed(s))
                         munmap((void *)(uintptr_t)LOWEST_ADDRESS, SHADOW_PROBE_END - LOWEST_ADDRESS);
                 free(s->pages);
                 free(s);

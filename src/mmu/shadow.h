@@ -53,7 +53,6 @@ struct shadow {
         u64 bias[2];       /* by enum shadow_range: host address = guest address + bias */
         void *region[2];   /* address space reserved, guards included */
         u64 region_size[2];
-        bool probes;       /* they are below the low range */
         u64 cr3;           /* of the address space that is shown */
         struct shadow_page *pages;
         unsigned n_pages, max_pages; /* slots in use at most so far; room */

@@ -23,7 +23,8 @@
  * enter the container's namespace for a moment: on the calling thread only.
  *
  * A user without CAP_NET_ADMIN over the network namespace has "bridge" (and "none", "host") through passt's pasta, one for each
- * container; networks of the user's own making are bridges in a namespace of the user's (inner.c): see net_store_is_rootless. */
+ * container; networks of the user's own making are bridges in a namespace of the user's (inner.c). ERR_UNSUPPORTED is what he gets for a container on
+ * the default network and others, ports published on user-defined networks, machines. Calls fork for user-defined networks. */
 #pragma once
 
 #include <sys/types.h>
@@ -50,9 +51,6 @@ static inline void net_store_closep(struct net_store **store)
         net_store_close(*store);
 }
 const char *net_store_root(const struct net_store *store);
-/* Whether the host's network is not ours to change. Then ERR_UNSUPPORTED is what one gets for: a container on the default network and
- * others, ports published on user-defined networks, machines. Calls fork for user-defined networks. */
-bool net_store_is_rootless(const struct net_store *store);
 
 /* --- networks ----------------------------------------------------------------------------------------------------- */
 

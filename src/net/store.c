@@ -378,7 +378,3 @@ const char *net_store_root(const struct net_store *store)
         return store->root;
 }
 
-bool net_store_is_rootless(const struct net_store *store)
-{
-        return store->rootless;
-}

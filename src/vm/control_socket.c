@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 #include "control_job.h"
 #include "dev/virtio/balloon.h"
 #include "internal.h"
@@ -156,22 +157,10 @@ static void do_lines(struct client *c);
 /* Descriptors go with the line that tells how many there are. */
 static void reply_layers(struct client *c, const int *fds, unsigned n)
 {
-        char text[32], control[CMSG_SPACE(SNAPSHOT_LAYERS_MAX * sizeof(int))] = { 0 };
-        struct iovec iov = { .iov_base = text, .iov_len = (size_t)snprintf(text, sizeof(text), "layers %u\n", n) };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+        char text[32];
+        const int len = snprintf(text, sizeof(text), "layers %u\n", n);
 
-        if (n) {
-                struct cmsghdr *cmsg;
-
-                msg.msg_control = control;
-                msg.msg_controllen = CMSG_SPACE(n * sizeof(int));
-                cmsg = CMSG_FIRSTHDR(&msg);
-                cmsg->cmsg_level = SOL_SOCKET;
-                cmsg->cmsg_type = SCM_RIGHTS;
-                cmsg->cmsg_len = CMSG_LEN(n * sizeof(int));
-                memcpy(CMSG_DATA(cmsg), fds, n * sizeof(int));
-        }
-        if (c->fd >= 0 && sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        if (c->fd >= 0 && fds_send(c->fd, text, (size_t)len, fds, n, MSG_DONTWAIT) < 0)
                 client_close(c);
 }
 
@@ -314,32 +303,6 @@ static void do_lines(struct client *c)
         }
 }
 
-/* As recv(); descriptors that come along are kept until the line has been done. */
-static ssize_t receive(struct client *c)
-{
-        char control[CMSG_SPACE(CONTROL_FILES_MAX * sizeof(int))];
-        struct iovec iov = { .iov_base = c->line + c->n_line, .iov_len = sizeof(c->line) - c->n_line };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
-        const ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-        if (n < 0)
-                return n;
-        for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg)) {
-                if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
-                        continue;
-                for (size_t i = 0; i < (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-                        int fd;
-
-                        memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
-                        if (c->n_files < CONTROL_FILES_MAX)
-                                c->files[c->n_files++] = fd;
-                        else
-                                close(fd);
-                }
-        }
-        return n;
-}
-
 static void on_client(void *opaque, int revents)
 {
         struct client *c = opaque;
@@ -354,8 +317,9 @@ static void on_client(void *opaque, int revents)
                 }
                 return;
         }
-        n = receive(c);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        /* Descriptors that come along are kept until the line has been done. */
+        n = fds_receive(c->fd, c->line + c->n_line, sizeof(c->line) - c->n_line, c->files, &c->n_files, CONTROL_FILES_MAX, MSG_DONTWAIT);
+        if (n == -EAGAIN || n == -EINTR)
                 return;
         if (n <= 0) {
                 /* It asked and closed its writing half: it still gets its answer. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 #include "jail_internal.h"
 
 /* Everything that it does is done at once: who waits longer waits for a porter that is stopped. */
@@ -122,25 +123,12 @@ static int serve(struct porter *p, struct porter_request *request, ssize_t size)
         return requests[request->what].run(p, request);
 }
 
-union fd_message {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-};
-
 /* @result, or the descriptor if it is one. */
 static bool answer(const struct porter *p, u32 sequence, int result, bool is_fd)
 {
-        union fd_message control = { .header = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
-        struct porter_answer body = { .result = is_fd ? 0 : result, .sequence = sequence };
-        struct iovec iov = { .iov_base = &body, .iov_len = sizeof(body) };
-        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+        const struct porter_answer body = { .result = is_fd ? 0 : result, .sequence = sequence };
 
-        if (is_fd) {
-                memcpy(CMSG_DATA(&control.header), &result, sizeof(result));
-                message.msg_control = &control;
-                message.msg_controllen = sizeof(control);
-        }
-        return sendmsg(p->socket, &message, MSG_NOSIGNAL) >= 0;
+        return fds_send(p->socket, &body, sizeof(body), &result, is_fd, 0) >= 0;
 }
 
 static void remove_sockets(const struct porter *p)
@@ -224,22 +212,18 @@ int porter_start(struct porter_link *ret, struct err **err)
 /* The result, and the descriptor that came with it in *@ret_fd if that is not NULL. */
 static int receive(const struct porter_link *link, u32 sequence, int *ret_fd)
 {
-        union fd_message control;
         struct porter_answer body = { 0 };
-        struct iovec iov = { .iov_base = &body, .iov_len = sizeof(body) };
         ssize_t n;
 
         do {
-                struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
                 _cleanup_close_ int fd = -1;
+                unsigned n_fds = 0;
 
-                n = recvmsg(link->socket, &message, MSG_CMSG_CLOEXEC);
-                if (n < 0 && errno == EINTR)
+                n = fds_receive(link->socket, &body, sizeof(body), &fd, &n_fds, 1, 0);
+                if (n == -EINTR)
                         continue;
                 if (n != (ssize_t)sizeof(body))
-                        return n < 0 ? -errno : -EPIPE;
-                if (message.msg_controllen >= CMSG_LEN(sizeof(int)))
-                        memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
+                        return n < 0 ? (int)n : -EPIPE;
                 if (body.sequence == sequence && ret_fd)
                         *ret_fd = TAKE_FD(fd);
         } while (n < 0 || body.sequence != sequence);

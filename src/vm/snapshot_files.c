@@ -11,6 +11,7 @@
 #include <zlib.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "snapshot_dir.h"
 
 #define STATE_FORMAT 1
@@ -103,21 +104,6 @@ static int info_load(struct state_in *in, struct snapshot_info *ret, struct err 
 
 /* ---- the state's bytes ---- */
 
-static int write_all(int fd, const void *data, size_t len, struct err **err)
-{
-        for (const u8 *p = data; len;) {
-                const ssize_t n = write(fd, p, len);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return err_sys(err, n < 0 ? errno : EIO, "writing the snapshot's state");
-                p += n;
-                len -= (size_t)n;
-        }
-        return 0;
-}
-
 int snapshot_state_write(int fd, const struct state_out *out, struct err **err)
 {
         struct header h;
@@ -126,8 +112,10 @@ int snapshot_state_write(int fd, const struct state_out *out, struct err **err)
         if (out->len > STATE_FILE_MAX - sizeof(h))
                 return err_set(err, ERR_TOO_LARGE, EFBIG, "the machine's state is too large for a snapshot");
         header_fill(&h, out->data, out->len);
-        r = write_all(fd, &h, sizeof(h), err);
-        return r < 0 ? r : write_all(fd, out->data, out->len, err);
+        r = io_write_all(fd, &h, sizeof(h));
+        if (r == 0)
+                r = io_write_all(fd, out->data, out->len);
+        return r < 0 ? err_sys(err, -r, "writing the snapshot's state") : 0;
 }
 
 int snapshot_state_parse(u8 *data, size_t len, struct snapshot_state *ret, struct err **err)

@@ -39,19 +39,6 @@ pod_clean_up() {
 }
 trap pod_clean_up EXIT
 
-# make_busybox DIR: a root file system of busybox's commands.
-make_busybox() {
-        local d=$1 program
-        mkdir -p "$d"/{bin,dev,etc,proc,root,sys,tmp,home/user}
-        cp "$BUSYBOX" "$d/bin/busybox"
-        for program in $("$BUSYBOX" --list); do
-                [ "$program" = busybox ] || ln -s busybox "$d/bin/$program"
-        done
-        printf 'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' >"$d/etc/passwd"
-        printf 'root:x:0:\nuser:x:1000:\n' >"$d/etc/group"
-        chmod 1777 "$d/tmp"
-}
-
 quiet() {
         "$@" >"$TMPDIR/out" 2>&1 || {
                 show "$TMPDIR/out"

@@ -58,14 +58,9 @@ busybox_image() {
         local name=$1 d=$TMPDIR/busybox program changes=()
         shift
         if [ ! -e "$d" ]; then
-                mkdir -p "$d"/{bin,dev,etc,proc,root,sys,tmp,home/user,data}
-                cp "$BUSYBOX" "$d/bin/busybox"
-                for program in $("$BUSYBOX" --list); do
-                        [ "$program" = busybox ] || ln -s busybox "$d/bin/$program"
-                done
-                printf 'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' >"$d/etc/passwd"
-                printf 'root:x:0:\nuser:x:1000:\nextra:x:2000:user\n' >"$d/etc/group"
-                chmod 1777 "$d/tmp"
+                make_busybox "$d"
+                mkdir "$d/data"
+                echo 'extra:x:2000:user' >>"$d/etc/group"
                 chown -R 1000:1000 "$d/home/user"
                 echo 'from the image' >"$d/data/seed"
                 echo 'no program' >"$d/bin/not-executable"

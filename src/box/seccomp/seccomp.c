@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd_pass.h"
 #include "box/oci_read.h"
 #include "box/seccomp/internal.h"
 
@@ -113,30 +114,16 @@ static char *process_state(const struct seccomp_filter *filter, pid_t pid, const
 
 static int send_with_fd(int sock, const char *text, int fd)
 {
-        union {
-                struct cmsghdr header;
-                char space[CMSG_SPACE(sizeof(int))];
-        } control = { 0 };
         size_t done = 0, len = strlen(text);
 
         while (done < len) {
-                struct iovec iov = { .iov_base = (char *)text + done, .iov_len = len - done };
-                struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
-                ssize_t n;
+                /* The descriptor goes with the first byte. */
+                const ssize_t n = fds_send(sock, text + done, len - done, &fd, done == 0, 0);
 
-                if (done == 0) { /* the descriptor goes with the first byte */
-                        message.msg_control = &control;
-                        message.msg_controllen = sizeof(control);
-                        control.header = (struct cmsghdr){
-                                .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS
-                        };
-                        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-                }
-                n = sendmsg(sock, &message, MSG_NOSIGNAL);
-                if (n < 0 && errno == EINTR)
+                if (n == -EINTR)
                         continue;
                 if (n < 0)
-                        return -errno;
+                        return (int)n;
                 done += (size_t)n;
         }
         return 0;

@@ -182,7 +182,6 @@ static inline void emit_jump_ahead(struct emitter *e, unsigned size)
         }
 }
 #define JCC_SIZE 6u
-#define JMP_SIZE 5u
 #define MEM_SIZE 9u /* at most: an instruction with an operand in the context, no immediate */
 static inline s32 emit_rel(const struct emitter *e, const void *target, unsigned after)
 {

@@ -370,7 +370,7 @@ static bool emit_block(struct block_emitter *b, unsigned max)
         unsigned bytes;
 
         decode(b, max, &bytes, &cut);
-        windows_find(&b->windows, b->insns, b->n_insns, req->rip, req->regs);
+        windows_find(&b->windows, b->insns, b->n_insns, req->rip, b->shadow ? req->regs : NULL);
         loop_find(b);
         emit_entries(b);
         loop_begin(b);

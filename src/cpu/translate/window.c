@@ -180,14 +180,10 @@ static struct estimate result_now(const struct follower *f, const struct insn *g
 static void follow_now(struct follower *f, const struct insn *g)
 {
         const struct estimate result = result_now(f, g);
-        bool first = true;
 
-        for (unsigned i = 0; i < g->z.operand_count; i++) {
-                if (!insn_writes_gpr(&g->ops[i]))
-                        continue;
-                f->now[insn_gpr(g->ops[i].reg.value)] = first && i == 0 ? result : (struct estimate){ 0 };
-                first = false;
-        }
+        for (unsigned i = 0; i < g->z.operand_count; i++)
+                if (insn_writes_gpr(&g->ops[i]))
+                        f->now[insn_gpr(g->ops[i].reg.value)] = i == 0 ? result : (struct estimate){ 0 };
 }
 
 static int add_access(struct windows *w, struct value v, s64 by, unsigned size, bool write, unsigned insn)
@@ -279,7 +275,8 @@ void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip, co
                 if (g->mem)
                         operand_parts(&f, g, rip & PAGE_MASK);
                 follow(&f, g);
-                follow_now(&f, g);
+                if (regs)
+                        follow_now(&f, g);
         }
 }
 

@@ -35,7 +35,7 @@ struct windows {
 extern const u8 window_reg[WINDOWS];
 
 /* Finds the accesses of a block's @n instructions and what is known of their addresses; sets each insn's operand_access and stack_access, base and index. @regs
- * may be NULL: what the registers hold now. */
+ * may be NULL: what the registers hold now, for estimates. */
 void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip, const u64 *regs);
 /* The open window that serves access @i, -1 when none does. */
 int window_of(const struct windows *w, unsigned i);

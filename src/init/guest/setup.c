@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "guest.h"
 
 #define MODULES "/modules"
@@ -34,21 +35,6 @@ ssize_t read_file_at(int directory, const char *path, char *buffer, size_t size)
         close(fd);
         buffer[n] = '\0';
         return (ssize_t)n;
-}
-
-static int write_all(int fd, const char *data, size_t n)
-{
-        while (n) {
-                const ssize_t done = write(fd, data, n);
-
-                if (done < 0 && errno == EINTR)
-                        continue;
-                if (done < 0)
-                        return -errno;
-                data += done;
-                n -= (size_t)done;
-        }
-        return 0;
 }
 
 /* The first @len bytes of @path, and what they stand in. */
@@ -98,7 +84,7 @@ int request_file(struct init *init, const struct init_message *m, struct failure
         fd = r < 0 ? r : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, (mode_t)m->field[1].number & 07777);
         if (fd < 0)
                 return fail(failure, r < 0 ? -r : errno, "writing '", path, "'", NULL);
-        r = fchmod(fd, (mode_t)m->field[1].number & 07777) < 0 ? -errno : write_all(fd, m->field[2].text, m->field[2].number);
+        r = fchmod(fd, (mode_t)m->field[1].number & 07777) < 0 ? -errno : io_write_all(fd, m->field[2].text, m->field[2].number);
         close(fd);
         return r < 0 ? fail(failure, -r, "writing '", path, "'", NULL) : 0;
 }
@@ -237,7 +223,7 @@ int request_sysctl(struct init *init, const struct init_message *m, struct failu
         if (strstr(path, ".."))
                 return fail(failure, EINVAL, "setting '", name, "'", NULL);
         fd = openat(init->proc, path, O_WRONLY | O_CLOEXEC);
-        r = fd < 0 ? -errno : write_all(fd, m->field[1].text, m->field[1].number);
+        r = fd < 0 ? -errno : io_write_all(fd, m->field[1].text, m->field[1].number);
         if (fd >= 0)
                 close(fd);
         return r < 0 ? fail(failure, -r, "setting '", name, "' to '", m->field[1].text, "'", NULL) : 0;
