@@ -23,7 +23,7 @@ END
 
 # passed STATUS LOG: a test's exit(0) arrives as status 1, see --debug-exit; its own summary must agree.
 passed() {
-        [ "$1" = 1 ] && ! tr -d '\r' <"$2" | grep -qE '^FAIL:|^SUMMARY: .* unexpected failure'
+        [ "$1" = 1 ] && ! grep -qE '^FAIL:|^SUMMARY: .* unexpected failure' < <(tr -d '\r' <"$2")
 }
 
 wanted=" $* "

@@ -110,8 +110,9 @@ guest_running() {
 }
 
 # says LOG TEXT: the machine printed a line that contains TEXT.
+# (Not tr | grep -q: grep leaves at the first match, and under pipefail the tr that then writes to nobody makes the whole a failure.)
 says() {
-        tr -d '\r' <"$1" | grep -qF -- "$2" && return
+        grep -qF -- "$2" < <(tr -d '\r' <"$1") && return
         echo "# not in $1: $2"
         return 1
 }
