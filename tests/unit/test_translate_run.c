@@ -488,6 +488,34 @@ static void a_fetch_fault_is_at_the_target(void **state)
         expect_fault(guest_jumps_nowhere, guest_jumps_nowhere_end, EXC_PF, 0x7f00000000);
 }
 
+/* ---- code that is not translated ---- */
+
+/* Two blocks 100,000 times; then one of them changes, and it all happens again. */
+GUEST_CODE(loops_in_32_bits, 32,
+           "xor %ebx, %ebx\n"
+           "3: mov $100000, %ecx\n"
+           "1: jmp 2f\n"
+           "2: add $1, %ebx\n"
+           "dec %ecx\n"
+           "jnz 1b\n"
+           "incb 2b-guest_loops_in_32_bits+0x8002\n"
+           "cmpb $3, 2b-guest_loops_in_32_bits+0x8002\n"
+           "jne 3b\n"
+           "mov %ebx, %eax\n"
+           "out %eax, $0x10\n" STOP);
+
+static void the_interpreter_goes_on_from_block_to_block(void **state)
+{
+        struct cpu_guest g;
+
+        cpu_guest_init(&g, &translate_engine, RAM);
+        cpu_guest_protected(&g, guest_loops_in_32_bits, guest_loops_in_32_bits_end);
+        run_to_end(&g);
+        assert_int_equal(g.out[0], 300000);
+        assert_true(counter(&g, COUNTER_BLOCK_LOOKUP_SLOW) < 1000);
+        cpu_guest_free(&g);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -506,6 +534,7 @@ int main(void)
                 cmocka_unit_test(a_division_by_zero_is_where_it_is),
                 cmocka_unit_test(a_page_fault_is_where_it_is),
                 cmocka_unit_test(a_fetch_fault_is_at_the_target),
+                cmocka_unit_test(the_interpreter_goes_on_from_block_to_block),
         };
         unsigned caps = 0;
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../translate/runtime.h"
 #include "machine.h"
 #include "ops.h"
 
@@ -48,7 +49,7 @@ void code_cache_free(struct code_cache *cache)
         }
 }
 
-static unsigned block_hash(const u8 *hva, u64 rip, u32 mode)
+static unsigned decoded_hash(const u8 *hva, u64 rip, u32 mode)
 {
         const u64 x = ((uintptr_t)hva ^ (rip << 20) ^ ((u64)mode << 40)) * 0x9e3779b97f4a7c15ULL;
 
@@ -94,7 +95,7 @@ static void jump_cache_forget(struct interp *in, const struct block *block)
 
 static void unhash(struct code_cache *cache, struct block *block)
 {
-        struct block **p = &cache->hash[block_hash(block->hva, block->rip, block->mode)];
+        struct block **p = &cache->hash[decoded_hash(block->hva, block->rip, block->mode)];
 
         while (*p && *p != block)
                 p = &(*p)->hash_next;
@@ -227,7 +228,7 @@ static struct block *block_build(struct interp *in, u64 rip, u64 linear, const u
         };
         cache->used += ALIGN_UP(sizeof(struct block) + (n + 1) * sizeof(struct uop), 16);
         {
-                struct block **head = &cache->hash[block_hash(hva, rip, in->mode)];
+                struct block **head = &cache->hash[decoded_hash(hva, rip, in->mode)];
 
                 block->hash_next = *head;
                 *head = block;
@@ -252,7 +253,7 @@ struct block *code_lookup(struct interp *in)
         if (in->mode & MODE_LONG64 ? !mmu_is_canonical(rip) : rip > in->cpu->seg[SEG_CS].limit)
                 interp_raise(in, NULL, EXC_GP, 0);
         hva = fetch(in, linear, NULL);
-        for (block = cache->hash[block_hash(hva, rip, in->mode)]; block; block = block->hash_next)
+        for (block = cache->hash[decoded_hash(hva, rip, in->mode)]; block; block = block->hash_next)
                 if (block->hva == hva && block->rip == rip && block->mode == in->mode)
                         break;
         if (block && block->hva2) {
@@ -263,8 +264,8 @@ struct block *code_lookup(struct interp *in)
         }
         if (!block)
                 block = block_build(in, rip, linear, hva);
-        /* Under the translator every block ends in the outer loop. */
-        if (!block->hva2 && !(in->mode & MODE_SINGLE) && !in->translate)
+        /* Under the translator a block that was only left to us ends in the outer loop. */
+        if (!block->hva2 && !(in->mode & MODE_SINGLE) && (!in->translate || translate_leaves_mode(in)))
                 in->jump_cache[jump_slot(rip)] = (struct jump_entry){ rip, in->key, block };
         return block;
 }

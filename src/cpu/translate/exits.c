@@ -242,6 +242,17 @@ static void run_translated(struct interp *in, const struct tblock *block)
                 interp_mode_changed(in);
 }
 
+static bool is_translated_mode(const struct interp *in)
+{
+        return (in->mode & (TRANSLATED_MODE | OTHER_MODES)) == TRANSLATED_MODE;
+}
+
+/* Not under checking: there every block may be the last of a turn. */
+bool translate_leaves_mode(const struct interp *in)
+{
+        return !is_translated_mode(in) && !in->translate->check;
+}
+
 bool translate_step(struct interp *in)
 {
         struct translate_cpu *t = in->translate;
@@ -254,7 +265,7 @@ bool translate_step(struct interp *in)
         catch_up(in);
         t->interp_next = false;
         t->special = 0;
-        if (interp_next || (in->mode & (TRANSLATED_MODE | OTHER_MODES)) != TRANSLATED_MODE) {
+        if (interp_next || !is_translated_mode(in)) {
                 t->pending = NULL;
                 return false;
         }

@@ -227,6 +227,8 @@ static inline enum tlb_mode translate_tlb_mode(const struct interp *in)
 
 /* exits.c: one step of the outer loop. False: the interpreter's turn. May longjmp as code_lookup does. */
 bool translate_step(struct interp *in);
+/* Code like that at in->rip is never translated: the interpreter may go on from block to block. */
+bool translate_leaves_mode(const struct interp *in);
 /* soft_tlb.kernel_exec_flushed. */
 void translate_exec_flushed(void *interp, u64 gva);
 bool translate_host_fsgsbase(void);
