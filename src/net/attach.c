@@ -461,6 +461,21 @@ static int one_or_the_other(struct err **err)
                 "without root a container is on the default network or on networks of one's own, not on both");
 }
 
+/* Chooses and binds. For a user's networks nothing but sockets publishes ports: neither pasta nor strata-forward has them of SCTP. */
+static int settle_user_ports(struct net_store *store, const struct network *network,
+        const struct net_attach_request *request, struct endpoint *endpoint, struct port_holds *holds, struct err **err)
+{
+        for (size_t i = 0; i < request->n_ports; i++)
+                if (request->ports[i].protocol == IPPROTO_SCTP)
+                        return err_set(
+                                err, ERR_UNSUPPORTED, EPROTONOSUPPORT, "SCTP ports cannot be published without root");
+        if (request->n_ports && network->pub.internal) {
+                store_notice(store, "the network '%s' is internal: no port is published", network->pub.name);
+                return 0;
+        }
+        return ports_settle(network, request->ports, request->n_ports, endpoint, holds, err);
+}
+
 static int attach_pasta(struct net_store *store, const struct network *network,
         const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
 {
@@ -486,7 +501,7 @@ static int attach_pasta(struct net_store *store, const struct network *network,
                         err, ERR_BUSY, EEXIST, "the container is on the network '%s' already", network->pub.name);
         r = plan(store, network, request, endpoint, err);
         if (r == 0)
-                r = ports_settle(network, request->ports, request->n_ports, endpoint, &holds, err);
+                r = settle_user_ports(store, network, request, endpoint, &holds, err);
         if (r == 0)
                 r = endpoint_write(dir, endpoint, err);
         port_holds_close(&holds); /* they are pasta's from here on */
@@ -504,16 +519,25 @@ static int attach_pasta(struct net_store *store, const struct network *network,
 }
 
 struct inner_attach {
-        const char *network;
-        struct net_attach_request request;
+        const struct network *network;
+        struct net_attach_request request;  /* without ports */
+        const struct endpoint *published;   /* has those that were settled */
+        const struct port_holds *listening; /* on them */
 };
 
 static int attach_inside(struct net_store *inner, void *opaque, struct err **err)
 {
         _cleanup_(net_attachment_freep) struct net_attachment *attachment = NULL;
         const struct inner_attach *attach = opaque;
+        const char *container = attach->request.container;
+        int r = net_attach(inner, attach->network->pub.id, &attach->request, &attachment, err);
 
-        return net_attach(inner, attach->network, &attach->request, &attachment, err);
+        if (r < 0 || !attach->published->n_ports)
+                return r;
+        r = forwarder_publish(inner, container, attach->network->key, attach->published, attach->listening, err);
+        if (r < 0)
+                net_detach(inner, container, attach->network->pub.id, NULL);
+        return r;
 }
 
 /* A network that a user made without root. */
@@ -521,22 +545,27 @@ static int attach_inner(struct net_store *store, const struct network *network,
         const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
 {
         static const char *const servers[] = { PASTA_DNS, NULL };
-        struct inner_attach attach = { .network = network->pub.id, .request = *request };
-        _cleanup_(endpoint_freep) struct endpoint *endpoint = NULL;
+        _cleanup_(endpoint_freep) struct endpoint *endpoint = NULL, *published = calloc(1, sizeof(*published));
+        _cleanup_(port_holds_close) struct port_holds listening = { .listen = true };
+        struct inner_attach attach = {
+                .network = network, .request = *request, .published = published, .listening = &listening
+        };
         _cleanup_close_ int dir = -1;
         struct wanted wanted = { 0 };
         struct net_store view;
-        int r = check_request(request, &wanted, err);
+        int r = published ? check_request(request, &wanted, err) : err_sys(err, ENOMEM, "attaching to a network");
 
         if (r < 0)
                 return r;
         if (pasta_runs(store, request->container))
                 return one_or_the_other(err);
-        if (request->n_ports || request->tap)
-                return err_hint(err,
-                        err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "%s on the network '%s' needs root",
-                                request->tap ? "a machine" : "publishing ports", network->pub.name),
-                        "without root ports are published on the default network");
+        if (request->tap)
+                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine on the network '%s' needs root",
+                        network->pub.name);
+        r = settle_user_ports(store, network, request, published, &listening, err);
+        if (r < 0)
+                return r;
+        attach.request.n_ports = 0;
         if (!request->dns)
                 attach.request.dns = servers; /* the host's may be at addresses that only the host reaches */
         r = inner_call(store, request->container, attach_inside, &attach, err);
@@ -580,7 +609,9 @@ int endpoint_undo(struct net_store *store, struct kernel *kernel, int dir, const
         char file[KEY_LEN + 8];
         int r = 0;
 
-        if (kernel && endpoint->n_ports) {
+        if (endpoint->forwarded) {
+                forwarder_stop(store, endpoint->container);
+        } else if (kernel && endpoint->n_ports) {
                 r = kernel_nft(kernel, err);
                 if (r == 0)
                         r = firewall_close_ports(store, kernel->nft, endpoint, err);
@@ -608,6 +639,7 @@ void container_forget(struct net_store *store, int dir, const char *container)
         if (!store_is_empty(dir, "."))
                 return;
         resolver_stop(store, container);
+        forwarder_stop(store, container);
         pasta_stop(store, container);
         snprintf(path, sizeof(path), DIR_ENDPOINTS "/%.128s", container);
         store_remove_dir(store->run, path); /* with a file that somebody was killed over */

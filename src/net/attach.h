@@ -36,6 +36,16 @@ struct service_ifname service_ifname(const struct endpoint *endpoint);
 int service_start(
         struct net_store *store, struct kernel *kernel, int bridge, const struct endpoint *endpoint, struct err **err);
 
+/* forwarder.c: the process that passes on what comes to the ports of an endpoint of inner.c. @holds: sockets that were bound to them in the
+ * host's namespace, listening; they stay the caller's. At most one a container. */
+int forwarder_start(
+        struct net_store *store, const struct endpoint *endpoint, const struct port_holds *holds, struct err **err);
+/* The same for ports that an endpoint was given after it was made: those of @published. */
+int forwarder_publish(struct net_store *inner, const char *container, const char *key, const struct endpoint *published,
+        const struct port_holds *holds, struct err **err);
+bool forwarder_runs(struct net_store *store, const char *container);
+void forwarder_stop(struct net_store *store, const char *container);
+
 #define PASTA_DNS "10.0.2.3" /* who answers through it */
 /* pasta.c: the default network of a user who is not root. Fills in what @endpoint lacks. */
 int pasta_start(

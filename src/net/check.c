@@ -230,6 +230,7 @@ static int sweep_helper(void *opaque, int dirfd, const char *file, struct err **
                 return 0;
         report(check, "a helper of '%s' is left", container);
         resolver_stop(check->store, container);
+        forwarder_stop(check->store, container);
         pasta_stop(check->store, container);
         unlinkat(dirfd, file, 0);
         return 0;
@@ -384,6 +385,55 @@ static int check_inside(struct net_store *store, void *opaque, struct err **err)
         return MIN(n, 0);
 }
 
+struct forwarder_restart {
+        struct check *check;
+        struct net_store *view; /* of the inner store */
+        const struct endpoint *endpoint;
+        struct port_holds listening;
+};
+
+static int restart_forwarder_inside(struct net_store *inner, void *opaque, struct err **err)
+{
+        const struct forwarder_restart *restart = opaque;
+        _cleanup_close_ int lock = -1;
+        int r = net_store_lock(inner, LOCK_EX, &lock, err);
+
+        if (r < 0 || forwarder_runs(inner, restart->endpoint->container))
+                return r;
+        return forwarder_start(inner, restart->endpoint, &restart->listening, err);
+}
+
+/* What listens must be bound out here. */
+static int restart_forwarder(void *opaque, struct endpoint *endpoint, struct err **err)
+{
+        struct forwarder_restart *restart = opaque;
+        struct check *check = restart->check;
+        _cleanup_(network_freep) struct network *network = NULL;
+
+        if (!endpoint->forwarded || forwarder_runs(restart->view, endpoint->container))
+                return 0;
+        report(check, "the published ports of '%s' are open no more", endpoint->container);
+        restart->endpoint = endpoint;
+        if (network_by_key(check->store, endpoint->key, &network, NULL) == 0 &&
+                ports_hold_again(network, endpoint, &restart->listening, NULL) == 0)
+                inner_call(check->store, NULL, restart_forwarder_inside, restart, NULL);
+        port_holds_close(&restart->listening);
+        return 0;
+}
+
+static int check_forwarders(struct check *check, struct err **err)
+{
+        struct net_store view;
+        struct forwarder_restart restart = { .check = check, .view = &view, .listening = { .listen = true } };
+        int r;
+
+        if (!inner_view(check->store, &view))
+                return 0;
+        r = endpoint_each(&view, NULL, restart_forwarder, &restart, err);
+        inner_close_view(&view);
+        return r;
+}
+
 static int check_inner(struct net_store *store, struct check *check, struct err **err)
 {
         struct inner_check inner = { .is_alive = check->is_alive, .opaque = check->opaque };
@@ -398,6 +448,8 @@ static int check_inner(struct net_store *store, struct check *check, struct err 
         rewind(in);
         while (r == 0 && fgets(line, sizeof(line), in))
                 report(check, "%.*s", (int)strcspn(line, "\n"), line);
+        if (r == 0)
+                r = check_forwarders(check, err);
         return r < 0 ? r : inner_collect(store, err);
 }
 

@@ -49,7 +49,7 @@ int endpoint_lock(struct net_store *store, const char *container, bool make, int
 /* For json_pack and json_unpack: texts, addresses of both families, numbers, lists. */
 #define RECORD                                                         \
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[ss], s:[ss], s:[ii], " \
-        "s:i, s:s, s:b, s:b, s:i, s:I, s:o, s:o, s:o}"
+        "s:i, s:s, s:b, s:b, s:b, s:i, s:I, s:o, s:o, s:o}"
 
 static json_t *ports_to_json(const struct endpoint *endpoint)
 {
@@ -82,7 +82,7 @@ int endpoint_write(int dir, const struct endpoint *e, struct err **err)
                 e->network_id, "ifname", e->ifname, "host_ifname", e->host_ifname, "mac", e->mac, "ip",
                 ip_format(&e->ip[V4]).text, ip_format(&e->ip[V6]).text, "gateway", ip_format(&e->gateway[V4]).text,
                 ip_format(&e->gateway[V6]).text, "prefix", e->prefix_len[V4], e->prefix_len[V6], "mtu", (int)e->mtu,
-                "dns", e->dns, "default_route", e->default_route, "ports_pending", e->ports_pending, "pid", (int)e->pid,
+                "dns", e->dns, "default_route", e->default_route, "ports_pending", e->ports_pending, "forwarded", e->forwarded, "pid", (int)e->pid,
                 "netns", (json_int_t)e->netns, "names", list_to_json(e->names), "servers", list_to_json(e->servers),
                 "ports", ports_to_json(e));
         snprintf(file, sizeof(file), "%s.json", e->key);
@@ -145,14 +145,14 @@ static int from_json(struct endpoint *e, json_t *json)
         const char **const texts[] = { &e->container, &e->name, &e->network, &e->network_id, &e->ifname,
                 &e->host_ifname, &e->mac, &e->dns };
         const char *ip4, *ip6, *gateway4, *gateway6;
-        int bits4, bits6, mtu, pid, default_route, pending;
+        int bits4, bits6, mtu, pid, default_route, pending, forwarded;
         json_t *names, *servers, *ports;
         json_int_t netns;
 
         if (json_unpack(json, RECORD, "container", &e->container, "name", &e->name, "network", &e->network,
                     "network_id", &e->network_id, "ifname", &e->ifname, "host_ifname", &e->host_ifname, "mac", &e->mac,
                     "ip", &ip4, &ip6, "gateway", &gateway4, &gateway6, "prefix", &bits4, &bits6, "mtu", &mtu, "dns",
-                    &e->dns, "default_route", &default_route, "ports_pending", &pending, "pid", &pid, "netns", &netns,
+                    &e->dns, "default_route", &default_route, "ports_pending", &pending, "forwarded", &forwarded, "pid", &pid, "netns", &netns,
                     "names", &names, "servers", &servers, "ports", &ports) < 0 ||
                 strlen(e->network_id) != 64)
                 return -EINVAL;
@@ -167,6 +167,7 @@ static int from_json(struct endpoint *e, json_t *json)
         e->netns = (u64)netns;
         e->default_route = default_route;
         e->ports_pending = pending;
+        e->forwarded = forwarded;
         if (!e->key || parse_or_none(ip4, &e->ip[V4]) < 0 || parse_or_none(ip6, &e->ip[V6]) < 0 ||
                 parse_or_none(gateway4, &e->gateway[V4]) < 0 || parse_or_none(gateway6, &e->gateway[V6]) < 0)
                 return -EINVAL;

@@ -235,6 +235,8 @@ static int each_port(const struct endpoint *endpoint,
 {
         int r = 0;
 
+        if (endpoint->forwarded)
+                return 0;
         for (size_t i = 0; i < endpoint->n_ports && r == 0; i++)
                 for (int family = 0; family < 2 && r == 0; family++) {
                         struct nft_element element;

@@ -8,6 +8,7 @@
  *                              run/BOOT-NETNS/helpers      .user.hold, .user.pasta: the processes below
  *      the inner one           run/BOOT-INNER/             as of any namespace (internal.h)
  *
+ * Published ports are strata-forward's, which listens in the one and connects in the other (forwarder.c).
  * strata-resolve hold is in it and does nothing: by it the others find the namespace. It and pasta come with the first endpoint and go
  * with the last. Who has entered the namespace may not come back, so a child does; what it made is read from the records. */
 #include "inner.h"

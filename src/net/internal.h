@@ -194,6 +194,7 @@ struct endpoint {
         struct published *ports;
         size_t n_ports;
         bool ports_pending; /* whether they are open is not known: one may be another container's */
+        bool forwarded;     /* they are strata-forward's (forwarder.c), not the firewall's */
         bool internal;      /* of the network; not in the record */
         bool default_route;
         pid_t pid; /* the container's; 0 */

@@ -205,10 +205,6 @@ int pasta_start(
                         "install the package passt, or use --network none or host");
         if (!arguments.list)
                 return err_sys(err, ENOMEM, "starting pasta");
-        for (size_t i = 0; i < endpoint->n_ports; i++)
-                if (endpoint->ports[i].protocol == IPPROTO_SCTP)
-                        return err_set(
-                                err, ERR_UNSUPPORTED, EPROTONOSUPPORT, "SCTP ports cannot be published without root");
         endpoint->ifname = request->ifname ? request->ifname : "eth0";
         endpoint->host_ifname = "";
         endpoint->dns = PASTA_DNS;

@@ -164,7 +164,7 @@ void port_holds_close(struct port_holds *holds)
         for (size_t i = 0; i < holds->n; i++)
                 closep(&holds->fd[i]);
         free(holds->fd);
-        *holds = (struct port_holds){ 0 };
+        *holds = (struct port_holds){ .listen = holds->listen };
 }
 
 static int bind_one(u8 protocol, const struct ip *ip, u16 port, bool reuse, int *ret)
@@ -193,19 +193,30 @@ static int bind_one(u8 protocol, const struct ip *ip, u16 port, bool reuse, int 
         return 0;
 }
 
+/* SO_REUSEADDR gets a port where connections of an earlier program linger, and gets past other bound sockets too; only
+ * listening tells that nobody else listens. */
+static int bind_and_listen(const struct ip *ip, u16 port, int *ret)
+{
+        _cleanup_close_ int fd = -1;
+        int r = bind_one(IPPROTO_TCP, ip, port, true, &fd);
+
+        if (r < 0)
+                return r;
+        if (listen(fd, SOMAXCONN) < 0)
+                return -EADDRINUSE;
+        *ret = TAKE_FD(fd);
+        return 0;
+}
+
 /* A bound socket that does not listen keeps the port from everybody. Where connections of an earlier program linger
  * only SO_REUSEADDR gets it, which lets others in who say so too, but not one who listens. */
 static int hold(u8 protocol, const struct ip *ip, u16 port, struct port_holds *holds)
 {
-        int fd, r = bind_one(protocol, ip, port, false, &fd), *more;
+        const bool listens = holds->listen && protocol == IPPROTO_TCP;
+        int fd, r = listens ? bind_and_listen(ip, port, &fd) : bind_one(protocol, ip, port, false, &fd), *more;
 
-        if (r == -EADDRINUSE && protocol == IPPROTO_TCP) {
-                r = bind_one(protocol, ip, port, true, &fd);
-                /* SO_REUSEADDR gets past other bound sockets too; only listening tells that nobody else listens */
-                if (r == 0 && listen(fd, 0) < 0) {
-                        close(fd);
-                        r = -EADDRINUSE;
-                }
+        if (r == -EADDRINUSE && protocol == IPPROTO_TCP && !listens) {
+                r = bind_and_listen(ip, port, &fd);
                 if (r == 0) {
                         close(fd); /* it must not listen: it would take connections. Lingering ones are no owner */
                         return 0;
@@ -272,7 +283,7 @@ static int settle_one(const struct network *network, const struct net_port *aske
                 return err_set(err, ERR_USAGE, EINVAL, "port %u cannot be published on %s: the network '%s' has no %s",
                         container_port, ip_format(&p.host_ip).text, network->pub.name,
                         p.host_ip.len == 4 ? "IPv4" : "IPv6");
-        if (network->is_bridge && p.host_ip.len == 16 && ip_is_loopback(&p.host_ip))
+        if (network->is_bridge && p.host_ip.len == 16 && ip_is_loopback(&p.host_ip) && !holds->listen)
                 return err_hint(err,
                         err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
                                 "a port cannot be published on ::1: IPv6 routes no loopback addresses"),
@@ -295,9 +306,26 @@ static int settle_one(const struct network *network, const struct net_port *aske
                         "'ss -lnp' or 'strata ps' shows by whom");
         if (r == -EADDRNOTAVAIL)
                 return err_set(err, ERR_USAGE, EADDRNOTAVAIL, "the host has no address %s", ip_format(&p.host_ip).text);
+        if (r == -EACCES)
+                return err_hint(err, err_sys(err, EACCES, "taking port %u of the host", first),
+                        "users have the ports from net.ipv4.ip_unprivileged_port_start on, which is 1024 as a rule");
         if (r < 0)
                 return err_sys(err, -r, "taking port %u of the host", first);
         *ret = p;
+        return 0;
+}
+
+int ports_hold_again(
+        const struct network *network, const struct endpoint *endpoint, struct port_holds *holds, struct err **err)
+{
+        for (size_t i = 0; i < endpoint->n_ports; i++) {
+                const struct published *p = &endpoint->ports[i];
+                u16 port = p->host_port;
+                const int r = hold_everywhere(network, p, &port, holds);
+
+                if (r < 0)
+                        return err_sys(err, -r, "taking port %u of the host", port);
+        }
         return 0;
 }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # test: timeout=180
-# Networks that a user makes without root: names, the way out, connect and disconnect, and nothing left whoever is killed.
+# Networks that a user makes without root: names, the way out, published ports, connect and disconnect, and nothing left whoever is killed.
 if [ -z "${STRATA_TEST_USER:-}" ]; then
         if [ -z "${STRATA_TEST_MOUNTS:-}" ] && [ "$(id -u)" = 0 ]; then
                 STRATA_TEST_MOUNTS=1 exec unshare -m "$0"
@@ -12,10 +12,10 @@ if [ -z "${STRATA_TEST_USER:-}" ]; then
         busybox_image busybox
         mkdir "$TMPDIR/home" && cp "$TMPDIR/busybox.tar" "$TMPDIR/home/" && chown -R 23456:23456 "$TMPDIR/home"
         # What the user can reach: the build may be in a directory that is root's alone.
-        mkdir "$TMPDIR/bin" && cp "$BUILD"/strata{,-supervise,-resolve} "$TMPDIR/bin/"
+        mkdir "$TMPDIR/bin" && cp "$BUILD"/strata{,-supervise,-resolve,-forward} "$TMPDIR/bin/"
         setpriv --reuid=23456 --regid=23456 --clear-groups test -x "$TMPDIR/bin/strata" || skip_all "users cannot reach $TMPDIR"
         setpriv --reuid=23456 --regid=23456 --clear-groups unshare -U true 2>/dev/null || skip_all "users have no namespaces here"
-        cp "$ROOT"/tests/integration/{lib.sh,run_rootless_net.sh} "$TMPDIR/bin/"
+        cp "$ROOT"/tests/integration/{lib.sh,run_rootless_net.sh,run_rootless_net.py} "$TMPDIR/bin/"
         # pasta looks at the host's default route; behind it somebody answers.
         unshare -n sleep 170 &
         outside=$!
@@ -26,7 +26,7 @@ if [ -z "${STRATA_TEST_USER:-}" ]; then
         nsenter -t "$outside" -n "$BUSYBOX" nc -ll -p 80 -e "$BUSYBOX" echo outside &
         server=$!
         dir=$TMPDIR
-        STRATA_TEST_USER=1 HOME=$dir/home TMPDIR=$dir/home STRATA=$dir/bin/strata \
+        STRATA_TEST_USER=1 HOME=$dir/home TMPDIR=$dir/home STRATA=$dir/bin/strata OUTSIDE=$outside \
                 setpriv --reuid=23456 --regid=23456 --clear-groups bash "$dir/bin/run_rootless_net.sh"
         kill $server $outside
         exit
@@ -43,10 +43,24 @@ helpers() { # what of ours and of pasta runs for the user's networks
         local pid
         {
                 pids strata-resolve
+                pids strata-forward
                 for pid in $(pgrep -u 23456 -f '/pasta '); do
                         [ "$(readlink "/proc/$pid/ns/net")" != "$(readlink /proc/self/ns/net)" ] || echo "$pid"
                 done
         } | wc -l
+}
+eventually() { # COMMAND...
+        for _ in $(seq 200); do
+                "$@" && return
+                sleep 0.05
+        done
+}
+not() {
+        ! "$@"
+}
+recovered() {
+        strata ps >/dev/null
+        [ "$(helpers)" = 0 ]
 }
 has() {
         [[ $1 == *"$2"* ]] && return
@@ -80,8 +94,6 @@ is "disconnect" "$(ask other there)" ""
 is "it is still where it was" "$(ask web b)" served
 errors=$(strata network connect bridge b 2>&1)
 ok "the default network beside one's own: an error says why" has "$errors" "not on both"
-errors=$(strata run --rm --network web -p 8080:80 busybox true 2>&1)
-ok "a port on one's own: an error says why" has "$errors" "needs root"
 ok "a network in use is not removed" bash -c '! "$1" network rm web 2>/dev/null' _ "$STRATA"
 ok "all is well" strata system check
 strata restart -t 0 b >/dev/null
@@ -89,11 +101,91 @@ is "after a restart" "$(ask web b)" served
 strata rm -f b >/dev/null
 is "with the last container everything goes" "$(helpers)" 0
 
+# --- published ports ------------------------------------------------------------------------------------------------------------
+
+peer() { # COMMAND ARGUMENT...: run_rootless_net.py says what that is
+        timeout 20 /usr/bin/python3 "$(dirname "$0")/run_rootless_net.py" "$@"
+}
+serving() { # OPTION...: a container in whose network the servers of run_rootless_net.py are
+        strata run -d --network web "$@" --name a busybox sleep 1000 >/dev/null
+        serve
+}
+serve() {
+        : >"$TMPDIR/serving"
+        nsenter -t "$(strata inspect -f '{{.State.Pid}}' a)" -U --preserve-credentials -n \
+                timeout 100 /usr/bin/python3 "$(dirname "$0")/run_rootless_net.py" serve >"$TMPDIR/serving" &
+        servers+=($!)
+        eventually test -s "$TMPDIR/serving"
+}
+servers=()
+trap 'kill "${servers[@]}" 2>/dev/null' EXIT
+listening() { # of the user's, on all addresses of this namespace
+        ss -Hlntu | awk '{ print $1 " " $5 }' | grep -E ':(8|9)0[0-9][0-9]$' | sort | tr '\n' ';'
+}
+is "before: nobody listens" "$(listening)" ""
+serving -p 8080:80 -p 127.0.0.1:8081:81 -p 8082:82/udp -p 9000-9002:80-82
+is "exactly what was asked for is open" "$(listening)" "tcp 0.0.0.0:8080;tcp 0.0.0.0:9000;tcp 0.0.0.0:9001;tcp 0.0.0.0:9002;tcp 127.0.0.1:8081;udp 0.0.0.0:8082;"
+is "a published port" "$(peer read 127.0.0.1 8080)" served
+is "by an address of the host" "$(peer read 192.0.2.1 8080)" served
+is "one of a range" "$(peer read 127.0.0.1 9000)" served
+ok "one for an address is not open on others" bash -c '! "$@"' _ /usr/bin/python3 "$(dirname "$0")/run_rootless_net.py" read 192.0.2.1 8081 2>/dev/null
+is "much data both ways at once, and its end" "$(peer echo 127.0.0.1 8081)" same
+is "a slow reader gets everything" "$(peer slow 127.0.0.1 8081)" same
+is "many at once" "$(peer many 127.0.0.1 9001)" same
+is "UDP: by 127.0.0.1 and by an address, from clients apart" "$(peer udp 8082 127.0.0.1 192.0.2.1)" same
+is "port" "$(strata port a | sort | tr '\n' ';')" "80/tcp -> 0.0.0.0:8080;80/tcp -> 0.0.0.0:9000;81/tcp -> 0.0.0.0:9001;81/tcp -> 127.0.0.1:8081;82/tcp -> 0.0.0.0:9002;82/udp -> 0.0.0.0:8082;"
+is "a port where nobody listens in the container: a reset" "$(peer read 127.0.0.1 9002)" reset
+ok "ps shows them" has "$(strata ps --format '{{.Ports}}')" "127.0.0.1:8081->81/tcp"
+errors=$(strata run --rm --network other -p 8080:80 busybox true 2>&1)
+ok "one that another container has is refused" has "$errors" "port 8080/tcp of the host is in use"
+errors=$(strata run --rm -p 8082:80/udp busybox true 2>&1)
+ok "also on the default network" has "$errors" "port 8082/udp of the host is in use"
+ok "a program of the host does not get one" test "$(peer bind 8080)" = "in use"
+errors=$(strata run --rm --network web -p 80:80 busybox true 2>&1)
+ok "a privileged one: an error says which there are" has "$errors" "ip_unprivileged_port_start"
+errors=$(strata run --rm --network web -p 8090:80/sctp busybox true 2>&1)
+ok "SCTP: an error says why" has "$errors" "SCTP ports cannot be published without root"
+is "other containers reach it at the host" "$(ask other '192.0.2.1 8080 ; :')" served
+ok "all is well with ports" strata system check
+kill -9 "$(pids strata-forward)"
+ok "who serves the ports is killed: that is found" bash -c '! "$1" system check >/dev/null 2>&1' _ "$STRATA"
+strata system check --repair >/dev/null 2>&1
+is "and it is started again" "$(peer read 127.0.0.1 8080)" served
+strata stop -t 0 a >/dev/null
+is "after a stop nothing is open" "$(listening)" ""
+strata start a >/dev/null
+serve
+is "and after a start again" "$(peer read 127.0.0.1 8080)" served
+strata network disconnect web a
+is "not after disconnect" "$(listening)" ""
+strata rm -f a >/dev/null
+serving -p 80 -p 8000-8005:81
+port=$(strata port a 80/tcp)
+is "a port that was chosen" "$(peer read 127.0.0.1 "${port#*:}")" served
+kill -9 "$(pids strata-supervise)"
+forwards() {
+        [ -n "$(pids strata-forward)" ]
+}
+eventually not forwards
+is "the supervisor is killed: nothing is open" "$(listening)" ""
+strata rm -f a >/dev/null
+strata network create --internal inside >/dev/null
+strata run -d --name a --network inside -p 8080:80 busybox sleep 100 >/dev/null 2>&1
+is "nothing of an internal network is open" "$(listening)" ""
+strata rm -f a >/dev/null
+strata network create --ipv6 six >/dev/null
+strata run -d --name a --network six -p 8080:80 -p '[::1]:8081:80' busybox nc -ll -p 80 -e echo served >/dev/null
+is "IPv6: where the network has it, also on ::1" "$(listening)" "tcp 0.0.0.0:8080;tcp [::1]:8081;tcp [::]:8080;"
+is "it answers" "$(peer read ::1 8080)$(peer read ::1 8081)$(peer read 127.0.0.1 8080)" servedservedserved
+strata rm -f a >/dev/null
+strata network rm inside six >/dev/null
+is "no process is left" "$(helpers)" 0
+
 # --- somebody is killed ---------------------------------------------------------------------------------------------------------
 
 strata run -d --name a --network web busybox nc -ll -p 80 -e echo served >/dev/null
 kill -9 "$(pids strata-supervise)"
-strata ps >/dev/null
+eventually recovered # it takes a moment to die
 is "the supervisor: nothing is left" "$(helpers)" 0
 strata rm -f a >/dev/null
 strata run -d --name a --network web busybox nc -ll -p 80 -e echo served >/dev/null

@@ -23,7 +23,7 @@
 #include "base/clock.h"
 #include "dns.h"
 #include "lookup.h"
-#include "sandbox.h"
+#include "net/sandbox.h"
 #include "upstream.h"
 
 /* What net_attach gives (resolver.c). */
@@ -447,6 +447,33 @@ static bool follows_container(void)
         return poll(&fd, 1, 0) == 0;
 }
 
+/* Reading files, and talking on sockets. */
+static const struct sock_filter filter[] = {
+        SANDBOX_BEGIN,
+        SANDBOX_ALLOW(poll),
+        SANDBOX_ALLOW(recvfrom),
+        SANDBOX_ALLOW(sendto),
+        SANDBOX_ALLOW(read),
+        SANDBOX_ALLOW(write),
+        SANDBOX_ALLOW(close),
+        SANDBOX_ALLOW(accept4),
+        SANDBOX_ALLOW(connect),
+        SANDBOX_ALLOW(getsockopt),
+        SANDBOX_ALLOW(readlinkat),
+        SANDBOX_ALLOW(getdents64),
+        SANDBOX_ALLOW(faccessat),
+        SANDBOX_ALLOW(faccessat2),
+        SANDBOX_ALLOW(fstat),
+        SANDBOX_ALLOW(newfstatat),
+        SANDBOX_ALLOW(clock_gettime),
+        SANDBOX_ALLOW(getrandom),
+        SANDBOX_ALLOW(exit_group),
+        SANDBOX_ALLOW(rt_sigreturn),
+        SANDBOX_ALLOW(restart_syscall), /* a poll that was interrupted by a stop */
+        SANDBOX_ALLOW_WITHOUT(openat, 2, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC),
+        SANDBOX_INTERNET_SOCKETS,
+};
+
 extern const char __executable_start[], etext[];
 
 /* Start-up went through pages of the program that are not needed again: an idle resolver has 150 KiB less without
@@ -459,20 +486,11 @@ static void forget_startup(void)
         madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
-/* The lock's file goes when the container does: it may have gone before we came to it. */
-static bool is_wanted(void)
-{
-        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-        struct stat st;
-
-        return fcntl(FD_LOCK, F_SETLK, &lock) == 0 && fstat(FD_LOCK, &st) == 0 && st.st_nlink > 0;
-}
-
 /* The network namespace stays as long as this process does. It reads nothing of anybody, and stays the user's, who may have to kill it
  * from another user namespace. */
 static int hold(void)
 {
-        if (!is_wanted())
+        if (!helper_is_wanted(FD_LOCK))
                 return 1;
         for (;;)
                 poll(NULL, 0, -1);
@@ -487,7 +505,7 @@ int main(int argc, char **argv)
         if (argc == 2 && strcmp(argv[1], "hold") == 0)
                 return hold();
         if (argc < 3 || (strcmp(argv[2], "-") != 0 && (ip_parse(argv[2], &r.asker) < 0 || r.asker.len != 4)) ||
-                !is_wanted())
+                !helper_is_wanted(FD_LOCK))
                 return 1;
         r.lookup = (struct lookup){ .run = FD_RUN, .container = argv[1] };
         for (int i = 3; i < argc && r.upstream.n < SERVERS_MAX; i++)
@@ -496,7 +514,7 @@ int main(int argc, char **argv)
         r.upstream.fixed = r.upstream.n > 0;
         follows = follows_container();
         forget_startup();
-        if (sandbox_enter() < 0)
+        if (sandbox_enter(filter, ARRAY_SIZE(filter)) < 0)
                 return 1;
         for (;;) {
                 const int timeout = prepare(&r, fds);
