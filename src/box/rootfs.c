@@ -19,6 +19,7 @@
 #include "notify.h"
 #include "procfs.h"
 #include "root.h"
+#include "root_swap.h"
 #include "spec/names.h"
 #include "sys.h"
 
@@ -137,8 +138,7 @@ static int open_source(const struct launch *l, const struct mount_plan *plan, st
         return TAKE_FD(fd);
 }
 
-/* What of an absolute @path is inside of the root, or NULL. */
-static const char *below_root(const struct launch *l, const char *path)
+const char *rootfs_inside(const struct launch *l, const char *path)
 {
         const size_t n = strlen(l->rootfs);
 
@@ -148,7 +148,7 @@ static const char *below_root(const struct launch *l, const char *path)
 void rootfs_strip_targets(struct launch *l)
 {
         for (size_t i = 0; i < l->n_mounts; i++) {
-                const char *inside = below_root(l, l->mounts[i].target);
+                const char *inside = rootfs_inside(l, l->mounts[i].target);
 
                 if (inside)
                         l->mounts[i].target = inside;
@@ -188,7 +188,7 @@ int rootfs_prepare_sources(struct launch *l, struct err **err)
                 if (!l->in_user_namespace || !(plan->options.flags & MOUNT_BIND) || geteuid() != 0)
                         continue;
                 /* What an earlier entry mounts is there only inside. */
-                if (below_root(l, plan->mount->source))
+                if (rootfs_inside(l, plan->mount->source))
                         continue;
                 plan->fd = open_source(l, plan, err);
                 if (plan->fd < 0)
@@ -741,81 +741,6 @@ int rootfs_mount_console(const struct launch *l, int fd, struct err **err)
         return r < 0 ? err_sys(err, -r, "mounting /dev/console") : 0;
 }
 
-/* ---- the swap ---- */
-
-/* mountinfo writes spaces and the like as \\040. */
-static void unescape(char *path)
-{
-        char *to = path;
-
-        for (const char *from = path; *from; to++) {
-                if (from[0] == '\\' && strspn(from + 1, "01234567") >= 3) {
-                        *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
-                        from += 4;
-                } else {
-                        *to = *from++;
-                }
-        }
-        *to = 0;
-}
-
-/* Without pivot_root the host's mounts stay in the namespace, out of sight. A whole /proc or /sys among them would
- * allow a nested user namespace to mount a new one without our masks (the kernel asks whether one is visible already). */
-static int hide_host_file_systems(const struct launch *l, struct err **err)
-{
-        _cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
-        _cleanup_free_ char *text = NULL;
-        size_t room = 0;
-
-        /* All at once: it changes while mounts go. */
-        if (!f || getdelim(&text, &room, 0, f) < 0)
-                return err_sys(err, f ? EIO : errno, "reading mountinfo");
-        for (char *rest = text, *line; (line = strsep(&rest, "\n"));) {
-                const char *type = strstr(line, " - ");
-                char point[PATH_MAX], name[16];
-
-                if (!type || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 || sscanf(type, " - %15s", name) != 1 ||
-                        (strcmp(name, "proc") != 0 && strcmp(name, "sysfs") != 0))
-                        continue;
-                unescape(point);
-                if (below_root(l, point) || umount2(point, MNT_DETACH) == 0 || errno == EINVAL || errno == ENOENT)
-                        continue;
-                /* What may not be unmounted is covered. */
-                if (mount("tmpfs", point, "tmpfs", MS_RDONLY, NULL) < 0)
-                        return err_sys(err, errno, "hiding the host's '%s'", point);
-        }
-        return 0;
-}
-
-static int swap_root(const struct launch *l, struct err **err)
-{
-        _cleanup_close_ int old = -1;
-        int r;
-
-        if (fchdir(l->root) < 0)
-                return err_sys(err, errno, "entering the root file system");
-        if (l->no_pivot) {
-                r = hide_host_file_systems(l, err);
-                if (r < 0)
-                        return r;
-                if (move_mount(l->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 || chroot(".") < 0 ||
-                        chdir("/") < 0)
-                        return err_sys(err, errno, "moving the root file system to /");
-                return 0;
-        }
-        old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (old < 0)
-                return err_sys(err, errno, "opening the old root");
-        /* Both arguments the same directory: the old root ends up mounted on top of the new one, from where it is
-         * thrown away. */
-        if (syscall(SYS_pivot_root, ".", ".") < 0)
-                return err_sys(err, errno, "pivot_root");
-        if (fchdir(old) < 0 || mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) < 0 || umount2(".", MNT_DETACH) < 0 ||
-                chdir("/") < 0)
-                return err_sys(err, errno, "leaving the old root");
-        return 0;
-}
-
 int rootfs_finish(struct launch *l, struct err **err)
 {
         const unsigned long propagation = root_propagation(l);
@@ -829,7 +754,7 @@ int rootfs_finish(struct launch *l, struct err **err)
                         return err_sys(err, -r, "making '%s' read-only", l->mounts[i].target);
         }
         if (r == 0)
-                r = swap_root(l, err);
+                r = root_swap(l, !propagation, err);
         if (r < 0)
                 return r;
         if (propagation) {
