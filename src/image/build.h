@@ -43,10 +43,18 @@ struct build_root {
 
 /* What the clean @path names in the tree @root; links on the way, and a last one, are followed inside it. -errno. */
 int build_open_source(int root, const char *path, int flags);
+/* The same for a clean path @path that came as @word; what .dockerignore leaves out is not there. @path of a directory has no links
+ * afterwards. O_PATH. */
+int build_open_wanted(int root, const struct dockerignore *ignore, const char *word, char path[TAR_PATH_MAX + 1], int *ret,
+        struct err **err);
 /* A digest of the file or directory @path of the context: names, kinds, modes and contents. */
 int build_hash_source(struct stage *stage, const char *path, struct digest *ret, struct err **err);
 /* @config is a configuration file: its diff ids are mounted. */
 int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err);
+/* The context's directory @path (clean, without links), which is @fd, without what .dockerignore leaves out; what is written to it
+ * is gone with it. */
+int build_root_of_context(
+        struct build *build, const char *path, int fd, bool writable, struct build_root *ret, struct err **err);
 void build_root_close(struct build_root *root);
 /* The changes as a layer. */
 int build_root_commit(struct build_root *root, struct descriptor *ret, struct digest *ret_diff_id, struct err **err);

@@ -107,13 +107,34 @@ static int real_path(int root, int fd, char path[TAR_PATH_MAX + 1], struct err *
         return tree_clean_path(real + strlen(base), path, err);
 }
 
+int build_open_wanted(int root, const struct dockerignore *ignore, const char *word, char path[TAR_PATH_MAX + 1],
+        int *ret, struct err **err)
+{
+        _cleanup_close_ int fd = build_open_source(root, path, O_PATH);
+        struct stat st;
+        int r = 0;
+
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return err_set(err, ERR_NOT_FOUND, ENOENT, "'%s' is not there", word);
+        if (path[0] && dockerignore_matches(ignore, path) &&
+                !(S_ISDIR(st.st_mode) && dockerignore_has_exceptions(ignore)))
+                return err_set(
+                        err, ERR_NOT_FOUND, ENOENT, "'%s' is not there for builds: .dockerignore leaves it out", word);
+        if (S_ISDIR(st.st_mode))
+                r = real_path(root, fd, path, err);
+        if (r == 0)
+                *ret = TAKE_FD(fd);
+        return r;
+}
+
 static int find_sources(struct build_copy *c, const char *word, struct err **err)
 {
         char path[TAR_PATH_MAX + 1];
         const size_t before = c->n;
+        _cleanup_close_ int fd = -1;
         struct source *source;
         struct stat st;
-        int fd, r = tree_clean_path(word, path, err);
+        int r = tree_clean_path(word, path, err);
 
         if (r < 0)
                 return r;
@@ -123,21 +144,11 @@ static int find_sources(struct build_copy *c, const char *word, struct err **err
                 r = walk_tree(c->root, "", match_path, &glob, err);
                 return r == 0 && c->n == before ? err_set(err, ERR_NOT_FOUND, ENOENT, "nothing matches '%s'", word) : r;
         }
-        fd = build_open_source(c->root, path, O_PATH);
-        if (fd < 0 || (path[0] && !dockerignore_has_exceptions(c->ignore) && dockerignore_matches(c->ignore, path))) {
-                r = err_set(err, ERR_NOT_FOUND, ENOENT, "'%s' is not there%s", word,
-                        fd >= 0 ? " for builds: .dockerignore leaves it out" : "");
-                closep(&fd);
-                return r;
-        }
-        r = fstat(fd, &st) < 0 ? err_sys(err, errno, "'%s'", word) : 0;
-        if (r == 0 && S_ISDIR(st.st_mode))
-                r = real_path(c->root, fd, path, err);
+        r = build_open_wanted(c->root, c->ignore, word, path, &fd, err);
         if (r == 0)
                 r = add_source(c, path, &source, err);
-        close(fd);
         if (r == 0)
-                source->is_dir = S_ISDIR(st.st_mode);
+                source->is_dir = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
         return r;
 }
 

@@ -11,6 +11,7 @@
 #include "instance.h"
 #include "layer_writer.h"
 #include "overlay.h"
+#include "walk.h"
 
 static int read_diff_ids(const json_t *config, struct digest **ret, size_t *ret_n, struct err **err)
 {
@@ -38,28 +39,58 @@ static int root_attributes(struct build *build, const char *top, int upper, stru
         return 0;
 }
 
-int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err)
+/* Directories of its own in the lease's, "upper", "work" and "target": *ret_dir and their paths. */
+static int make_parts(
+        struct build *build, struct build_root *root, int *ret_dir, char path[3][PATH_MAX], struct err **err)
 {
         static const char *const parts[] = { "upper", "work", "target" };
-        _cleanup_(build_root_close) struct build_root root = {
-                .build = build, .dir = lease_new_name(build->lease), .mount = -1, .upper = -1
-        };
-        struct overlay overlay = { .user_xattr = build->store->user_xattr, .is_volatile = true };
-        _cleanup_(instance_free_paths) char **lower = NULL;
-        _cleanup_free_ struct digest *diff_ids = NULL;
         _cleanup_close_ int dir = -1;
-        char path[ARRAY_SIZE(parts)][PATH_MAX];
-        size_t n = 0;
-        int r = io_make_dir(build->lease->tmp_fd, root.dir.text, 0700, err);
+        int r;
 
+        *root = (struct build_root){ .build = build, .dir = lease_new_name(build->lease), .mount = -1, .upper = -1 };
+        r = io_make_dir(build->lease->tmp_fd, root->dir.text, 0700, err);
         if (r == 0)
-                r = io_open_dir(build->lease->tmp_fd, root.dir.text, &dir, err);
+                r = io_open_dir(build->lease->tmp_fd, root->dir.text, &dir, err);
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++) {
                 r = io_make_dir(dir, parts[i], 0755, err);
                 if (snprintf(path[i], PATH_MAX, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name,
-                            root.dir.text, parts[i]) >= PATH_MAX)
+                            root->dir.text, parts[i]) >= PATH_MAX)
                         return err_set(err, ERR_TOO_LARGE, ENAMETOOLONG, "the store's path is too long");
         }
+        if (r == 0)
+                *ret_dir = TAKE_FD(dir);
+        return r;
+}
+
+static int mount_parts(struct build_root *root, struct overlay *overlay, char path[3][PATH_MAX], bool writable,
+        struct build_root *ret, struct err **err)
+{
+        int r;
+
+        overlay->user_xattr = root->build->store->user_xattr;
+        overlay->is_volatile = true;
+        overlay->upper = writable ? path[0] : NULL;
+        overlay->work = writable ? path[1] : NULL;
+        overlay->fuse_target = path[2];
+        r = overlay_mount(overlay, &root->mount, err);
+        if (r < 0)
+                return r;
+        *ret = *root;
+        *root = (struct build_root)BUILD_ROOT_EMPTY;
+        return 0;
+}
+
+int build_root_open(struct build *build, const json_t *config, bool writable, struct build_root *ret, struct err **err)
+{
+        _cleanup_(build_root_close) struct build_root root = BUILD_ROOT_EMPTY;
+        _cleanup_(instance_free_paths) char **lower = NULL;
+        _cleanup_free_ struct digest *diff_ids = NULL;
+        _cleanup_close_ int dir = -1;
+        struct overlay overlay = { .lower = NULL };
+        char path[3][PATH_MAX];
+        size_t n = 0;
+        int r = make_parts(build, &root, &dir, path, err);
+
         if (r == 0)
                 r = read_diff_ids(config, &diff_ids, &n, err);
         if (r == 0)
@@ -73,15 +104,105 @@ int build_root_open(struct build *build, const json_t *config, bool writable, st
         if (r < 0)
                 return r;
         overlay.lower = (const char *const *)lower;
-        overlay.upper = writable ? path[0] : NULL;
-        overlay.work = writable ? path[1] : NULL;
-        overlay.fuse_target = path[2];
-        r = overlay_mount(&overlay, &root.mount, err);
+        return mount_parts(&root, &overlay, path, writable, ret, err);
+}
+
+/* --- of the context ------------------------------------------------------------------------------------------------------------- */
+
+struct hiding {
+        const struct build *build;
+        const char *start; /* the directory, clean */
+        int cover;         /* what lies over it */
+};
+
+static const char *below_start(const struct hiding *h, const char *path)
+{
+        path += strlen(h->start);
+        return path + (*path == '/');
+}
+
+/* The directories above, as they are in the context. */
+static int cover_parents(const struct hiding *h, const char *path, struct err **err)
+{
+        char prefix[PATH_MAX];
+        struct stat st;
+
+        for (const char *slash = strchr(below_start(h, path), '/'); slash; slash = strchr(slash + 1, '/')) {
+                const char *name;
+
+                snprintf(prefix, sizeof(prefix), "%.*s", (int)(slash - path), path);
+                name = below_start(h, prefix);
+                if (mkdirat(h->cover, name, 0700) < 0) {
+                        if (errno != EEXIST)
+                                return err_sys(err, errno, "hiding '%s'", path);
+                        continue;
+                }
+                if (fstatat(h->build->context, prefix, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+                        (!h->build->store->squash_owners && fchownat(h->cover, name, st.st_uid, st.st_gid, 0) < 0) ||
+                        fchmodat(h->cover, name, st.st_mode & 07777, 0) < 0)
+                        return err_sys(err, errno, "hiding '%s'", path);
+        }
+        return 0;
+}
+
+struct search {
+        const struct dockerignore *ignore;
+        bool found;
+};
+
+static int find_wanted(void *opaque, int fd, const char *path, const struct stat *st, struct err **err)
+{
+        struct search *search = opaque;
+
+        search->found |= !dockerignore_matches(search->ignore, path);
+        return search->found ? -ECANCELED : 0;
+}
+
+/* An overlay's whiteout hides what has its name below. */
+static int hide(void *opaque, int fd, const char *path, const struct stat *st, struct err **err)
+{
+        const struct hiding *h = opaque;
+        struct search search = { .ignore = h->build->ignore };
+        int r;
+
+        if (!dockerignore_matches(h->build->ignore, path))
+                return 0;
+        if (S_ISDIR(st->st_mode) && dockerignore_has_exceptions(h->build->ignore)) {
+                r = walk_tree(h->build->context, path, find_wanted, &search, err);
+                if (r < 0 && r != -ECANCELED)
+                        return r;
+                if (search.found)
+                        return 0;
+        }
+        r = cover_parents(h, path, err);
+        if (r == 0 && mknodat(h->cover, below_start(h, path), S_IFCHR, 0) < 0)
+                r = err_sys(err, errno, "hiding '%s'", path);
+        return r < 0 ? r : 1;
+}
+
+int build_root_of_context(
+        struct build *build, const char *path, int fd, bool writable, struct build_root *ret, struct err **err)
+{
+        _cleanup_(build_root_close) struct build_root root = BUILD_ROOT_EMPTY;
+        _cleanup_close_ int dir = -1, cover = -1;
+        char part[3][PATH_MAX], source[PATH_MAX];
+        /* read-only the cover is one more of the lower ones */
+        const char *const lower[] = { part[0], source };
+        struct overlay overlay = { .lower = lower + writable, .n_lower = writable ? 1 : 2 };
+        struct hiding hiding = { .build = build, .start = path };
+        const ssize_t n = readlink(io_fd_path(fd).text, source, sizeof(source) - 1);
+        int r = n < 0 ? err_sys(err, errno, "opening '%s'", path) : make_parts(build, &root, &dir, part, err);
+
+        if (r == 0)
+                r = io_open_dir(dir, "upper", &cover, err);
         if (r < 0)
                 return r;
-        *ret = root;
-        root = (struct build_root)BUILD_ROOT_EMPTY;
-        return 0;
+        source[n] = '\0';
+        hiding.cover = cover;
+        r = root_attributes(build, source, cover, err);
+        if (r == 0 && build->ignore)
+                r = walk_tree(build->context, path, hide, &hiding, err);
+        return r < 0 ? r : mount_parts(&root, &overlay, part, writable, ret, err);
 }
 
 void build_root_close(struct build_root *root)

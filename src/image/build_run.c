@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -18,6 +19,7 @@
 #include "build.h"
 #include "build_stubs.h"
 #include "change.h"
+#include "chunks.h"
 #include "walk.h"
 
 #define SECRET_MAX   (500 * KIB)
@@ -43,7 +45,7 @@ struct run {
         struct stage *stage;
         const struct docker_instruction *instruction;
         json_t *mounts;
-        struct build_root sources[16]; /* of --mount=type=bind,from= */
+        struct build_root sources[16]; /* of --mount=type=bind that are no plain directories or files */
         size_t n_sources;
         struct stubs stubs;
         int dir; /* the bundle */
@@ -219,66 +221,140 @@ static void source_path(const struct run *run, size_t i, char ret[PATH_MAX])
                 i);
 }
 
-/* A directory of the last of the sources, which is not attached anywhere yet: @resolved is its path from there. It has no
- * links in it, or the runtime would follow them out of the source. */
-static int add_source_mount(struct run *run, int fd, const char *resolved, const char *target, struct err **err)
+/* What is at @path in the last of the sources, which is not attached anywhere yet. */
+static int bind_last_source(struct run *run, const char *path, const struct mount_spec *m, struct err **err)
 {
         const size_t i = run->n_sources - 1;
-        _cleanup_close_ int again = -1;
         _cleanup_free_ char *full = NULL;
         char base[PATH_MAX], name[32];
-        struct stat wanted, found;
         int r;
 
-        while (*resolved == '/')
-                resolved++;
-        again = walk_open(run->sources[i].mount, resolved, O_PATH);
-        if (again < 0 || fstat(fd, &wanted) < 0 || fstat(again, &found) < 0 || wanted.st_ino != found.st_ino ||
-                wanted.st_dev != found.st_dev)
-                return err_set(
-                        err, ERR_UNSUPPORTED, EOPNOTSUPP, "--mount: the source for '%s' cannot be resolved", target);
         snprintf(name, sizeof(name), "from-%zu", i);
         r = io_make_dir(run->dir, name, 0700, err);
         if (r < 0)
                 return r;
         source_path(run, i, base);
-        if (asprintf(&full, "%s/%s", base, resolved) < 0) {
+        if (asprintf(&full, "%s/%s", base, path) < 0) {
                 full = NULL;
                 return err_sys(err, ENOMEM, "preparing a container");
         }
-        return add_mount(run, target, "none", full, "rbind,ro", err);
+        return add_mount(run, m->target, "none", full, m->read_write ? "rbind,rw" : "rbind,ro", err);
 }
 
-static int mount_bind(struct run *run, const struct mount_spec *m, struct err **err)
+/* The path of @fd from the root of the last of the sources has no links in it, or the runtime would follow them out of the source. */
+static int bind_resolved(struct run *run, int fd, const struct mount_spec *m, struct err **err)
+{
+        _cleanup_close_ int again = -1;
+        const char *resolved = NULL;
+        char path[PATH_MAX];
+        const ssize_t n = readlink(io_fd_path(fd).text, path, sizeof(path) - 1);
+        struct stat wanted, found;
+
+        if (n > 0) {
+                path[n] = '\0';
+                resolved = path + strspn(path, "/");
+                again = walk_open(run->sources[run->n_sources - 1].mount, resolved, O_PATH);
+        }
+        if (again < 0 || fstat(fd, &wanted) < 0 || fstat(again, &found) < 0 || wanted.st_ino != found.st_ino ||
+                wanted.st_dev != found.st_dev)
+                return err_set(
+                        err, ERR_UNSUPPORTED, EOPNOTSUPP, "--mount: the source for '%s' cannot be resolved", m->target);
+        return bind_last_source(run, resolved, m, err);
+}
+
+/* Of a stage or image. */
+static int bind_from(struct run *run, const char *path, const struct mount_spec *m, struct err **err)
 {
         struct build *build = run->stage->build;
+        struct build_root *root = &run->sources[run->n_sources];
         _cleanup_json_ json_t *config = NULL;
-        char path[TAR_PATH_MAX + 1], source[PATH_MAX];
         _cleanup_close_ int fd = -1;
+        int r = build_find_source(build, run->stage, m->from, &config, err);
+
+        if (r == 0)
+                r = build_root_open(build, config, m->read_write, root, err);
+        if (r < 0)
+                return r;
+        run->n_sources++;
+        fd = build_open_source(root->mount, path, O_PATH);
+        return fd < 0 ? err_sys(err, -fd, "--mount: '%s'", path) : bind_resolved(run, fd, m, err);
+}
+
+static int copy_content(int from, int to)
+{
         ssize_t n;
-        int root = build->context, r = tree_clean_path(m->source ? m->source : "", path, err);
+
+        do
+                n = sendfile(to, from, NULL, CHUNK_SIZE);
+        while (n > 0 || (n < 0 && errno == EINTR));
+        return n < 0 ? -errno : 0;
+}
+
+/* A copy in the bundle: what is written to it goes away with that. */
+static int bind_copy(struct run *run, int fd, const struct mount_spec *m, struct err **err)
+{
+        struct build *build = run->stage->build;
+        _cleanup_close_ int from = open(io_fd_path(fd).text, O_RDONLY | O_CLOEXEC | O_NONBLOCK), to = -1;
+        _cleanup_free_ char *source = NULL;
+        char name[32];
+        struct stat st;
+        int r;
+
+        snprintf(name, sizeof(name), "bind-%zu", json_array_size(run->mounts));
+        if (from < 0 || fstat(from, &st) < 0 || !S_ISREG(st.st_mode))
+                return err_sys(err, from < 0 ? errno : EINVAL, "--mount: the source for '%s'", m->target);
+        to = openat(run->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        r = to < 0 ? -errno : copy_content(from, to);
+        if (r < 0 || fchmod(to, st.st_mode & 07777) < 0 ||
+                (!build->store->squash_owners && fchown(to, st.st_uid, st.st_gid) < 0))
+                return err_sys(err, r < 0 ? -r : errno, "--mount: copying the source for '%s'", m->target);
+        if (asprintf(&source, "%s/" DIR_TMP "/%s/%s/%s", build->store->root, build->lease->name, run->name.text, name) <
+                0) {
+                source = NULL;
+                return err_sys(err, ENOMEM, "preparing a container");
+        }
+        return add_mount(run, m->target, "none", source, "bind,rw", err);
+}
+
+static int bind_of_context(struct run *run, char path[TAR_PATH_MAX + 1], const struct mount_spec *m, struct err **err)
+{
+        struct build *build = run->stage->build;
+        _cleanup_close_ int fd = -1;
+        char source[PATH_MAX];
+        struct stat st;
+        ssize_t n;
+        int r = build_open_wanted(build->context, build->ignore, m->source ? m->source : "", path, &fd, err);
 
         if (r < 0)
                 return r;
-        if (m->from) {
-                if (run->n_sources == ARRAY_SIZE(run->sources))
-                        return err_set(err, ERR_USAGE, EINVAL, "--mount: too many binds");
-                r = build_find_source(build, run->stage, m->from, &config, err);
-                if (r == 0)
-                        r = build_root_open(build, config, false, &run->sources[run->n_sources], err);
+        if (fstat(fd, &st) < 0)
+                return err_sys(err, errno, "--mount: '%s'", path);
+        if (S_ISDIR(st.st_mode) && (m->read_write || build->ignore)) {
+                r = build_root_of_context(build, path, fd, m->read_write, &run->sources[run->n_sources], err);
                 if (r < 0)
                         return r;
-                root = run->sources[run->n_sources++].mount;
+                run->n_sources++;
+                return bind_last_source(run, "", m, err);
         }
-        fd = build_open_source(root, path, O_PATH);
-        if (fd < 0)
-                return err_sys(err, -fd, "--mount: '%s'", path);
+        if (m->read_write)
+                return bind_copy(run, fd, m, err);
         n = readlink(io_fd_path(fd).text, source, sizeof(source) - 1);
         if (n < 0)
                 return err_sys(err, errno, "--mount: '%s'", path);
         source[n] = '\0';
-        return m->from ? add_source_mount(run, fd, source, m->target, err)
-                       : add_mount(run, m->target, "none", source, "rbind,ro", err);
+        return add_mount(run, m->target, "none", source, "rbind,ro", err);
+}
+
+static int mount_bind(struct run *run, const struct mount_spec *m, struct err **err)
+{
+        char path[TAR_PATH_MAX + 1];
+        const int r = tree_clean_path(m->source ? m->source : "", path, err);
+
+        if (r < 0)
+                return r;
+        if (run->n_sources == ARRAY_SIZE(run->sources))
+                return err_set(err, ERR_USAGE, EINVAL, "--mount: too many binds");
+        return m->from ? bind_from(run, path, m, err) : bind_of_context(run, path, m, err);
 }
 
 static int mount_tmpfs(struct run *run, const struct mount_spec *m, struct err **err)

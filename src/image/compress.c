@@ -9,6 +9,7 @@
 #include <zstd.h>
 
 #include "base/cleanup.h"
+#include "library.h"
 
 #define GZIP_LEVEL  6
 #define GZIP_BUFFER (64U * 1024U)
@@ -22,10 +23,12 @@ struct decompressor {
         size_t in_len;
         /* gzip: ISA-L's inflate is about three times as fast as zlib's and streams, unlike libdeflate's (ADR 41) */
         struct inflate_state *inflate;
-        bool member_ended;
+        bool member_ended; /* of gzip, bzip2 */
         ZSTD_DStream *zstd;
         size_t zstd_wants; /* 0 between frames */
         lzma_stream xz;
+        const struct bzip2_library *bzip2; /* NULL: not begun */
+        bz_stream bz;
 };
 
 int decompressor_new(const struct byte_source *source, struct decompressor **ret, struct err **err)
@@ -46,6 +49,8 @@ struct decompressor *decompressor_free(struct decompressor *d)
         free(d->inflate);
         ZSTD_freeDStream(d->zstd);
         lzma_end(&d->xz);
+        if (d->bzip2)
+                d->bzip2->BZ2_bzDecompressEnd(&d->bz);
         free(d);
         return NULL;
 }
@@ -168,6 +173,54 @@ static int read_xz(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_len,
         return r == LZMA_OK || r == LZMA_STREAM_END || r == LZMA_BUF_ERROR ? 0 : damaged(err, "it is no xz");
 }
 
+/* --- bzip2 ----------------------------------------------------------------------------------------------------------- */
+
+/* The first stream, or one more: several are one, as pbzip2 makes them. */
+static int begin_bzip2(struct decompressor *d, struct err **err)
+{
+        const struct bzip2_library *library = library_bzip2(err);
+
+        if (!library)
+                return -ENOSYS;
+        if (d->bzip2)
+                library->BZ2_bzDecompressEnd(&d->bz);
+        d->bz = (bz_stream){ 0 };
+        d->bzip2 = library;
+        d->member_ended = false;
+        return library->BZ2_bzDecompressInit(&d->bz, 0, 0) == BZ_OK ? 0 : err_sys(err, ENOMEM, "decompressing");
+}
+
+static int read_bzip2(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_len, struct err **err)
+{
+        const u32 room = (u32)MIN(cap, (size_t)1 << 30);
+        u32 offered;
+        int r = refill(d, err);
+
+        if (r == 0 && d->member_ended && d->in_len == 0) {
+                d->ended = true;
+                return 0;
+        }
+        if (r == 0 && d->member_ended)
+                r = begin_bzip2(d, err);
+        if (r < 0)
+                return r;
+        offered = (u32)MIN(d->in_len, (size_t)1 << 30);
+        d->bz.next_in = (char *)d->in;
+        d->bz.avail_in = offered;
+        d->bz.next_out = (char *)buf;
+        d->bz.avail_out = room;
+        r = d->bzip2->BZ2_bzDecompress(&d->bz);
+        d->in += offered - d->bz.avail_in;
+        d->in_len -= offered - d->bz.avail_in;
+        *ret_len = room - d->bz.avail_out;
+        d->member_ended = r == BZ_STREAM_END;
+        if (r == BZ_MEM_ERROR)
+                return err_sys(err, ENOMEM, "decompressing");
+        if (r == BZ_OK && *ret_len == 0 && offered == 0)
+                return damaged(err, "it is cut off");
+        return r == BZ_OK || r == BZ_STREAM_END ? 0 : damaged(err, "it is no bzip2");
+}
+
 /* --- any ------------------------------------------------------------------------------------------------------------- */
 
 static int read_plain(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_len, struct err **err)
@@ -188,15 +241,29 @@ static int read_plain(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_l
 static const struct {
         const char *magic;
         size_t len;
+        const char *more; /* six bytes from the fifth on; NULL: nothing */
         int (*read)(struct decompressor *d, u8 *buf, size_t cap, size_t *ret_len, struct err **err);
 } kinds[] = {
-        [COMPRESSION_NONE] = { "", 0, read_plain },
-        [COMPRESSION_GZIP] = { "\x1f\x8b", 2, read_gzip },
-        [COMPRESSION_ZSTD] = { "\x28\xb5\x2f\xfd", 4, read_zstd },
+        [COMPRESSION_NONE] = { "", 0, NULL, read_plain },
+        [COMPRESSION_GZIP] = { "\x1f\x8b", 2, NULL, read_gzip },
+        [COMPRESSION_ZSTD] = { "\x28\xb5\x2f\xfd", 4, NULL, read_zstd },
         [COMPRESSION_XZ] = { "\xfd"
                              "7zXZ",
-                6, read_xz }, /* the NUL is one of them */
+                6, NULL, read_xz }, /* the NUL is one of them */
+        /* the level, 1 to 9, and pi, with which the first block begins: a plain archive's first name may begin as well with BZh */
+        [COMPRESSION_BZIP2] = { "BZh", 3, "1AY&SY", read_bzip2 },
 };
+
+enum compression compression_of(const u8 *data, size_t len)
+{
+        enum compression kind = COMPRESSION_NONE;
+
+        for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+                if (len >= kinds[i].len && memcmp(data, kinds[i].magic, kinds[i].len) == 0 &&
+                        (!kinds[i].more || (len >= 10 && memcmp(data + 4, kinds[i].more, 6) == 0)))
+                        kind = (enum compression)i;
+        return kind;
+}
 
 int decompressor_begin(struct decompressor *d, struct err **err)
 {
@@ -204,9 +271,7 @@ int decompressor_begin(struct decompressor *d, struct err **err)
 
         if (r < 0 || d->begun)
                 return r;
-        for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
-                if (d->in_len >= kinds[i].len && memcmp(d->in, kinds[i].magic, kinds[i].len) == 0)
-                        d->kind = (enum compression)i;
+        d->kind = compression_of(d->in, d->in_len);
         if (d->kind == COMPRESSION_GZIP) {
                 d->inflate = malloc(sizeof(*d->inflate));
                 if (!d->inflate)
@@ -221,6 +286,8 @@ int decompressor_begin(struct decompressor *d, struct err **err)
         }
         if (d->kind == COMPRESSION_XZ && lzma_stream_decoder(&d->xz, XZ_MEMORY, LZMA_CONCATENATED) != LZMA_OK)
                 return err_sys(err, ENOMEM, "decompressing");
+        if (d->kind == COMPRESSION_BZIP2 && (r = begin_bzip2(d, err)) < 0)
+                return r;
         d->begun = true;
         return 0;
 }

@@ -1,14 +1,22 @@
-/* gzip (RFC 1952), zstd (RFC 8878) and xz: told apart by their first bytes, whatever a media type says. */
+/* gzip (RFC 1952), zstd (RFC 8878), xz and bzip2: told apart by their first bytes, whatever a media type says. */
 #pragma once
 
 #include "tar.h"
 
-/* xz: of archives that are added or loaded; layers have the others. */
-enum compression { COMPRESSION_NONE, COMPRESSION_GZIP, COMPRESSION_ZSTD, COMPRESSION_XZ };
+enum compression {
+        COMPRESSION_NONE,
+        COMPRESSION_GZIP,
+        COMPRESSION_ZSTD, /* up to here layers have them; archives that are added or loaded also the others */
+        COMPRESSION_XZ,
+        COMPRESSION_BZIP2,
+};
+
+/* What data that begins so is; @len: at least ten, or all that there is. */
+enum compression compression_of(const u8 *data, size_t len);
 
 struct decompressor;
 
-/* Borrows what @source needs. The source's first piece has at least six bytes, or all that there is. */
+/* Borrows what @source needs. The source's first piece has at least ten bytes, or all that there is. */
 int decompressor_new(const struct byte_source *source, struct decompressor **ret, struct err **err);
 /* NULL is fine. Returns NULL. */
 struct decompressor *decompressor_free(struct decompressor *d);

@@ -177,9 +177,9 @@ static int unpack_all(struct ingest *in, struct err **err)
                 r = decompressor_begin(in->decompressor, err);
         if (r < 0)
                 return r;
-        if (decompressor_kind(in->decompressor) == COMPRESSION_XZ)
-                return err_hint(err, err_set(err, ERR_BAD_IMAGE, EBADMSG, "layers are gzip, zstd or plain, not xz"),
-                        "`xz -dc FILE | strata image import - NAME` imports such an archive");
+        if (decompressor_kind(in->decompressor) > COMPRESSION_ZSTD)
+                return err_hint(err, err_set(err, ERR_BAD_IMAGE, EBADMSG, "layers are gzip, zstd or plain, nothing else"),
+                        "`strata image import FILE NAME` makes an image of such an archive");
         if (in->options.unpack)
                 return unpack_layer(in->dir_fd, tar, &options, &in->unpacked, err);
         tar_reader_limit(tar, UNPACK_BYTES_MAX, "the archive");

@@ -19,16 +19,20 @@ struct library {
 
 #define CURL_SYMBOL(name)   { #name, offsetof(struct curl_library, name) },
 #define CRYPTO_SYMBOL(name) { #name, offsetof(struct crypto_library, name) },
+#define BZIP2_SYMBOL(name)  { #name, offsetof(struct bzip2_library, name) },
 
 static const struct symbol curl_symbols[] = { CURL_FUNCTIONS(CURL_SYMBOL) };
 static const struct symbol crypto_symbols[] = { CRYPTO_FUNCTIONS(CRYPTO_SYMBOL) };
+static const struct symbol bzip2_symbols[] = { BZIP2_FUNCTIONS(BZIP2_SYMBOL) };
 
 /* Filled once a process: what the dynamic linker would have done at the start. */
 static struct curl_library curl_table;
 static struct crypto_library crypto_table;
+static struct bzip2_library bzip2_table;
 static struct library curl_entry = { "libcurl.so.4", curl_symbols, ARRAY_SIZE(curl_symbols), &curl_table, false };
 static struct library crypto_entry = { "libcrypto.so.3", crypto_symbols, ARRAY_SIZE(crypto_symbols), &crypto_table,
         false };
+static struct library bzip2_entry = { "libbz2.so.1.0", bzip2_symbols, ARRAY_SIZE(bzip2_symbols), &bzip2_table, false };
 
 static int load(struct library *library, struct err **err)
 {
@@ -84,4 +88,9 @@ const struct curl_library *library_curl(struct err **err)
 const struct crypto_library *library_crypto(struct err **err)
 {
         return get(&crypto_entry, NULL, err);
+}
+
+const struct bzip2_library *library_bzip2(struct err **err)
+{
+        return get(&bzip2_entry, NULL, err);
 }

@@ -2,6 +2,7 @@
  * 30 libraries, also of those commands that talk to no registry (ADR 41). */
 #pragma once
 
+#include <bzlib.h>
 #include <curl/curl.h>
 #include <openssl/sha.h>
 
@@ -13,6 +14,7 @@
                 F(curl_easy_getinfo) F(curl_easy_strerror) F(curl_easy_escape) F(curl_free) F(curl_slist_append) \
                         F(curl_slist_free_all) F(curl_url) F(curl_url_cleanup) F(curl_url_set) F(curl_url_get)
 #define CRYPTO_FUNCTIONS(F) F(SHA256_Init) F(SHA256_Update) F(SHA256_Final)
+#define BZIP2_FUNCTIONS(F)  F(BZ2_bzDecompressInit) F(BZ2_bzDecompress) F(BZ2_bzDecompressEnd)
 
 /* curl/curl.h hides curl_easy_setopt and others behind type-checking macros. */
 #undef curl_easy_setopt
@@ -22,6 +24,10 @@
 
 struct curl_library {
         CURL_FUNCTIONS(LIBRARY_MEMBER)
+};
+
+struct bzip2_library {
+        BZIP2_FUNCTIONS(LIBRARY_MEMBER)
 };
 
 /* The low-level interface is deprecated in favour of one that reads configuration files first. */
@@ -35,3 +41,4 @@ struct crypto_library {
 /* NULL and ERR_UNSUPPORTED where it is not installed. Valid until the process ends. */
 const struct curl_library *library_curl(struct err **err);
 const struct crypto_library *library_crypto(struct err **err);
+const struct bzip2_library *library_bzip2(struct err **err);

@@ -91,11 +91,30 @@ ok "copy: a pipe of another image" test -p "$(top dirs:1)/var2/fifo"
 
 # --- ADD
 tar -C "$context" -cJf "$context/archive.txz" two.txt
+for word in zst:--zstd tbz:-j tar:; do
+        echo "$word" >"$context/by-${word%:*}"
+        # shellcheck disable=SC2086 # none of one word
+        tar -C "$context" ${word#*:} --remove-files -cf "$context/archive.${word%:*}" "by-${word%:*}"
+done
+{ # two streams, as parallel programs write them
+        head -c 700 "$context/archive.tar" | bzip2
+        tail -c +701 "$context/archive.tar" | bzip2
+} >"$context/two-streams.tbz"
+head -c 60 "$context/archive.tbz" >"$context/cut-off.tbz"
+rm "$context/archive.tar" && tar -C "$context" -cf "$context/archive.tar" two.txt --transform 's/two.txt/BZh91A/'
 built "add: an archive is unpacked" add:1 <<'DOCKERFILE'
 FROM scratch
-ADD archive.tgz archive.txz one.txt /to/
+ADD archive.tgz archive.txz archive.zst archive.tbz archive.tar two-streams.tbz cut-off.tbz one.txt /to/
 DOCKERFILE
-is "add: archives and files" "$(cd "$(top add:1)/to" && find . -type f | sort | tr '\n' ' ')" "./dir/sub/nested ./one.txt ./two.txt "
+is "add: archives and files" "$(cd "$(top add:1)/to" && find . -type f | sort | tr '\n' ' ')" \
+        "./BZh91A ./by-tar ./by-tbz ./by-zst ./cut-off.tbz ./dir/sub/nested ./one.txt ./two.txt "
+tar -C "$context" -cf "$TMPDIR/plain.tar" one.txt dir
+gzip -n <"$TMPDIR/plain.tar" | image import - imported:gz >/dev/null
+for word in xz bzip2; do
+        $word <"$TMPDIR/plain.tar" | image import - "imported:$word" >/dev/null
+        is "import: $word gives the same layer" "$(top imported:$word)" "$(top imported:gz)"
+done
+rm "$context"/archive.{tar,zst} "$context"/*.tbz
 
 # --- stages, variables, configuration
 built "stages: only what is needed is built" stages:1 --build-arg FROM_USER=given <<'DOCKERFILE'
@@ -209,6 +228,30 @@ DOCKERFILE
         is "run: nor where it was mounted" "$(cd "$(top run:1 2)" && find . -mindepth 1 ! -path ./work/four | sort | tr '\n' ' ')" "./etc ./work "
         is "run: files as mounts, relative targets, caches and secrets of the user" "$(tr '\n' ' ' <"$(top run:1)/tmp/five")" "one one a secret "
         is "run: as the user" "$(cat "$(top run:1 1)/tmp/id")" 55
+        echo kept >"$context/skipped/kept"
+        mkdir "$context/dir/logs" && touch "$context/dir/logs/a.log"
+        cat >>"$context/.dockerignore" <<<$'!skipped/kept\ndir/logs'
+        built "run: binds without what .dockerignore leaves out, and changes that are gone" hidden:1 --runtime "$runtime" <<'DOCKERFILE'
+FROM base:1
+RUN --mount=type=bind,target=/in cd /in && find . | sort > /seen && ! touch one.txt new
+RUN --mount=type=bind,target=/in,rw cd /in && rm one.txt && echo changed > two.txt && touch new dir/new && find . | sort > /changed
+RUN --mount=type=bind,source=dir,target=/in,rw --mount=type=bind,source=two.txt,target=/two,rw cd /in && touch more && echo changed > /two && find . | sort > /part
+RUN --mount=type=bind,from=base:1,target=/base,rw rm -r /base/etc && touch /base/new && ls /base/etc /base/new > /from 2>&1 || true
+RUN --mount=type=bind,target=/in --mount=type=bind,from=base:1,target=/base cat /in/two.txt && ls -d /base/etc > /last
+DOCKERFILE
+        seen=". ./.dockerignore ./archive.tgz ./archive.txz ./dir ./dir/sub ./dir/sub/nested ./leaving ./one.txt ./skipped ./skipped/kept ./to-dir ./two.txt "
+        is "run: what a bind shows" "$(tr '\n' ' ' <"$(top hidden:1 4)/seen")" "$seen"
+        is "run: what one with rw shows, and takes" "$(tr '\n' ' ' <"$(top hidden:1 3)/changed")" "$(sed 's|./dir/sub |./dir/new ./dir/sub |; s|./one.txt|./new|' <<<"$seen")"
+        is "run: of a directory" "$(tr '\n' ' ' <"$(top hidden:1 2)/part")" ". ./more ./sub ./sub/nested "
+        is "run: of another image" "$(tail -n 1 "$(top hidden:1 1)/from")" /base/new
+        is "run: what was written is gone" "$(cat "$context/two.txt")$(cat "$(top hidden:1)/last")" changed/base/etc
+        ok "run: nor is it in the context" test ! -e "$context/new" -a ! -e "$context/dir/new" -a -e "$context/one.txt"
+        if build bad:1 --runtime "$runtime" <<<$'FROM base:1\nRUN --mount=type=bind,source=note.log,target=/in true'; then
+                ok "run: a source that .dockerignore leaves out" false
+        else
+                ok "run: a source that .dockerignore leaves out" grep -q 'dockerignore leaves it out' "$TMPDIR/build.log"
+        fi
+        printf 'skipped\n**/*.log\n' >"$context/.dockerignore"
         bound() {
                 build bound:1 --runtime "$runtime" <<'DOCKERFILE'
 FROM base:1
