@@ -224,7 +224,7 @@ static const struct cli_option rights_options[] = {
         CLI_OPTION("privileged", 0, FLAG, CONFIG(privileged), NULL, "all rights, all devices: no wall"),
         CLI_OPTION(
                 "security-opt", 0, LIST, LIST(SECURITY), "OPTION", "seccomp=FILE|unconfined, no-new-privileges, ..."),
-        CLI_OPTION("userns", 0, TEXT, CONFIG(userns_mode), "MODE", "host, auto or UID:HOST:N"),
+        CLI_OPTION("userns", 0, TEXT, CONFIG(userns_mode), "MODE", "host, auto or UID:HOST:N; without root also keep-id, nomap"),
         CLI_OPTION("pid", 0, TEXT, CONFIG(pid_mode), "MODE", "host, container:NAME"),
         CLI_OPTION("ipc", 0, TEXT, CONFIG(ipc_mode), "MODE", "private, shareable, none, host, container:NAME"),
         CLI_OPTION("uts", 0, TEXT, CONFIG(uts_mode), "MODE", "host"),

@@ -23,6 +23,14 @@ static bool is_whiteout(const struct stat *st)
         return S_ISCHR(st->st_mode) && st->st_rdev == 0;
 }
 
+/* What fuse-overlayfs puts into an opaque directory beside the attribute. */
+static bool is_marker(const char *path)
+{
+        const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+        return strcmp(name, ".wh..opq") == 0 || strcmp(name, ".wh..wh..opq") == 0;
+}
+
 /* --- as an archive ------------------------------------------------------------------------------------------------------------- */
 
 static int write_whiteout(const struct pack *pack, const char *dir, size_t dir_len, const char *name, struct err **err)
@@ -46,6 +54,8 @@ static int archive_entry(void *opaque, int fd, const char *path, const struct st
         const size_t dir_len = slash ? (size_t)(slash - path) : 0;
         int r;
 
+        if (is_marker(path))
+                return 0;
         if (is_whiteout(st))
                 return write_whiteout(pack, path, dir_len, slash ? slash + 1 : path, err);
         r = pack_entry(pack, fd, path, st, err);
@@ -121,6 +131,8 @@ static int list_entry(void *opaque, int fd, const char *path, const struct stat 
         const char kind = is_whiteout(st) ? 'D' : is_below(w, path) ? 'C' : 'A';
 
         snprintf(absolute, sizeof(absolute), "/%s", path);
+        if (is_marker(path))
+                return 0;
         return l->fn(l->opaque, kind, absolute);
 }
 

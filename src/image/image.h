@@ -259,7 +259,10 @@ enum {
 /* A detached mount of the instance's root (fsmount); the caller moves it where it wants, or closes it. */
 int image_instance_mount(
         struct image_store *store, const char *id, unsigned flags, int *ret_mount_fd, struct err **err);
-/* The same, attached at a directory of the instance. The caller's string. For runtimes that want a path. */
+/* The same for a user who is not root and wants other owners: "ON-DISK:SHOWN:COUNT[:...]" of users and of groups. By fuse-overlayfs. */
+int image_instance_mount_shifted(struct image_store *store, const char *id, unsigned flags, const char *uids, const char *gids,
+        int *ret_mount_fd, struct err **err);
+/* The same as image_instance_mount, attached at a directory of the instance. The caller's string. For runtimes that want a path. */
 int image_instance_attach(struct image_store *store, const char *id, unsigned flags, char **ret_path, struct err **err);
 /* Detaches that; fine when it is not attached. */
 int image_instance_detach(struct image_store *store, const char *id, struct err **err);

@@ -230,11 +230,20 @@ static int ensure_layers(struct image_store *store, const struct image *image, s
 
 int image_instance_mount(struct image_store *store, const char *id, unsigned flags, int *ret_mount_fd, struct err **err)
 {
+        return image_instance_mount_shifted(store, id, flags, NULL, NULL, ret_mount_fd, err);
+}
+
+int image_instance_mount_shifted(struct image_store *store, const char *id, unsigned flags, const char *uids,
+        const char *gids, int *ret_mount_fd, struct err **err)
+{
         const bool read_only = flags & IMAGE_MOUNT_READ_ONLY;
         _cleanup_(image_freep) struct image *image = NULL;
         _cleanup_(instance_free_paths) char **lower = NULL;
         _cleanup_free_ char *upper = NULL, *work = NULL, *rootfs = NULL;
-        struct overlay overlay = { .user_xattr = store->user_xattr, .is_volatile = flags & IMAGE_MOUNT_VOLATILE };
+        struct overlay overlay = { .user_xattr = store->user_xattr,
+                .is_volatile = flags & IMAGE_MOUNT_VOLATILE,
+                .shift_uids = uids,
+                .shift_gids = gids };
         int r = image_instance_image(store, id, &image, err);
 
         if (r == 0)

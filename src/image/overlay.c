@@ -2,7 +2,7 @@
  *
  *   fsopen, "lowerdir+" for each layer                      Linux 6.5
  *   mount(2) with all layers in one page of options         older kernels; layers as /proc/self/fd/N, which is short
- *   the fuse-overlayfs program                              where a user may not mount overlays
+ *   the fuse-overlayfs program                              where a user may not mount overlays, or wants them with other owners
  *
  * All end in a detached mount, which the caller attaches in the mount namespace of his choice. */
 #include "overlay.h"
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -164,9 +165,11 @@ static int mount_old(const struct overlay *o, int *ret_fd)
 
 /* --- the program ------------------------------------------------------------------------------------------------------- */
 
-static int mount_fuse(const struct overlay *o, int *ret_fd)
+/* What it says goes to @log: it complains of options that libfuse adds by itself. */
+static int mount_fuse(const struct overlay *o, int log, int *ret_fd)
 {
         static char program[] = "fuse-overlayfs", option[] = "-o";
+        posix_spawn_file_actions_t actions;
         _cleanup_free_ char *options = NULL;
         char *argv[] = { program, option, NULL, (char *)o->fuse_target, NULL };
         int status = 0, r;
@@ -175,10 +178,19 @@ static int mount_fuse(const struct overlay *o, int *ret_fd)
         if (!o->fuse_target)
                 return -EOPNOTSUPP;
         r = make_options(o, NULL, &options);
+        if (r == 0 && o->shift_uids)
+                r = add_option(&options, "uidmapping=", o->shift_uids);
+        if (r == 0 && o->shift_gids)
+                r = add_option(&options, "gidmapping=", o->shift_gids);
         if (r < 0)
                 return r;
         argv[2] = options;
-        r = posix_spawnp(&pid, program, NULL, NULL, argv, environ); /* it goes to the background when it is mounted */
+        posix_spawn_file_actions_init(&actions);
+        if (log >= 0)
+                posix_spawn_file_actions_adddup2(&actions, log, STDERR_FILENO);
+        r = posix_spawnp(
+                &pid, program, &actions, NULL, argv, environ); /* it goes to the background when it is mounted */
+        posix_spawn_file_actions_destroy(&actions);
         if (r != 0)
                 return -r;
         while (waitpid(pid, &status, 0) < 0)
@@ -191,24 +203,50 @@ static int mount_fuse(const struct overlay *o, int *ret_fd)
 
 bool overlay_is_opaque(int fd, bool user_xattr)
 {
-        const char *const name = user_xattr ? "user.overlay.opaque" : "trusted.overlay.opaque";
+        /* the last is fuse-overlayfs's, when it is a user's */
+        static const char *const names[] = { "trusted.overlay.opaque", "user.overlay.opaque",
+                "user.fuseoverlayfs.opaque" };
         char value[8];
 
-        return getxattr(io_fd_path(fd).text, name, value, sizeof(value)) == 1 && value[0] == 'y';
+        for (size_t i = user_xattr ? 1 : 0; i < (user_xattr ? ARRAY_SIZE(names) : 1); i++)
+                if (getxattr(io_fd_path(fd).text, names[i], value, sizeof(value)) == 1 && value[0] == 'y')
+                        return true;
+        return false;
+}
+
+static int mount_shifted(const struct overlay *o, int *ret_fd, struct err **err)
+{
+        _cleanup_close_ int log = memfd_create("fuse-overlayfs", MFD_CLOEXEC);
+        const int r = mount_fuse(o, log, ret_fd);
+        char text[256];
+        ssize_t n;
+
+        if (r == 0)
+                return 0;
+        n = log < 0 ? 0 : pread(log, text, sizeof(text) - 1, 0);
+        text[MAX(n, 0)] = '\0';
+        text[strcspn(text, "\n")] = '\0';
+        return err_hint(err,
+                err_sys(err, -r, "mounting an overlay with other owners by fuse-overlayfs%s%s", text[0] ? ": " : "",
+                        text),
+                "it must be installed, and /dev/fuse be open to the user");
 }
 
 int overlay_mount(const struct overlay *o, int *ret_fd, struct err **err)
 {
-        _cleanup_close_ int fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+        _cleanup_close_ int fs = o->shift_uids ? -1 : (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
         struct err *why = NULL;
-        int r = fs < 0 ? -errno : mount_context(o, fs, ret_fd);
+        int r;
 
+        if (o->shift_uids)
+                return mount_shifted(o, ret_fd, err);
+        r = fs < 0 ? -errno : mount_context(o, fs, ret_fd);
         if (r == 0)
                 return 0;
         r = fs_error(fs, r, &why);
         /* Only for what the other ways are for: a failure for another reason is not hidden. */
         if (((r == -ENOSYS || r == -EINVAL) && mount_old(o, ret_fd) == 0) ||
-                ((r == -EPERM || r == -ENODEV) && mount_fuse(o, ret_fd) == 0)) {
+                ((r == -EPERM || r == -ENODEV) && mount_fuse(o, -1, ret_fd) == 0)) {
                 err_free(why);
                 return 0;
         }

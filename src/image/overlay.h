@@ -8,6 +8,8 @@ struct overlay {
         size_t n_lower;
         const char *upper, *work; /* NULL: read-only */
         bool user_xattr, is_volatile;
+        /* "ON-DISK:SHOWN:COUNT[:...]" of users and groups: so only fuse-overlayfs mounts, it makes new files accordingly. NULL: as on disk */
+        const char *shift_uids, *shift_gids;
         const char
                 *fuse_target; /* a directory where fuse-overlayfs may mount, when the kernel will not; NULL: nowhere */
 };

@@ -144,6 +144,7 @@ static const struct field config_fields[] = {
         FIELD(STRING, struct instance_config, cgroupns_mode, "cgroupnsMode"),
         FIELD(STRING, struct instance_config, userns_mode, "usernsMode"),
         FIELD(STRING, struct instance_config, id_maps, "idMaps"),
+        FIELD(STRING, struct instance_config, gid_maps, "gidMaps"),
         FIELD(STRING, struct instance_config, network_mode, "networkMode"),
         FIELD_LIST(OBJECTS, struct instance_config, networks, "networks", .fields = network_fields),
         FIELD_LIST(OBJECTS, struct instance_config, ports, "ports", .fields = port_fields),

@@ -192,9 +192,10 @@ struct instance_config {
         s64 shm_size;                         /* 0: 64 MiB */
 
         /* namespaces: "" or NULL (its own), "host", "container:NAME"; userns: "" or "host",
-         * "auto[:size=N]" or "UID:HOST:N[,...]" */
+         * "auto[:size=N]" or "UID:HOST:N[,...]"; of a user who is not root also "keep-id[:uid=N,gid=N]" and "nomap" */
         const char *pid_mode, *ipc_mode, *uts_mode, *cgroupns_mode, *userns_mode;
         const char *id_maps; /* out: of its own user namespace, "UID:HOST:N[,...]"; NULL: it has none */
+        const char *gid_maps; /* out: where they are others; NULL: the same */
 
         /* network */
         const char *network_mode; /* NULL or "bridge", "none", "host", "container:NAME", a network's name */

@@ -38,7 +38,7 @@ static int add_file(struct launch_plan *plan, const char *file, const char *targ
         r = path ? launch_write_file(plan->inst, file, text, err) : err_sys(err, ENOMEM, "writing '%s'", file);
         if (r == 0)
                 spec_add_mount(plan->mounts, "bind", path, target,
-                        plan->inst->userns >= 0 ? "bind,rprivate,idmap" : "bind,rprivate");
+                        userns_shifts_mounts(plan->inst) ? "bind,rprivate,idmap" : "bind,rprivate");
         return r;
 }
 
@@ -105,7 +105,7 @@ int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
         if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
                 return err_sys(err, errno, "making a mount namespace");
         r = io_make_dir(inst->dir, DIR_ROOTFS, 0755, err);
-        if (r == 0 && inst->userns >= 0)
+        if (r == 0 && userns_shifts_mounts(inst))
                 r = shift_ids(inst, err);
         if (r == 0)
                 r = inst->userns >= 0 ? userns_mount_root(inst, flags, &mount_fd, err)
@@ -118,7 +118,7 @@ int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
         root = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (root < 0)
                 return err_sys(err, errno, "opening the root");
-        if (inst->userns < 0)
+        if (!userns_shifts_mounts(inst))
                 r = fill_volumes(inst, root, err);
         if (r < 0)
                 return r;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "image/walk.h"
 #include "internal.h"
 #include "tree_copy.h"
@@ -46,13 +47,20 @@ int instance_diff(
 int instance_commit(struct instance *inst, const struct image_commit_options *options, bool pause, struct image **ret,
         struct err **err)
 {
+        _cleanup_(err_freep) struct err *why = NULL;
         const struct instance_state *state;
         bool frozen = false;
         int r = instance_get_state(inst, &state, err);
 
         if (r == 0 && pause && state->status == INSTANCE_RUNNING) {
-                r = instance_pause(inst, err);
+                r = instance_pause(inst, &why);
                 frozen = r == 0;
+                if (r < 0 && inst->host->rootless) { /* a user may have no control groups */
+                        log_warn("it is not paused: %s", err_message(why));
+                        r = 0;
+                } else if (r < 0 && err) {
+                        *err = TAKE_PTR(why);
+                }
         }
         if (r == 0)
                 r = image_instance_commit(inst->host->images, inst->id, options, ret, err);

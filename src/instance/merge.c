@@ -179,6 +179,8 @@ static int merge(struct arena *arena, struct instance_config *config, const stru
         if (r == 0)
                 r = merge_env(arena, config, image->env);
         if (r == 0)
+                r = userns_take_user(arena, config);
+        if (r == 0)
                 r = take_text(arena, &config->user, image->user);
         if (r == 0)
                 r = take_text(arena, &config->working_dir, image->working_dir);

@@ -14,6 +14,7 @@
 #include "box/root.h"
 #include "ops.h"
 #include "session.h"
+#include "userns.h"
 
 struct view {
         struct instance *inst;
@@ -84,7 +85,9 @@ static int run_in_child(struct view *view, root_view_fn *fn, void *opaque, struc
                 struct err *error = NULL;
 
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
-                r = view->root < 0 ? mount_all(view, &error) : become_inner_root(view->userns, &error);
+                r = view->root < 0 ? mount_all(view, &error) : 0;
+                if (r == 0 && view->userns >= 0)
+                        r = become_inner_root(view->userns, &error);
                 if (r == 0)
                         r = fn(opaque, view->root, &error);
                 err_send(report[1], r, error);
@@ -119,7 +122,13 @@ static int open_stopped(struct view *view, struct err **err)
         struct instance *inst = view->inst;
         int r = instance_lock(inst, true, &view->lock, err);
 
-        if (r < 0 || inst->config.mounts.n)
+        if (r == 0 && inst->config.id_maps && inst->host->rootless) {
+                /* its volumes have on disk what it sees from there, and what is deleted is so by fuse-overlayfs's marks */
+                r = userns_make(inst, &inst->userns, err);
+                if (r == 0)
+                        view->userns = fcntl(inst->userns, F_DUPFD_CLOEXEC, 3);
+        }
+        if (r < 0 || inst->config.mounts.n || view->userns >= 0)
                 return r;
         return image_instance_mount(inst->host->images, inst->id, 0, &view->root, err);
 }

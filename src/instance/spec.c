@@ -559,10 +559,20 @@ static int make_namespaces(struct launch_plan *plan, json_t *list, struct err **
         return 0;
 }
 
+static json_t *id_maps_json(const struct spec_id_maps *maps)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < maps->n; i++)
+                json_array_append_new(list,
+                        json_pack("{s:I, s:I, s:I}", "containerID", (json_int_t)maps->item[i].container_id, "hostID",
+                                (json_int_t)maps->item[i].host_id, "size", (json_int_t)maps->item[i].size));
+        return list;
+}
+
 static int add_id_maps(struct launch_plan *plan, json_t *linux_, struct err **err)
 {
-        struct spec_id_maps maps;
-        json_t *list;
+        struct userns_maps maps;
         int r;
 
         if (plan->inst->userns < 0)
@@ -570,13 +580,8 @@ static int add_id_maps(struct launch_plan *plan, json_t *linux_, struct err **er
         r = userns_maps(&plan->inst->arena, &plan->inst->config, &maps, err);
         if (r < 0)
                 return r;
-        list = json_array();
-        for (size_t i = 0; i < maps.n; i++)
-                json_array_append_new(list,
-                        json_pack("{s:I, s:I, s:I}", "containerID", (json_int_t)maps.item[i].container_id, "hostID",
-                                (json_int_t)maps.item[i].host_id, "size", (json_int_t)maps.item[i].size));
-        json_object_set(linux_, "uidMappings", list);
-        json_object_set_new(linux_, "gidMappings", list);
+        json_object_set_new(linux_, "uidMappings", id_maps_json(&maps.uids));
+        json_object_set_new(linux_, "gidMappings", id_maps_json(&maps.gids));
         return 0;
 }
 

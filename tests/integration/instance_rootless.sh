@@ -3,18 +3,9 @@
 # Containers (or machines) of a user who is not root: run, ps, exec, cp, stop from different commands, which meet in one user namespace.
 if [ -z "${STRATA_TEST_USER:-}" ]; then
         . "$(dirname "$0")/run_lib.sh"
-        chmod 755 "$TMPDIR"
-        busybox_image busybox
-        mkdir "$TMPDIR/home" && cp "$TMPDIR/busybox.tar" "$TMPDIR/home/" && chown -R 23456:23456 "$TMPDIR/home"
-        # What the user can reach: the build may be in a directory that is root's alone.
-        mkdir "$TMPDIR/bin" && cp "$BUILD"/strata{,-supervise,-resolve,-vmm,-init} "$TMPDIR/bin/"
+        user_place strata-vmm strata-init
         in_vm && cp -rL "$ASSETS/vmlinuz" "$ASSETS/kernel/lib/modules" "$TMPDIR/home/" && chmod -R a+rX "$TMPDIR/home"
-        setpriv --reuid=23456 --regid=23456 --clear-groups test -x "$TMPDIR/bin/strata" || skip_all "users cannot reach $TMPDIR"
-        setpriv --reuid=23456 --regid=23456 --clear-groups unshare -U true 2>/dev/null || skip_all "users have no namespaces here"
-        cp "$ROOT"/tests/integration/{lib.sh,instance_rootless.sh} "$TMPDIR/bin/"
-        dir=$TMPDIR
-        STRATA_TEST_USER=1 HOME=$dir/home TMPDIR=$dir/home STRATA=$dir/bin/strata \
-                setpriv --reuid=23456 --regid=23456 --clear-groups bash "$dir/bin/instance_rootless.sh"
+        as_user
         exit
 fi
 . "$(dirname "$0")/lib.sh"

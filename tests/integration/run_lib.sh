@@ -89,6 +89,32 @@ try() {
         errors=$(cat "$TMPDIR/errors")
 }
 
+# user_place PROGRAM...: a home for the user 23456, with the image busybox.tar and copies of our programs: the build may be in a directory
+# that is root's alone.
+user_place() {
+        local program
+        chmod 755 "$TMPDIR"
+        busybox_image busybox
+        mkdir "$TMPDIR/home" "$TMPDIR/bin" && cp "$TMPDIR/busybox.tar" "$TMPDIR/home/" && chown -R 23456:23456 "$TMPDIR/home"
+        for program in strata{,-supervise,-resolve} "$@"; do cp "$BUILD/$program" "$TMPDIR/bin/"; done
+        setpriv --reuid=23456 --regid=23456 --clear-groups test -x "$TMPDIR/bin/strata" || skip_all "users cannot reach $TMPDIR"
+        setpriv --reuid=23456 --regid=23456 --clear-groups unshare -U true 2>/dev/null || skip_all "users have no namespaces here"
+}
+
+# as_user FILE...: this test again as that user, STRATA_TEST_USER set, with those beside it that belong to it.
+as_user() {
+        local dir=$TMPDIR file
+        for file in lib.sh "${0##*/}" "$@"; do cp "$ROOT/tests/integration/$file" "$dir/bin/"; done
+        STRATA_TEST_USER=1 HOME=$dir/home TMPDIR=$dir/home STRATA=$dir/bin/strata \
+                setpriv --reuid=23456 --regid=23456 --clear-groups bash "$dir/bin/${0##*/}"
+}
+
+# device_node PATH MAJOR MINOR: everybody's, in this mount namespace.
+device_node() {
+        mkdir -p "$TMPDIR/nodes" "${1%/*}" && { mountpoint -q "$TMPDIR/nodes" || mount -t tmpfs none "$TMPDIR/nodes"; } &&
+                mknod -m 666 "$TMPDIR/nodes/$3" c "$2" "$3" && touch "$1" && mount --bind "$TMPDIR/nodes/$3" "$1"
+}
+
 # has TEXT PART
 has() {
         [[ $1 == *"$2"* ]] && return

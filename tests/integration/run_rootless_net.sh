@@ -7,15 +7,9 @@ if [ -z "${STRATA_TEST_USER:-}" ]; then
         fi
         . "$(dirname "$0")/run_lib.sh"
         command -v pasta >/dev/null || skip_all "passt is not installed"
-        mount -t tmpfs none /dev/net 2>/dev/null && mknod -m 666 /dev/net/tun c 10 200 || skip_all "no /dev/net/tun"
-        chmod 755 "$TMPDIR"
-        busybox_image busybox
-        mkdir "$TMPDIR/home" && cp "$TMPDIR/busybox.tar" "$TMPDIR/home/" && chown -R 23456:23456 "$TMPDIR/home"
-        # What the user can reach: the build may be in a directory that is root's alone.
-        mkdir "$TMPDIR/bin" && cp "$BUILD"/strata{,-supervise,-resolve,-forward} "$TMPDIR/bin/"
-        setpriv --reuid=23456 --regid=23456 --clear-groups test -x "$TMPDIR/bin/strata" || skip_all "users cannot reach $TMPDIR"
-        setpriv --reuid=23456 --regid=23456 --clear-groups unshare -U true 2>/dev/null || skip_all "users have no namespaces here"
-        cp "$ROOT"/tests/integration/{lib.sh,run_rootless_net.sh,run_rootless_net.py} "$TMPDIR/bin/"
+        device_node /dev/net/tun 10 200 || skip_all "no /dev/net/tun"
+        device_node /dev/fuse 10 229 # for --userns
+        user_place strata-forward
         # pasta looks at the host's default route; behind it somebody answers.
         unshare -n sleep 170 &
         outside=$!
@@ -25,9 +19,7 @@ if [ -z "${STRATA_TEST_USER:-}" ]; then
         nsenter -t "$outside" -n sh -c 'ip address add 192.0.2.2/24 dev eth0; ip link set eth0 up'
         nsenter -t "$outside" -n "$BUSYBOX" nc -ll -p 80 -e "$BUSYBOX" echo outside &
         server=$!
-        dir=$TMPDIR
-        STRATA_TEST_USER=1 HOME=$dir/home TMPDIR=$dir/home STRATA=$dir/bin/strata OUTSIDE=$outside \
-                setpriv --reuid=23456 --regid=23456 --clear-groups bash "$dir/bin/run_rootless_net.sh"
+        as_user run_rootless_net.py
         kill $server $outside
         exit
 fi
@@ -179,6 +171,14 @@ is "IPv6: where the network has it, also on ::1" "$(listening)" "tcp 0.0.0.0:808
 is "it answers" "$(peer read ::1 8080)$(peer read ::1 8081)$(peer read 127.0.0.1 8080)" servedservedserved
 strata rm -f a >/dev/null
 strata network rm inside six >/dev/null
+if command -v fuse-overlayfs >/dev/null && [ -c /dev/fuse ]; then
+        serving -p 8080:80 --userns 0:0:1
+        is "a user namespace of its own: published ports, names" "$(peer read 127.0.0.1 8080)$(ask web a)" servedserved
+        strata rm -f a >/dev/null
+        is "and the default network" "$(strata run --rm --userns 0:0:1 busybox sh -c 'ip -4 -o address show eth0' | grep -c 'inet ')" 1
+else
+        skip "a user namespace of its own" "no fuse-overlayfs"
+fi
 is "no process is left" "$(helpers)" 0
 
 # --- somebody is killed ---------------------------------------------------------------------------------------------------------
