@@ -15,7 +15,7 @@ static bool handler_stack(struct interp *in, unsigned ist, u64 *ret)
 {
         const struct seg *tr = &in->cpu->tr;
         const unsigned at = ist ? 0x24 + (ist - 1) * 8 : 4;
-        const u64 *entry;
+        const void *entry;
 
         if (!ist && in->cpu->cpl == 0) {
                 *ret = in->regs[RSP];
@@ -25,7 +25,7 @@ static bool handler_stack(struct interp *in, unsigned ist, u64 *ret)
                 return false;
         entry = fast_memory(in, TLB_KERNEL, MMU_READ, tr->base + at, 8);
         if (entry)
-                *ret = *entry;
+                *ret = fast_read64(entry);
         return entry;
 }
 
@@ -34,14 +34,14 @@ static bool read_gate(struct interp *in, u8 vector, struct gate *ret, bool *ret_
         const struct dtable *idt = &in->cpu->idtr;
         const unsigned at = vector * 16u;
         struct descriptor d;
-        const u64 *raw;
+        const u8 *raw;
 
         if (at + 15 > idt->limit)
                 return false;
         raw = fast_memory(in, TLB_KERNEL, MMU_READ, idt->base + at, 16);
         if (!raw)
                 return false;
-        d = sys_parse_descriptor(0, raw[0], raw[1]);
+        d = sys_parse_descriptor(0, fast_read64(raw), fast_read64(raw + 8));
         if ((d.attr & (SEG_ATTR_S | SEG_ATTR_P)) != SEG_ATTR_P || (d.attr & SEG_ATTR_TYPE) < GATE_INTERRUPT)
                 return false;
         *ret = sys_parse_gate(&d, true);

@@ -87,13 +87,13 @@ const void *fast_sysret(struct interp *in, const struct site *site, u64 unused)
 static bool read_descriptor(struct interp *in, u16 selector, struct descriptor *ret)
 {
         const struct dtable *gdt = &in->cpu->gdtr;
-        const u64 *raw;
+        const void *raw;
 
         if (selector & 4 || (selector | 7u) > gdt->limit)
                 return false;
         raw = fast_memory(in, TLB_KERNEL, MMU_READ, gdt->base + (selector & ~7u), 8);
         if (raw)
-                *ret = sys_parse_descriptor(selector, *raw, 0);
+                *ret = sys_parse_descriptor(selector, fast_read64(raw), 0);
         return raw;
 }
 
@@ -135,13 +135,16 @@ const void *fast_iret(struct interp *in, const struct site *site, u64 unused)
         const u64 may_change = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT | RFLAGS_RF | RFLAGS_AC | RFLAGS_ID | RFLAGS_IF |
                                RFLAGS_IOPL | RFLAGS_VIF | RFLAGS_VIP;
         struct cpu_state *cpu = in->cpu;
-        const u64 *frame = fast_memory(in, translate_tlb_mode(in), MMU_READ, in->regs[RSP], FRAME_WORDS * 8);
+        const u8 *top = fast_memory(in, translate_tlb_mode(in), MMU_READ, in->regs[RSP], FRAME_WORDS * 8);
+        u64 frame[FRAME_WORDS];
         struct seg cs, ss;
         unsigned rpl;
         u64 rflags;
 
-        if (!frame || in->rflags & RFLAGS_NT || cpu->nmi_masked)
+        if (!top || in->rflags & RFLAGS_NT || cpu->nmi_masked)
                 return leave(in);
+        for (unsigned i = 0; i < FRAME_WORDS; i++)
+                frame[i] = fast_read64(top + i * 8);
         rpl = frame[FRAME_CS] & 3;
         rflags = (all_rflags(in) & ~may_change) | (frame[FRAME_RFLAGS] & may_change);
         if ((rpl != 0 && rpl != 3) || rflags & GUARDED_FLAGS || lets_interrupt_in(in, rflags) || !mmu_is_canonical(frame[FRAME_RIP]) ||
@@ -237,7 +240,7 @@ const void *fast_sti(struct interp *in, const struct site *site, u64 unused)
 const void *fast_popf(struct interp *in, const struct site *site, u64 unused)
 {
         const u64 old = all_rflags(in);
-        const u64 *top = fast_memory(in, translate_tlb_mode(in), MMU_READ, in->regs[RSP], 8);
+        const void *top = fast_memory(in, translate_tlb_mode(in), MMU_READ, in->regs[RSP], 8);
         u64 mask = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID, rflags;
 
         if (!top)
@@ -246,7 +249,7 @@ const void *fast_popf(struct interp *in, const struct site *site, u64 unused)
                 mask |= RFLAGS_IF;
         if (in->cpu->cpl == 0)
                 mask |= RFLAGS_IOPL;
-        rflags = (old & ~mask) | (*top & mask);
+        rflags = (old & ~mask) | (fast_read64(top) & mask);
         /* A block is translated for one value of AC in the kernel. */
         if ((old ^ rflags) & (RFLAGS_TF | RFLAGS_NT | RFLAGS_AC) || lets_interrupt_in(in, rflags & ~old))
                 return leave(in);

@@ -286,6 +286,13 @@ void split_write(struct interp *in);
 const void *fast_go(struct interp *in);
 /* The host address of @size bytes at @gva, filled into the TLB if need be. NULL: not for the fast path. */
 void *fast_memory(struct interp *in, enum tlb_mode mode, enum mmu_access access, u64 gva, unsigned size);
+/* The quadword there, which may be at any address, as the TSS's stack pointers are; read once, since another vCPU may write it meanwhile. */
+static inline u64 fast_read64(const void *hva)
+{
+        const volatile struct { u64 value; } _packed_ *p = hva;
+
+        return p->value;
+}
 /* Somebody reads the trace, which only the interpreter writes. */
 static inline bool fast_is_traced(void)
 {
