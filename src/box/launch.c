@@ -321,6 +321,20 @@ static int refuse_frozen(struct cgroup *cg, struct err **err)
         return err_set(err, ERR_BUSY, EBUSY, "container's cgroup unexpectedly frozen");
 }
 
+/* Whether the container sees its groups in a way that lets it write to them, now or after mounting them itself. */
+static bool may_write_groups(const struct launch *l)
+{
+        if ((l->spec->namespaces_new | l->spec->namespaces_joined) & CLONE_NEWCGROUP)
+                return true;
+        for (size_t i = 0; i < l->n_mounts; i++) {
+                const char *type = l->mounts[i].mount->type;
+
+                if (type && strncmp(type, "cgroup", 6) == 0 && !(l->mounts[i].options.set & MOUNT_ATTR_RDONLY))
+                        return true;
+        }
+        return false;
+}
+
 int launch_make_cgroup(struct launch *l, struct err **err)
 {
         const struct spec *spec = l->spec;
@@ -331,6 +345,7 @@ int launch_make_cgroup(struct launch *l, struct err **err)
                 .rootless = l->runtime->rootless,
                 .delegate = spec->namespaces_new & CLONE_NEWUSER || spec->namespaces_new & CLONE_NEWCGROUP,
                 .owner = geteuid(),
+                .separate = may_write_groups(l),
                 .resources = l->resources,
                 .annotations = spec->annotations,
         };

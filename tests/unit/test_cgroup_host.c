@@ -27,7 +27,8 @@ static char *host_name(void)
 {
         static char name[40];
 
-        snprintf(name, sizeof(name), "strata-test-%d", (int)getpid());
+        if (!name[0]) /* children have their parent's */
+                snprintf(name, sizeof(name), "strata-test-%d", (int)getpid());
         return name;
 }
 
@@ -111,7 +112,7 @@ static int in_its_groups(void)
         for (char *pos = text, *line; (line = cgroup_next_line(&pos)); lines++) {
                 const char *slash = strrchr(line, '/');
 
-                ours += slash && strncmp(slash + 1, "strata-test-", 12) == 0;
+                ours += slash && (strncmp(slash + 1, "strata-test-", 12) == 0 || strcmp(slash + 1, "strata@shared") == 0);
         }
         return lines == 0 || lines != ours;
 }
@@ -245,6 +246,221 @@ static void made_parents_go_with_the_group(void **state)
         cgroup_free(cg);
 }
 
+/* ---- the shared cpuset group ---- */
+
+/* The groups of container @name below a parent of this test's own, or NULL where version 1 has no cpuset. */
+static struct cgroup *share_create(const char *name, const struct cgroup_resources *res, bool separate)
+{
+        struct cgroup *cg = NULL;
+        char path[80];
+
+        snprintf(path, sizeof(path), "/%s/%s", host_name(), name);
+        if (geteuid() != 0 ||
+                cgroup_create(&(struct cgroup_spec){ .id = name, .path = path, .resources = res, .separate = separate },
+                        &cg, NULL) < 0)
+                return NULL;
+        if (cgroup_with(cg, CONTROLLER_CPUSET) && !cgroup_with(cg, CONTROLLER_CPUSET)->face.v2)
+                return cg;
+        cgroup_remove(cg, NULL);
+        return cgroup_free(cg);
+}
+
+static const char *cpuset_path(const struct cgroup *cg)
+{
+        return cgroup_with(cg, CONTROLLER_CPUSET)->face.path;
+}
+
+static size_t cpuset_pids(const struct cgroup *cg, const char *name)
+{
+        char path[4200];
+        struct pid_list list = { 0 };
+        _cleanup_close_ int dir = -1;
+
+        snprintf(path, sizeof(path), "%s/%s/%s", cgroup_with(cg, CONTROLLER_CPUSET)->face.mount, host_name(), name);
+        dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dir < 0)
+                return 0;
+        assert_int_equal(cgroup_collect_pids(dir, &list, NULL), 0);
+        free(list.pid);
+        return list.n;
+}
+
+/* A process is in the first of its groups before it is in the last. */
+static void wait_for_cpuset(const struct cgroup *cg, const char *name, size_t n)
+{
+        for (int i = 0; i < 2000 && cpuset_pids(cg, name) != n; i++)
+                usleep(1000);
+        assert_int_equal(cpuset_pids(cg, name), n);
+}
+
+static void assert_parent_gone(const struct cgroup *cg)
+{
+        char path[4200];
+
+        snprintf(path, sizeof(path), "%s/%s", cgroup_with(cg, CONTROLLER_CPUSET)->face.mount, host_name());
+        assert_int_equal(access(path, F_OK), -1);
+}
+
+static void containers_without_cpus_share_a_cpuset(void **state)
+{
+        _cleanup_cgroup_ struct cgroup *one = share_create("one", NULL, false), *two = NULL;
+        pid_t first, second;
+
+        if (!one)
+                skip();
+        two = share_create("two", NULL, false);
+        assert_string_equal(cpuset_path(one), cpuset_path(two));
+        first = host_spawn(one, sleep_long);
+        second = host_spawn(two, sleep_long);
+        wait_for_pids(one, 1);
+        wait_for_pids(two, 1);
+        /* One's end is not the other's. */
+        assert_int_equal(cgroup_remove(one, NULL), 0);
+        assert_int_equal(WTERMSIG(status_of(first)), SIGKILL);
+        assert_int_equal(waitpid(second, NULL, WNOHANG), 0);
+        wait_for_cpuset(two, "strata@shared", 1);
+        assert_true(cgroup_exists(two));
+        assert_int_equal(cgroup_remove(two, NULL), 0);
+        status_of(second);
+        /* Parents go with whoever made them, when that is possible: here the first could not. */
+        unlinkat(AT_FDCWD, cpuset_path(two), AT_REMOVEDIR);
+        for (size_t i = 0; i < two->n; i++) {
+                char path[4200];
+
+                snprintf(path, sizeof(path), "%s%s", two->hierarchy[i].face.mount, two->hierarchy[i].group);
+                *strrchr(path, '/') = 0;
+                assert_true(rmdir(path) == 0 || errno == ENOENT);
+        }
+        assert_parent_gone(two);
+}
+
+static void a_cpuset_group_of_its_own_is_made_where_it_matters(void **state)
+{
+        _cleanup_resources_ struct cgroup_resources *res = resources("{\"cpu\": {\"cpus\": \"0\"}}");
+
+        for (int i = 0; i < 2; i++) {
+                _cleanup_cgroup_ struct cgroup *cg = share_create("own", i ? res : NULL, !i);
+
+                if (!cg)
+                        skip();
+                assert_string_equal(strrchr(cpuset_path(cg), '/'), "/own");
+                assert_int_equal(cgroup_remove(cg, NULL), 0);
+                assert_parent_gone(cg);
+        }
+}
+
+static void processors_given_later_make_it_its_own(void **state)
+{
+        _cleanup_resources_ struct cgroup_resources *res = resources("{\"cpu\": {\"cpus\": \"0\"}}");
+        _cleanup_cgroup_ struct cgroup *cg = share_create("later", NULL, false), *other = NULL, *third = NULL;
+        _cleanup_json_ json_t *saved = NULL;
+        _cleanup_free_ char *cpus = NULL;
+        pid_t pid, late;
+
+        if (!cg)
+                skip();
+        saved = cgroup_save(cg);
+        pid = host_spawn(cg, fork_and_sleep);
+        wait_for_pids(cg, 6);
+        wait_for_cpuset(cg, "strata@shared", 6);
+        /* By another invocation, of which the first handle hears nothing. */
+        assert_int_equal(cgroup_load(saved, &other, NULL), 0);
+        assert_int_equal(cgroup_apply(other, res, NULL), 0);
+        wait_for_cpuset(cg, "later", 6);
+        wait_for_cpuset(cg, "strata@shared", 0);
+        assert_int_equal(cgroup_read(cgroup_with(other, CONTROLLER_CPUSET)->dir, "cpuset.cpus", &cpus, NULL), 0);
+        assert_string_equal(cpus, "0");
+        assert_int_equal(cgroup_load(saved, &third, NULL), 0);
+        assert_string_equal(cpuset_path(third), cpuset_path(other));
+        assert_int_equal(cgroup_apply(third, res, NULL), 0); /* once more changes nothing */
+        assert_int_equal(cgroup_prepare_enter(third, NULL), 0);
+        late = host_spawn(third, sleep_long);
+        wait_for_pids(cg, 7);
+        wait_for_cpuset(cg, "later", 7);
+        assert_int_equal(cgroup_remove(cg, NULL), 0);
+        assert_parent_gone(cg);
+        status_of(pid);
+        status_of(late);
+}
+
+/* Who enters the shared group while an update makes the container's own ends up in that. */
+static void latecomers_follow_into_the_own_group(void **state)
+{
+        _cleanup_resources_ struct cgroup_resources *res = resources("{\"cpu\": {\"cpus\": \"0\"}}");
+        _cleanup_cgroup_ struct cgroup *cg = share_create("later", NULL, false), *other = NULL;
+        _cleanup_cgroup_ struct cgroup *neighbour = NULL;
+        _cleanup_json_ json_t *saved = NULL;
+        pid_t pid;
+
+        if (!cg)
+                skip();
+        neighbour = share_create("neighbour", NULL, false); /* keeps the shared group */
+        saved = cgroup_save(cg);
+        assert_int_equal(cgroup_load(saved, &other, NULL), 0);
+        assert_int_equal(cgroup_apply(other, res, NULL), 0);
+        pid = host_spawn(cg, sleep_long);
+        wait_for_pids(cg, 1);
+        wait_for_cpuset(cg, "later", 1);
+        assert_int_equal(cgroup_remove(neighbour, NULL), 0);
+        assert_int_equal(cgroup_remove(cg, NULL), 0);
+        status_of(pid);
+        assert_parent_gone(cg);
+}
+
+enum { SHARERS = 3, SHARER_ROUNDS = 40 };
+
+static int share_again_and_again(unsigned number)
+{
+        char name[16];
+
+        snprintf(name, sizeof(name), "c%u", number);
+        for (unsigned i = 0; i < SHARER_ROUNDS; i++) {
+                _cleanup_cgroup_ struct cgroup *cg = share_create(name, NULL, false);
+                pid_t pid;
+                int status;
+
+                if (!cg)
+                        return 1;
+                pid = fork();
+                if (pid == 0)
+                        _exit(cgroup_enter(cg, false) < 0);
+                if (waitpid(pid, &status, 0) != pid || status != 0)
+                        return 2;
+                if (cgroup_remove(cg, NULL) < 0)
+                        return 3;
+        }
+        return 0;
+}
+
+static void the_shared_group_is_there_for_whoever_enters(void **state)
+{
+        _cleanup_cgroup_ struct cgroup *cg = share_create("keeper", NULL, false);
+        pid_t pids[SHARERS];
+
+        if (!cg)
+                skip();
+        /* Keeps the parents, which are not what this is about; its hold on the shared group it gives up. */
+        closep(&cgroup_with(cg, CONTROLLER_CPUSET)->dir);
+        cgroup_with(cg, CONTROLLER_CPUSET)->dir = -1;
+        for (unsigned i = 0; i < SHARERS; i++) {
+                pids[i] = fork();
+                if (pids[i] == 0)
+                        _exit(share_again_and_again(i));
+        }
+        for (unsigned i = 0; i < SHARERS; i++)
+                assert_int_equal(status_of(pids[i]), 0);
+        assert_int_equal(access(cpuset_path(cg), F_OK), -1);
+        cgroup_remove(cg, NULL);
+        for (size_t i = 0; i < cg->n; i++) {
+                char path[4200];
+
+                snprintf(path, sizeof(path), "%s%s", cg->hierarchy[i].face.mount, cg->hierarchy[i].group);
+                *strrchr(path, '/') = 0;
+                rmdir(path);
+        }
+        assert_parent_gone(cg);
+}
+
 static int open_devices(void)
 {
         int null = open("/dev/null", O_RDWR), zero = open("/dev/zero", O_RDONLY), kmsg = open("/dev/kmsg", O_RDONLY);
@@ -354,6 +570,11 @@ int main(void)
                 cmocka_unit_test(groups_with_strangers_are_refused_and_left_alone),
                 cmocka_unit_test(frozen_groups_are_refused_and_left_alone),
                 cmocka_unit_test(made_parents_go_with_the_group),
+                cmocka_unit_test(containers_without_cpus_share_a_cpuset),
+                cmocka_unit_test(a_cpuset_group_of_its_own_is_made_where_it_matters),
+                cmocka_unit_test(processors_given_later_make_it_its_own),
+                cmocka_unit_test(latecomers_follow_into_the_own_group),
+                cmocka_unit_test(the_shared_group_is_there_for_whoever_enters),
                 cmocka_unit_test(devices_are_denied_by_default),
                 cmocka_unit_test(bpf_program_decides_about_devices),
                 cmocka_unit_test(memory_limit_kills_and_is_reported),

@@ -30,7 +30,7 @@ static int set_group(struct hierarchy *h, const char *base, const char *below, s
         if (!*h->group)
                 return err_set(err, ERR_BAD_CONFIG, EINVAL,
                         "cgroupsPath '%s' is the root of all cgroups, not a container's", below);
-        return asprintf((char **)&h->face.path, "%s%s", h->face.mount, h->group) < 0 ? no_memory(err) : 0;
+        return hierarchy_set_path(h, err);
 }
 
 /* An absolute cgroupsPath is below the hierarchy's mount, a relative one (and a name made from the id) below the
@@ -156,11 +156,16 @@ static int make_level(struct hierarchy *h, int *dir, const char *name, bool last
 
         if (h->face.v2 && wanted)
                 enable_controllers(*dir, wanted);
-        if (mkdirat(*dir, name, 0755) == 0)
-                h->n_made++;
-        else if (errno != EEXIST)
-                return err_sys(err, errno, "making '%s'", name);
-        r = open_dir(*dir, name, &child, err);
+        if (last && h->shared) {
+                r = cgroup_shared_open(*dir, &child, err);
+                h->n_made += r >= 0;
+        } else {
+                if (mkdirat(*dir, name, 0755) == 0)
+                        h->n_made++;
+                else if (errno != EEXIST)
+                        return err_sys(err, errno, "making '%s'", name);
+                r = open_dir(*dir, name, &child, err);
+        }
         if (r >= 0 && cpuset)
                 r = inherit_cpuset(*dir, child, err);
         if (r < 0)
@@ -181,7 +186,7 @@ static int check_unused(const struct hierarchy *h, int dir, size_t expected, str
         struct pid_list list = { 0 };
         int r;
 
-        if (h->n_made)
+        if (h->n_made || expected == SIZE_MAX)
                 return 0;
         r = cgroup_collect_pids(dir, &list, err);
         free(list.pid);
@@ -206,7 +211,7 @@ static void unmake(const char *path, unsigned n)
 
 static int make_levels(struct hierarchy *h, u32 wanted, size_t expected, char *reached, int *dir, struct err **err)
 {
-        _cleanup_free_ char *copy = strdup(h->group + 1);
+        _cleanup_free_ char *copy = strdup(h->face.path + strlen(h->face.mount) + 1);
         char *pos = copy, *name;
         int r = copy ? open_dir(AT_FDCWD, h->face.mount, dir, err) : no_memory(err);
 
@@ -218,8 +223,7 @@ static int make_levels(struct hierarchy *h, u32 wanted, size_t expected, char *r
         return r < 0 ? r : check_unused(h, *dir, expected, err);
 }
 
-/* @expected: processes that are in the group already and ours. */
-static int make_group(struct hierarchy *h, u32 wanted, size_t expected, struct err **err)
+int cgroup_make_group(struct hierarchy *h, u32 wanted, size_t expected, struct err **err)
 {
         _cleanup_free_ char *reached = calloc(1, strlen(h->face.path) + 1);
         _cleanup_close_ int dir = -1;
@@ -241,7 +245,9 @@ static int make_group(struct hierarchy *h, u32 wanted, size_t expected, struct e
 static void unmake_all(struct cgroup *cg)
 {
         for (size_t i = 0; i < cg->n; i++)
-                if (cg->hierarchy[i].dir >= 0)
+                if (cg->hierarchy[i].dir >= 0 && cg->hierarchy[i].shared)
+                        cgroup_shared_remove(&cg->hierarchy[i]);
+                else if (cg->hierarchy[i].dir >= 0)
                         unmake(cg->hierarchy[i].face.path, cg->hierarchy[i].n_made);
         if (cg->unit)
                 (void)cgroup_systemd_stop(cg->unit, cg->user_unit, NULL);
@@ -266,8 +272,12 @@ static int make_all(struct cgroup *cg, const struct cgroup_spec *spec, const cha
                 struct err *why = NULL;
                 int r = group ? set_group(h, "", group, &why) : place(h, spec, &why);
 
+                if (r >= 0 && !group && cgroup_may_share(cg, h, spec)) {
+                        h->shared = h->born_shared = true;
+                        r = hierarchy_set_path(h, &why);
+                }
                 if (r >= 0)
-                        r = make_group(h, controllers_wanted(cg, h, spec->resources), group ? 1 : 0, &why);
+                        r = cgroup_make_group(h, controllers_wanted(cg, h, spec->resources), group ? 1 : 0, &why);
                 if (r < 0 && spec->rootless && is_forbidden(r)) {
                         err_free(why);
                         forget_hierarchy(cg, i);
@@ -372,10 +382,10 @@ json_t *cgroup_save(const struct cgroup *cg)
                 const struct hierarchy *h = &cg->hierarchy[i];
 
                 if (json_array_append_new(list,
-                            json_pack("{s:s, s:s, s:s, s:s*, s:i, s:b, s:b, s:i}", "name", h->face.name, "mount",
+                            json_pack("{s:s, s:s, s:s, s:s*, s:i, s:b, s:b, s:i, s:b}", "name", h->face.name, "mount",
                                     h->face.mount, "group", h->group, "options", h->face.options, "controllers",
-                                    (int)h->controllers, "v2", h->face.v2, "full", h->full, "made", (int)h->n_made)) <
-                        0) {
+                                    (int)h->controllers, "v2", h->face.v2, "full", h->full, "made", (int)h->n_made,
+                                    "shared", h->born_shared)) < 0) {
                         json_decref(list);
                         list = NULL;
                 }
@@ -415,6 +425,8 @@ static int load_hierarchy(const json_t *json, struct hierarchy *h, struct err **
         if (r >= 0)
                 r = oci_read_bool(json, "full", &h->full, err);
         if (r >= 0)
+                r = oci_read_bool(json, "shared", &h->shared, err);
+        if (r >= 0)
                 r = oci_read_int(json, "controllers", 0, UINT32_MAX, &controllers, err);
         if (r >= 0)
                 r = oci_read_int(json, "made", 0, 1000, &made, err);
@@ -425,7 +437,9 @@ static int load_hierarchy(const json_t *json, struct hierarchy *h, struct err **
         h->ops = h->face.v2 ? &hierarchy_v2_ops : &hierarchy_v1_ops;
         h->controllers = (u32)controllers;
         h->n_made = (unsigned)made;
-        return set_group(h, "", group, err);
+        h->born_shared = h->shared;
+        r = set_group(h, "", group, err);
+        return r < 0 ? r : hierarchy_settle(h, err);
 }
 
 int cgroup_load(const json_t *state, struct cgroup **ret, struct err **err)

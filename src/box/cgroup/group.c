@@ -71,7 +71,7 @@ bool cgroup_is_unified(const struct cgroup *cg)
 bool cgroup_exists(const struct cgroup *cg)
 {
         for (size_t i = 0; i < cg->n; i++)
-                if (access(cg->hierarchy[i].face.path, F_OK) == 0)
+                if (!cg->hierarchy[i].shared && access(cg->hierarchy[i].face.path, F_OK) == 0)
                         return true;
         return false;
 }
@@ -105,11 +105,15 @@ int cgroup_enter(const struct cgroup *cg, bool cloned_into)
 {
         for (size_t i = 0; i < cg->n; i++) {
                 const struct hierarchy *h = &cg->hierarchy[i];
+                int r;
 
                 if (h->face.v2 && cloned_into)
                         continue;
                 if (write(h->enter, "0", 1) < 0)
                         return -errno;
+                r = h->shared ? cgroup_shared_enter(h) : 0;
+                if (r < 0)
+                        return r;
         }
         return 0;
 }
@@ -167,7 +171,8 @@ int cgroup_join_sub(struct cgroup *cg, const char *sub, pid_t pid, struct err **
                 struct hierarchy *h = &cg->hierarchy[i];
                 _cleanup_close_ int dir = -1;
 
-                if (!is_listed(h, sub, list_len))
+                /* Nobody can have made a group below what is not the container's. */
+                if (!is_listed(h, sub, list_len) || (h->shared && !list_len))
                         continue;
                 r = hierarchy_open(h, err);
                 if (r < 0)
@@ -274,7 +279,10 @@ int cgroup_apply(struct cgroup *cg, const struct cgroup_resources *res, struct e
         for (size_t i = 0; r >= 0 && i < cg->n; i++) {
                 struct hierarchy *h = &cg->hierarchy[i];
 
-                r = hierarchy_open(h, err);
+                if (h->born_shared && (res->cpus || res->mems))
+                        r = cgroup_unshare(cg, h, err);
+                if (r >= 0)
+                        r = hierarchy_open(h, err);
                 if (r >= 0)
                         r = h->ops->apply(h, res, &done, err);
                 if (r < 0)

@@ -79,6 +79,8 @@ struct hierarchy {
         char *root;                   /* the group that is the mount's root: "/", except inside containers */
         char *own;                    /* the caller's group, below the mount: "" or "/a/b" */
         char *group;                  /* the container's, likewise */
+        bool shared;                  /* face.path is not group, but one that several containers are in (shared.c) */
+        bool born_shared;             /* was so at the start */
         unsigned n_made;              /* how many of the last components of group we made */
         int dir;                      /* -1, or the group */
         int enter;                    /* -1, or its enter_file */
@@ -112,6 +114,9 @@ void hierarchy_clear(struct hierarchy *h);
 /* cgroup_create on a given layout, which it takes over; the layout is freed on failure. */
 int cgroup_create_on(struct cgroup *layout, const struct cgroup_spec *spec, struct cgroup **ret, struct err **err);
 int hierarchy_open(struct hierarchy *h, struct err **err);
+/* Makes and opens the group of @h with its parents and, on v2, the controllers @wanted. One that was there may hold
+ * @expected processes, which are ours; SIZE_MAX: any. */
+int cgroup_make_group(struct hierarchy *h, u32 wanted, size_t expected, struct err **err);
 /* The hierarchy that lists and kills processes, freezes them, or has a controller; NULL. */
 /* Where a host restricts devices at all: v1's controller, or else v2's. */
 int cgroup_set_devices(struct cgroup *cg, const struct cgroup_device_rule *rules, size_t n, struct err **err);
@@ -119,7 +124,29 @@ struct hierarchy *cgroup_main(const struct cgroup *cg);
 struct hierarchy *cgroup_freezer(const struct cgroup *cg);
 struct hierarchy *cgroup_with(const struct cgroup *cg, enum controller controller);
 
+/* ---- a group for several containers (shared.c) ---- */
+
+/* face.path from mount, group and shared. */
+int hierarchy_set_path(struct hierarchy *h, struct err **err);
+/* Whether the container's own group is there. */
+bool hierarchy_has_own(const struct hierarchy *h);
+/* @h, when it is shared, becomes the container's own group where that is there by now. */
+int hierarchy_settle(struct hierarchy *h, struct err **err);
+/* Whether the container that is to be made needs no group of its own in @h. */
+bool cgroup_may_share(const struct cgroup *cg, const struct hierarchy *h, const struct cgroup_spec *spec);
+/* The shared group below @parent, made if it is not there, locked until *ret_dir is closed. */
+int cgroup_shared_open(int parent, int *ret_dir, struct err **err);
+/* Takes the shared group that @h is or was along, and parents that were made for it, when nobody else uses it. */
+void cgroup_shared_remove(struct hierarchy *h);
+/* For a process that has entered the shared group: goes on into its own if that was made meanwhile. Async-signal-safe. */
+int cgroup_shared_enter(const struct hierarchy *h);
+/* The container gets its own group after all, with the processes that it has. */
+int cgroup_unshare(struct cgroup *cg, struct hierarchy *h, struct err **err);
+
 /* ---- removal (remove.c) ---- */
+
+/* The groups above the container's that were made for it, as far as nobody else uses them. */
+void cgroup_remove_parents(const struct hierarchy *h);
 
 /* Process ids of the group at @dir and all below it, appended. */
 struct pid_list {

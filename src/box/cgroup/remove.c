@@ -241,8 +241,7 @@ int cgroup_remove_below(int dir, struct err **err)
         }
 }
 
-/* The groups above the container's that were made for it, as far as nobody else uses them. */
-static void remove_parents(struct hierarchy *h)
+void cgroup_remove_parents(const struct hierarchy *h)
 {
         _cleanup_free_ char *path = strdup(h->face.path);
 
@@ -270,7 +269,7 @@ static int remove_group(struct hierarchy *h, bool kill, struct err **err)
         closep(&h->dir);
         closep(&h->enter);
         h->dir = h->enter = -1;
-        remove_parents(h);
+        cgroup_remove_parents(h);
         return 0;
 }
 
@@ -279,11 +278,18 @@ static int remove_all(struct cgroup *cg, struct err **err)
         int result = 0;
 
         for (size_t i = 0; i < cg->n; i++) {
-                int r = remove_group(&cg->hierarchy[i], true, result < 0 ? NULL : err);
+                struct hierarchy *h = &cg->hierarchy[i];
+                int r = hierarchy_settle(h, result < 0 ? NULL : err);
 
+                if (r >= 0 && !h->shared)
+                        r = remove_group(h, true, result < 0 ? NULL : err);
                 if (r < 0 && result == 0)
                         result = r;
         }
+        /* Only now is no process of ours left in there that would seem to be another's. */
+        for (size_t i = 0; result >= 0 && i < cg->n; i++)
+                if (cg->hierarchy[i].born_shared)
+                        cgroup_shared_remove(&cg->hierarchy[i]);
         return result;
 }
 
