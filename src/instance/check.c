@@ -70,7 +70,7 @@ static int check_instance(void *opaque, struct instance_host *host, const char *
 
         if (instance_open(host, id, &inst, NULL) < 0)
                 return 0;
-        if (faccessat(inst->dir, "config.json", F_OK, 0) < 0)
+        if (!config_exists(inst->dir))
                 complain(c, "the instance %.12s is incomplete", id);
         else if (!supervisor_alive(inst))
                 io_list_dir(inst->dir, ".", check_file, c, NULL);

@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "box/spec/fields.h"
 #include "box/spec/spec.h"
 #include "ops.h"
+#include "snapshot_internal.h"
 
 _Static_assert(sizeof(struct spec_pairs) == sizeof(struct instance_pairs) &&
                        offsetof(struct spec_pair, value) == offsetof(struct instance_pair, value),
@@ -283,7 +285,7 @@ int config_read(struct arena *arena, const json_t *json, struct instance_config 
 
 /* --- files ------------------------------------------------------------------------------------------------------ */
 
-int json_save(const struct instance *inst, const char *file, const json_t *json, struct err **err)
+int json_save(const struct instance *inst, const char *file, const json_t *json, bool durable, struct err **err)
 {
         _cleanup_free_ char *text = json_dumps(json, JSON_INDENT(1));
         char tmp[64];
@@ -291,7 +293,7 @@ int json_save(const struct instance *inst, const char *file, const json_t *json,
         if (!text)
                 return err_set(err, ERR_BAD_CONFIG, EINVAL, "%s: a text is not UTF-8", file);
         snprintf(tmp, sizeof(tmp), "%.40s.%d", file, (int)getpid());
-        return file_replace(inst->dir, tmp, file, text, strlen(text), !inst->config.auto_remove, err);
+        return file_replace(inst->dir, tmp, file, text, strlen(text), durable, err);
 }
 
 int json_load(const struct instance *inst, const char *file, json_t **ret, struct err **err)
@@ -315,10 +317,33 @@ int json_load(const struct instance *inst, const char *file, json_t **ret, struc
 int config_save(const struct instance *inst, struct err **err)
 {
         json_t *json = config_to_json(&inst->config);
-        int r = json ? json_save(inst, CONFIG_FILE, json, err) : err_sys(err, ENOMEM, "writing the configuration");
+        int r = json ? json_save(inst, CONFIG_FILE, json, !inst->config.auto_remove && !inst->sync_later, err) : err_sys(err, ENOMEM, "writing the configuration");
 
         json_decref(json);
         return r;
+}
+
+bool config_exists(int dir)
+{
+        struct stat st;
+
+        return fstatat(dir, CONFIG_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
+}
+
+int config_sync(struct instance *inst, struct err **err)
+{
+        static const char *const files[] = { CONFIG_FILE, FILE_RESTORE, "." };
+
+        if (!inst->sync_later || inst->config.auto_remove)
+                return 0;
+        for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+                _cleanup_close_ int fd = openat(inst->dir, files[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+                if (fd < 0 ? errno != ENOENT : fsync(fd) < 0)
+                        return err_sys(err, errno, "writing '%s'", files[i]);
+        }
+        inst->sync_later = false;
+        return 0;
 }
 
 int config_load(struct instance *inst, struct err **err)

@@ -167,7 +167,7 @@ int instance_wait(struct instance *inst, enum instance_wait until, int *ret_stat
                         return 0;
                 }
         }
-        if (faccessat(inst->dir, "config.json", F_OK, 0) < 0) {
+        if (!config_exists(inst->dir)) {
                 *ret_status = 137; /* nobody heard how it ended */
                 return 0;
         }
@@ -200,7 +200,7 @@ int instance_remove(struct instance *inst, unsigned flags, struct err **err)
                         return r;
         }
         r = instance_lock(inst, true, &lock, NULL);
-        if (r == -ENOENT || faccessat(inst->dir, "config.json", F_OK, 0) < 0)
+        if (r == -ENOENT || !config_exists(inst->dir))
                 return 0; /* --rm was quicker */
         if (r == 0)
                 r = state_recover(inst, err);

@@ -181,7 +181,7 @@ static int choose_and_save(struct instance *inst, struct err **err)
         return r < 0 ? r : config_save(inst, err);
 }
 
-int instance_create(struct instance_host *host, const struct image *image, const struct instance_config *config,
+static int create(struct instance_host *host, const struct image *image, const struct instance_config *config, bool sync_later,
         struct instance **ret, struct err **err)
 {
         _cleanup_(instance_freep) struct instance *inst = NULL;
@@ -190,6 +190,7 @@ int instance_create(struct instance_host *host, const struct image *image, const
 
         if (r < 0)
                 return r;
+        inst->sync_later = sync_later;
         r = instance_lock(inst, true, &lock, err);
         if (r == 0)
                 r = prepare_config(inst, image, config, err);
@@ -210,6 +211,18 @@ int instance_create(struct instance_host *host, const struct image *image, const
         event_write(host, "create", inst, 0, "");
         *ret = TAKE_PTR(inst);
         return 0;
+}
+
+int instance_create(struct instance_host *host, const struct image *image, const struct instance_config *config,
+        struct instance **ret, struct err **err)
+{
+        return create(host, image, config, false, ret, err);
+}
+
+int instance_create_to_start(struct instance_host *host, const struct image *image, const struct instance_config *config,
+        struct instance **ret, struct err **err)
+{
+        return create(host, image, config, true, ret, err);
 }
 
 int instance_destroy(struct instance *inst, bool volumes, struct err **err)

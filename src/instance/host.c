@@ -274,7 +274,7 @@ static bool id_is_taken(struct instance_host *host, const char *id)
         fd = openat(host->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
                 return false;
-        return faccessat(fd, "config.json", F_OK, 0) == 0 || flock(fd, LOCK_EX | LOCK_NB) < 0;
+        return config_exists(fd) || flock(fd, LOCK_EX | LOCK_NB) < 0;
 }
 
 int name_take(struct instance_host *host, const char *name, const char *id, struct err **err)
@@ -408,7 +408,7 @@ int instance_find(struct instance_host *host, const char *name, struct instance 
                 r = instance_open(host, id, &inst, err);
         if (r < 0)
                 return r;
-        if (faccessat(inst->dir, "config.json", F_OK, 0) < 0)
+        if (!config_exists(inst->dir))
                 return err_set(err, ERR_NOT_FOUND, ENOENT, "there is no instance '%.200s'", name);
         r = config_load(inst, err);
         if (r < 0)
@@ -464,13 +464,13 @@ static int collect(void *opaque, struct instance_host *host, const char *id, str
 
         if (r < 0)
                 return 0; /* removed meanwhile */
-        if (faccessat(inst->dir, "config.json", F_OK, 0) < 0) {
+        if (!config_exists(inst->dir)) {
                 instance_drop_incomplete(inst, NULL);
                 return 0;
         }
         r = config_load(inst, &problem);
         if (r < 0) {
-                if (faccessat(inst->dir, "config.json", F_OK, 0) == 0)
+                if (config_exists(inst->dir))
                         log_warn("%s", err_message(problem));
                 return 0;
         }

@@ -35,6 +35,7 @@ struct instance {
         int dir;
         int userns;   /* a helper's: the instance's own user namespace; -1 */
         int ports_to; /* a helper's: the socket to who holds the published ports; -1 */
+        bool sync_later;    /* its files wait for config_sync: its first start does not wait for the disk */
         char box_root[40];  /* the runtime's state directory, by dir */
         struct arena arena; /* of the configuration */
         json_t *config_source;
@@ -92,9 +93,19 @@ int config_adopt(struct instance *inst, json_t *json, struct err **err);
 int config_read(struct arena *arena, const json_t *json, struct instance_config *ret, struct err **err);
 int config_save(const struct instance *inst, struct err **err);
 int config_load(struct instance *inst, struct err **err);
-/* Writes @json as a file of the instance: whole or not at all. */
-int json_save(const struct instance *inst, const char *file, const json_t *json, struct err **err);
+/* Whether there is one. An empty one is none: it was not on disk yet when the host lost power. */
+bool config_exists(int dir);
+/* What config_save wrote, and FILE_RESTORE, are on disk afterwards. Nothing to do but after instance_create_to_start. */
+int config_sync(struct instance *inst, struct err **err);
+/* Writes @json as a file of the instance: whole or not at all. @durable: also after a power failure. */
+int json_save(const struct instance *inst, const char *file, const json_t *json, bool durable, struct err **err);
 int json_load(const struct instance *inst, const char *file, json_t **ret, struct err **err);
+
+/* --- create.c --------------------------------------------------------------------------------------------------- */
+
+/* instance_create for those who start it at once: it is on disk when instance_start returns. */
+int instance_create_to_start(struct instance_host *host, const struct image *image, const struct instance_config *config,
+        struct instance **ret, struct err **err);
 
 /* --- merge.c ---------------------------------------------------------------------------------------------------- */
 

@@ -20,7 +20,7 @@ int instance_drop_incomplete(struct instance *inst, struct err **err)
         _cleanup_close_ int lock = -1, names = -1;
         int r = instance_lock(inst, false, &lock, NULL);
 
-        if (r < 0 || faccessat(inst->dir, "config.json", F_OK, 0) == 0 || supervisor_alive(inst))
+        if (r < 0 || config_exists(inst->dir) || supervisor_alive(inst))
                 return 0;
         r = host_lock(inst->host, false, &names, err);
         if (r == -EAGAIN)

@@ -39,7 +39,7 @@ static int write_restore(struct instance *inst, const char *snapshot, bool same,
 {
         json_t *json = json_pack("{s:o, s:b}", "path",
                 json_sprintf("%s/" DIR_SNAPSHOTS "/%s/" SNAPSHOT_MACHINE, inst->host->root, snapshot), "same", (int)same);
-        int r = json ? json_save(inst, FILE_RESTORE, json, err) : err_sys(err, ENOMEM, "making a clone");
+        int r = json ? json_save(inst, FILE_RESTORE, json, !inst->sync_later, err) : err_sys(err, ENOMEM, "making a clone");
 
         json_decref(json);
         return r;
@@ -62,7 +62,7 @@ static int create(struct instance_host *host, const char *snapshot, const struct
         if (r == 0)
                 r = read_config(&arena, record, clone, &config, err);
         if (r == 0)
-                r = instance_create(host, image, &config, ret, err);
+                r = instance_create_to_start(host, image, &config, ret, err);
         json_decref(record);
         return r < 0 ? err_wrap(err, r, "the snapshot '%s'", snapshot) : 0;
 }

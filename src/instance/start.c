@@ -309,6 +309,9 @@ static int start_locked(struct instance *inst, unsigned attach, struct instance_
         closep(&s.report[1]);
         s.report[1] = -1;
         r = err_receive(s.report[0], err);
+        /* Not before: what the helper does to the file system would wait for the disk with us. */
+        if (r == 0)
+                r = config_sync(inst, err);
         if (r < 0)
                 return r;
         if (ret_session)

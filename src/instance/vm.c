@@ -203,7 +203,7 @@ int vm_machine_save(const struct instance *inst, const struct vm_machine *m, str
         json_t *json = json_pack("{s:I, s:i, s:I, s:I, s:i, s:I, s:o*}", "memory", (json_int_t)m->memory, "cpus",
                 (int)m->cpus, "rootDevice", (json_int_t)m->root_dev, "rootInode", (json_int_t)m->root_ino, "pid",
                 (int)m->pid, "pidStart", (json_int_t)m->pid_start, "cgroup", m->cgroup ? cgroup_save(m->cgroup) : NULL);
-        int r = json ? json_save(inst, VM_MACHINE, json, err) : err_sys(err, ENOMEM, "recording the machine");
+        int r = json ? json_save(inst, VM_MACHINE, json, false, err) : err_sys(err, ENOMEM, "recording the machine");
 
         json_decref(json);
         return r;

@@ -54,14 +54,14 @@ int vm_prepare(struct instance *inst, struct err **err)
 {
         _cleanup_(kernel_freep) struct kernel *kernel = NULL;
 
-        return kernel_get(inst->host, NULL, say, NULL, &kernel, err);
+        return vm_restore_wanted(inst) ? 0 : kernel_get(inst->host, NULL, say, NULL, &kernel, err);
 }
 
 /* --- what it gets from the host --------------------------------------------------------------------------------- */
 
 struct machine_start {
         struct launch_plan *plan;
-        struct kernel *kernel;
+        struct kernel *kernel; /* NULL: it begins as @restore */
         struct vm_machine machine;
         struct vm_restore restore; /* what it begins as, instead of booting */
         int files;                 /* the directory of VM_FILES */
@@ -225,10 +225,14 @@ static int make_command_line(struct machine_start *s, struct err **err)
         add(s, "run");
         /* First: what is wrong with the others is said there. */
         add_option(s, "--agent", "socket=" VM_AGENT ",script=" VM_SCRIPT ",ready=%d", s->ready[1]);
-        add_option(s, "--kernel", "%s", s->kernel->image);
-        add_option(s, "--boot", "linux64"); /* a fifth faster than PVH, docs/kernels.md */
-        add_option(s, "--initrd", "%s", s->kernel->initrd);
-        add_option(s, "--append", "%s", s->kernel->append);
+        if (s->kernel) {
+                add_option(s, "--kernel", "%s", s->kernel->image);
+                add_option(s, "--boot", "linux64"); /* a fifth faster than PVH, docs/kernels.md */
+                add_option(s, "--initrd", "%s", s->kernel->initrd);
+                add_option(s, "--append", "%s", s->kernel->append);
+        } else {
+                add_option(s, "--restore", "%s", s->restore.path);
+        }
         add_option(s, "--memory", "%lluM", (unsigned long long)(s->machine.memory / MIB));
         add_option(s, "--cpus", "%u", s->machine.cpus);
         add_option(s, "--engine", "%s", engine && engine[0] ? engine : "auto");
@@ -239,8 +243,6 @@ static int make_command_line(struct machine_start *s, struct err **err)
         if (json_array_size(s->plan->mounts))
                 add_option(s, "--share", "tag=" VM_TAG_FILES ",path=" VM_FILES);
         add_networks(s);
-        if (s->restore.path)
-                add_option(s, "--restore", "%s", s->restore.path);
         add_option(s, "--control", VM_CONTROL);
         return s->failed ? err_sys(err, E2BIG, "making the machine's command line") : 0;
 }
@@ -416,10 +418,10 @@ static int run(struct machine_start *s, struct err **err)
 int vm_launch(struct launch_plan *plan, struct err **err)
 {
         _cleanup_(start_release) struct machine_start s = MACHINE_START_NONE(plan);
-        int r = kernel_get(plan->inst->host, NULL, NULL, NULL, &s.kernel, err);
+        int r = vm_restore_load(plan->inst, &s.restore, err);
 
-        if (r == 0)
-                r = vm_restore_load(plan->inst, &s.restore, err);
+        if (r == 0 && !s.restore.path)
+                r = kernel_get(plan->inst->host, NULL, NULL, NULL, &s.kernel, err);
         if (r == 0)
                 r = make_files(&s, err);
         if (r == 0)

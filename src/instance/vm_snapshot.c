@@ -180,6 +180,11 @@ int vm_snapshot(struct instance *inst, const struct vm_snapshot *s, unsigned *re
 
 /* --- beginning as one --------------------------------------------------------------------------------------------- */
 
+bool vm_restore_wanted(const struct instance *inst)
+{
+        return faccessat(inst->dir, FILE_RESTORE, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 int vm_restore_load(const struct instance *inst, struct vm_restore *ret, struct err **err)
 {
         json_t *json = NULL;
@@ -187,7 +192,7 @@ int vm_restore_load(const struct instance *inst, struct vm_restore *ret, struct 
         int r;
 
         *ret = (struct vm_restore){ 0 };
-        if (faccessat(inst->dir, FILE_RESTORE, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+        if (!vm_restore_wanted(inst))
                 return 0;
         r = json_load(inst, FILE_RESTORE, &json, err);
         if (r < 0)

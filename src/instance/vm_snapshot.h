@@ -17,6 +17,7 @@ struct vm_restore {
         char *path; /* NULL: it is not to begin as a snapshot */
         bool same;
 };
+bool vm_restore_wanted(const struct instance *inst);
 int vm_restore_load(const struct instance *inst, struct vm_restore *ret, struct err **err);
 void vm_restore_release(struct vm_restore *restore);
 /* Who it is now, instead of what vm_script_make says (which must have been called for what it does on the host). */
