@@ -47,6 +47,10 @@ enum init_type {
 #undef INIT_MESSAGE
 };
 
+enum { /* HELLO, WELCOME */
+        INIT_FEATURE_FREEZE = 1,
+};
+
 enum { /* START */
         INIT_START_TTY = 1,   /* a terminal of its own for all three streams */
         INIT_START_STDIN = 2, /* DATA for stream 0 will come; otherwise it reads end of file */

@@ -225,13 +225,14 @@ typedef void guest_fn(struct agent *agent, struct agent_task *task, const struct
 
 static void on_hello(struct agent *agent, struct agent_task *task, const struct init_message *m, const u8 *frame, size_t size)
 {
-        const u32 welcome[] = { INIT_VERSION, 0 };
+        u32 welcome[] = { INIT_VERSION, 0 };
 
         if (agent->s.phase != AGENT_WAITING || m->field[0].number < INIT_VERSION) {
                 broken_guest(agent);
                 return;
         }
         agent->s.phase = AGENT_SETUP;
+        agent->s.features = welcome[1] = (u32)m->field[1].number & INIT_FEATURE_FREEZE;
         agent_send_numbers(agent, INIT_WELCOME, 0, welcome, ARRAY_SIZE(welcome));
         agent_script_go_on(agent, &agent->s.boot);
 }
@@ -263,6 +264,8 @@ static void on_done(struct agent *agent, struct agent_task *task, const struct i
         if (owner == OWNER_END) {
                 agent->switched_off = true;
                 agent_end_if_done(agent);
+        } else if (owner == OWNER_FREEZE) {
+                agent_freeze_over(agent, NULL);
         } else if (script && script->pending) {
                 script->pending--;
                 agent_script_go_on(agent, script);
@@ -284,6 +287,8 @@ static void on_failed(struct agent *agent, struct agent_task *task, const struct
                 agent->s.status = !m->field[2].number ? 125 : errnum == ENOENT || errnum == ENOTDIR ? 127 : 126;
                 agent_report(agent, why);
                 stop(agent);
+        } else if (owner == OWNER_FREEZE) {
+                agent_freeze_over(agent, why);
         } else if (script && script->data) {
                 agent_script_over(agent, script, why);
         }
@@ -564,8 +569,10 @@ struct agent *agent_free(struct agent *agent)
 {
         if (!agent)
                 return NULL;
-        if (agent->loop)
+        if (agent->loop) {
                 loop_timer_cancel(&agent->end_timer);
+                loop_timer_cancel(&agent->freeze_timer);
+        }
         loop_fd_remove(agent->signal_watch);
         closep(&agent->signal_fd);
         agent_report(agent, "the machine ended before its process was started");
@@ -587,7 +594,7 @@ static void agent_destroy(struct device *dev)
 
 static const struct device_ops agent_device_ops = {
         .name = "agent",
-        .version = 1,
+        .version = 2,
         .save = agent_save,
         .load = agent_load,
         .destroy = agent_destroy,
@@ -602,6 +609,7 @@ int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void 
         agent->fail = fail;
         agent->fail_opaque = opaque;
         loop_timer_init(&agent->end_timer, agent->loop, on_end_timer, agent);
+        loop_timer_init(&agent->freeze_timer, agent->loop, agent_on_freeze_timer, agent);
         agent->signal_watch = loop_fd_add(agent->loop, agent->signal_fd, POLLIN, on_signals, agent, err);
         if (!agent->signal_watch)
                 return -ENOMEM;

@@ -46,6 +46,12 @@ void agent_signal(struct agent *agent, int sig);
  * not when the machine ends before. -EBUSY: it is being told something already; -EINVAL: no frames; -ENOMEM. */
 int agent_replay(struct agent *agent, const void *script, size_t len, void (*done)(void *opaque, const char *error), void *opaque);
 
+/* Has all processes of the guest but strata-init stand still; @done is called once as above, later. Until agent_thaw nothing is started. -EOPNOTSUPP: they
+ * cannot, or there is no main process; -EBUSY: they do, or the guest is being told something. */
+int agent_freeze(struct agent *agent, void (*done)(void *opaque, const char *error), void *opaque);
+/* They go on. Fine when they do. */
+void agent_thaw(struct agent *agent);
+
 /* Says so to who waits for READY, when nothing has been said yet. */
 void agent_not_started(struct agent *agent, const char *why);
 /* After the machine has ended: what the main process printed last is written before this returns (a guest switches itself off faster than

@@ -29,7 +29,7 @@ static void close_client(struct agent_client *c)
 static void update(struct agent_client *c)
 {
         const struct agent *agent = c->agent;
-        const bool may_ask = agent->s.phase == AGENT_RUNNING && !agent_full(agent);
+        const bool may_ask = agent_serves_clients(agent);
 
         if (c->watch)
                 loop_fd_set_events(c->watch, (may_ask ? POLLIN : 0) | (c->out.n ? POLLOUT : 0));
@@ -205,7 +205,7 @@ static void handle_frames(struct agent_client *c)
         if (c->handling)
                 return; /* the guest took something meanwhile; we go on below */
         c->handling = true;
-        while (c->fd >= 0 && !agent_full(c->agent) && (r = init_frame_next(c->in + at, c->n_in - at, &size)) == 1) {
+        while (c->fd >= 0 && agent_serves_clients(c->agent) && (r = init_frame_next(c->in + at, c->n_in - at, &size)) == 1) {
                 if (!handle_frame(c, c->in + at, size))
                         r = -EBADMSG;
                 if (r < 0)

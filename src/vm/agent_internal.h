@@ -28,6 +28,7 @@ enum agent_owner {
         OWNER_CLIENT,
         OWNER_NOBODY, /* its client went away */
         OWNER_END,    /* POWER_OFF */
+        OWNER_FREEZE, /* FREEZE that somebody waits for */
         OWNERS,
 };
 
@@ -87,6 +88,8 @@ enum agent_phase {
 struct agent_saved {
         enum agent_phase phase;
         u32 last_id;
+        u32 features; /* INIT_FEATURE_* of the guest */
+        bool frozen;  /* its processes stand still, or will */
         u8 *in; /* of a frame that is not whole yet; AGENT_FRAME_SPACE bytes */
         size_t n_in;
         struct byte_queue out; /* to the guest */
@@ -114,7 +117,9 @@ struct agent {
         u64 signals;   /* atomic: bit n - 1, not passed on yet */
         int signal_fd; /* an eventfd: look at them */
         struct loop_fd *signal_watch;
-        struct loop_timer end_timer;
+        struct loop_timer end_timer, freeze_timer;
+        void (*freeze_done)(void *opaque, const char *error); /* NULL: nobody waits */
+        void *freeze_opaque;
         struct agent_stdio stdio[INIT_STREAMS];
         struct unix_listener *listener;
         struct loop_fd *listen_watch;
@@ -136,6 +141,11 @@ void agent_task_abandon(struct agent *agent, struct agent_task *task);
 static inline bool agent_full(const struct agent *agent)
 {
         return agent->s.out.n > AGENT_OUT_FULL;
+}
+/* What clients want can be passed on. A process that is started among others that stand still would keep strata-init waiting. */
+static inline bool agent_serves_clients(const struct agent *agent)
+{
+        return agent->s.phase == AGENT_RUNNING && !agent->s.frozen && !agent_full(agent);
 }
 /* The machine cannot go on. */
 void agent_fail(struct agent *agent, const char *why);
@@ -159,6 +169,14 @@ bool agent_script_check(const u8 *data, size_t len);
 bool agent_script_starts(const u8 *data, size_t len);
 /* It ends, with NULL or why not; whoever asked for it is told. */
 void agent_script_over(struct agent *agent, struct agent_script *script, const char *error);
+
+/* ---- agent_freeze.c ---- */
+
+/* The guest has done it, or not; who waited is told. */
+void agent_freeze_over(struct agent *agent, const char *error);
+void agent_on_freeze_timer(void *opaque);
+/* Tells the guest to let its processes go on, where they stand still. True: it will answer, to a task of @owner. */
+bool agent_let_go(struct agent *agent, enum agent_owner owner);
 
 /* ---- agent_client.c ---- */
 

@@ -92,6 +92,9 @@ void agent_script_go_on(struct agent *agent, struct agent_script *script)
                 struct agent_task *task;
 
                 if (script->at == script->len) {
+                        /* Right behind the last frame: the guest does not let them go on when one of those before failed. */
+                        if (script->owner == OWNER_REPLAY && agent_let_go(agent, OWNER_REPLAY))
+                                script->pending++;
                         if (!script->pending)
                                 agent_script_over(agent, script, NULL);
                         return;

@@ -34,6 +34,8 @@ void agent_save(struct device *dev, struct state_out *out)
 
         state_put_u8(out, (u8)s->phase);
         state_put_u32(out, s->last_id);
+        state_put_u32(out, s->features);
+        state_put_bool(out, s->frozen);
         state_put_bool(out, s->tty);
         state_put_bool(out, s->has_input);
         state_put_bool(out, s->has_status);
@@ -104,7 +106,7 @@ static bool load_task(struct state_in *in, struct agent_saved *s, size_t i)
                 return false;
         s->boot.pending += task->owner == OWNER_BOOT;
         /* Who asked is not here any more. */
-        if (task->owner == OWNER_CLIENT || task->owner == OWNER_REPLAY)
+        if (task->owner == OWNER_CLIENT || task->owner == OWNER_REPLAY || task->owner == OWNER_FREEZE)
                 task->owner = OWNER_NOBODY;
         return true;
 }
@@ -117,13 +119,15 @@ static bool load_queue(struct state_in *in, size_t max, struct byte_queue *ret)
         return true;
 }
 
-static bool load_all(struct state_in *in, struct loaded *l)
+static bool load_all(struct state_in *in, u32 version, struct loaded *l)
 {
         bool has_boot;
         u32 n;
 
         l->s.phase = state_get_u8(in);
         l->s.last_id = state_get_u32(in);
+        l->s.features = version > 1 ? state_get_u32(in) : 0;
+        l->s.frozen = version > 1 && state_get_bool(in);
         l->s.tty = state_get_bool(in);
         l->s.has_input = state_get_bool(in);
         l->s.has_status = state_get_bool(in);
@@ -176,7 +180,7 @@ int agent_load(struct device *dev, struct state_in *in, u32 version, struct err 
         if (!l)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory to load the agent");
         l->s.boot.owner = OWNER_BOOT;
-        if (agent->s.phase != AGENT_WAITING || !load_all(in, l))
+        if (agent->s.phase != AGENT_WAITING || !load_all(in, version, l))
                 return err_set(err, ERR_BAD_STATE, EINVAL, "saved state of the agent is damaged");
         r = keep_script(agent, l, err);
         if (r < 0)

@@ -166,6 +166,11 @@ int control_job_start(struct control_job *job, const struct control_job_request 
         return 0;
 }
 
+bool control_job_is_paused(const struct control_job *job)
+{
+        return job->paused;
+}
+
 int control_job_end(struct control_job *job, const int **ret_layers, unsigned *ret_n, struct err **err)
 {
         pthread_join(job->thread, NULL);

@@ -24,5 +24,7 @@ struct control_job *control_job_new(struct vm *vm, void (*done)(void *opaque), v
 struct control_job *control_job_free(struct control_job *job);
 /* -EBUSY while there is one already. */
 int control_job_start(struct control_job *job, const struct control_job_request *request, struct err **err);
+/* Whether the machine stands still because of one. While none runs. */
+bool control_job_is_paused(const struct control_job *job);
 /* What became of it. @ret_layers: after a snapshot into files those below it, the job's until the next one; NULL after others. */
 int control_job_end(struct control_job *job, const int **ret_layers, unsigned *ret_n, struct err **err);

@@ -43,6 +43,7 @@ struct control_socket {
         struct loop_timer stats_timeout;
         struct control_job *job;
         struct client *job_client; /* who asked for it, if still there */
+        bool freezing;             /* the guest's processes are being stopped, for a hold */
         bool let_go;               /* who held the machine is gone: it is to go on */
 };
 
@@ -176,6 +177,8 @@ static void on_job_done(void *opaque)
         s->job_client = NULL;
         if (s->let_go)
                 let_go(s);
+        else if (vm_agent(s->vm) && !control_job_is_paused(s->job))
+                agent_thaw(vm_agent(s->vm));
         if (!c)
                 return;
         c->wants_job = false;
@@ -197,7 +200,8 @@ static void let_go(struct control_socket *s)
 {
         const struct control_job_request resume = { .kind = CONTROL_RESUME };
 
-        s->let_go = control_job_start(s->job, &resume, NULL) == -EBUSY;
+        if (!s->freezing)
+                s->let_go = control_job_start(s->job, &resume, NULL) == -EBUSY;
 }
 
 static void start_job(struct client *c, enum control_job_kind kind, const char *path)
@@ -206,7 +210,7 @@ static void start_job(struct client *c, enum control_job_kind kind, const char *
         const struct control_job_request request = { .kind = kind, .path = path, .files = c->files, .n_files = c->n_files };
         _cleanup_(err_freep) struct err *error = NULL;
 
-        if (control_job_start(s->job, &request, &error) < 0) {
+        if (s->freezing ? err_set(&error, ERR_BUSY, EBUSY, "another request is not done yet") : control_job_start(s->job, &request, &error)) {
                 reply(c, "error: %s\n", err_message(error));
                 return;
         }
@@ -221,11 +225,49 @@ static void do_pause(struct client *c, const char *argument)
         start_job(c, CONTROL_PAUSE, NULL);
 }
 
+/* The guest's processes stand still, so that those of a snapshot do not go on before they have been told who they are. Now all of it. */
+static void on_frozen(void *opaque, const char *error)
+{
+        struct control_socket *s = opaque;
+        struct client *c = s->job_client;
+
+        s->freezing = false;
+        s->job_client = NULL;
+        if (!c) {
+                agent_thaw(vm_agent(s->vm));
+                return;
+        }
+        c->wants_job = false;
+        if (error)
+                reply(c, "error: %s\n", error);
+        else
+                start_job(c, CONTROL_PAUSE, NULL);
+        c->holds = c->wants_job;
+        if (!error && !c->wants_job)
+                agent_thaw(vm_agent(s->vm));
+        if (!c->wants_job)
+                do_lines(c);
+        if (c->fd >= 0 && c->ended && !is_owed(c))
+                client_close(c);
+}
+
 static void do_hold(struct client *c, const char *argument)
 {
+        struct control_socket *s = c->socket;
+        int r = -EOPNOTSUPP;
+
         (void)argument;
-        start_job(c, CONTROL_PAUSE, NULL);
-        c->holds = c->wants_job;
+        if (vm_agent(s->vm) && !s->job_client && !control_job_is_paused(s->job))
+                r = agent_freeze(vm_agent(s->vm), on_frozen, s);
+        if (r == -EBUSY) {
+                reply(c, "error: the machine is being told something: try again\n");
+        } else if (r < 0) {
+                start_job(c, CONTROL_PAUSE, NULL);
+                c->holds = c->wants_job;
+        } else {
+                s->freezing = c->wants_job = true;
+                s->job_client = c;
+        }
 }
 
 static void do_resume(struct client *c, const char *argument)

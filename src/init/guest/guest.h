@@ -86,6 +86,9 @@ struct init {
         int proc, dev;     /* directories: a /proc and a /dev of our own, wherever the root is */
         int namespace;     /* pidfd of the main process when it has a PID namespace; -1 */
         int own_namespace; /* ours; -1 */
+        int group;         /* of all processes but ours; -1: there are no control groups */
+        bool frozen;       /* they stand still */
+        bool half_told;    /* since then something that we were to do has failed */
         bool rebooting;
         u64 kill_at_ns;    /* rebooting: when SIGKILL follows; 0: it was sent */
         u32 power_off_id;
@@ -105,6 +108,14 @@ void load_modules(void);
 /* Reads a file below @directory, NUL-terminated and cut: how many bytes, -errno. */
 ssize_t read_file_at(int directory, const char *path, char *buffer, size_t size);
 
+/* group.c */
+request_fn request_freeze;
+/* -errno where the kernel has no such groups. */
+int group_open(void);
+int group_freeze(struct init *init, bool freeze);
+/* In a new process, which is in it. */
+void group_show_as_root(void);
+
 /* network.c */
 request_fn request_address;
 void loopback_up(void);
@@ -120,6 +131,8 @@ void process_room(struct init *init, const struct init_message *m);
 size_t process_poll(struct init *init, struct pollfd *fds);
 /* @fds as process_poll filled it in. */
 void process_ready(struct init *init, const struct pollfd *fds, size_t n);
+/* Sends what they have written so far and the host has room for. */
+void process_collect(struct init *init);
 /* Waits for children that ended. False: there are none (left). */
 bool process_reap(struct init *init);
 
@@ -127,7 +140,7 @@ bool process_reap(struct init *init);
 struct spawn {
         const struct init_message *start;
         int streams[INIT_STREAMS]; /* the process's ends */
-        int proc; /* init->proc */
+        int proc, group, namespace; /* init's */
         struct failure *failure;
 };
 /* The pid, or what fail() returned. */

@@ -67,6 +67,8 @@ static void power_off(struct init *init, const struct init_message *m)
         init->rebooting = true;
         init->power_off_id = m->id;
         init->kill_at_ns = now_ns() + m->field[0].number * 1000000;
+        if (init->frozen)
+                group_freeze(init, false);
         kill(-1, SIGTERM);
         kill(-1, SIGCONT);
 }
@@ -111,6 +113,7 @@ static const struct {
         { INIT_LINK, request_link, false },
         { INIT_SYSCTL, request_sysctl, false },
         { INIT_ADDRESS, request_address, false },
+        { INIT_FREEZE, request_freeze, false },
         { INIT_START, request_start, true },
 };
 
@@ -149,10 +152,12 @@ static void handle(struct init *init, const struct init_message *m)
 
                 if (requests[i].type != m->type)
                         continue;
-                if (requests[i].run(init, m, &failure) < 0)
+                if (requests[i].run(init, m, &failure) < 0) {
+                        init->half_told |= init->frozen;
                         answer_failure(init, m->id, &failure);
-                else if (!requests[i].answers)
+                } else if (!requests[i].answers) {
                         link_send_numbers(&init->link, INIT_DONE, m->id, NULL, 0);
+                }
         }
 }
 
@@ -204,9 +209,9 @@ static int connect_to_host(void)
         return -1;
 }
 
-static void begin(struct init *init)
+static void begin(struct init *init, bool own_machine)
 {
-        const u32 hello[] = { INIT_VERSION, 0 };
+        u32 hello[] = { INIT_VERSION, 0 };
         sigset_t all;
 
         sigfillset(&all);
@@ -220,6 +225,8 @@ static void begin(struct init *init)
         init->dev = private_mount("devtmpfs");
         if (init->signals < 0 || init->proc < 0 || init->dev < 0)
                 die("preparing");
+        init->group = own_machine ? group_open() : -1;
+        hello[1] = init->group >= 0 ? INIT_FEATURE_FREEZE : 0;
         init->own_namespace = openat(init->proc, "self/ns/pid", O_RDONLY | O_CLOEXEC);
         link_send_numbers(&init->link, INIT_HELLO, 0, hello, ARRAY_SIZE(hello));
         link_flush(&init->link);
@@ -228,10 +235,12 @@ static void begin(struct init *init)
 int main(int argc, char *argv[])
 {
         static struct init init;
+        bool own_machine = true;
 
         if (getpid() != 1)
                 return 1; /* kill(-1) below is meant for a machine, or a namespace */
         if (argc == 3 && strcmp(argv[1], "--fd") == 0) {
+                own_machine = false;
                 init.link.fd = atoi(argv[2]);
                 fcntl(init.link.fd, F_SETFD, FD_CLOEXEC);
         } else {
@@ -241,7 +250,7 @@ int main(int argc, char *argv[])
         }
         if (init.link.fd < 0)
                 die("connecting to the host");
-        begin(&init);
+        begin(&init, own_machine);
         loop(&init);
         /* The host is gone or broken: nobody will ever ask for anything again. */
         kill(-1, SIGKILL);

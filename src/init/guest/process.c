@@ -164,7 +164,9 @@ static pid_t start(struct init *init, struct process *p, struct spawn *spawn)
 int request_start(struct init *init, const struct init_message *m, struct failure *failure)
 {
         struct process *p = find_free(init);
-        struct spawn spawn = { .start = m, .streams = { -1, -1, -1 }, .proc = init->proc, .failure = failure };
+        struct spawn spawn = {
+                .start = m, .streams = { -1, -1, -1 }, .proc = init->proc, .group = init->group, .namespace = init->namespace, .failure = failure
+        };
         u32 answer;
         pid_t pid;
         int r = check_start(init, m, failure);
@@ -173,6 +175,8 @@ int request_start(struct init *init, const struct init_message *m, struct failur
                 return r;
         if (!p)
                 return fail(failure, EAGAIN, "starting a process: too many run", NULL);
+        if (init->frozen) /* we would wait for its first step, which it cannot take */
+                return fail(failure, EAGAIN, "starting a process: all stand still", NULL);
         *p = (struct process){ .id = m->id, .tty = m->field[START_FLAGS].number & INIT_START_TTY };
         for (unsigned i = 0; i < INIT_STREAMS; i++)
                 p->streams[i] = (struct stream){ .fd = -1, .room = INIT_ROOM_FIRST };
@@ -372,6 +376,17 @@ void process_room(struct init *init, const struct init_message *m)
         p->streams[stream].room = (u32)MIN(p->streams[stream].room + m->field[1].number, (u64)INIT_ROOM_MAX);
         if (p->exited)
                 drain(init, p);
+}
+
+void process_collect(struct init *init)
+{
+        for (size_t k = 0; k < PROCESSES_MAX; k++) {
+                struct process *p = &init->processes[k];
+
+                for (u32 i = 1; p->pid && !p->exited && i < INIT_STREAMS; i++)
+                        while (p->streams[i].fd >= 0 && p->streams[i].room && read_some(init, p, i))
+                                ;
+        }
 }
 
 bool process_reap(struct init *init)

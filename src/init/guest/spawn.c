@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -76,6 +77,19 @@ static int mount_proc(const struct child *c)
         umount2("/proc", MNT_DETACH);
         if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 && errno != ENOENT)
                 return fail(c->spawn->failure, errno, "mounting /proc", NULL);
+        return 0;
+}
+
+/* Groups likewise: those of others of the machine cannot be seen from below the main process's. */
+static int show_groups(const struct child *c)
+{
+        const struct spawn *s = c->spawn;
+        const u64 flags = number(c, START_FLAGS);
+
+        if (s->group >= 0 && flags & INIT_START_PID_NS)
+                group_show_as_root();
+        if (s->group >= 0 && flags & INIT_START_INSIDE && s->namespace >= 0 && setns(s->namespace, CLONE_NEWCGROUP) < 0)
+                return fail(s->failure, errno, "entering the main process's namespace", NULL);
         return 0;
 }
 
@@ -184,7 +198,7 @@ static int execute(const struct child *c)
 static int child_main(void *opaque)
 {
         static int (*const steps[])(const struct child *c) = {
-                set_oom_score_adj, set_limits, mount_proc, take_streams, drop_capabilities, become_user, enter_directory,
+                set_oom_score_adj, set_limits, mount_proc, show_groups, take_streams, drop_capabilities, become_user, enter_directory,
         };
         const struct child *c = opaque;
 
@@ -208,16 +222,46 @@ static char **list_of(const struct init_value *value)
         return list;
 }
 
+/* As clone(2) with CLONE_VM and CLONE_VFORK, into a control group at once: a process that moves there later waits for the kernel's
+ * grace periods. */
+static pid_t clone_into(int group, u64 flags, u8 *stack, struct child *c)
+{
+        struct clone_args args = {
+                .flags = flags | CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .stack = (u64)stack, .stack_size = STACK_SIZE, .cgroup = (u64)group
+        };
+        register int (*fn)(void *opaque) __asm__("r12") = child_main;
+        register struct child *opaque __asm__("r13") = c;
+        long r = SYS_clone3;
+
+        __asm__ volatile("syscall\n\t"
+                         "test %%eax, %%eax\n\t"
+                         "jnz 1f\n\t"
+                         "xor %%ebp, %%ebp\n\t" /* on the new stack */
+                         "mov %%r13, %%rdi\n\t"
+                         "call *%%r12\n\t"
+                         "hlt\n"
+                         "1:"
+                         : "+a"(r)
+                         : "D"(&args), "S"(sizeof(args)), "r"(fn), "r"(opaque)
+                         : "rcx", "r11", "memory");
+        errno = r < 0 ? (int)-r : 0;
+        return r < 0 ? -1 : (pid_t)r;
+}
+
 /* From the main process's namespace, where that is asked for. */
 static pid_t clone_there(struct init *init, struct child *c, u8 *stack)
 {
         const u64 flags = number(c, START_FLAGS);
         const bool inside = flags & INIT_START_INSIDE && init->namespace >= 0;
+        const int make = CLONE_VM | CLONE_VFORK | (flags & INIT_START_PID_NS ? CLONE_NEWPID : 0);
         pid_t pid;
 
         if (inside && setns(init->namespace, CLONE_NEWPID) < 0)
                 return fail(c->spawn->failure, errno, "entering the main process's namespace", NULL);
-        pid = clone(child_main, stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | SIGCHLD | (flags & INIT_START_PID_NS ? CLONE_NEWPID : 0), c);
+        if (init->group >= 0)
+                pid = clone_into(init->group, (u64)make, stack, c);
+        else
+                pid = clone(child_main, stack + STACK_SIZE, make | SIGCHLD, c);
         if (pid < 0)
                 pid = fail(c->spawn->failure, errno, "starting a process", NULL);
         if (inside)
