@@ -120,6 +120,7 @@ static inline bool mmu_is_canonical(u64 gva)
 #define TLB_JUMPS 16384u
 #define TLB_MORE_JUMPS 1024u /* of each kind */
 #define TLB_SPACES 8
+#define TLB_SPACES_FEW 2 /* tlb_begin_small */
 #define TLB_HUGE_PAGES 8
 #define TLB_WRITERS 4
 
@@ -173,6 +174,7 @@ struct tlb_table {
         u64 generation;          /* of its fetch translations: a new number when others than those of the page of tlb_flush_page went */
         u32 jump_mode;           /* the translator's: which mode the code of the jumps is for */
         struct tlb_heat heat;    /* the translator's: how busy the user code of this space is */
+        u64 last_used;           /* spaces only: a number that grows */
         u16 pcid;                /* spaces only */
         bool used;               /* spaces only: belongs to pcid */
 } __attribute__((aligned(4096)));
@@ -190,7 +192,9 @@ struct soft_tlb {
         struct tlb_table kernel;
         struct tlb_table spaces[TLB_SPACES];
         struct tlb_table *space;    /* the current one */
-        unsigned next_space;        /* to be taken for another PCID */
+        unsigned n_spaces;          /* that may be taken for PCIDs */
+        unsigned missed;            /* PCIDs that came back after they had lost their space, since n_spaces was chosen */
+        u64 switches;
         u64 next_generation;
         struct tlb_table *shadowed; /* the space that a shadow window shows, or NULL */
         struct tlb_stale shadow_stale;
@@ -255,6 +259,8 @@ static inline unsigned tlb_walk_flags(enum tlb_mode mode)
 
 /* @tlb is zeroed memory of its own pages (mmap): most of it is never touched. */
 void tlb_init(struct soft_tlb *tlb);
+/* At first for few address spaces, each of which takes half a MiB when it is busy: machines of which there are many. */
+void tlb_begin_small(struct soft_tlb *tlb);
 
 /* Walks for an access to the byte at @gva and enters what it found. 0: the access would hit now. > 0: page-fault error code | MMU_FAULT. < 0: not for
  * the fast path (device memory, a write to a page with flags, not canonical, not enterable): the interpreter does it. General registers only;

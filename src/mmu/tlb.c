@@ -5,6 +5,9 @@
  * regions that are mapped by large pages, and the set of pages that code was fetched from. */
 #include "mmu.h"
 
+/* So often a program found its space taken before there is one more. */
+#define TLB_MISSED_MAX 64U
+
 #define ENTRIES_PER_LINE (64 / sizeof(struct tlb_entry))
 #define LINE_WORD (64u * (unsigned)ENTRIES_PER_LINE) /* entries for each word of entry_lines */
 #define JUMPS_PER_LINE (64 / sizeof(struct tlb_jump))
@@ -186,6 +189,12 @@ void tlb_init(struct soft_tlb *tlb)
         table_clear(tlb, &tlb->kernel);
         tlb->space = &tlb->spaces[0];
         table_clear(tlb, tlb->space);
+        tlb->n_spaces = TLB_SPACES;
+}
+
+void tlb_begin_small(struct soft_tlb *tlb)
+{
+        tlb->n_spaces = TLB_SPACES_FEW;
 }
 
 void tlb_flush_all(struct soft_tlb *tlb)
@@ -232,13 +241,29 @@ void tlb_flush_pcid(struct soft_tlb *tlb, u16 pcid)
                 table_clear(tlb, space);
 }
 
-/* A space that belongs to no PCID, or the one whose turn it is. */
+/* A space that belongs to no PCID, or that of the one that was left longest ago. */
 static struct tlb_table *take_space(struct soft_tlb *tlb)
 {
-        for (unsigned i = 0; i < TLB_SPACES; i++)
-                if (!tlb->spaces[i].used)
-                        return &tlb->spaces[i];
-        return &tlb->spaces[tlb->next_space++ % TLB_SPACES];
+        struct tlb_table *oldest = NULL;
+
+        for (unsigned i = 0; i < tlb->n_spaces; i++) {
+                struct tlb_table *space = &tlb->spaces[i];
+
+                if (!space->used)
+                        return space;
+                if (space != tlb->space && (!oldest || space->last_used < oldest->last_used))
+                        oldest = space;
+        }
+        return oldest;
+}
+
+/* The guest takes it that what it had under @pcid is still there: it goes to and fro between more programs than we keep. */
+static void count_missed(struct soft_tlb *tlb)
+{
+        if (tlb->n_spaces == TLB_SPACES || ++tlb->missed < TLB_MISSED_MAX)
+                return;
+        tlb->missed = 0;
+        tlb->n_spaces++;
 }
 
 void tlb_switch_pcid(struct soft_tlb *tlb, u16 pcid, bool keep)
@@ -249,12 +274,15 @@ void tlb_switch_pcid(struct soft_tlb *tlb, u16 pcid, bool keep)
                 if (space == tlb->space)
                         return;
         } else {
+                if (!space && keep)
+                        count_missed(tlb);
                 if (!space)
                         space = take_space(tlb);
                 table_clear(tlb, space);
                 space->used = true;
                 space->pcid = pcid;
         }
+        tlb->space->last_used = tlb->switches++;
         tlb->space = space;
         drop_non_global(tlb);
 }

@@ -300,6 +300,31 @@ static void keep_finds_what_the_pcid_had(void **state)
         }
 }
 
+/* A small one has a space more when programs keep losing theirs. */
+static void small_ones_grow_when_programs_come_back(void **state)
+{
+        struct soft_tlb *tlb = *state;
+
+        tlb_begin_small(tlb);
+        for (unsigned round = 0; round < 1000; round++) {
+                for (u16 pcid = 1; pcid <= 3; pcid++) {
+                        tlb_switch_pcid(tlb, pcid, round > 0);
+                        assert_int_equal(round > 900, hits(tlb, LOW + pcid * PAGE_SIZE) && round > 900);
+                        fill(tlb, LOW + pcid * PAGE_SIZE, pcid);
+                }
+                if (!round)
+                        assert_int_equal(tlb->n_spaces, TLB_SPACES_FEW);
+        }
+        assert_int_equal(tlb->n_spaces, 3);
+        /* Programs that are new are none that come back, and who is used stays. */
+        for (u16 pcid = 10; pcid < 1000; pcid++) {
+                tlb_switch_pcid(tlb, pcid, false);
+                tlb_switch_pcid(tlb, 1, true);
+        }
+        assert_int_equal(tlb->n_spaces, 3);
+        assert_true(hits(tlb, LOW + PAGE_SIZE));
+}
+
 static void switch_without_keep_forgets_that_pcid_only(void **state)
 {
         struct soft_tlb *tlb = *state;
@@ -951,6 +976,7 @@ int main(void)
                 TEST(context_flush_is_not_undone_by_keep),
                 TEST(pcids_do_not_see_each_other),
                 TEST(keep_finds_what_the_pcid_had),
+                TEST(small_ones_grow_when_programs_come_back),
                 TEST(switch_without_keep_forgets_that_pcid_only),
                 TEST(more_pcids_than_are_kept_stay_correct),
                 TEST(flushed_pcid_is_forgotten_and_no_other),

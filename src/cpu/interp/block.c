@@ -70,7 +70,9 @@ static const u8 *page_of(const u8 *hva)
 
 void jump_cache_clear(struct interp *in)
 {
-        memset(in->jump_cache, 0, sizeof(in->jump_cache));
+        if (in->jump_cache_used)
+                memset(in->jump_cache, 0, sizeof(in->jump_cache));
+        in->jump_cache_used = false;
 }
 
 void code_drop_all(struct interp *in)
@@ -265,7 +267,9 @@ struct block *code_lookup(struct interp *in)
         if (!block)
                 block = block_build(in, rip, linear, hva);
         /* Under the translator a block that was only left to us ends in the outer loop. */
-        if (!block->hva2 && !(in->mode & MODE_SINGLE) && (!in->translate || translate_leaves_mode(in)))
+        if (!block->hva2 && !(in->mode & MODE_SINGLE) && (!in->translate || translate_leaves_mode(in))) {
                 in->jump_cache[jump_slot(rip)] = (struct jump_entry){ rip, in->key, block };
+                in->jump_cache_used = true;
+        }
         return block;
 }

@@ -168,6 +168,7 @@ struct interp {
         bool debug_stop;       /* vcpu->debug hit something (its hit_* are filled): the outer loop returns EXIT_DEBUG */
         jmp_buf unwind;
 
+        bool jump_cache_used; /* it is not all zeros: the translator hardly uses it, and clearing it takes memory */
         struct jump_entry jump_cache[JUMP_CACHE_SIZE];
         struct soft_tlb tlb;
         struct code_cache *code;

@@ -172,7 +172,8 @@ void interp_flush_tlb_page(struct interp *in, u64 gva)
         counter_inc(&in->vcpu->counters, COUNTER_TLB_PAGE_FLUSHES);
         trace(TLB_FLUSH, in->vcpu->index, 0, gva);
         /* All entries of one page share a group. */
-        memset(&in->jump_cache[first], 0, sizeof(struct jump_entry) << JUMP_CACHE_OFFSET_BITS);
+        if (in->jump_cache_used)
+                memset(&in->jump_cache[first], 0, sizeof(struct jump_entry) << JUMP_CACHE_OFFSET_BITS);
         interp_mode_changed(in);
 }
 
@@ -483,6 +484,8 @@ int interp_vcpu_create(struct vcpu *vcpu, struct err **err)
                 return r;
         }
         tlb_init(&in->tlb);
+        if (guest_memory_is_private(vcpu->memory)) /* it began as a snapshot, perhaps with many others */
+                tlb_begin_small(&in->tlb);
         vcpu->engine_data = in;
         pthread_mutex_lock(&in->machine->lock);
         in->mailbox->next = in->machine->members;

@@ -345,7 +345,7 @@ const void *fast_invlpg(struct interp *in, const struct site *site, u64 gva)
         tlb_flush_page(&in->tlb, gva);
         counter_inc(&in->vcpu->counters, COUNTER_TLB_PAGE_FLUSHES);
         /* What the interpreter remembers of the page. */
-        for (unsigned i = first; i < first + (1u << JUMP_CACHE_OFFSET_BITS); i++)
+        for (unsigned i = first; in->jump_cache_used && i < first + (1u << JUMP_CACHE_OFFSET_BITS); i++)
                 in->jump_cache[i].key = 0;
         fast_mode_changed(in);
         in->rip += site->access;
