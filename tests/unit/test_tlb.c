@@ -317,6 +317,7 @@ static void small_ones_grow_when_programs_come_back(void **state)
         }
         assert_int_equal(tlb->n_spaces, 3);
         /* Programs that are new are none that come back, and who is used stays. */
+        tlb_switch_pcid(tlb, 1, true);
         for (u16 pcid = 10; pcid < 1000; pcid++) {
                 tlb_switch_pcid(tlb, pcid, false);
                 tlb_switch_pcid(tlb, 1, true);
