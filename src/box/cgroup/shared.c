@@ -13,8 +13,8 @@
  *
  * The shared group goes with its last container. Who is about to enter it holds a shared lock (flock) on the directory
  * from the moment it is known to be there; who removes it wants the exclusive one, and leaves the group to others when it
- * cannot have it or when there are processes. Locks end with their holders, so a runtime that is killed can at worst
- * leave an empty group for the next removal.
+ * cannot have it or when there are processes; those come by later. Locks end with their holders, so a runtime that is killed
+ * can at worst leave an empty group for the next removal.
  *
  * What a container sees of the group through a read-only cgroup mount is nothing of others: version 1 shows only processes of
  * the reader's pid namespace. Where it may write, it has its own (cgroup_spec.separate). */
@@ -33,7 +33,7 @@
 /* No container's id: those have no '@'. */
 #define SHARED_NAME "strata@shared"
 
-enum { OPEN_TRIES = 1000, REMOVE_TRIES = 100, GATHER_TRIES = 100 };
+enum { OPEN_TRIES = 1000, TURN_TRIES = 1000, GATHER_TRIES = 100 };
 
 int hierarchy_set_path(struct hierarchy *h, struct err **err)
 {
@@ -73,11 +73,18 @@ bool cgroup_may_share(const struct cgroup *cg, const struct hierarchy *h, const 
 
 /* ---- life ---- */
 
+static bool is_there(int parent, int dir)
+{
+        struct stat opened, there;
+
+        return fstat(dir, &opened) == 0 && fstatat(parent, SHARED_NAME, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+               there.st_ino == opened.st_ino;
+}
+
 int cgroup_shared_open(int parent, int *ret_dir, struct err **err)
 {
         for (int i = 0; i < OPEN_TRIES; i++) {
                 _cleanup_close_ int dir = -1;
-                struct stat opened, there;
 
                 if (mkdirat(parent, SHARED_NAME, 0755) < 0 && errno != EEXIST)
                         return err_sys(err, errno, "making '%s'", SHARED_NAME);
@@ -86,10 +93,10 @@ int cgroup_shared_open(int parent, int *ret_dir, struct err **err)
                         return err_sys(err, errno, "opening '%s'", SHARED_NAME);
                 if (dir < 0)
                         continue;
-                if (flock(dir, LOCK_SH) < 0 || fstat(dir, &opened) < 0)
+                if (flock(dir, LOCK_SH) < 0)
                         return err_sys(err, errno, "locking '%s'", SHARED_NAME);
                 /* The last container may have taken it along meanwhile. */
-                if (fstatat(parent, SHARED_NAME, &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == opened.st_ino) {
+                if (is_there(parent, dir)) {
                         *ret_dir = TAKE_FD(dir);
                         return 0;
                 }
@@ -97,37 +104,37 @@ int cgroup_shared_open(int parent, int *ret_dir, struct err **err)
         return err_set(err, ERR_BUSY, EBUSY, "'%s' comes and goes", SHARED_NAME);
 }
 
-static bool is_empty(const struct hierarchy *h)
+/* A descriptor on the parent, whose lock removals take turns by: the one that finds the last process gone must not fail because
+ * another, which found it there, has not let go of the group yet. -1: not within a second. */
+static int begin_removal(const struct hierarchy *h)
 {
-        struct pid_list list = { 0 };
-        const int r = cgroup_collect_pids(h->dir, &list, NULL);
+        const int n = (int)(strrchr(h->face.path, '/') - h->face.path);
+        _cleanup_close_ int parent = -1;
+        char path[PATH_MAX];
 
-        free(list.pid);
-        return r >= 0 && list.n == 0;
-}
-
-static bool remove_unused(const struct hierarchy *h)
-{
-        /* Another one's last process may have ended while we held the lock, so that he could not have it: look again after
-         * giving it back. */
-        for (int i = 0; i < REMOVE_TRIES && flock(h->dir, LOCK_EX | LOCK_NB) == 0; i++) {
-                if (rmdir(h->face.path) == 0)
-                        return true;
-                flock(h->dir, LOCK_UN);
-                if (!is_empty(h))
-                        break;
+        if ((size_t)snprintf(path, sizeof(path), "%.*s", n, h->face.path) >= sizeof(path))
+                return -1;
+        parent = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        for (int i = 0; parent >= 0 && i < TURN_TRIES; i++) {
+                if (flock(parent, LOCK_EX | LOCK_NB) == 0)
+                        return TAKE_FD(parent);
+                usleep(1000);
         }
-        return false;
+        return -1;
 }
 
 void cgroup_shared_remove(struct hierarchy *h)
 {
+        _cleanup_close_ int turn = -1;
+
         if (!h->shared) { /* the container has left it */
                 h->shared = true;
                 if (hierarchy_set_path(h, NULL) < 0)
                         return;
         }
-        if (hierarchy_open(h, NULL) >= 0 && remove_unused(h))
+        turn = begin_removal(h);
+        if (turn >= 0 && hierarchy_open(h, NULL) >= 0 && flock(h->dir, LOCK_EX | LOCK_NB) == 0 && is_there(turn, h->dir) &&
+                rmdir(h->face.path) == 0)
                 cgroup_remove_parents(h);
         closep(&h->dir);
         closep(&h->enter);
