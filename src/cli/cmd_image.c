@@ -6,6 +6,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "container_cli.h"
 #include "image_cli.h"
 
 #define OPTION_ROOT \
@@ -165,9 +166,9 @@ static int rm(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
         bool force = false;
-        const struct cli_option options[] = {
-                CLI_LOCAL("force", 'f', FLAG, &force, NULL, "all names of an image given by its id"), OPTION_ROOT, { 0 }
-        };
+        const struct cli_option options[] = { CLI_LOCAL("force", 'f', FLAG, &force, NULL,
+                                                      "all names of an image given by its id; missing ones are fine"),
+                CLI_LOCAL("no-prune", 0, IGNORED, NULL, NULL, NULL), OPTION_ROOT, { 0 } };
         const struct cli_usage usage = { "strata image rm", "[OPTION...] IMAGE...",
                 "Take names away from images, and remove the images that have none left.", CLI_OPTIONS(options), 1, -1,
                 false };
@@ -178,18 +179,29 @@ static int rm(int argc, char **argv, struct err **err)
         if (r != 0)
                 return MIN(r, 0);
         r = image_cli_open(root, &store, err);
-        for (; r == 0 && first < argc; first++)
-                r = image_remove(store, argv[first], force, &removal, err);
+        if (r < 0)
+                return r;
+        for (; first < argc; first++) { /* the others go whichever cannot */
+                struct err *own = NULL;
+
+                if (image_remove(store, argv[first], force, &removal, &own) < 0 &&
+                        !(force && err_get_id(own) == ERR_NOT_FOUND))
+                        r = container_report(&own);
+                err_free(own);
+        }
         return r;
 }
 
 static int prune(int argc, char **argv, struct err **err)
 {
         const char *root = NULL;
-        bool all = false;
+        bool all = false, force = false;
         const struct cli_option options[] = {
                 CLI_LOCAL("all", 'a', FLAG, &all, NULL,
                         "also images with a name, if no instance uses them, and the build cache"),
+                CLI_LOCAL("force", 'f', FLAG, &force, NULL, "do not ask, which is done on a terminal"),
+                CLI_LOCAL("filter", 0, REFUSED, NULL, "KEY=VALUE",
+                        "'strata image ls -q --filter ...' finds what 'rm' takes"),
                 OPTION_ROOT, { 0 }
         };
         const struct cli_usage usage = { "strata image prune", "[OPTION...]",
@@ -202,6 +214,10 @@ static int prune(int argc, char **argv, struct err **err)
 
         if (r != 0)
                 return MIN(r, 0);
+        if (!force && isatty(STDIN_FILENO) &&
+                !container_confirm(all ? "This removes all images that no container uses."
+                                       : "This removes all images without a name that no container uses."))
+                return 0;
         chosen.all = all;
         r = image_cli_open(root, &store, err);
         if (r == 0)
@@ -453,7 +469,7 @@ const struct command cli_image_commands[] = {
         { "build", "[OPTION...] [CONTEXT]", "build an image from a Dockerfile", image_build_command, NULL },
         { "pull", "[OPTION...] NAME", "fetch an image from its registry", pull, NULL },
         { "push", "[OPTION...] NAME [DESTINATION]", "send an image to a registry", push, NULL },
-        { "ls", "[OPTION...]", "list images", image_ls_command, NULL },
+        { "ls", "[OPTION...] [NAME]", "list images", image_ls_command, NULL },
         { "inspect", "[OPTION...] IMAGE...", "everything about images, as JSON", image_inspect_command, NULL },
         { "history", "[OPTION...] IMAGE", "how an image was made", image_history_command, NULL },
         { "tag", "[OPTION...] IMAGE NAME", "give an image one more name", tag, NULL },

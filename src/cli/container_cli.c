@@ -121,9 +121,10 @@ int list_command_run(const struct cli_usage *usage, const char *const *filter_ke
         int (*collect)(struct list_command *list, struct err **err), int argc, char **argv, struct list_command *list,
         struct err **err)
 {
-        int first, r = cli_options_parse(usage, argc, argv, list, &first, err);
+        int first = argc, r = cli_options_parse(usage, argc, argv, list, &first, err);
 
         list->rows = json_array();
+        list->words = argv + first;
         if (table && (!list->listing.format || strcmp(list->listing.format, "table") == 0))
                 list->listing.format = table;
         if (r == 0)

@@ -56,6 +56,7 @@ struct listing_text container_short_id(const char *id);
 struct list_command {
         struct listing listing;
         struct cli_words filters;
+        char **words; /* of the command line beside the options; ends with NULL */
         json_t *rows;
 };
 #define LIST_QUIET(ids) CLI_OPTION("quiet", 'q', FLAG, offsetof(struct list_command, listing.quiet), NULL, ids " only")

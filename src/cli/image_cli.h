@@ -8,8 +8,6 @@
 #include "image/image.h"
 #include "options.h"
 
-/* "table" or "json" (NULL is table). */
-int image_format_parse(const char *format, bool *ret_json, struct err **err);
 /* --root's value or the default, in a user namespace where that is needed. */
 int image_cli_open(const char *root, struct image_store **ret, struct err **err);
 
@@ -18,11 +16,6 @@ struct image_size {
         char text[24];
 };
 struct image_size image_size_text(u64 bytes);
-/* "3 weeks ago", from RFC 3339. */
-struct image_age {
-        char text[32];
-};
-struct image_age image_age_text(const char *created);
 /* What of an id people read. */
 static inline const char *image_id_hex(const char *id)
 {

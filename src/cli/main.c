@@ -16,7 +16,6 @@
 static const struct command container_commands[] = {
         CONTAINER_COMMANDS,
         { "ls", "[OPTION...]", "list them", container_ps_command, NULL },
-        { "list", "[OPTION...]", "list them", container_ps_command, NULL },
         { "ps", "[OPTION...]", "list them", container_ps_command, NULL },
         { "inspect", "[OPTION...] CONTAINER...", "everything about some, as JSON", container_inspect_command, NULL },
         { "prune", "[OPTION...]", "remove those that do not run", container_prune_command, NULL },
@@ -53,24 +52,31 @@ static const struct command commands[] = {
 /* Words that start work of a container's supervisor; nobody types them. */
 static const char *const helper_words[] = { "instance-start", "instance-clean", "instance-health" };
 
-/* Where docker's other words are. */
+/* Commands about images that docker has without "image", too. */
 static const struct {
-        const char *word, *here;
-} elsewhere[] = {
-        { "build", "strata image build" },
-        { "pull", "strata image pull" },
-        { "push", "strata image push" },
-        { "images", "strata image ls" },
-        { "rmi", "strata image rm" },
-        { "tag", "strata image tag" },
-        { "save", "strata image save" },
-        { "load", "strata image load" },
-        { "import", "strata image import" },
-        { "history", "strata image history" },
-        { "login", "strata image login" },
-        { "logout", "strata image logout" },
-        { "version", "strata --version" },
+        const char *word, *command;
+} image_words[] = {
+        { "build", "build" },
+        { "pull", "pull" },
+        { "push", "push" },
+        { "images", "ls" },
+        { "rmi", "rm" },
+        { "tag", "tag" },
+        { "save", "save" },
+        { "load", "load" },
+        { "import", "import" },
+        { "history", "history" },
+        { "login", "login" },
+        { "logout", "logout" },
 };
+
+static const char *image_command(const char *word)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(image_words); i++)
+                if (strcmp(image_words[i].word, word) == 0)
+                        return image_words[i].command;
+        return NULL;
+}
 
 static void print_command(const char *path, const struct command *command)
 {
@@ -92,7 +98,9 @@ static void print_commands(const char *path, const struct command *table)
                         sub++)
                         print_command(longer, sub);
         }
-        printf("\nEach of them explains itself with --help.\n");
+        printf("\nEach of them explains itself with --help.%s\n",
+                table == commands ? " build, pull, images, rmi and docker's other words for images do without 'image', too."
+                                  : "");
 }
 
 static bool is_help(const char *word)
@@ -106,9 +114,6 @@ static int no_such_command(const char *path, const char *word, const struct comm
         unsigned best = CLI_NEAR + 1;
         int r = err_set(err, ERR_USAGE, EINVAL, "'%s' is not a command of '%s'", word, path);
 
-        for (size_t i = 0; table == commands && i < ARRAY_SIZE(elsewhere); i++)
-                if (strcmp(elsewhere[i].word, word) == 0)
-                        return err_hint(err, r, "that is '%s' here", elsewhere[i].here);
         for (; table->name; table++) {
                 const unsigned d = cli_distance(word, strlen(word), table->name);
 
@@ -127,9 +132,24 @@ static int needs_command(const char *path, struct err **err)
         return err_hint(err, err_set(err, ERR_USAGE, EINVAL, "'%s' needs a command", path), "see '%s --help'", path);
 }
 
+/* By its name, or docker's longer one for it. */
+static const struct command *find_command(const struct command *table, const char *word)
+{
+        static const char *const longer[][2] = { { "list", "ls" }, { "remove", "rm" } };
+
+        for (const struct command *command = table; command->name; command++)
+                if (strcmp(command->name, word) == 0)
+                        return command;
+        for (size_t i = 0; i < ARRAY_SIZE(longer); i++)
+                if (strcmp(longer[i][0], word) == 0)
+                        return find_command(table, longer[i][1]);
+        return NULL;
+}
+
 /* Walks the tables along the words of the command line. argv[0] is the last word of @path. */
 static int dispatch(const char *path, const struct command *table, int argc, char **argv, struct err **err)
 {
+        const struct command *command;
         char longer[128];
 
         if (argc < 2)
@@ -138,13 +158,16 @@ static int dispatch(const char *path, const struct command *table, int argc, cha
                 print_commands(path, table);
                 return 0;
         }
-        for (const struct command *command = table; command->name; command++) {
-                if (strcmp(command->name, argv[1]) != 0)
-                        continue;
-                if (!command->sub)
-                        return command->run(argc - 1, argv + 1, err);
+        command = find_command(table, argv[1]);
+        if (command && !command->sub)
+                return command->run(argc - 1, argv + 1, err);
+        if (command) {
                 snprintf(longer, sizeof(longer), "%s %s", path, command->name);
                 return dispatch(longer, command->sub, argc - 1, argv + 1, err);
+        }
+        if (table == commands && image_command(argv[1])) {
+                argv[1] = (char *)image_command(argv[1]);
+                return dispatch("strata image", cli_image_commands, argc, argv, err);
         }
         return no_such_command(path, argv[1], table, err);
 }
@@ -170,7 +193,7 @@ int main(int argc, char **argv)
         for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(helper_words); i++)
                 if (strcmp(argv[1], helper_words[i]) == 0)
                         return instance_helper_main(argc - 1, argv + 1);
-        if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        if (argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0)) {
                 puts("strata " STRATA_VERSION);
                 return 0;
         }

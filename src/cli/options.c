@@ -32,6 +32,8 @@ void cli_words_clear(struct cli_words *words)
 
 static void print_group(const struct cli_option_group *group)
 {
+        if (!group->title)
+                return;
         printf("\n%s:\n", group->title);
         for (const struct cli_option *o = group->options; o->name; o++) {
                 char left[64];

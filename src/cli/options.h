@@ -68,7 +68,7 @@ struct cli_option {
 
 /* Options under one heading, filling the structure at @base of the command's own. */
 struct cli_option_group {
-        const char *title;
+        const char *title; /* NULL: of others that the help does not show */
         const struct cli_option *options; /* ends with name NULL */
         size_t base;
 };

@@ -335,7 +335,7 @@ static int load_oci(struct loading *l, struct err **err)
         return r;
 }
 
-static int unpack_archive(int fd, int dir, struct err **err)
+int archive_unpack(int fd, int dir, struct err **err)
 {
         const struct unpack_options options = { .squash_owners = true, .plain = true };
         _cleanup_(decompressor_freep) struct decompressor *decompressor = NULL;
@@ -382,7 +382,7 @@ int image_load(struct image_store *store, int fd, const struct image_progress *p
         if (r == 0)
                 r = io_open_dir(lease->tmp_fd, name.text, &dir, err);
         if (r == 0)
-                r = unpack_archive(fd, dir, err);
+                r = archive_unpack(fd, dir, err);
         if (r < 0)
                 return r;
         l.lease = lease;

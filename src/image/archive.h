@@ -20,6 +20,9 @@ struct plain_source {
 };
 int plain_source_next(void *opaque, const u8 **ret_data, size_t *ret_len, struct err **err);
 
+/* A tar of any compression as plain files that are ours. */
+int archive_unpack(int fd, int dir, struct err **err);
+
 /* Unpacks a layer from the file @fd, which is @name in @dirfd, and moves that into the store. @expected and @diff_id may be NULL. */
 int layer_add_file(struct lease *lease, int fd, int dirfd, const char *name, const struct digest *expected,
         const struct digest *diff_id, const struct image_progress *progress, struct descriptor *ret,

@@ -14,7 +14,6 @@
 #include "change.h"
 
 #define DIR_KEYS    DIR_BUILD_CACHE "/keys"
-#define STAGES_MAX  200U
 #define ONBUILD_MAX 200U
 
 static void _printf_(2, 3) say(const struct build *build, const char *fmt, ...)
@@ -528,37 +527,6 @@ static int build_stage(struct stage *stage, struct err **err)
 
 /* --- a build --------------------------------------------------------------------------------------------------------------------------------------- */
 
-static int read_inputs(struct build *build, struct err **err)
-{
-        const struct image_build_options *o = build->options;
-        _cleanup_free_ char *text = NULL, *ignore = NULL;
-        _cleanup_close_ int fd = -1;
-        size_t len;
-        int r;
-
-        build->context = open(o->context ? o->context : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (build->context < 0)
-                return err_sys(err, errno, "opening the context '%s'", o->context ? o->context : ".");
-        if (o->dockerfile && strcmp(o->dockerfile, "-") == 0)
-                fd = dup(STDIN_FILENO);
-        else if (o->dockerfile)
-                fd = open(o->dockerfile, O_RDONLY | O_CLOEXEC);
-        else
-                fd = openat(build->context, "Dockerfile", O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return err_sys(err, errno, "opening the Dockerfile '%s'", o->dockerfile ? o->dockerfile : "Dockerfile");
-        r = io_read_stream(fd, DOCKERFILE_MAX, &text, &len, err);
-        if (r == 0 && strlen(text) != len)
-                r = err_set(err, ERR_USAGE, EINVAL, "the Dockerfile is not a text");
-        if (r == 0)
-                r = dockerfile_parse(text, &build->file, err);
-        if (r == 0 && build->file.n_stages > STAGES_MAX)
-                r = err_set(err, ERR_TOO_LARGE, EFBIG, "the Dockerfile has more than %u stages", STAGES_MAX);
-        if (r == 0 && io_read_file(build->context, ".dockerignore", DOCKERFILE_MAX, &ignore, NULL, NULL) == 0)
-                r = dockerignore_parse(ignore, &build->ignore, err);
-        return r;
-}
-
 /* stages[0] is what is before the first FROM: its ARGs. */
 static int prepare_stages(struct build *build, struct err **err)
 {
@@ -623,12 +591,20 @@ int image_build(
 {
         _cleanup_(build_clear) struct build build = { .store = store, .options = options, .context = -1 };
         struct stage *target = NULL;
+        struct platform host, wanted;
         int r = lease_open(store, &build.lease, err);
 
         if (r == 0)
+                r = platform_parse(NULL, &host, err);
+        if (r == 0)
+                r = platform_parse(options->platform, &wanted, err);
+        if (r == 0 && (strcmp(wanted.os, host.os) != 0 || strcmp(wanted.architecture, host.architecture) != 0))
+                r = err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "images for %s are not built on %s/%s", options->platform,
+                        host.os, host.architecture);
+        if (r == 0)
                 r = take_given_args(&build, err);
         if (r == 0)
-                r = read_inputs(&build, err);
+                r = build_read_inputs(&build, err);
         if (r == 0)
                 r = prepare_stages(&build, err);
         if (r < 0)

@@ -41,6 +41,9 @@ struct build_root {
                 .mount = -1, .upper = -1 \
         }
 
+/* Fills in context, file and ignore. */
+int build_read_inputs(struct build *build, struct err **err);
+
 /* What the clean @path names in the tree @root; links on the way, and a last one, are followed inside it. -errno. */
 int build_open_source(int root, const char *path, int flags);
 /* The same for a clean path @path that came as @word; what .dockerignore leaves out is not there. @path of a directory has no links

@@ -2,6 +2,7 @@
  *
  * A child process gets a mount namespace of its own, attaches the root in it and becomes the runtime; so nothing stays mounted
  * whoever dies. The network is the host's. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
@@ -36,7 +37,7 @@ static const struct {
         { "/proc", "proc", "proc", "nosuid,noexec,nodev" },
         { "/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k" },
         { "/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620" },
-        { "/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k" },
+        { "/dev/shm", "tmpfs", "shm", NULL }, /* by --shm-size */
         { "/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev" },
         { "/sys", "none", "/sys", "rbind,nosuid,noexec,nodev,ro" },
 };
@@ -455,6 +456,60 @@ static int complete_target(const struct run *run, struct mount_spec *m, char **r
         return 0;
 }
 
+/* "NAME:ADDRESS" or "NAME=ADDRESS"; "host-gateway" is the host, whose network RUN has. */
+static int add_host(FILE *f, const char *host, struct err **err)
+{
+        const size_t n = strcspn(host, ":=");
+        const char *address = host[n] ? host + n + 1 : "";
+        u8 parsed[16];
+
+        if (strcmp(address, "host-gateway") == 0)
+                address = "127.0.0.1";
+        if (!n || (inet_pton(AF_INET, address, parsed) != 1 && inet_pton(AF_INET6, address, parsed) != 1))
+                return err_set(err, ERR_USAGE, EINVAL, "'%s' is no host: NAME:ADDRESS", host);
+        fprintf(f, "%s\t%.*s\n", address, (int)n, host);
+        return 0;
+}
+
+static int mount_hosts(struct run *run, struct err **err)
+{
+        struct build *build = run->stage->build;
+        _cleanup_free_ char *text = NULL, *path = NULL;
+        size_t len = 0;
+        FILE *f = open_memstream(&text, &len);
+        int r = f ? 0 : err_sys(err, ENOMEM, "writing /etc/hosts");
+
+        if (f)
+                fputs("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n", f);
+        for (const char *const *host = build->options->hosts; r == 0 && host && *host; host++)
+                r = add_host(f, *host, err);
+        if (f && fclose(f) != 0 && r == 0)
+                r = err_sys(err, ENOMEM, "writing /etc/hosts");
+        if (r == 0)
+                r = io_replace_file(run->dir, "hosts.tmp", run->dir, "hosts", text, len, err);
+        if (r < 0)
+                return r;
+        if (asprintf(&path, "%s/" DIR_TMP "/%s/%s/hosts", build->store->root, build->lease->name, run->name.text) < 0) {
+                path = NULL;
+                return err_sys(err, ENOMEM, "writing /etc/hosts");
+        }
+        return add_mount(run, "/etc/hosts", "none", path, "bind,ro", err);
+}
+
+static int add_standard_mounts(struct run *run, struct err **err)
+{
+        const struct image_build_options *o = run->stage->build->options;
+        char shm[96];
+        int r = 0;
+
+        snprintf(shm, sizeof(shm), "nosuid,noexec,nodev,mode=1777,size=%llu",
+                (unsigned long long)(o->shm_size ? o->shm_size : 64 * MIB));
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_mounts); i++)
+                r = add_mount(run, standard_mounts[i].target, standard_mounts[i].type, standard_mounts[i].source,
+                        standard_mounts[i].options ? standard_mounts[i].options : shm, err);
+        return r;
+}
+
 static int add_mounts(struct run *run, struct err **err)
 {
         int r = 0;
@@ -523,6 +578,10 @@ int build_run_sources(
                 }
                 free(m.text);
         }
+        for (const char *const *host = stage->build->options->hosts; r == 0 && host && *host; host++)
+                hasher_update(&hasher, *host, strlen(*host) + 1);
+        if (stage->build->options->no_network)
+                hasher_update(&hasher, "no network", sizeof("no network"));
         if (r == 0)
                 hasher_finish(&hasher, ret);
         return r;
@@ -568,9 +627,10 @@ static int write_bundle(
         struct build_user user;
         int r = build_user_find(root->mount, json_text(config, "User"), &user, err);
 
-        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(standard_mounts); i++)
-                r = add_mount(run, standard_mounts[i].target, standard_mounts[i].type, standard_mounts[i].source,
-                        standard_mounts[i].options, err);
+        if (r == 0)
+                r = add_standard_mounts(run, err);
+        if (r == 0)
+                r = mount_hosts(run, err);
         if (r == 0 && access("/etc/resolv.conf", R_OK) == 0)
                 r = add_mount(run, "/etc/resolv.conf", "none", "/etc/resolv.conf", "bind,ro", err);
         if (r == 0)
@@ -588,6 +648,9 @@ static int write_bundle(
                 "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug",
                 "/sys/firmware", "readonlyPaths", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
                 "/proc/sysrq-trigger");
+        if (spec && run->stage->build->options->no_network)
+                json_array_append_new(json_object_get(json_object_get(spec, "linux"), "namespaces"),
+                        json_pack("{s:s}", "type", "network"));
         text = spec ? json_dumps(spec, JSON_COMPACT) : NULL;
         if (!text)
                 return err_sys(err, ENOMEM, "preparing a container");

@@ -229,13 +229,17 @@ int image_import(struct image_store *store, int fd, const struct image_import_op
 /* --- building --------------------------------------------------------------------------------------------------------- */
 
 struct image_build_options {
-        const char *context;        /* a directory; NULL: the current one */
+        const char *context;        /* a directory; NULL: the current one; "-": an archive, or a Dockerfile alone, on standard input */
         const char *dockerfile;     /* NULL: Dockerfile in the context; "-": standard input */
         const char *const *names;   /* NULL: none */
         const char *const *args;    /* "NAME=VALUE", or "NAME" with the environment's value */
         const char *const *labels;  /* "NAME=VALUE" */
         const char *const *secrets; /* "id=ID,src=FILE", "id=ID,env=NAME" */
+        const char *const *hosts;   /* "NAME:ADDRESS", for RUN's /etc/hosts */
         const char *target;         /* a stage; NULL: the last one */
+        const char *platform;       /* NULL or this host's; others are refused */
+        u64 shm_size;               /* of RUN's /dev/shm; 0: 64 MiB */
+        bool no_network;            /* RUN has a loopback alone */
         const char *runtime; /* a program with runc's command line; NULL: strata-oci beside us, else crun or runc */
         bool no_cache, pull; /* do everything again; ask for newer base images */
         void (*log)(void *opaque, const char *line); /* each step */

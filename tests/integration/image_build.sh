@@ -155,6 +155,25 @@ FROM onbuild:1
 DOCKERFILE
 is "onbuild: in the next image" "$(cat "$(top onbuild:2)/by-onbuild")" one
 
+# --- contexts on standard input
+printf 'FROM base:1\nCOPY one.txt /from-archive\n' >"$context/Dockerfile"
+tar -C "$context" -cz . | image build -q -t stdin:1 - >/dev/null
+is "context -: an archive" "$(cat "$(top stdin:1)/from-archive")" one
+printf 'FROM base:1\nLABEL only=text\n' | image build -q -t stdin:2 - >/dev/null
+is "context -: a Dockerfile alone" "$(image inspect -f '{{.Config.Labels.only}}' stdin:2)" text
+printf 'one.txt\n' >"$TMPDIR/other.Dockerfile.dockerignore"
+cp "$context/Dockerfile" "$TMPDIR/other.Dockerfile"
+if image build -q -f "$TMPDIR/other.Dockerfile" "$context" 2>"$TMPDIR/build.log"; then
+        ok "a .dockerignore of the Dockerfile's own" false
+else
+        ok "a .dockerignore of the Dockerfile's own" grep -q 'dockerignore leaves it out' "$TMPDIR/build.log"
+fi
+rm "$context/Dockerfile"
+image build https://example.invalid/x.git 2>"$TMPDIR/build.log"
+is "an address as context: a usage of its own" "$?" 125
+image build --platform linux/s390x "$context" 2>"$TMPDIR/build.log"
+ok "another platform is refused" grep -q 'are not built on' "$TMPDIR/build.log"
+
 # --- the cache
 cache() {
         build cache:1 <<'DOCKERFILE'
@@ -266,6 +285,17 @@ DOCKERFILE
         ok "run: is cached as long as it is the same" grep -q cached "$TMPDIR/build.log"
         echo second >"$context/two.txt"
         is "run: and done again when it is not" "$(bound)" second
+        hosts() {
+                build hosts:1 --runtime "$runtime" "$@" <<<$'FROM base:1\nRUN busybox cat /etc/hosts /proc/net/dev > /seen; busybox df -k /dev/shm >> /seen'
+        }
+        hosts --add-host db:10.1.2.3 --network none --shm-size 3m --iidfile "$TMPDIR/iidfile" --rm --progress plain
+        seen=$(top hosts:1)/seen
+        ok "run: --add-host" grep -q '^10.1.2.3.db$' "$seen"
+        is "run: --network none" "$(grep -c ': ' "$seen")" 1
+        ok "run: --shm-size" grep -q ' 3072 ' "$seen"
+        is "--iidfile" "$(cat "$TMPDIR/iidfile")" "$(image inspect -f '{{.Id}}' hosts:1)"
+        hosts --add-host db:10.1.2.4 --network none
+        ok "run: other hosts are another step" grep -q '^10.1.2.4.db$' "$(top hosts:1)/seen"
         if build fails:1 --runtime "$runtime" <<<$'FROM base:1\nRUN exit 7'; then
                 ok "run: a failure ends the build" false
         else

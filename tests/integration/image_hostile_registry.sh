@@ -11,7 +11,7 @@ head -c 3000000 /dev/urandom >"$TMPDIR/rootfs/big"
 tar -C "$TMPDIR/rootfs" -cf "$TMPDIR/rootfs.tar" .
 image import --root "$TMPDIR/layout" "$TMPDIR/rootfs.tar" app:1 >/dev/null
 layer=$(image inspect --root "$TMPDIR/layout" app:1 | field '[0]["manifest"]["layers"][0]["digest"]')
-id=$(image inspect --root "$TMPDIR/layout" app:1 | field '[0]["id"]')
+id=$(image inspect --root "$TMPDIR/layout" app:1 | field '[0]["Id"]')
 
 # fails NAME WORDS COMMAND...: with status 125 and those words, and the store stays whole and empty.
 fails() {
@@ -104,6 +104,6 @@ ok "tls: a certificate authority of registries.json" quiet image pull "$host/app
 fresh
 echo "{\"registries\": {\"mirrored.invalid\": {\"mirrors\": [\"http://localhost:1\", \"https://$host\"]}, \"$host\": {\"ca\": \"$TMPDIR/cert.pem\"}}}" >"$STRATA_REGISTRIES"
 ok "mirrors: the first that has it" quiet image pull mirrored.invalid/app:1
-is "mirrors: under the name that was asked for" "$(image ls --format json | field '[0]["names"][0]')" mirrored.invalid/app:1
+is "mirrors: under the name that was asked for" "$(image ls --format '{{.Repository}}:{{.Tag}}')" mirrored.invalid/app:1
 is "mirrors: it is the image" "$(image_id mirrored.invalid/app:1)" "$id"
 done_testing

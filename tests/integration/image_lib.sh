@@ -110,5 +110,5 @@ field() {
 }
 
 image_digest() { image inspect "$1" | field '[0]["digest"]'; }
-image_id() { image inspect "$1" | field '[0]["id"]'; }
+image_id() { image inspect "$1" | field '[0]["Id"]'; }
 layer_dir() { image inspect "$1" | field "[0][\"layers\"][${2:-0}]"; }

@@ -95,7 +95,7 @@ for kind in docker-archive oci-archive; do
         copy "oci:$TMPDIR/layout:app" "$kind:$TMPDIR/$kind.tar:docker.io/library/theirs:1"
         store=$TMPDIR/store-$kind
         ok "$kind: we read skopeo's" quiet image load --root "$store" -i "$TMPDIR/$kind.tar"
-        is "$kind: the id is the same" "$(image inspect --root "$store" theirs:1 | field '[0]["id"]')" "$(image_id app:1)"
+        is "$kind: the id is the same" "$(image inspect --root "$store" theirs:1 | field '[0]["Id"]')" "$(image_id app:1)"
         ok "$kind: the files are right" same_tree "$TMPDIR/rootfs" "$(image inspect --root "$store" theirs:1 | field '[0]["layers"][0]')"
         ok "$kind: the store is whole" quiet image check --root "$store"
 done
@@ -109,7 +109,7 @@ if command -v podman >/dev/null && [ "$(id -u)" = 0 ]; then
         is "podman: sees our id" "$(pod image inspect "$host/back:1" | field '[0]["Id"]')" "$(image_id app:1 | cut -d: -f2)"
         ok "podman: saves its own" quiet pod save -o "$TMPDIR/podman.tar" "$host/back:1"
         ok "podman: we load it" quiet image load --root "$TMPDIR/store-podman" -i "$TMPDIR/podman.tar"
-        is "podman: with the same id" "$(image inspect --root "$TMPDIR/store-podman" "$host/back:1" | field '[0]["id"]')" "$(image_id app:1)"
+        is "podman: with the same id" "$(image inspect --root "$TMPDIR/store-podman" "$host/back:1" | field '[0]["Id"]')" "$(image_id app:1)"
         pod rmi -af >/dev/null 2>&1
         umount "$TMPDIR/pod/overlay" 2>/dev/null
 else
@@ -117,10 +117,10 @@ else
 fi
 
 # --- lists
-is "ls: json names every image" "$(image ls --format json | field '.__len__()')" 1
-is "ls: with its names" "$(image ls --format json | field "[0]['names'].__len__()")" 5
+is "ls: every image" "$(image ls -q | sort -u | wc -l)" 1
+is "ls: json has a line for each of its names" "$(image ls --format json | wc -l)" 5
 ok "ls: the table too" grep -q "$host/third" <(image ls)
-is "history: one step" "$(image history --format json app:1 | field '[0]["created_by"]')" "strata image import"
+is "history: one step" "$(image history --format '{{.CreatedBy}}' app:1)" "strata image import"
 ok "check: the store is whole" quiet image check
 image rm app:1 "$host/back:1" "$host/third:1" "$host/app:index" "$host/app@$digest" >"$TMPDIR/out" 2>&1
 is "rm: nothing is left" "$(find "$STRATA_IMAGE_ROOT"/{blobs/sha256,layers,images,names,tmp,leases,partial} -type f | wc -l)" 0

@@ -21,8 +21,8 @@ done
 is "every command explains itself and its wrong options" "$bad" ""
 try rum
 ok "a wrong command has a hint" has "$errors" "strata run"
-try pull x
-ok "docker's other words are pointed to" has "$errors" "strata image pull"
+try pull
+ok "docker's other words are known" has "$errors" "strata image pull"
 
 # --- ps ---------------------------------------------------------------------------------------------------------------------
 
@@ -115,6 +115,26 @@ is "a wrong key is an error" "$status" 124
 strata volume rm -f kept >/dev/null
 ok "container prune" has "$(strata container prune -f)" reclaimed
 is "leaves what runs" "$(names -a)" "second "
+# --- images, in docker's words ---------------------------------------------------------------------------------------------------
+
+strata tag busybox other:1
+tar -c --files-from /dev/null | strata import -c 'LABEL color=red' - empty:2 >/dev/null
+is "images" "$(strata images --format '{{.Repository}}:{{.Tag}}' | sort | tr '\n' ' ')" "busybox:latest empty:2 other:1 "
+is "images NAME" "$(strata images --format '{{.Tag}}' busybox)" latest
+is "images --filter reference" "$(strata images -f reference='o*' --format '{{.Repository}}')" other
+is "images --filter label" "$(strata images -f label=color=red --format '{{.Repository}}')" empty
+is "images --filter since" "$(strata images -q -f before=empty:2 | sort -u | wc -l)" 1
+is "images: the head" "$(strata images | head -n 1 | tr -s ' ')" "REPOSITORY TAG IMAGE ID CREATED SIZE"
+ok "images: a wrong field is an error" bash -c '! "$1" images --format "{{.Nope}}" 2>/dev/null' _ "$STRATA"
+is "image inspect -f" "$(strata image inspect -f '{{index .RepoTags 0}} {{.Config.Labels.color}} {{.Config.Cmd}}' empty:2)" "empty:2 red []"
+is "history" "$(strata history --format '{{.ID}} {{.CreatedBy}}' empty:2)" "$(strata images -q empty) strata image import"
+try rmi nope empty:2
+is "rmi: the others go" "$status $(strata image list -q empty)" "1 "
+try rmi -f nope
+is "rmi -f: missing ones are fine" "$status" 0
+is "network remove, volume list" "$(strata network create gone >/dev/null && strata network remove gone && strata volume list | head -n 1 | tr -s ' ')" $'gone\nDRIVER VOLUME NAME'
+ok "image prune -f" has "$(strata image prune -f)" freed
+
 strata rm -f second >/dev/null
 strata system prune -af --volumes >/dev/null
 is "system prune -a leaves nothing" "$(strata image ls -q)" ""
