@@ -106,4 +106,5 @@ int container_update_command(int argc, char **argv, struct err **err);
 int container_wait_command(int argc, char **argv, struct err **err);
 int system_check_command(int argc, char **argv, struct err **err);
 int system_df_command(int argc, char **argv, struct err **err);
+int system_info_command(int argc, char **argv, struct err **err);
 int system_prune_command(int argc, char **argv, struct err **err);

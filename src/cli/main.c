@@ -27,6 +27,7 @@ static const struct command system_commands[] = {
         { "prune", "[OPTION...]", "remove what nobody uses", system_prune_command, NULL },
         { "df", "[OPTION...]", "what takes how much room", system_df_command, NULL },
         { "events", "[OPTION...]", "what happens", container_events_command, NULL },
+        { "info", "[OPTION...]", "what this host is and has", system_info_command, NULL },
         { 0 },
 };
 
@@ -38,6 +39,7 @@ static const struct command commands[] = {
         { "ps", "[OPTION...]", "list containers", container_ps_command, NULL },
         { "inspect", "[OPTION...] NAME...", "everything about something, as JSON", container_inspect_command, NULL },
         { "events", "[OPTION...]", "what happens to containers", container_events_command, NULL },
+        { "info", "[OPTION...]", "what this host is and has", system_info_command, NULL },
         { "container", "COMMAND", "the same, as docker also calls them; prune", NULL, container_commands },
         { "image", "COMMAND", "images", NULL, cli_image_commands },
         { "network", "COMMAND", "networks", NULL, cli_network_commands },

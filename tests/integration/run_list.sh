@@ -132,6 +132,8 @@ try rmi nope empty:2
 is "rmi: the others go" "$status $(strata image list -q empty)" "1 "
 try rmi -f nope
 is "rmi -f: missing ones are fine" "$status" 0
+is "info -f" "$(strata info -f '{{.OSType}} {{.NCPU}} {{.RootDir}}')" "linux $(getconf _NPROCESSORS_ONLN) $STRATA_ROOT"
+ok "info" has "$(strata info)" "Kernel: $(uname -r)"
 is "network remove, volume list" "$(strata network create gone >/dev/null && strata network remove gone && strata volume list | head -n 1 | tr -s ' ')" $'gone\nDRIVER VOLUME NAME'
 ok "image prune -f" has "$(strata image prune -f)" freed
 
