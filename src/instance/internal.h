@@ -14,6 +14,8 @@
 #define DIR_VOLUMES   "volumes"
 #define DIR_NETWORKS  "networks"
 
+#define MODE_CONTAINER "container:" /* of a network, ipc, pid: another's, whose name follows */
+
 #define ID_LEN            64
 #define INSTANCE_FILE_MAX (8 * MIB) /* of a file of ours that is read whole */
 

@@ -228,10 +228,30 @@ static int add_init(struct launch_plan *plan, struct err **err)
 
 /* --- all of it ------------------------------------------------------------------------------------------------- */
 
+static bool shares_network(const struct instance_config *c)
+{
+        return c->network_mode && strncmp(c->network_mode, MODE_CONTAINER, strlen(MODE_CONTAINER)) == 0;
+}
+
+/* Who shares another's network has its name, too: that is what the addresses there stand for. */
+static const char *hostname_of(const struct instance *inst, struct arena *arena)
+{
+        const struct instance_config *c = &inst->config;
+        _cleanup_(instance_freep) struct instance *other = NULL;
+        static const size_t short_id = 12;
+
+        if (c->hostname && c->hostname[0])
+                return arena_strdup(arena, c->hostname);
+        if (shares_network(c) &&
+                instance_find(inst->host, c->network_mode + strlen(MODE_CONTAINER), &other, NULL) == 0 &&
+                !shares_network(&other->config))
+                return hostname_of(other, arena);
+        return arena_printf(arena, "%.*s", (int)short_id, inst->id);
+}
+
 static const char *choose_hostname(struct instance *inst)
 {
         const struct instance_config *c = &inst->config;
-        static const size_t short_id = 12;
 
         if (c->hostname && c->hostname[0])
                 return c->hostname;
@@ -242,7 +262,7 @@ static const char *choose_hostname(struct instance *inst)
                 if (name && gethostname(name, 64) == 0)
                         return name;
         }
-        return arena_printf(&inst->arena, "%.*s", (int)short_id, inst->id);
+        return hostname_of(inst, &inst->arena);
 }
 
 static int launch(struct instance *inst, struct err **err)

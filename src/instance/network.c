@@ -17,7 +17,6 @@
 #include "box/sys.h"
 #include "ops.h"
 
-#define MODE_CONTAINER  "container:"
 #define DEFAULT_NETWORK "bridge"
 
 struct network *network_close(struct network *network)

@@ -228,7 +228,6 @@ static bool has_group(u32 gid)
         return false;
 }
 
-#define MODE_CONTAINER "container:"
 
 /* "container:NAME": that one's first process; 0 for another mode. @kind is for the error. */
 static int find_other(struct instance_host *host, const char *mode, const char *kind, pid_t *ret, struct err **err)
@@ -301,10 +300,10 @@ static int make_mounts(struct launch_plan *plan, json_t **ret, struct err **err)
                 spec_add_mount(mounts, "sysfs", "sysfs", "/sys", options);
         snprintf(options, sizeof(options), "nosuid,noexec,nodev,relatime,%s", access);
         spec_add_mount(mounts, "cgroup", "cgroup", "/sys/fs/cgroup", options);
-        if (is_mode(c->ipc_mode, "host"))
-                spec_add_mount(mounts, "bind", "/dev/mqueue", "/dev/mqueue", "bind,nosuid,noexec,nodev");
-        else
+        if (!is_mode(c->ipc_mode, "host"))
                 spec_add_mount(mounts, "mqueue", "mqueue", "/dev/mqueue", "nosuid,noexec,nodev");
+        else if (faccessat(AT_FDCWD, "/dev/mqueue", F_OK, 0) == 0) /* a host may have none */
+                spec_add_mount(mounts, "bind", "/dev/mqueue", "/dev/mqueue", "bind,nosuid,noexec,nodev");
         r = add_shm(plan, mounts, err);
         if (r < 0) {
                 json_decref(mounts);

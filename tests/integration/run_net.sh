@@ -136,6 +136,8 @@ if in_vm; then
         ok "and a container cannot join a machine" has "$errors" "kernel of its own"
 else
         is "--network container:NAME" "$out" served
+        run --network container:server busybox hostname
+        is "--network container:NAME: its host name" "$out" "$(strata exec server hostname)"
 fi
 strata rename server renamed
 is "a new name is answered" "$(answered renamed)" served

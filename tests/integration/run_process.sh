@@ -110,6 +110,8 @@ else
         ok "it runs" eventually strata exec shares test -s /dev/shm/file
         run --network none --ipc container:shares busybox cat /dev/shm/file
         is "--ipc container:NAME shares /dev/shm" "$out" seen
+        run --network none --ipc host busybox readlink /proc/self/ns/ipc
+        is "--ipc host" "$out" "$(readlink /proc/self/ns/ipc)"
         run --network none --ipc none busybox ls -A /dev/shm
         is "--ipc none has none" "$out" ""
         strata rm -f shares >/dev/null
