@@ -259,7 +259,7 @@ static void put_port_flags(struct nl *nl, const struct link_port *port)
 static int add_bridge(int sock, const struct link_bridge *bridge)
 {
         struct nl nl = { 0 };
-        size_t info;
+        size_t info, data;
         int r;
 
         begin_link(&nl, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, 0, 0);
@@ -268,6 +268,11 @@ static int add_bridge(int sock, const struct link_bridge *bridge)
         nl_put_u32(&nl, IFLA_MTU, bridge->mtu);
         info = nl_nest(&nl, IFLA_LINKINFO);
         nl_put_string(&nl, IFLA_INFO_KIND, "bridge");
+        /* Multicast goes to every port. To learn which want it, the kernel would start asking all of them anew whenever one
+         * comes or goes (docs/adr/0032). */
+        data = nl_nest(&nl, IFLA_INFO_DATA);
+        nl_put_u8(&nl, IFLA_BR_MCAST_SNOOPING, 0);
+        nl_end(&nl, data);
         nl_end(&nl, info);
         r = nl_send(sock, &nl);
         nl_free(&nl);
