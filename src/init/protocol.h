@@ -30,6 +30,8 @@
 #define INIT_ROOM_FIRST (64U * 1024)
 /* No more than so many may be allowed at a time. */
 #define INIT_ROOM_MAX (1024U * 1024)
+/* The control group of all processes but strata-init, where the kernel has such groups. */
+#define INIT_GROUP "workload"
 /* The machine's main process; when it ends, so does the machine. */
 #define INIT_ID_MAIN 1U
 

@@ -152,7 +152,8 @@ void init_script_standard_mounts(struct init_script *script, u64 shm_bytes)
                 { "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5" },
                 { "shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, shm },
                 { "mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, "" },
-                { "cgroup", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "" },
+                /* The limits of a group that is somebody's root are not his. */
+                { "cgroup", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate" },
         };
         static const char *const links[][2] = {
                 { "/proc/self/fd", "/dev/fd" },

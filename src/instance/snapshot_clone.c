@@ -7,6 +7,7 @@
 
 #include "ops.h"
 #include "snapshot_internal.h"
+#include "working_set.h"
 
 /* What would be taken already, or said who it was. */
 static void forget_identity(struct instance_config *c)
@@ -57,6 +58,7 @@ static int create(struct instance_host *host, const char *snapshot, const struct
 
         if (r < 0)
                 return r;
+        working_set_prefetch(directory);
         pin = json_string_value(json_object_get(record, "pin"));
         r = pin ? image_instance_image(host->images, pin, &image, err) : err_set(err, ERR_BAD_STATE, EINVAL, "%s is damaged", SNAPSHOT_RECORD);
         if (r == 0)

@@ -104,8 +104,6 @@ static int check_size(const struct instance_config *c, struct err **err)
                         (unsigned long long)(SMALLEST / MIB));
         if (res->nano_cpus > CPUS_MAX * 1000000000LL)
                 return err_set(err, ERR_USAGE, EINVAL, "a machine has at most %d CPUs", CPUS_MAX);
-        if (res->pids > 0)
-                return refuse(err, "--pids-limit", "its memory limits how many processes it has");
         if (res->oom_kill_disable)
                 return refuse(err, "--oom-kill-disable", "the machine's own kernel decides what it kills");
         return 0;
@@ -315,6 +313,41 @@ static int control(struct instance *inst, const char *request, struct err **err)
                        : err_set(err, ERR_IO, EIO, "the machine of '%s': %s", inst->config.name, reply);
 }
 
+/* Something more than its script; frees it. */
+static int tell(const struct instance *inst, struct init_script *script, struct err **err)
+{
+        struct init_client *client = NULL;
+        int r = init_script_end(script, err);
+
+        if (r == 0)
+                r = vm_connect(inst, &client, err);
+        if (r == 0) {
+                init_client_set_timeout(client, REPLY_MS);
+                r = init_client_run(client, script, err);
+        }
+        init_client_free(client);
+        init_script_free(script);
+        return r;
+}
+
+/* Its processes see their group as the root of all (init/guest/group.c), and at that place we change it. */
+static int limit_processes(const struct instance *inst, struct err **err)
+{
+        const s64 pids = inst->config.resources.pids;
+        struct init_script script = { 0 };
+        char text[24];
+        int r;
+
+        if (!pids)
+                return 0;
+        snprintf(text, sizeof(text), "%lld", (long long)pids);
+        init_script_file(&script, VM_GROUPS "/pids.max", 0644, pids > 0 ? text : "max", pids > 0 ? strlen(text) : 3);
+        r = tell(inst, &script, pids > 0 ? err : NULL);
+        if (r < 0 && pids > 0)
+                return err_hint(err, r, "--pids-limit can be changed when the machine was started with one");
+        return 0;
+}
+
 static int update(struct instance *inst, struct err **err)
 {
         const struct instance_config *c = &inst->config;
@@ -338,7 +371,9 @@ static int update(struct instance *inst, struct err **err)
         if (r == 0 && machine.cgroup)
                 r = cgroup_apply(machine.cgroup, resources, err);
         snprintf(request, sizeof(request), "balloon %lluK\n", (unsigned long long)(machine.memory - memory) / 1024);
-        return r < 0 ? r : control(inst, request, err);
+        if (r == 0)
+                r = control(inst, request, err);
+        return r < 0 ? r : limit_processes(inst, err);
 }
 
 /* strata-vmm has it open to share it: the directory is found among its descriptors, wherever its own mount namespace has it. */
@@ -373,15 +408,9 @@ static int open_root(struct instance *inst, pid_t pid, int *ret, struct err **er
 static void root_changed(struct instance *inst)
 {
         struct init_script script = { 0 };
-        struct init_client *client = NULL;
 
         init_script_sysctl(&script, "vm.drop_caches", "3");
-        if (init_script_end(&script, NULL) == 0 && vm_connect(inst, &client, NULL) == 0) {
-                init_client_set_timeout(client, REPLY_MS);
-                init_client_run(client, &script, NULL);
-        }
-        init_client_free(client);
-        init_script_free(&script);
+        tell(inst, &script, NULL);
 }
 
 const struct instance_ops vm_ops = {

@@ -17,6 +17,9 @@
 #define VM_FILES   DIR_VM "/files"
 #define VM_MACHINE DIR_VM "/machine.json"
 
+/* Where the guest has its control groups. */
+#define VM_GROUPS "/sys/fs/cgroup"
+
 /* The tags of its shares. */
 #define VM_TAG_ROOT  "root"
 #define VM_TAG_FILES "files"

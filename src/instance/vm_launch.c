@@ -37,6 +37,7 @@
 #include "snapshot_internal.h"
 #include "vm.h"
 #include "vm_snapshot.h"
+#include "working_set.h"
 
 #define READY_SECONDS 180 /* until the command runs: a slow engine on a busy host boots in a few */
 #define END_MS        5000
@@ -438,8 +439,9 @@ int vm_launch(struct launch_plan *plan, struct err **err)
                 r = make_command_line(&s, err);
         if (r == 0)
                 r = run(&s, err);
-        /* The next start is one as any other. */
-        if (r == 0 && s.restore.path)
-                unlinkat(plan->inst->dir, FILE_RESTORE, 0);
+        if (r == 0 && s.restore.path) {
+                unlinkat(plan->inst->dir, FILE_RESTORE, 0); /* the next start is one as any other */
+                working_set_record(s.restore.path, s.machine.pid);
+        }
         return r;
 }

@@ -201,6 +201,19 @@ static int add_mounts(struct launch_plan *plan, int files, struct init_script *s
 
 /* --- the machine ------------------------------------------------------------------------------------------------ */
 
+/* What the host's control groups would limit of a container. */
+static void add_limits(const struct instance_config *c, struct init_script *script)
+{
+        static const char controllers[] = "+pids";
+        char text[24];
+
+        if (c->resources.pids <= 0)
+                return;
+        snprintf(text, sizeof(text), "%lld", (long long)c->resources.pids);
+        init_script_file(script, VM_GROUPS "/cgroup.subtree_control", 0644, controllers, strlen(controllers));
+        init_script_file(script, VM_GROUPS "/" INIT_GROUP "/pids.max", 0644, text, strlen(text));
+}
+
 static int add_system(struct launch_plan *plan, struct init_script *script, struct err **err)
 {
         const struct instance_config *c = &plan->inst->config;
@@ -274,6 +287,7 @@ int vm_script_make(struct launch_plan *plan, int files, struct init_script *scri
         init_script_mount(script, VM_TAG_ROOT, GUEST_ROOT, "virtiofs", 0, "");
         init_script_root(script, GUEST_ROOT);
         init_script_standard_mounts(script, c->shm_size > 0 ? (u64)c->shm_size : 0);
+        add_limits(c, script);
         r = add_mounts(plan, files, script, err);
         if (r == 0 && c->read_only)
                 init_script_mount(script, "", "/", "", MS_BIND | MS_REMOUNT | MS_RDONLY, "");

@@ -94,7 +94,7 @@ ok "seccomp=unconfined" has "$out" $'Seccomp:\t0'
 ok "no-new-privileges" has "$out" $'NoNewPrivs:\t1'
 if in_vm; then
         differs "its kernel is its own" "/proc/sys is read-only"
-        for option in "--device /dev/fuse" "--pid host" "--uts host" "--ipc host" "--network host" "--cgroupns host" "--pids-limit 9" \
+        for option in "--device /dev/fuse" "--pid host" "--uts host" "--ipc host" "--network host" "--cgroupns host" \
                 "--oom-kill-disable" "--security-opt apparmor=x" "--userns auto"; do
                 # shellcheck disable=SC2086 # words
                 run $option busybox true
@@ -135,15 +135,20 @@ strata rm wall other >/dev/null
 # --- limits --------------------------------------------------------------------------------------------------------------
 
 # A machine's memory is its kernel's too, and cannot grow while it runs.
-if in_vm; then size=128 other=96 small=96 processes=; else size=32 other=48 small=16 processes='--pids-limit 20'; fi
-# shellcheck disable=SC2086 # words
-strata run -d --name limited --network none -m ${size}m --cpus 0.5 $processes busybox sleep 1000 >/dev/null
+if in_vm; then size=128 other=96 small=96; else size=32 other=48 small=16; fi
+strata run -d --name limited --network none -m ${size}m --cpus 0.5 --pids-limit 20 busybox sleep 1000 >/dev/null
 is "-m is what inspect says" "$(strata inspect -f '{{.HostConfig.Memory}}' limited)" $((size << 20))
 is "--cpus too" "$(strata inspect -f '{{.HostConfig.NanoCpus}}' limited)" 500000000
 is "stats has the limit" "$(strata stats --no-stream --format '{{.MemUsage}}' limited | sed 's/.* //')" ${size}MiB
 strata update -m ${other}m --memory-swap -1 limited >/dev/null
 is "update changes it while it runs" "$(strata stats --no-stream --format '{{.MemUsage}}' limited | sed 's/.* //')" ${other}MiB
+processes='for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 0.3 & done; wait; echo all'
+is "--pids-limit leaves room below it" "$(strata exec limited sh -c "$processes" 2>&1 </dev/null)" all
+strata update --pids-limit 6 limited >/dev/null
+ok "update lowers it" eval "strata exec limited sh -c '$processes' 2>&1 </dev/null | grep -q \"can't fork\""
 strata rm -f limited >/dev/null
+run --network none --pids-limit 6 busybox sh -c "echo 90 2>/dev/null >/sys/fs/cgroup/pids.max; $processes"
+ok "more processes than that are refused" has "$errors" "can't fork"
 run --network none -m ${small}m busybox sh -c 'head -c 200000000 /dev/zero | tail'
 is "more memory than that is killed" "$status" 137
 strata run --name oom --network none -m ${small}m busybox sh -c 'exec tail /dev/zero' >/dev/null 2>&1

@@ -87,10 +87,12 @@ ok "a diff of a clone" silently strata snapshot --diff twin-1 branch
 is "both are layers" "$(strata snapshot ls --format '{{.Layers}}' | sort | tr '\n' ' ')" "1 2 2 "
 ok "snapshots that diffs began with can go" silently strata snapshot rm warm
 ok "the clone of a diff runs" silently strata clone --name third branch
+ok "what it needed is written down" grep -q "^1 " "$STRATA_ROOT/snapshots/branch/working-set"
 is "with what changed since" "$(inside third 'cat /root/file /dev/shm/memory')" "changed
 kept"
 ok "it goes on" goes_on third
-ok "the one of the original too" eval "strata clone --name fourth later >/dev/null && goes_on fourth"
+printf "ffffffff 0 1\\n0 7fffffffffffffff 7fffffffffffffff\\n0 z" >"$STRATA_ROOT/snapshots/later/working-set"
+ok "the one of the original too, whatever is written there" eval "strata clone --name fourth later >/dev/null && goes_on fourth"
 
 # --- restore, restart -------------------------------------------------------------------------------------------------
 

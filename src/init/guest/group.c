@@ -13,7 +13,6 @@
 
 #include "guest.h"
 
-#define GROUP "workload"
 #define GROUPS_PLACE "/sys/fs/cgroup"
 /* Who has not stopped by then waits inside of the kernel for something, and stops on the way out. */
 #define FREEZE_MS 1000
@@ -25,8 +24,8 @@ int group_open(void)
 
         if (all < 0)
                 return all;
-        mkdirat(all, GROUP, 0755);
-        group = openat(all, GROUP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        mkdirat(all, INIT_GROUP, 0755);
+        group = openat(all, INIT_GROUP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         close(all);
         /* Linux 5.14. Processes can be started in a group since 5.7, which shows nowhere. */
         if (group >= 0 && faccessat(group, "cgroup.kill", F_OK, 0) < 0) {
