@@ -221,6 +221,7 @@ static void add_networks(struct machine_start *s)
 static int make_command_line(struct machine_start *s, struct err **err)
 {
         const char *engine = getenv("STRATA_ENGINE"), *console = getenv("STRATA_VM_CONSOLE");
+        char working_set[PATH_MAX];
 
         add(s, "strata-vmm");
         add(s, "run");
@@ -233,6 +234,8 @@ static int make_command_line(struct machine_start *s, struct err **err)
                 add_option(s, "--append", "%s", s->kernel->append);
         } else {
                 add_option(s, "--restore", "%s", s->restore.path);
+                if (working_set_exists(s->restore.path, working_set))
+                        add_option(s, "--working-set", "%s", working_set);
         }
         add_option(s, "--memory", "%lluM", (unsigned long long)(s->machine.memory / MIB));
         add_option(s, "--cpus", "%u", s->machine.cpus);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -22,6 +23,10 @@
 #define GAP (16U * PAGE)
 /* Documentation/admin-guide/mm/pagemap.rst */
 #define PAGEMAP_PRESENT BIT(63)
+#define PAGEMAP_OF_FILE BIT(61)
+
+/* In place of a layer: pages of which the machine has copies, wherever they came from. */
+#define WRITTEN UINT_MAX
 
 struct run {
         unsigned layer;
@@ -41,27 +46,35 @@ static int open_layer(int machine, unsigned layer)
 struct record_of {
         int machine, pagemap;
         struct stat layers[SNAPSHOT_LAYERS_MAX];
-        unsigned n_layers, n_runs;
-        struct run last;
-        FILE *out;
+        unsigned n_layers;
+        struct runs {
+                struct run last;
+                unsigned n;
+                u64 gap;
+                FILE *out;
+        } read, written;
 };
 
-static void put_run(struct record_of *rec)
+static void put_run(struct runs *runs)
 {
-        if (rec->last.len && rec->n_runs++ < RUNS_MAX)
-                fprintf(rec->out, "%x %" PRIx64 " %" PRIx64 "\n", rec->last.layer, rec->last.offset, rec->last.len);
-        rec->last.len = 0;
+        const struct run *last = &runs->last;
+
+        if (last->len && runs->n++ < RUNS_MAX && last->layer == WRITTEN)
+                fprintf(runs->out, "w %" PRIx64 " %" PRIx64 "\n", last->offset, last->len);
+        else if (last->len && runs->n <= RUNS_MAX)
+                fprintf(runs->out, "%x %" PRIx64 " %" PRIx64 "\n", last->layer, last->offset, last->len);
+        runs->last.len = 0;
 }
 
-static void put_page(struct record_of *rec, unsigned layer, u64 offset)
+static void put_page(struct runs *runs, unsigned layer, u64 offset)
 {
-        struct run *last = &rec->last;
+        struct run *last = &runs->last;
 
-        if (last->len && last->layer == layer && offset >= last->offset && offset <= last->offset + last->len + GAP) {
+        if (last->len && last->layer == layer && offset >= last->offset && offset <= last->offset + last->len + runs->gap) {
                 last->len = MAX(last->len, offset + PAGE - last->offset);
                 return;
         }
-        put_run(rec);
+        put_run(runs);
         *last = (struct run){ layer, offset, PAGE };
 }
 
@@ -77,9 +90,12 @@ static void look_at(struct record_of *rec, unsigned layer, u64 start, u64 end, u
 
                 if (!n)
                         return;
-                for (size_t i = 0; i < n; i++)
+                for (size_t i = 0; i < n; i++) {
                         if (entries[i] & PAGEMAP_PRESENT)
-                                put_page(rec, layer, offset + i * PAGE);
+                                put_page(&rec->read, layer, offset + i * PAGE);
+                        if (entries[i] & PAGEMAP_PRESENT && !(entries[i] & PAGEMAP_OF_FILE))
+                                put_page(&rec->written, WRITTEN, offset + i * PAGE);
+                }
                 start += n * PAGE;
                 offset += n * PAGE;
         }
@@ -112,7 +128,6 @@ static void look_at_process(struct record_of *rec, pid_t pid)
         if (maps)
                 fclose(maps);
         closep(&rec->pagemap);
-        put_run(rec);
 }
 
 static unsigned stat_layers(int machine, struct stat *ret)
@@ -131,11 +146,35 @@ static unsigned stat_layers(int machine, struct stat *ret)
         return n;
 }
 
+/* What is read first: who reads ahead looks no further. */
+static int make_text(struct record_of *rec, pid_t pid, char **ret, size_t *ret_len)
+{
+        _cleanup_free_ char *written = NULL;
+        size_t n = 0;
+        int r = -ENOMEM;
+
+        rec->read.out = open_memstream(ret, ret_len);
+        rec->written.out = open_memstream(&written, &n);
+        if (rec->read.out && rec->written.out) {
+                look_at_process(rec, pid);
+                put_run(&rec->read);
+                put_run(&rec->written);
+                fflush(rec->written.out);
+                fwrite(written, 1, n, rec->read.out);
+                r = 0;
+        }
+        if (rec->written.out)
+                fclose(rec->written.out);
+        if (rec->read.out && fclose(rec->read.out) != 0)
+                r = -ENOMEM;
+        return r == 0 && *ret_len ? 0 : -ENOMEM;
+}
+
 void working_set_record(const char *path, pid_t pid)
 {
         _cleanup_close_ int machine = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         _cleanup_close_ int directory = machine < 0 ? -1 : openat(machine, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        struct record_of rec = { .machine = machine };
+        struct record_of rec = { .machine = machine, .read.gap = GAP };
         _cleanup_free_ char *text = NULL;
         char tmp[64];
         size_t len;
@@ -143,13 +182,14 @@ void working_set_record(const char *path, pid_t pid)
         if (directory < 0 || faccessat(directory, SNAPSHOT_WORKING_SET, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
                 return;
         rec.n_layers = stat_layers(machine, rec.layers);
-        rec.out = open_memstream(&text, &len);
-        if (!rec.out)
-                return;
-        look_at_process(&rec, pid);
         snprintf(tmp, sizeof(tmp), SNAPSHOT_WORKING_SET ".%d", (int)getpid());
-        if (fclose(rec.out) == 0 && len)
+        if (make_text(&rec, pid, &text, &len) == 0)
                 file_replace(directory, tmp, SNAPSHOT_WORKING_SET, text, len, false, NULL);
+}
+
+bool working_set_exists(const char *path, char ret[static PATH_MAX])
+{
+        return snprintf(ret, PATH_MAX, "%s/../" SNAPSHOT_WORKING_SET, path) < PATH_MAX && access(ret, R_OK) == 0;
 }
 
 /* --- reading ahead ------------------------------------------------------------------------------------------------ */
@@ -180,7 +220,7 @@ void working_set_prefetch(int directory)
         unsigned n_read = 0, n_looked = 0;
         struct run run;
 
-        if (io_read_file(directory, SNAPSHOT_WORKING_SET, RUNS_MAX * LINE_SIZE, &text, NULL, NULL) < 0)
+        if (io_read_file(directory, SNAPSHOT_WORKING_SET, 2 * RUNS_MAX * LINE_SIZE, &text, NULL, NULL) < 0)
                 return;
         machine = openat(directory, SNAPSHOT_MACHINE, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         memset(fds, -1, sizeof(fds));

@@ -59,6 +59,7 @@ struct vm {
         struct board board;
         struct vm_chain chain;
         struct snapshot *snapshot; /* what it is made from, while it is made */
+        char *prefault;            /* what config.working_set says, until vm_prefault; NULL: nothing */
 
         const struct cpu_engine *engine;
         void *engine_machine;

@@ -405,6 +405,7 @@ struct vm *vm_free(struct vm *vm)
                 io_space_free(&vm->ports);
         vm_chain_free(vm);
         snapshot_close(vm->snapshot);
+        free(vm->prefault);
         guest_memory_free(vm->memory);
         console_free(vm->console);
         err_free((struct err *)vm->outcome.error);

@@ -123,6 +123,12 @@ static int parse_restore(struct vmm_options *o, const char *arg, struct err **er
         return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--restore needs the name of a directory");
 }
 
+static int parse_working_set(struct vmm_options *o, const char *arg, struct err **err)
+{
+        o->vm.working_set = arg;
+        return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--working-set needs a file name");
+}
+
 static int parse_memory(struct vmm_options *o, const char *arg, struct err **err)
 {
         u64 size = 0;

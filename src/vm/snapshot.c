@@ -422,6 +422,8 @@ int vm_restore_open(struct vm *vm, struct err **err)
         if (r < 0)
                 return r;
         r = restore_config(vm, err);
+        if (r == 0 && vm->config.working_set)
+                r = vm_prefault_open(vm, err);
         return r < 0 ? err_wrap(err, r, "the snapshot '%s' cannot be restored", vm->config.restore) : 0;
 }
 

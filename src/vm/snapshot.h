@@ -22,5 +22,7 @@ int vm_dirty_start_engine(struct vm *vm, struct err **err);
 
 /* The steps of vm_new with config.restore: before there is anything; instead of new memory; after everything else, which leaves it paused. */
 int vm_restore_open(struct vm *vm, struct err **err);
+/* prefault.c: reads config.working_set, before the jail. */
+int vm_prefault_open(struct vm *vm, struct err **err);
 int vm_restore_memory(struct vm *vm, struct err **err);
 int vm_restore_state(struct vm *vm, struct err **err);

@@ -53,6 +53,7 @@ struct vm_share_config {
 /* Strings are borrowed and must outlive the machine. */
 struct vm_config {
         const char *restore; /* a snapshot's directory, instead of a kernel; NULL: none */
+        const char *working_set; /* a file that says which memory such a machine writes first (vm_prefault); NULL: none */
         const char *kernel, *initrd, *append; /* the last two may be NULL */
         enum vm_boot boot;
         u64 memory;      /* with restore 0 is what the snapshot has */
@@ -98,6 +99,8 @@ static inline void vm_freep(struct vm **vm)
 }
 
 int vm_start(struct vm *vm, struct err **err);
+/* Copies the memory that config.working_set lists, beside the machine that runs: lines "w OFFSET LENGTH", hexadecimal, of whole pages of RAM; others are passed over. */
+void vm_prefault(struct vm *vm);
 /* Asks the machine to end. From any thread, with or without the device lock. The first reason wins. */
 void vm_stop(struct vm *vm, enum machine_stop why, unsigned code);
 /* Readable (poll) once the machine has ended. */

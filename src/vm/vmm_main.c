@@ -95,6 +95,8 @@ static int run_machine(const struct vmm_options *o, int *ret_status, struct err 
         if (r == 0 && gdb)
                 r = gdb_server_start(gdb, vm, err);
         if (r == 0)
+                vm_prefault(vm);
+        if (r == 0)
                 r = control_run(vm, &signals, o->vm.console == VM_CONSOLE_STDIO, stats, err);
         if (r < 0 && vm && vm_agent(vm))
                 agent_not_started(vm_agent(vm), err && *err ? err_message(*err) : "the machine could not be started");

@@ -145,7 +145,7 @@ is "update changes it while it runs" "$(strata stats --no-stream --format '{{.Me
 processes='for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 0.3 & done; wait; echo all'
 is "--pids-limit leaves room below it" "$(strata exec limited sh -c "$processes" 2>&1 </dev/null)" all
 strata update --pids-limit 6 limited >/dev/null
-ok "update lowers it" eval "strata exec limited sh -c '$processes' 2>&1 </dev/null | grep -q \"can't fork\""
+ok "update lowers it" has "$(strata exec limited sh -c "$processes" 2>&1 </dev/null)" "can't fork"
 strata rm -f limited >/dev/null
 run --network none --pids-limit 6 busybox sh -c "echo 90 2>/dev/null >/sys/fs/cgroup/pids.max; $processes"
 ok "more processes than that are refused" has "$errors" "can't fork"
