@@ -823,6 +823,100 @@ static void what_is_told_late_does_not_keep_the_machine(void **state)
         machine_stopped(f, 6);
 }
 
+static const char *frozen; /* what on_frozen was told */
+
+static void on_frozen(void *opaque, const char *error)
+{
+        frozen = error ? error : "done";
+}
+
+static int freeze(struct fixture *f)
+{
+        int r;
+
+        frozen = NULL;
+        fake_env_lock(&f->env);
+        r = agent_freeze(f->agent, on_frozen, f);
+        fake_env_unlock(&f->env);
+        return r;
+}
+
+/* A guest that can have its processes stand still. */
+static void boot_freezable(struct fixture *f)
+{
+        connect_guest(f);
+        say(f, INIT_HELLO, 0, 2, INIT_VERSION, INIT_FEATURE_FREEZE);
+        assert_int_equal(expect(f, INIT_WELCOME)->field[1].number, INIT_FEATURE_FREEZE);
+        say(f, INIT_DONE, expect(f, INIT_MOUNT)->id, 0, 0, 0);
+        expect(f, INIT_START);
+        say(f, INIT_STARTED, INIT_ID_MAIN, 1, 42, 0);
+}
+
+static void processes_of_a_saved_machine_go_on_when_it_has_been_told_all(void **state)
+{
+        struct fixture *f = *state;
+        struct init_script script = { 0 };
+        u32 id;
+
+        boot_freezable(f);
+        read_text(f->ready[0], "started\n");
+        assert_int_equal(freeze(f), 0);
+        assert_int_equal(freeze(f), -EBUSY);
+        assert_int_equal(expect(f, INIT_FREEZE)->field[0].number, 1);
+        assert_null(frozen);
+        say(f, INIT_DONE, f->message.id, 0, 0, 0);
+        assert_string_equal(frozen, "done");
+        init_script_system(&script, "clone", 0, "random", 6);
+        assert_int_equal(move(f, &script, NULL), 0);
+
+        id = expect(f, INIT_SYSTEM)->id;
+        assert_int_equal(expect(f, INIT_FREEZE)->field[0].number, 0); /* at once: the guest knows whether the former failed */
+        say(f, INIT_DONE, id, 0, 0, 0);
+        say(f, INIT_DONE, f->message.id, 0, 0, 0);
+        read_text(f->ready[0], "started\n");
+}
+
+static void clients_wait_for_processes_that_stand_still(void **state)
+{
+        struct fixture *f = *state;
+        struct init_client *client = new_client(f);
+
+        boot_freezable(f);
+        assert_int_equal(freeze(f), 0);
+        say(f, INIT_DONE, expect(f, INIT_FREEZE)->id, 0, 0, 0);
+        client_says(client, INIT_ASK_STATS, 1, 0, 0, 0);
+        expect_nothing(f);
+        fake_env_lock(&f->env);
+        agent_thaw(f->agent);
+        agent_thaw(f->agent);
+        fake_env_unlock(&f->env);
+        assert_int_equal(expect(f, INIT_FREEZE)->field[0].number, 0);
+        expect(f, INIT_ASK_STATS);
+        init_client_free(client);
+}
+
+static void processes_that_cannot_stand_still_go_on(void **state)
+{
+        struct fixture *f = *state;
+
+        boot_freezable(f);
+        assert_int_equal(freeze(f), 0);
+        say_failed(f, expect(f, INIT_FREEZE)->id, EIO, "stopping all", false);
+        assert_string_equal(frozen, "stopping all: Input/output error");
+        assert_int_equal(expect(f, INIT_FREEZE)->field[0].number, 0);
+        assert_null(f->error);
+}
+
+static void older_guests_are_not_asked_to_stand_still(void **state)
+{
+        struct fixture *f = *state;
+
+        assert_int_equal(freeze(f), -EOPNOTSUPP); /* nor before there is a main process */
+        boot(f);
+        assert_int_equal(freeze(f), -EOPNOTSUPP);
+        expect_nothing(f);
+}
+
 static void a_clients_process_goes_on_in_the_saved_machine(void **state)
 {
         struct fixture *f = *state;
@@ -1033,6 +1127,10 @@ int main(void)
                 TEST(frames_may_come_in_any_pieces),
                 TEST(a_saved_machine_goes_on_and_is_told_more),
                 TEST(what_is_told_late_does_not_keep_the_machine),
+                TEST(processes_of_a_saved_machine_go_on_when_it_has_been_told_all),
+                TEST(clients_wait_for_processes_that_stand_still),
+                TEST(processes_that_cannot_stand_still_go_on),
+                TEST(older_guests_are_not_asked_to_stand_still),
                 TEST(a_clients_process_goes_on_in_the_saved_machine),
                 TEST(a_machine_saved_while_it_is_set_up_starts_its_process),
                 TEST(a_machine_has_one_main_process),
