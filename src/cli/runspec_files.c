@@ -44,7 +44,7 @@ static int host_path(struct runspec *runspec, const char *path, const char **ret
 
 static bool is_volume_name(const char *text)
 {
-        if (!isalnum((unsigned char)text[0]))
+        if (!isalnum((unsigned char)text[0]) || !text[1])
                 return false;
         for (; *text; text++)
                 if (!isalnum((unsigned char)*text) && !strchr("_.-", *text))
