@@ -93,6 +93,9 @@ int cgroup_shared_open(int parent, int *ret_dir, struct err **err)
                         return err_sys(err, errno, "opening '%s'", SHARED_NAME);
                 if (dir < 0)
                         continue;
+                /* Root's is not for a user's containers: for them it is as if it could not be made. */
+                if (faccessat(dir, "tasks", W_OK, AT_EACCESS) < 0 && errno != ENOENT)
+                        return err_sys(err, errno, "entering '%s'", SHARED_NAME);
                 if (flock(dir, LOCK_SH) < 0)
                         return err_sys(err, errno, "locking '%s'", SHARED_NAME);
                 /* The last container may have taken it along meanwhile. */
