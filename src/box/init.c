@@ -167,9 +167,9 @@ static int enter_namespaces(struct launch *l, struct err **err)
                 return r;
         if (setsid() < 0)
                 return err_sys(err, errno, "making a session");
-        /* Without a name: the kernel would compare it with that of every other container's, and nobody could join it by its
-         * name anyway, which takes a right that new keyrings do not give. Kernels without keyrings, full quotas: no reason
-         * to fail. */
+        /* Without a name: the kernel would compare it with that of every other container's, and nobody could join it
+         * by its name anyway, which takes a right that new keyrings do not give. Kernels without keyrings, full
+         * quotas: no reason to fail. */
         if (!l->no_new_keyring)
                 syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING_, NULL);
         if (is_new(l, CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)

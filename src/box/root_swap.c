@@ -1,18 +1,19 @@
 /* Three ways to the same end, a mount namespace in which the container's root is "/" and nothing of the host's is left.
  *
- * pivot_root exchanges the two mounts. The kernel then looks at every thread of the host for a root or working directory
- * that has to follow (chroot_fs_refs), so it takes longer the more runs there: twice as long beside 300 containers. In a new
- * namespace nobody's has to but ours, and setns moves ours: a process that enters a mount namespace, be it its own, gets
- * for "/" what is mounted on the namespace's root. So where it is possible (replace) the old root is unmounted, ours is
- * put in its place, and the namespace entered anew:
+ * pivot_root exchanges the two mounts. The kernel then looks at every thread of the host for a root or working
+ * directory that has to follow (chroot_fs_refs), so it takes longer the more runs there: twice as long beside 300
+ * containers. In a new namespace nobody's has to but ours, and setns moves ours: a process that enters a mount
+ * namespace, be it its own, gets for "/" what is mounted on the namespace's root. So where it is possible (replace) the
+ * old root is unmounted, ours is put in its place, and the namespace entered anew:
  *
  *      rootfs                          rootfs                  rootfs
  *        +- / of the host    umount      (nothing)    move       +- / of the container
  *            +- root                                                 copy of "root" with all that is on it
  *
- * The mounts are copied first, because unmounting the old root takes everything below it along. What would not survive the copy
- * makes us pivot: propagation that somebody asked for, and a terminal, whose descriptor would name a mount that is gone
- * (ttyname). So does what the kernel locks, which is everything in a user namespace. docs/adr/0032 has figures. */
+ * The mounts are copied first, because unmounting the old root takes everything below it along. What would not
+ * survive the copy makes us pivot: propagation that somebody asked for, and a terminal, whose descriptor would name
+ * a mount that is gone (ttyname). So does what the kernel locks, which is everything in a user namespace.
+ * docs/adr/0032 has figures. */
 #include "root_swap.h"
 
 #include <limits.h>
@@ -45,7 +46,8 @@ static void unescape(char *path)
 }
 
 /* Without pivot_root the host's mounts stay in the namespace, out of sight. A whole /proc or /sys among them would
- * allow a nested user namespace to mount a new one without our masks (the kernel asks whether one is visible already). */
+ * allow a nested user namespace to mount a new one without our masks (the kernel asks whether one is visible
+ * already). */
 static int hide_host_file_systems(const struct launch *l, struct err **err)
 {
         _cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");

@@ -268,8 +268,8 @@ static int add_bridge(int sock, const struct link_bridge *bridge)
         nl_put_u32(&nl, IFLA_MTU, bridge->mtu);
         info = nl_nest(&nl, IFLA_LINKINFO);
         nl_put_string(&nl, IFLA_INFO_KIND, "bridge");
-        /* Multicast goes to every port. To learn which want it, the kernel would start asking all of them anew whenever one
-         * comes or goes (docs/adr/0032). */
+        /* Multicast goes to every port. To learn which want it, the kernel would start asking all of them anew
+         * whenever one comes or goes (docs/adr/0032). */
         data = nl_nest(&nl, IFLA_INFO_DATA);
         nl_put_u8(&nl, IFLA_BR_MCAST_SNOOPING, 0);
         nl_end(&nl, data);

@@ -112,7 +112,8 @@ static int in_its_groups(void)
         for (char *pos = text, *line; (line = cgroup_next_line(&pos)); lines++) {
                 const char *slash = strrchr(line, '/');
 
-                ours += slash && (strncmp(slash + 1, "strata-test-", 12) == 0 || strcmp(slash + 1, "strata@shared") == 0);
+                ours += slash &&
+                        (strncmp(slash + 1, "strata-test-", 12) == 0 || strcmp(slash + 1, "strata@shared") == 0);
         }
         return lines == 0 || lines != ours;
 }

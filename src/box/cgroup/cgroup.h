@@ -138,8 +138,8 @@ struct cgroup_spec {
         bool rootless; /* no groups are fine when none can be made and no limit was asked for */
         bool delegate; /* v2: give the group to owner (spec: "Cgroup ownership") */
         uid_t owner;   /* host uid of the container's process.user.uid */
-        /* All groups must be the container's own, because it may write to what it sees of them. Else it shares those that
-         * do nothing for it with other containers (shared.c). */
+        /* All groups must be the container's own, because it may write to what it sees of them. Else it shares those
+         * that do nothing for it with other containers (shared.c). */
         bool separate;
         /* NULL: none. The devices of the spec's default list are always allowed. */
         const struct cgroup_resources *resources;

@@ -381,11 +381,11 @@ json_t *cgroup_save(const struct cgroup *cg)
         for (size_t i = 0; list && i < cg->n; i++) {
                 const struct hierarchy *h = &cg->hierarchy[i];
 
-                if (json_array_append_new(list,
-                            json_pack("{s:s, s:s, s:s, s:s*, s:i, s:b, s:b, s:i, s:b}", "name", h->face.name, "mount",
-                                    h->face.mount, "group", h->group, "options", h->face.options, "controllers",
-                                    (int)h->controllers, "v2", h->face.v2, "full", h->full, "made", (int)h->n_made,
-                                    "shared", h->born_shared)) < 0) {
+                if (json_array_append_new(
+                            list, json_pack("{s:s, s:s, s:s, s:s*, s:i, s:b, s:b, s:i, s:b}", "name", h->face.name,
+                                          "mount", h->face.mount, "group", h->group, "options", h->face.options,
+                                          "controllers", (int)h->controllers, "v2", h->face.v2, "full", h->full, "made",
+                                          (int)h->n_made, "shared", h->born_shared)) < 0) {
                         json_decref(list);
                         list = NULL;
                 }

@@ -138,7 +138,8 @@ bool cgroup_may_share(const struct cgroup *cg, const struct hierarchy *h, const 
 int cgroup_shared_open(int parent, int *ret_dir, struct err **err);
 /* Takes the shared group that @h is or was along, and parents that were made for it, when nobody else uses it. */
 void cgroup_shared_remove(struct hierarchy *h);
-/* For a process that has entered the shared group: goes on into its own if that was made meanwhile. Async-signal-safe. */
+/* For a process that has entered the shared group: goes on into its own if that was made meanwhile.
+ * Async-signal-safe. */
 int cgroup_shared_enter(const struct hierarchy *h);
 /* The container gets its own group after all, with the processes that it has. */
 int cgroup_unshare(struct cgroup *cg, struct hierarchy *h, struct err **err);

@@ -1,9 +1,9 @@
 /* One group for all containers that a controller does nothing for.
  *
  * Version 1's cpuset limits and counts nothing until it is told to, but each of its groups makes the next container
- * start slower: the kernel compares a new group's processors with those of all its siblings, and rebuilds the host's scheduling
- * domains from all groups when one comes and when one goes (docs/adr/0032). So containers without cpuset limits that have the
- * same parent share one group beside the place where their own would be, with the parent's values:
+ * start slower: the kernel compares a new group's processors with those of all its siblings, and rebuilds the host's
+ * scheduling domains from all groups when one comes and when one goes (docs/adr/0032). So containers without cpuset
+ * limits that have the same parent share one group beside the place where their own would be, with the parent's values:
  *
  *      cpuset/engine/strata@shared     containers A, B, C
  *      cpuset/engine/D                 container D, which was given processors
@@ -12,12 +12,12 @@
  * known by the group's being there; states and handles of other runtimes need not hear of it.
  *
  * The shared group goes with its last container. Who is about to enter it holds a shared lock (flock) on the directory
- * from the moment it is known to be there; who removes it wants the exclusive one, and leaves the group to others when it
- * cannot have it or when there are processes; those come by later. Locks end with their holders, so a runtime that is killed
- * can at worst leave an empty group for the next removal.
+ * from the moment it is known to be there; who removes it wants the exclusive one, and leaves the group to others when
+ * it cannot have it or when there are processes; those come by later. Locks end with their holders, so a runtime that
+ * is killed can at worst leave an empty group for the next removal.
  *
- * What a container sees of the group through a read-only cgroup mount is nothing of others: version 1 shows only processes of
- * the reader's pid namespace. Where it may write, it has its own (cgroup_spec.separate). */
+ * What a container sees of the group through a read-only cgroup mount is nothing of others: version 1 shows only
+ * processes of the reader's pid namespace. Where it may write, it has its own (cgroup_spec.separate). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -107,8 +107,8 @@ int cgroup_shared_open(int parent, int *ret_dir, struct err **err)
         return err_set(err, ERR_BUSY, EBUSY, "'%s' comes and goes", SHARED_NAME);
 }
 
-/* A descriptor on the parent, whose lock removals take turns by: the one that finds the last process gone must not fail because
- * another, which found it there, has not let go of the group yet. -1: not within a second. */
+/* A descriptor on the parent, whose lock removals take turns by: the one that finds the last process gone must not
+ * fail because another, which found it there, has not let go of the group yet. -1: not within a second. */
 static int begin_removal(const struct hierarchy *h)
 {
         const int n = (int)(strrchr(h->face.path, '/') - h->face.path);
@@ -136,8 +136,8 @@ void cgroup_shared_remove(struct hierarchy *h)
                         return;
         }
         turn = begin_removal(h);
-        if (turn >= 0 && hierarchy_open(h, NULL) >= 0 && flock(h->dir, LOCK_EX | LOCK_NB) == 0 && is_there(turn, h->dir) &&
-                rmdir(h->face.path) == 0)
+        if (turn >= 0 && hierarchy_open(h, NULL) >= 0 && flock(h->dir, LOCK_EX | LOCK_NB) == 0 &&
+                is_there(turn, h->dir) && rmdir(h->face.path) == 0)
                 cgroup_remove_parents(h);
         closep(&h->dir);
         closep(&h->enter);
