@@ -118,7 +118,7 @@ static inline bool mmu_is_canonical(u64 gva)
 #define TLB_VICTIMS 256u
 #define TLB_ENTRIES (TLB_SIZE + TLB_VICTIMS)
 #define TLB_JUMPS 16384u
-#define TLB_MORE_JUMPS 1024u /* of each kind */
+#define TLB_MORE_JUMPS 4096u /* of each kind */
 #define TLB_SPACES 8
 #define TLB_SPACES_FEW 2 /* tlb_begin_small */
 #define TLB_HUGE_PAGES 8

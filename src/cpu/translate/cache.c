@@ -132,7 +132,7 @@ void block_drop(struct translator *tr, struct tblock *block)
         if (block->stale)
                 return;
         block->stale = true;
-        unlist(&tr->hash[block_hash(block->gpa, block->page_va, block->mode)], block, offsetof(struct tblock, hash_next));
+        unlist(&tr->hash[block_hash(block->gpa, block->mode)], block, offsetof(struct tblock, hash_next));
         unlist(page_list(tr, block->gpa), block, offsetof(struct tblock, page_next));
         if (block->mode & MODE_CROSSING)
                 unlist(&tr->pages_2[page_hash(block->gpa_2)], block, offsetof(struct tblock, page_2_next));
@@ -310,7 +310,7 @@ static struct tblock *header_make(struct translator *tr, struct code_segment *se
 
 static void enter_block(struct translator *tr, struct code_segment *segment, struct tblock *block)
 {
-        struct tblock **head = &tr->hash[block_hash(block->gpa, block->page_va, block->mode)];
+        struct tblock **head = &tr->hash[block_hash(block->gpa, block->mode)];
 
         segment->index[segment->n_blocks] = block;
         __atomic_store_n(&segment->n_blocks, segment->n_blocks + 1, __ATOMIC_RELEASE); /* pairs with block_at */

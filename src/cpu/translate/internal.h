@@ -182,6 +182,7 @@ struct tblock {
         u32 mode;        /* enum mode | MODE_AC | MODE_SMAP */
         u16 guest_bytes; /* all in one page, but for ... */
         u16 bytes_2;     /* MODE_CROSSING: those in the second page, */
+        struct tblock *hash_next; /* cache.c's; here because it is read with the key */
         u64 gpa_2;       /* which begins here */
         u16 n_instructions;
         u8 *code;        /* where it runs */
@@ -193,7 +194,7 @@ struct tblock {
         bool global;     /* the page's translation was global when it was translated: links across pages are allowed */
         /* cache.c's: */
         bool stale;
-        struct tblock *hash_next, *page_next, *page_2_next;
+        struct tblock *page_next, *page_2_next;
         struct link *links_in;
 };
 

@@ -27,7 +27,8 @@
 #define SEGMENT_SIZE (1 * MIB)
 #define SEGMENT_BLOCKS_MAX 8192u
 #define STUBS_SIZE (64 * KIB)
-#define BLOCK_HASH_BITS 16
+#define BLOCK_HASH_BITS 18
+#define BLOCK_HASH_GRANULE 5 /* bytes of guest code that share a head, a power of two */
 #define PAGE_BLOCKS_BITS 14
 #define FAR_PAGES_BITS 12
 
@@ -113,11 +114,13 @@ static inline u8 *code_writable(const struct translator *tr, const u8 *run)
 {
         return tr->code.write + (run - tr->code.run);
 }
-static inline unsigned block_hash(u64 gpa, u64 page_va, u32 mode)
+/* Code that lies together has its heads together: what runs needs few lines of the table, and a small guest few pages of it. What is further apart than
+ * the table is long, and the modes of the same code, are spread. Kernel pages have one linear address as a rule. */
+static inline unsigned block_hash(u64 gpa, u32 mode)
 {
-        const u64 x = (gpa ^ page_va << 7 ^ page_va >> 29 ^ (u64)mode << 45) * 0x9e3779b97f4a7c15ULL;
+        const u64 near = gpa >> BLOCK_HASH_GRANULE, far = near >> BLOCK_HASH_BITS;
 
-        return (unsigned)(x >> (64 - BLOCK_HASH_BITS));
+        return (unsigned)(near + far * 0x9e37u + (mode >> 16) * 0x3331u) & ((1u << BLOCK_HASH_BITS) - 1);
 }
 static inline struct tblock *block_match(struct tblock *block, u64 gpa, u64 page_va, u32 mode)
 {
@@ -128,7 +131,7 @@ static inline struct tblock *block_match(struct tblock *block, u64 gpa, u64 page
 /* The block for these, NULL when there is none. Lock-free (pairs with block_make), general registers only. */
 static inline struct tblock *block_find(const struct translator *tr, u64 gpa, u64 page_va, u32 mode)
 {
-        return block_match(__atomic_load_n(&tr->hash[block_hash(gpa, page_va, mode)], __ATOMIC_ACQUIRE), gpa, page_va, mode);
+        return block_match(__atomic_load_n(&tr->hash[block_hash(gpa, mode)], __ATOMIC_ACQUIRE), gpa, page_va, mode);
 }
 /* The same where there may be several: MODE_CROSSING, told apart by the second page; @gpa_2 is 0 for all others. */
 static inline struct tblock *block_find_crossing(const struct translator *tr, u64 gpa, u64 gpa_2, u64 page_va, u32 mode)
