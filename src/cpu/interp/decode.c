@@ -24,37 +24,6 @@ const struct uop *op_protection(struct interp *in, const struct uop *u)
 
 /* ---- operands ---- */
 
-bool decode_is_gpr(ZydisRegister reg)
-{
-        switch (ZydisRegisterGetClass(reg)) {
-        case ZYDIS_REGCLASS_GPR8:
-        case ZYDIS_REGCLASS_GPR16:
-        case ZYDIS_REGCLASS_GPR32:
-        case ZYDIS_REGCLASS_GPR64:
-                return true;
-        default:
-                return false;
-        }
-}
-
-bool decode_is_vector(ZydisRegister reg)
-{
-        const ZydisRegisterClass c = ZydisRegisterGetClass(reg);
-
-        return c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM;
-}
-
-unsigned decode_gpr_offset(ZydisRegister reg)
-{
-        if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL)
-                return (unsigned)(reg - ZYDIS_REGISTER_AL) * 8;
-        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
-                return (unsigned)(reg - ZYDIS_REGISTER_AH) * 8 + 1;
-        if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
-                return (unsigned)(reg - ZYDIS_REGISTER_SPL + RSP) * 8;
-        return (unsigned)ZydisRegisterGetId(reg) * 8;
-}
-
 static unsigned register_operand(ZydisRegister reg)
 {
         switch (ZydisRegisterGetClass(reg)) {

@@ -16,10 +16,31 @@ struct decoding {
         bool ends_block;       /* out: nothing may follow in the block */
 };
 
-/* The slot or byte offset of a general register. */
-unsigned decode_gpr_offset(ZydisRegister reg);
-bool decode_is_gpr(ZydisRegister reg);
-bool decode_is_vector(ZydisRegister reg); /* XMM or YMM */
+/* These are asked several times for each operand of each instruction, so they go by the order of Zydis' numbers (test_registers.c looks at all of them). */
+static inline bool decode_is_gpr(ZydisRegister reg)
+{
+        return reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_R15;
+}
+static inline bool decode_is_vector(ZydisRegister reg) /* XMM or YMM */
+{
+        return reg >= ZYDIS_REGISTER_XMM0 && reg <= ZYDIS_REGISTER_YMM31;
+}
+/* AVX-512 has twice as many. */
+static inline unsigned decode_vector_number(ZydisRegister reg)
+{
+        return (unsigned)(reg - ZYDIS_REGISTER_XMM0) & 31;
+}
+/* The byte offset of a general register in the array of them. */
+static inline unsigned decode_gpr_offset(ZydisRegister reg)
+{
+        if (reg >= ZYDIS_REGISTER_AX)
+                return ((unsigned)(reg - ZYDIS_REGISTER_AX) & 15) * 8;
+        if (reg >= ZYDIS_REGISTER_SPL)
+                return (unsigned)(reg - ZYDIS_REGISTER_SPL + RSP) * 8;
+        if (reg >= ZYDIS_REGISTER_AH)
+                return (unsigned)(reg - ZYDIS_REGISTER_AH) * 8 + 1;
+        return (unsigned)(reg - ZYDIS_REGISTER_AL) * 8;
+}
 static inline bool decode_is_high_byte(ZydisRegister reg)
 {
         return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;

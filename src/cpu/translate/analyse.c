@@ -11,34 +11,12 @@ static const u8 kind_of[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #undef INSN_KIND
 };
 
-bool insn_writes_gpr(const ZydisDecodedOperand *op)
-{
-        return op->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(op->reg.value) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-}
-
-unsigned insn_gpr(ZydisRegister reg)
-{
-        return decode_gpr_offset(reg) / 8;
-}
-
 /* Registers that translated code does not have where the instruction expects them. */
 static bool is_foreign(ZydisRegister reg)
 {
-        switch (ZydisRegisterGetClass(reg)) {
-        case ZYDIS_REGCLASS_X87:
-        case ZYDIS_REGCLASS_MMX:
-        case ZYDIS_REGCLASS_ZMM:
-        case ZYDIS_REGCLASS_TMM:
-        case ZYDIS_REGCLASS_SEGMENT:
-        case ZYDIS_REGCLASS_TABLE:
-        case ZYDIS_REGCLASS_CONTROL:
-        case ZYDIS_REGCLASS_DEBUG:
-        case ZYDIS_REGCLASS_MASK:
-        case ZYDIS_REGCLASS_BOUND:
-                return true;
-        default:
-                return false;
-        }
+        if (decode_is_vector(reg))
+                return decode_vector_number(reg) > 15;
+        return !decode_is_gpr(reg) && reg != ZYDIS_REGISTER_NONE && !(reg >= ZYDIS_REGISTER_FLAGS && reg <= ZYDIS_REGISTER_RIP) && ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_INVALID;
 }
 
 static void note_mem(struct insn *g, const ZydisDecodedOperand *op)
@@ -90,7 +68,7 @@ static bool note_operands(struct insn *g)
                                 g->gprs |= (u16)BIT(insn_gpr(reg));
                         g->high_byte |= decode_is_high_byte(reg);
                         g->vector |= decode_is_vector(reg);
-                        fine &= !is_foreign(reg) && !(decode_is_vector(reg) && ZydisRegisterGetId(reg) > 15);
+                        fine &= !is_foreign(reg);
                 } else if (op->type == ZYDIS_OPERAND_TYPE_POINTER) {
                         fine = false;
                 }

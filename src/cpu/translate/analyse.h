@@ -81,6 +81,12 @@ bool x87_judge(const struct translate_request *req, const struct insn *g);
 /* Makes @g one for a fast function when it can be, or KIND_READ_SEG (emit_sys.c). */
 bool sys_judge(const struct translate_request *req, struct insn *g);
 /* Is @op a general register that the instruction writes? */
-bool insn_writes_gpr(const ZydisDecodedOperand *op);
+static inline bool insn_writes_gpr(const ZydisDecodedOperand *op)
+{
+        return op->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(op->reg.value) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
 /* Number of a general register of any size; AH..BH count as RAX..RBX. */
-unsigned insn_gpr(ZydisRegister reg);
+static inline unsigned insn_gpr(ZydisRegister reg)
+{
+        return decode_gpr_offset(reg) / 8;
+}

@@ -64,8 +64,6 @@ struct block_emitter {
         struct emitter e;
         struct insn *insns;   /* of the block */
         unsigned n_insns;
-        struct windows windows;
-        struct cold colds[COLDS_MAX];
         unsigned n_colds;
         struct shadow_checks shadow_checks;
         bool user;            /* user-mode block: position-independent */
@@ -88,6 +86,9 @@ struct block_emitter {
         bool vectors_checked; /* in->vectors_live is known to be true from here on */
         const char *why;      /* note for the dump */
         u8 class;
+        /* From here on nothing is set at first: it is large. */
+        struct windows windows; /* windows_find sets it */
+        struct cold colds[COLDS_MAX];
 };
 
 /* ---- records, colds, links ---- */

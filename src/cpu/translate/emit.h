@@ -59,20 +59,40 @@ static inline struct hmem hmem_base(unsigned base, s32 disp)
         return (struct hmem){ .base = (u8)base, .index = REG_NONE, .disp = disp };
 }
 
-/* ModRM, SIB and displacement for @m with @reg in the reg field. */
-static inline void emit_modrm_mem(struct emitter *e, unsigned reg, struct hmem m)
+#define EMIT_ROOM 32 /* bytes, more than any instruction has */
+/* Where one instruction may be written byte by byte; NULL when there is no room for one. */
+static inline u8 *emit_room(struct emitter *e)
+{
+        if (e->end - e->p >= EMIT_ROOM)
+                return e->p;
+        e->full = true;
+        return NULL;
+}
+
+/* ModRM, SIB and displacement for @m with @reg in the reg field, at @p; returns where they end. */
+static inline u8 *put_modrm_mem(u8 *p, unsigned reg, struct hmem m)
 {
         const unsigned r = (reg & 7) << 3;
         const bool none = m.base == REG_NONE, sib = none || m.index != REG_NONE || (m.base & 7) == 4;
         const unsigned mod = none ? 0 : m.disp == 0 && (m.base & 7) != 5 ? 0 : m.disp == (s8)m.disp ? 1 : 2;
 
-        emit_u8(e, mod << 6 | r | (sib ? 4 : m.base & 7));
+        *p++ = (u8)(mod << 6 | r | (sib ? 4 : m.base & 7));
         if (sib)
-                emit_u8(e, (unsigned)m.scale << 6 | (m.index == REG_NONE ? 4u : m.index & 7u) << 3 | (none ? 5 : m.base & 7));
-        if (none || mod == 2)
-                emit_u32(e, (u32)m.disp);
-        else if (mod == 1)
-                emit_u8(e, (u8)m.disp);
+                *p++ = (u8)((unsigned)m.scale << 6 | (m.index == REG_NONE ? 4u : m.index & 7u) << 3 | (none ? 5 : m.base & 7));
+        if (none || mod == 2) {
+                memcpy(p, &m.disp, sizeof(m.disp));
+                p += sizeof(m.disp);
+        } else if (mod == 1) {
+                *p++ = (u8)m.disp;
+        }
+        return p;
+}
+static inline void emit_modrm_mem(struct emitter *e, unsigned reg, struct hmem m)
+{
+        u8 *p = emit_room(e);
+
+        if (p)
+                e->p = put_modrm_mem(p, reg, m);
 }
 static inline unsigned rex_mem(bool w, unsigned reg, struct hmem m)
 {
@@ -83,27 +103,34 @@ static inline unsigned rex_mem(bool w, unsigned reg, struct hmem m)
 static inline void emit_op_mem(struct emitter *e, unsigned opcode, bool w, unsigned reg, struct hmem m)
 {
         const unsigned rex = rex_mem(w, reg, m);
+        u8 *p = emit_room(e);
 
+        if (!p)
+                return;
         if (m.gs)
-                emit_u8(e, 0x65);
+                *p++ = 0x65;
         if (rex != 0x40)
-                emit_u8(e, rex);
+                *p++ = (u8)rex;
         if (opcode > 0xff)
-                emit_u8(e, opcode >> 8);
-        emit_u8(e, opcode & 0xff);
-        emit_modrm_mem(e, reg, m);
+                *p++ = (u8)(opcode >> 8);
+        *p++ = (u8)opcode;
+        e->p = put_modrm_mem(p, reg, m);
 }
 /* The same with two registers: @rm in the r/m field. */
 static inline void emit_op_reg(struct emitter *e, unsigned opcode, bool w, unsigned reg, unsigned rm)
 {
         const unsigned rex = 0x40u | (w ? 8u : 0) | (reg & 8 ? 4u : 0) | (rm & 8 ? 1u : 0);
+        u8 *p = emit_room(e);
 
+        if (!p)
+                return;
         if (rex != 0x40)
-                emit_u8(e, rex);
+                *p++ = (u8)rex;
         if (opcode > 0xff)
-                emit_u8(e, opcode >> 8);
-        emit_u8(e, opcode & 0xff);
-        emit_u8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+                *p++ = (u8)(opcode >> 8);
+        *p++ = (u8)opcode;
+        *p++ = (u8)(0xc0 | (reg & 7) << 3 | (rm & 7));
+        e->p = p;
 }
 
 static inline void emit_mov_rr(struct emitter *e, unsigned dst, unsigned src)
@@ -144,12 +171,9 @@ static inline void emit_mov_imm(struct emitter *e, unsigned dst, u64 imm)
 /* RORX dst, src, imm: no flags. */
 static inline void emit_rorx(struct emitter *e, unsigned dst, unsigned src, unsigned imm)
 {
-        emit_u8(e, 0xc4);
-        emit_u8(e, (dst & 8 ? 0 : 0x80u) | 0x40u | (src & 8 ? 0 : 0x20u) | 3u);
-        emit_u8(e, 0xfb);
-        emit_u8(e, 0xf0);
-        emit_u8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
-        emit_u8(e, imm);
+        const u8 code[] = { 0xc4, (u8)((dst & 8 ? 0 : 0x80u) | 0x40u | (src & 8 ? 0 : 0x20u) | 3u), 0xfb, 0xf0, (u8)(0xc0 | (dst & 7) << 3 | (src & 7)), (u8)imm };
+
+        emit_bytes(e, code, sizeof(code));
 }
 /* One instruction that does nothing, of 1 to 9 bytes. Source: Intel SDM 2B, NOP, table 4-12. */
 static inline void emit_nop(struct emitter *e, unsigned n)

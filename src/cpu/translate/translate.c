@@ -408,6 +408,22 @@ static unsigned instructions_max(const struct translate_request *req)
         return req->mode & MODE_SHADOW ? INSTRUCTIONS_MAX_SHADOW : INSTRUCTIONS_MAX;
 }
 
+static void block_begin(struct block_emitter *b, const struct translate_request *req, struct translation *out, struct insn *insns)
+{
+        memset(b, 0, offsetof(struct block_emitter, windows));
+        b->req = req;
+        b->out = out;
+        b->insns = insns;
+        b->user = b->vectors_checked = req->mode & MODE_USER;
+        b->shadow = req->mode & MODE_SHADOW;
+        b->shadow_fixed = req->mode & MODE_SHADOW_FIXED;
+        b->ac = req->mode & MODE_AC;
+        b->e = (struct emitter){ .start = out->code, .p = out->code, .end = out->code + BLOCK_CODE_MAX, .run_at = req->run_at,
+                                 .jumps_in_line = req->jumps_in_line };
+        out->n_links = out->n_records = out->n_instructions = 0;
+        out->loop_off = 0;
+}
+
 bool translate_block(const struct translate_request *req, struct translation *ret)
 {
         struct insn insns[INSTRUCTIONS_MAX_SHADOW];
@@ -415,14 +431,8 @@ bool translate_block(const struct translate_request *req, struct translation *re
         bool no_anywhere = false;
 
         for (unsigned max = instructions_max(req); max;) {
-                ret->n_links = ret->n_records = ret->n_instructions = 0;
-                ret->loop_off = 0;
-                b = (struct block_emitter){
-                        .req = req, .out = ret, .insns = insns, .user = req->mode & MODE_USER, .shadow = req->mode & MODE_SHADOW,
-                        .shadow_fixed = req->mode & MODE_SHADOW_FIXED, .ac = req->mode & MODE_AC, .no_anywhere = no_anywhere, .vectors_checked = req->mode & MODE_USER,
-                        .e = { .start = ret->code, .p = ret->code, .end = ret->code + BLOCK_CODE_MAX, .run_at = req->run_at,
-                               .jumps_in_line = req->jumps_in_line },
-                };
+                block_begin(&b, req, ret, insns);
+                b.no_anywhere = no_anywhere;
                 if (emit_block(&b, max))
                         return true;
                 if (b.no_anywhere && !no_anywhere)

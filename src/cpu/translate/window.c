@@ -140,7 +140,7 @@ static struct estimate of_register(const struct follower *f, ZydisRegister reg)
 {
         if (reg == ZYDIS_REGISTER_NONE)
                 return (struct estimate){ .known = true };
-        return decode_is_gpr(reg) && ZydisRegisterGetWidth(ZYDIS_MACHINE_MODE_LONG_64, reg) == 64 ? f->now[insn_gpr(reg)] : (struct estimate){ 0 };
+        return decode_is_gpr(reg) && reg >= ZYDIS_REGISTER_RAX ? f->now[insn_gpr(reg)] : (struct estimate){ 0 };
 }
 
 static struct estimate of_source(const struct follower *f, const ZydisDecodedOperand *op)
