@@ -11,9 +11,26 @@
 
 #define BLOCK_DATA_MAX (sizeof(struct tblock) + BLOCK_LINKS_MAX * sizeof(struct link) + BLOCK_RECORDS_MAX * sizeof(struct record))
 #define CODE_ALIGN 32u
+#define HUGE_SIZE (2 * MIB)
+#define HUGE_FROM 40u          /* segments: more than a boot needs. Huge pages are resident as a whole, which a small machine should not pay for */
+#define HUGE_AT_ONCE 4u        /* each takes the host about a millisecond */
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25       /* Linux 6.1; older ones say EINVAL */
+#endif
 #define INT3 0xcc
 
 /* ---- memory ---- */
+
+/* Where huge pages of the host fit: at a multiple of their size. NULL: wherever there is room. */
+static void *aligned_room(size_t size)
+{
+        u8 *room = mmap(NULL, size + HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+        if (room == MAP_FAILED)
+                return NULL;
+        munmap(room, size + HUGE_SIZE);
+        return (void *)ALIGN_UP((uintptr_t)room, HUGE_SIZE);
+}
 
 static int map_twice(struct code_memory *code, struct err **err)
 {
@@ -26,7 +43,7 @@ static int map_twice(struct code_memory *code, struct err **err)
                 r = err_sys(err, errno, "sizing memory for translated code to %lu MiB", (unsigned long)(code->size / MIB));
         } else {
                 code->write = mmap(NULL, code->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-                code->run = mmap(NULL, code->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, fd, 0);
+                code->run = mmap(aligned_room(code->size), code->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, fd, 0);
                 if (code->write == MAP_FAILED || code->run == MAP_FAILED) {
                         r = err_sys(err, errno, "mapping memory for translated code");
                         err_hint(err, r, "a security policy may forbid executable memory");
@@ -208,6 +225,18 @@ static bool has_room(const struct code_segment *segment)
                segment->code_used + segment->data_used + CODE_ALIGN + BLOCK_CODE_MAX + BLOCK_DATA_MAX <= SEGMENT_SIZE;
 }
 
+/* Code is spread over some ten times the memory that the guest's takes, so with 4 KiB pages much of the time goes into the host's own TLB. What is full gets huge
+ * pages; where the host has none to give the attempt is all that is lost. */
+static void huge_pages_take(struct code_memory *code, unsigned n_full)
+{
+        const size_t full = STUBS_SIZE + n_full * SEGMENT_SIZE;
+
+        if (n_full < HUGE_FROM)
+                return;
+        for (unsigned i = 0; i < HUGE_AT_ONCE && code->huge_end + HUGE_SIZE <= full; i++, code->huge_end += HUGE_SIZE)
+                madvise(code->run + code->huge_end, HUGE_SIZE, MADV_COLLAPSE);
+}
+
 /* Nothing is added to @segment any more. The writable view of its code, which links alone still need, stops counting as this process's. */
 static void segment_close(struct translator *tr, struct code_segment *segment)
 {
@@ -215,6 +244,7 @@ static void segment_close(struct translator *tr, struct code_segment *segment)
 
         segment->state = SEGMENT_FULL;
         madvise(code_writable(tr, segment_start(&tr->code, i)), segment->code_used & PAGE_MASK, MADV_DONTNEED);
+        huge_pages_take(&tr->code, i + 1);
 }
 
 /* A segment with room for a block of any size; NULL while the next one is still being drained. One segment is drained ahead of need. */

@@ -77,6 +77,7 @@ struct code_memory {
         struct code_segment *segments;
         struct tblock **indexes;
         unsigned n_segments, filling;
+        size_t huge_end;        /* huge pages were asked for up to here */
 };
 
 /* Kernel pages that direct jumps of other pages are linked to or from: such links are right while the mapping is. */
