@@ -16,7 +16,9 @@ static bool is_foreign(ZydisRegister reg)
 {
         if (decode_is_vector(reg))
                 return decode_vector_number(reg) > 15;
-        return !decode_is_gpr(reg) && reg != ZYDIS_REGISTER_NONE && !(reg >= ZYDIS_REGISTER_FLAGS && reg <= ZYDIS_REGISTER_RIP) && ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_INVALID;
+        if (decode_is_gpr(reg) || (reg >= ZYDIS_REGISTER_FLAGS && reg <= ZYDIS_REGISTER_RIP))
+                return false;
+        return ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_INVALID;
 }
 
 static void note_mem(struct insn *g, const ZydisDecodedOperand *op)

@@ -171,7 +171,10 @@ static inline void emit_mov_imm(struct emitter *e, unsigned dst, u64 imm)
 /* RORX dst, src, imm: no flags. */
 static inline void emit_rorx(struct emitter *e, unsigned dst, unsigned src, unsigned imm)
 {
-        const u8 code[] = { 0xc4, (u8)((dst & 8 ? 0 : 0x80u) | 0x40u | (src & 8 ? 0 : 0x20u) | 3u), 0xfb, 0xf0, (u8)(0xc0 | (dst & 7) << 3 | (src & 7)), (u8)imm };
+        const u8 code[] = {
+                0xc4, (u8)((dst & 8 ? 0 : 0x80u) | 0x40u | (src & 8 ? 0 : 0x20u) | 3u), 0xfb,
+                0xf0, (u8)(0xc0 | (dst & 7) << 3 | (src & 7)), (u8)imm,
+        };
 
         emit_bytes(e, code, sizeof(code));
 }
