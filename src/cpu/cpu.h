@@ -296,6 +296,14 @@ struct cpu_engine {
         void (*state_changed)(struct vcpu *vcpu);
         /* This guest memory, in one page, holds other code now; from any thread. NULL when the hardware sees it by itself. */
         void (*code_written)(void *machine, u64 gpa, u64 len);
+        /* What the engine has made of the guest's code, for machines that begin as copies of this one; these may be NULL. Files hold host code: one
+         * that is loaded is trusted as this program is. */
+        /* To the empty file @fd. All vCPUs are stopped. */
+        int (*code_save)(void *machine, int fd, struct err **err);
+        /* What is of no use here is left, which is no error. @fd stays the caller's. All vCPUs exist, stopped. */
+        int (*code_load)(void *machine, int fd, struct err **err);
+        /* Gives the memory back; what is wanted again is made, or loaded, again. From any thread. */
+        void (*code_forget)(void *machine);
 };
 
 extern const struct cpu_engine interp_engine;

@@ -236,6 +236,7 @@ static int make_command_line(struct machine_start *s, struct err **err)
                 add_option(s, "--restore", "%s", s->restore.path);
                 if (working_set_exists(s->restore.path, working_set))
                         add_option(s, "--working-set", "%s", working_set);
+                add(s, "--restore-translations"); /* the snapshots of this host's own machines, which nobody else can write to */
         }
         add_option(s, "--memory", "%lluM", (unsigned long long)(s->machine.memory / MIB));
         add_option(s, "--cpus", "%u", s->machine.cpus);

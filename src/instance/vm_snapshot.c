@@ -145,7 +145,7 @@ static int find_layers(struct control *c, struct err **err)
 /* Only this connection keeps it still: whoever is killed here lets it go on. */
 static int copy_machine(struct control *c, const struct vm_snapshot *s, struct snapshot_writer *w, struct err **err)
 {
-        const int files[] = { snapshot_writer_state_fd(w), snapshot_writer_memory_fd(w) };
+        const int files[] = { snapshot_writer_state_fd(w), snapshot_writer_memory_fd(w), snapshot_writer_code_fd(w) };
         int r = ask(c, "hold\n", NULL, 0, err);
 
         if (r == 0)

@@ -73,12 +73,13 @@ static int copy_layers(struct control_job *job, struct err **err)
 static int run_snapshot(struct control_job *job, struct err **err)
 {
         const bool diff = job->kind == CONTROL_SNAPSHOT_DIFF;
+        const struct vm_snapshot_fds files = { job->files[0], job->files[1], job->n_files > 2 ? job->files[2] : -1 };
         int r;
 
         if (job->path)
                 return vm_snapshot_to(job->vm, job->path, diff, err);
         r = diff ? copy_layers(job, err) : 0;
-        return r < 0 ? r : vm_snapshot(job->vm, job->files[0], job->files[1], diff, err);
+        return r < 0 ? r : vm_snapshot(job->vm, &files, diff, err);
 }
 
 static int (*const kinds[])(struct control_job *job, struct err **err) = {
@@ -133,8 +134,8 @@ static int check_request(const struct control_job_request *request, struct err *
 
         if (request->path && !*request->path)
                 return err_set(err, ERR_USAGE, EINVAL, "a snapshot needs the name of a directory");
-        if (request->n_files != (into_files ? 2U : 0U))
-                return err_set(err, ERR_USAGE, EINVAL, into_files ? "two files must come with the line" : "no files are wanted");
+        if (into_files ? request->n_files < 2 : request->n_files > 0)
+                return err_set(err, ERR_USAGE, EINVAL, into_files ? "two files must come with the line, or three" : "no files are wanted");
         return 0;
 }
 

@@ -5,14 +5,14 @@
 
 #include "vm.h"
 
-#define CONTROL_FILES_MAX 2U
+#define CONTROL_FILES_MAX 3U
 
 enum control_job_kind { CONTROL_PAUSE, CONTROL_RESUME, CONTROL_SNAPSHOT, CONTROL_SNAPSHOT_DIFF };
 
 struct control_job_request {
         enum control_job_kind kind;
         const char *path; /* of a snapshot; "-": into @files */
-        const int *files; /* a snapshot's state and memory: taken over on success */
+        const int *files; /* a snapshot's state, memory and perhaps translations: taken over on success */
         unsigned n_files;
 };
 

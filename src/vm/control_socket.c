@@ -301,7 +301,7 @@ static const struct request {
         { "hold", do_hold, "hold: the guest stands still until resume or until this connection ends" },
         { "pause", do_pause, "pause: the guest stands still until resume" },
         { "resume", do_resume, "resume: it goes on" },
-        { "snapshot", do_snapshot, "snapshot DIR: saves the machine in that directory (-: in two files that come with the line)" },
+        { "snapshot", do_snapshot, "snapshot DIR: saves the machine in that directory (-: in two files that come with the line, and translations in a third)" },
         { "snapshot-diff", do_snapshot_diff, "snapshot-diff DIR: likewise, what changed since the last snapshot" },
 };
 

@@ -129,6 +129,14 @@ static int parse_working_set(struct vmm_options *o, const char *arg, struct err 
         return *arg ? 0 : err_set(err, ERR_USAGE, EINVAL, "--working-set needs a file name");
 }
 
+static int parse_restore_translations(struct vmm_options *o, const char *arg, struct err **err)
+{
+        (void)arg;
+        (void)err;
+        o->vm.restore_code = true;
+        return 0;
+}
+
 static int parse_memory(struct vmm_options *o, const char *arg, struct err **err)
 {
         u64 size = 0;

@@ -270,7 +270,7 @@ static int check_diff(const struct vm *vm, struct err **err)
 }
 
 /* What needs the machine to stand still. */
-static int copy_machine(struct layer *l, struct snapshot_info *ret_info, struct state_out *out, struct err **err)
+static int copy_machine(struct layer *l, int code_fd, struct snapshot_info *ret_info, struct state_out *out, struct err **err)
 {
         struct vm *vm = l->vm;
         struct snapshot_info info = { .ram_size = vm->memory->ram_size, .n_cpus = vm->n_cpus, .tsc_hz = clock_tsc_hz(), .n_layers = l->number + 1u };
@@ -286,6 +286,8 @@ static int copy_machine(struct layer *l, struct snapshot_info *ret_info, struct 
                 return r;
         snapshot_info_save(&info, out);
         r = vm_save(vm, out, err);
+        if (r == 0 && code_fd >= 0 && vm->engine->code_save)
+                r = vm->engine->code_save(vm->engine_machine, code_fd, err);
         if (r < 0) {
                 snapshot_map_free(&info.map);
                 return r;
@@ -315,9 +317,9 @@ static void chain_advance(struct vm *vm, int fd, struct snapshot_info *info)
         memset(chain->dirty, 0, (n_pages(vm) + 63) / 64 * sizeof(u64));
 }
 
-int vm_snapshot(struct vm *vm, int state_fd, int memory_fd, bool diff, struct err **err)
+int vm_snapshot(struct vm *vm, const struct vm_snapshot_fds *fds, bool diff, struct err **err)
 {
-        _cleanup_(layer_free) struct layer layer = { .vm = vm, .fd = memory_fd, .diff = diff };
+        _cleanup_(layer_free) struct layer layer = { .vm = vm, .fd = fds->memory, .diff = diff };
         _cleanup_(state_out_free) struct state_out out;
         struct snapshot_info info = { 0 };
         int r = diff ? check_diff(vm, err) : 0;
@@ -327,12 +329,12 @@ int vm_snapshot(struct vm *vm, int state_fd, int memory_fd, bool diff, struct er
         layer.number = diff ? (u8)vm->chain.n : 0;
         state_out_init(&out);
         vm_pause(vm);
-        r = copy_machine(&layer, &info, &out, err);
+        r = copy_machine(&layer, fds->code, &info, &out, err);
         vm_resume(vm);
         if (r == 0)
-                r = snapshot_state_write(state_fd, &out, err);
+                r = snapshot_state_write(fds->state, &out, err);
         if (r == 0 && !guest_memory_is_private(vm->memory))
-                chain_advance(vm, memory_fd, &info);
+                chain_advance(vm, fds->memory, &info);
         snapshot_map_free(&info.map);
         return r;
 }
@@ -354,7 +356,8 @@ int vm_snapshot_to(struct vm *vm, const char *path, bool diff, struct err **err)
         memcpy(below, vm->chain.layers, n * sizeof(*below));
         r = snapshot_writer_set_layers(w, below, n, err);
         if (r == 0)
-                r = vm_snapshot(vm, snapshot_writer_state_fd(w), snapshot_writer_memory_fd(w), diff, err);
+                r = vm_snapshot(vm, &(struct vm_snapshot_fds){ snapshot_writer_state_fd(w), snapshot_writer_memory_fd(w), snapshot_writer_code_fd(w) },
+                                diff, err);
         if (r < 0)
                 return r;
         r = snapshot_writer_commit(w, err);
@@ -446,6 +449,8 @@ int vm_restore_state(struct vm *vm, struct err **err)
         board_devices_quiesce(vm);
         vm->quiesced = true;
         r = vm_load(vm, s->state.machine, s->state.machine_len, err);
+        if (r == 0 && vm->config.restore_code && s->code >= 0 && vm->engine->code_load)
+                r = vm->engine->code_load(vm->engine_machine, s->code, err);
         if (r == 0) /* there may be more machines of it */
                 r = vmgenid_renew(vm->board.generation_id, err);
         if (r < 0)

@@ -20,7 +20,7 @@
 #define NAME_LENGTH_MAX 200
 
 struct snapshot_writer {
-        int parent, directory, state, memory;
+        int parent, directory, state, memory, code;
         char name[NAME_LENGTH_MAX + 1];
         char partial[PARTIAL_SIZE];
         bool made; /* @partial is there */
@@ -81,6 +81,7 @@ static bool is_partial_of(const char *entry, const char *name)
 static int remove_files(int parent, const char *name, int directory)
 {
         unlinkat(directory, SNAPSHOT_STATE, 0);
+        unlinkat(directory, SNAPSHOT_CODE, 0);
         unlinkat(directory, SNAPSHOT_MEMORY_NEW, 0);
         for (unsigned i = 0; i < SNAPSHOT_LAYERS_MAX; i++) {
                 char layer[SNAPSHOT_NAME_SIZE];
@@ -178,7 +179,8 @@ static int make_files(struct snapshot_writer *w)
 {
         w->state = openat(w->directory, SNAPSHOT_STATE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         w->memory = openat(w->directory, SNAPSHOT_MEMORY_NEW, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        return w->state < 0 || w->memory < 0 ? -errno : 0;
+        w->code = openat(w->directory, SNAPSHOT_CODE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        return w->state < 0 || w->memory < 0 || w->code < 0 ? -errno : 0;
 }
 
 int snapshot_writer_new(const char *path, struct snapshot_writer **ret, struct err **err)
@@ -188,7 +190,7 @@ int snapshot_writer_new(const char *path, struct snapshot_writer **ret, struct e
 
         if (!w)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for a snapshot");
-        w->directory = w->state = w->memory = -1;
+        w->directory = w->state = w->memory = w->code = -1;
         w->parent = split(path, w->name, err);
         if (w->parent < 0)
                 return w->parent;
@@ -213,6 +215,11 @@ int snapshot_writer_state_fd(const struct snapshot_writer *w)
 int snapshot_writer_memory_fd(const struct snapshot_writer *w)
 {
         return w->memory;
+}
+
+int snapshot_writer_code_fd(const struct snapshot_writer *w)
+{
+        return w->code;
 }
 
 /* Another name for an open file. The first way needs a capability with old kernels, the second /proc. */
@@ -259,7 +266,7 @@ int snapshot_writer_commit(struct snapshot_writer *w, struct err **err)
 {
         bool replaced = false;
 
-        if (fsync(w->memory) < 0 || fsync(w->state) < 0 || fsync(w->directory) < 0)
+        if (fsync(w->memory) < 0 || fsync(w->code) < 0 || fsync(w->state) < 0 || fsync(w->directory) < 0)
                 return err_sys(err, errno, "writing the snapshot '%s'", w->name);
         if (renameat2(w->parent, w->partial, w->parent, w->name, RENAME_NOREPLACE) < 0) {
                 if (errno != EEXIST || renameat2(w->parent, w->partial, w->parent, w->name, RENAME_EXCHANGE) < 0)
@@ -280,8 +287,8 @@ struct snapshot_writer *snapshot_writer_free(struct snapshot_writer *w)
                 return NULL;
         if (w->made && w->directory >= 0)
                 remove_files(w->parent, w->partial, w->directory);
-        for (size_t i = 0; i < 4; i++) {
-                const int fd = (const int[]){ w->memory, w->state, w->directory, w->parent }[i];
+        for (size_t i = 0; i < 5; i++) {
+                const int fd = (const int[]){ w->memory, w->code, w->state, w->directory, w->parent }[i];
 
                 if (fd >= 0)
                         close(fd);

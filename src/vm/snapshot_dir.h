@@ -5,6 +5,7 @@
 
 #define SNAPSHOT_STATE      "state"
 #define SNAPSHOT_MEMORY_NEW "memory.new" /* until its layer is known */
+#define SNAPSHOT_CODE       "translations"
 #define SNAPSHOT_NAME_SIZE  16
 
 void snapshot_layer_name(unsigned layer, char ret[SNAPSHOT_NAME_SIZE]);

@@ -219,12 +219,14 @@ int snapshot_open(const char *path, struct snapshot **ret, struct err **err)
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for a snapshot");
         for (unsigned i = 0; i < SNAPSHOT_LAYERS_MAX; i++)
                 s->layers[i] = -1;
+        s->code = -1;
         s->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (s->directory < 0)
                 return err_sys(err, errno, "opening the snapshot '%s'", path);
         r = open_parts(s, err);
         if (r < 0)
                 return err_wrap(err, r, "the snapshot '%s' cannot be used", path);
+        s->code = openat(s->directory, SNAPSHOT_CODE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -237,6 +239,8 @@ struct snapshot *snapshot_close(struct snapshot *s)
         for (unsigned i = 0; i < SNAPSHOT_LAYERS_MAX; i++)
                 if (s->layers[i] >= 0)
                         close(s->layers[i]);
+        if (s->code >= 0)
+                close(s->code);
         if (s->directory >= 0)
                 close(s->directory);
         free(s);

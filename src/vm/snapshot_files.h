@@ -6,6 +6,9 @@
  *         memory.1...  only in diffs: what changed since memory.0, and so on. All but the last are hard links to the files of the snapshots that came
  *                      before, which can therefore be removed
  *
+ *         translations what the engine had made of the guest's code (cpu_engine.code_save); may be missing. Host code: only for those who trust the
+ *                      snapshot's maker
+ *
  * Making one: everything is written to a directory beside, ".NAME.XXXXXX.partial", synced, and then gets the name by one rename, which exchanges it with what had it before.
  * So whatever happens at any moment, NAME is a whole snapshot or none. Who makes one holds a lock on the directory; ones that nobody holds are removed by the
  * next who makes one of that name.
@@ -51,6 +54,7 @@ void snapshot_state_free(struct snapshot_state *state);
 struct snapshot {
         struct snapshot_state state;
         int layers[SNAPSHOT_LAYERS_MAX]; /* open for reading; state.info.n_layers of them */
+        int code; /* its translations; -1: there are none */
         int directory;
 };
 
@@ -71,6 +75,7 @@ struct snapshot_writer;
 int snapshot_writer_new(const char *path, struct snapshot_writer **ret, struct err **err);
 int snapshot_writer_state_fd(const struct snapshot_writer *w);
 int snapshot_writer_memory_fd(const struct snapshot_writer *w);
+int snapshot_writer_code_fd(const struct snapshot_writer *w);
 /* The new memory is layer @n, above these @n files. */
 int snapshot_writer_set_layers(struct snapshot_writer *w, const int *fds, unsigned n, struct err **err);
 /* Syncs, gives it its name. After this or a failure only _free can follow. */

@@ -54,6 +54,7 @@ struct vm_share_config {
 struct vm_config {
         const char *restore; /* a snapshot's directory, instead of a kernel; NULL: none */
         const char *working_set; /* a file that says which memory such a machine writes first (vm_prefault); NULL: none */
+        bool restore_code;   /* with its translations, which are host code */
         const char *kernel, *initrd, *append; /* the last two may be NULL */
         enum vm_boot boot;
         u64 memory;      /* with restore 0 is what the snapshot has */
@@ -123,11 +124,17 @@ void vm_hold_vcpu(struct vm *vm, unsigned index, bool hold);
 int vm_save(struct vm *vm, struct state_out *out, struct err **err);
 int vm_load(struct vm *vm, const void *data, size_t len, struct err **err);
 /* A snapshot (snapshot_files.h) of the machine, which goes on afterwards; one at a time. @diff: only what is not in the one that was last taken, or that it began as. For those
- * that cannot open files the first takes two new ones; who gives them a name (with the layers that vm_snapshot_layers says, asked before) is the caller. */
-int vm_snapshot(struct vm *vm, int state_fd, int memory_fd, bool diff, struct err **err);
+ * that cannot open files the first takes new ones; who gives them a name (with the layers that vm_snapshot_layers says, asked before) is the caller. */
+struct vm_snapshot_fds {
+        int state, memory;
+        int code; /* for the engine's translations; -1: without them */
+};
+int vm_snapshot(struct vm *vm, const struct vm_snapshot_fds *fds, bool diff, struct err **err);
 int vm_snapshot_to(struct vm *vm, const char *path, bool diff, struct err **err);
 /* The layers below the next diff; owned by the machine. */
 unsigned vm_snapshot_layers(const struct vm *vm, const int **ret_fds);
+/* Gives back the memory of what the engine made of the guest's code until now. */
+void vm_forget_code(struct vm *vm);
 /* Moves all vCPUs of a paused machine to another engine; on failure all stay where they were. */
 int vm_set_engine(struct vm *vm, const char *engine, struct err **err);
 

@@ -58,7 +58,7 @@ static struct vm *machine(struct run *run, const char *restore)
 {
         const char *console = name_of("console", run->n_machines++);
         const struct vm_config config = {
-                .kernel = run->kernel, .append = run->append, .memory = MEMORY, .n_cpus = run->n_cpus, .engine = run->engine, .restore = restore,
+                .kernel = run->kernel, .append = run->append, .memory = MEMORY, .n_cpus = run->n_cpus, .engine = run->engine, .restore = restore, .restore_code = rnd(4) > 0,
                 .console = VM_CONSOLE_FILE, .console_file = console, .debug_exit = true,
         };
         struct err *err = NULL;
@@ -125,8 +125,11 @@ static struct vm *go_on_as_snapshot(struct run *run, struct vm *vm, bool *has_ba
                         return vm;
         }
         snapshot(run, vm, path, *has_base && rnd(2));
-        run->engine = engine_other_than(run, run->engine);
+        if (rnd(3))
+                run->engine = engine_other_than(run, run->engine);
         other = machine(run, path);
+        if (rnd(2))
+                vm_forget_code(other);
         end(vm, NULL);
         vm_free(vm);
         *has_base = true;

@@ -6,10 +6,11 @@
 #include <unistd.h>
 
 #include "dump.h"
-#include "emit.h"
+#include "library.h"
 #include "runtime.h"
 
-#define BLOCK_DATA_MAX (sizeof(struct tblock) + BLOCK_LINKS_MAX * sizeof(struct link) + BLOCK_RECORDS_MAX * sizeof(struct record))
+#define BLOCK_DATA_MAX \
+        (sizeof(struct tblock) + BLOCK_LINKS_MAX * sizeof(struct link) + BLOCK_RECORDS_MAX * sizeof(struct record) + BLOCK_SITES_MAX * sizeof(u16))
 #define CODE_ALIGN 32u
 #define HUGE_SIZE (2 * MIB)
 #define HUGE_FROM 40u          /* segments: more than a boot needs. Huge pages are resident as a whole, which a small machine should not pay for */
@@ -194,27 +195,35 @@ void translator_code_written_end(struct translator *tr)
 
 /* ---- eviction ---- */
 
+/* Everybody is to forget the addresses that he holds. */
+static u64 new_epoch(struct translator *tr)
+{
+        const u64 epoch = __atomic_add_fetch(&tr->epoch, 1, __ATOMIC_SEQ_CST);
+
+        pthread_mutex_lock(&tr->machine->lock);
+        for (struct interp *in = tr->machine->members; in; in = in->mailbox->next)
+                vcpu_post_work(in->vcpu, VCPU_WORK_MAILBOX);
+        pthread_mutex_unlock(&tr->machine->lock);
+        return epoch;
+}
+
 /* Drops all of @segment and lets everybody forget its addresses. */
 static void drain(struct translator *tr, struct code_segment *segment)
 {
         for (unsigned i = 0; i < segment->n_blocks; i++)
                 block_drop(tr, segment->index[i]);
         segment->state = SEGMENT_DRAINING;
-        segment->drained_at = __atomic_add_fetch(&tr->epoch, 1, __ATOMIC_SEQ_CST);
-        pthread_mutex_lock(&tr->machine->lock);
-        for (struct interp *in = tr->machine->members; in; in = in->mailbox->next)
-                vcpu_post_work(in->vcpu, VCPU_WORK_MAILBOX);
-        pthread_mutex_unlock(&tr->machine->lock);
+        segment->drained_at = new_epoch(tr);
 }
 
-static bool drained(struct translator *tr, const struct code_segment *segment)
+static bool drained(struct translator *tr, u64 epoch)
 {
         bool all = true;
 
         pthread_mutex_lock(&tr->machine->lock);
         for (struct interp *in = tr->machine->members; in; in = in->mailbox->next)
                 all &= !in->mailbox->in_guest ||
-                       __atomic_load_n(&in->translate->epoch_seen, __ATOMIC_ACQUIRE) >= segment->drained_at;
+                       __atomic_load_n(&in->translate->epoch_seen, __ATOMIC_ACQUIRE) >= epoch;
         pthread_mutex_unlock(&tr->machine->lock);
         return all;
 }
@@ -222,7 +231,7 @@ static bool drained(struct translator *tr, const struct code_segment *segment)
 static bool has_room(const struct code_segment *segment)
 {
         return segment->state == SEGMENT_FILLING && segment->n_blocks < SEGMENT_BLOCKS_MAX &&
-               segment->code_used + segment->data_used + CODE_ALIGN + BLOCK_CODE_MAX + BLOCK_DATA_MAX <= SEGMENT_SIZE;
+               segment->code_used + segment->data_used + 2 * CODE_ALIGN + BLOCK_CODE_MAX + BLOCK_DATA_MAX <= SEGMENT_SIZE;
 }
 
 /* Code is spread over some ten times the memory that the guest's takes, so with 4 KiB pages much of the time goes into the host's own TLB. What is full gets huge
@@ -247,12 +256,63 @@ static void segment_close(struct translator *tr, struct code_segment *segment)
         huge_pages_take(&tr->code, i + 1);
 }
 
+/* Nobody finds a block of @segment any more. Whoever is in one, or holds its address, is about to leave: nothing of it need be unlinked. */
+static void disown(struct translator *tr, struct code_segment *segment)
+{
+        for (unsigned i = 0; i < segment->n_blocks; i++) {
+                struct tblock *block = segment->index[i];
+
+                block->stale = true;
+                __atomic_store_n(&tr->hash[block_hash(block->gpa, block->mode)], NULL, __ATOMIC_RELEASE);
+                *page_list(tr, block->gpa) = NULL;
+                if (block->mode & MODE_CROSSING)
+                        tr->pages_2[page_hash(block->gpa_2)] = NULL;
+        }
+}
+
+void blocks_forget(struct translator *tr)
+{
+        pthread_mutex_lock(&tr->lock);
+        for (unsigned i = 0; i < tr->code.n_segments; i++)
+                disown(tr, &tr->code.segments[i]);
+        if (tr->any_far)
+                memset(tr->far_pages, 0, sizeof(tr->far_pages));
+        tr->any_far = false;
+        tr->forgotten_at = new_epoch(tr);
+        pthread_mutex_unlock(&tr->lock);
+}
+
+/* What was forgotten is memory again when nobody is in it any more. */
+static bool release_forgotten(struct translator *tr)
+{
+        struct code_memory *code = &tr->code;
+
+        if (!drained(tr, tr->forgotten_at))
+                return false;
+        for (unsigned i = 0; i < code->n_segments; i++) {
+                struct code_segment *segment = &code->segments[i];
+
+                __atomic_store_n(&segment->n_blocks, 0, __ATOMIC_RELEASE);
+                segment->code_used = segment->data_used = 0;
+                segment->state = SEGMENT_FREE;
+        }
+        code->filling = 0;
+        code->segments[0].state = SEGMENT_FILLING;
+        madvise(code->write + STUBS_SIZE, code->size - STUBS_SIZE, MADV_REMOVE);
+        madvise(code->indexes, code->n_segments * SEGMENT_BLOCKS_MAX * sizeof(struct tblock *), MADV_DONTNEED);
+        tr->forgotten_at = 0;
+        return true;
+}
+
 /* A segment with room for a block of any size; NULL while the next one is still being drained. One segment is drained ahead of need. */
 static struct code_segment *segment_with_room(struct translator *tr, struct counters *counters)
 {
         struct code_memory *code = &tr->code;
-        struct code_segment *segment = &code->segments[code->filling], *ahead;
+        struct code_segment *segment, *ahead;
 
+        if (tr->forgotten_at && !release_forgotten(tr))
+                return NULL;
+        segment = &code->segments[code->filling];
         if (has_room(segment))
                 return segment;
         if (segment->state == SEGMENT_FILLING)
@@ -261,7 +321,7 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
         if (segment->state == SEGMENT_FULL)
                 drain(tr, segment); /* two segments only: nothing was ahead */
         if (segment->state == SEGMENT_DRAINING) {
-                if (!drained(tr, segment))
+                if (!drained(tr, segment->drained_at))
                         return NULL;
                 counter_inc(counters, COUNTER_CODE_EVICTIONS);
         }
@@ -282,24 +342,14 @@ static void make_leaving_block(const struct translate_request *req, struct trans
 {
         struct emitter e = { .start = t->code, .p = t->code, .end = t->code + BLOCK_CODE_MAX, .run_at = req->run_at };
         struct site site = { .kind = TEXIT_INTERP, .arg = INTERP_REASON_UNKNOWN };
-        unsigned lea;
 
+        t->n_links = t->n_sites = 0;
         emit_pushfq_image(&e);
-        emit_u8(&e, 0x4c); /* lea r11, [rip + what follows] */
-        emit_u8(&e, 0x8d);
-        emit_u8(&e, 0x1d);
-        lea = emit_off(&e);
-        emit_u32(&e, 0);
-        emit_jmp(&e, req->stubs[TEXIT_INTERP]);
-        while (emit_off(&e) % _Alignof(struct site))
-                emit_u8(&e, INT3);
-        emit_patch(&e, lea, emit_off(&e));
-        site.back = (u16)emit_off(&e);
-        emit_bytes(&e, &site, sizeof(site));
+        emit_way_out(&e, t, &site, req->stubs[TEXIT_INTERP], 0);
         t->code_size = emit_off(&e);
         t->n_instructions = 1;
         t->guest_bytes = MIN(req->room, 15u);
-        t->n_links = 0;
+        t->loop_off = 0;
         t->records[0] = (struct record){ .flags_at = FLAGS_IN_EFLAGS, .kind = RECORD_RESTART };
         t->records[1] = (struct record){ .code_off = ENTRY_B, .flags_at = FLAGS_IN_IMAGE, .kind = RECORD_RESTART };
         t->n_records = 2;
@@ -316,14 +366,16 @@ static void *data_alloc(struct translator *tr, struct code_segment *segment, siz
 /* The header with copies of what the translation found. */
 static struct tblock *header_make(struct translator *tr, struct code_segment *segment, const struct translation *t)
 {
-        const size_t links = t->n_links * sizeof(struct link), records = t->n_records * sizeof(struct record);
-        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + records);
+        const size_t links = t->n_links * sizeof(struct link), records = t->n_records * sizeof(struct record), sites = t->n_sites * sizeof(u16);
+        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + records + sites);
 
         memset(block, 0, sizeof(*block));
         block->links = (struct link *)(block + 1);
         block->records = (struct record *)(void *)((u8 *)(block + 1) + links);
+        block->sites = (u16 *)(void *)((u8 *)block->records + records);
         memcpy(block->links, t->links, links);
         memcpy(block->records, t->records, records);
+        memcpy(block->sites, t->sites, sites);
         for (unsigned i = 0; i < t->n_links; i++) {
                 block->links[i].from = block;
                 block->links[i].to = NULL;
@@ -331,6 +383,7 @@ static struct tblock *header_make(struct translator *tr, struct code_segment *se
         }
         block->n_links = (u16)t->n_links;
         block->n_records = (u16)t->n_records;
+        block->n_sites = (u16)t->n_sites;
         block->code_size = t->code_size;
         block->guest_bytes = (u16)t->guest_bytes;
         block->loop_off = t->loop_off;
@@ -357,6 +410,7 @@ static void enter_block(struct translator *tr, struct code_segment *segment, str
 struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters)
 {
         struct code_segment *segment = segment_with_room(tr, counters);
+        const struct library_entry *saved = library_find(tr->library, key, req);
         struct translation *t = &tr->scratch;
         struct tblock *block;
         u8 *run;
@@ -366,6 +420,8 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         /* A pointer to the block's header lies right before its code. */
         run = segment_start(&tr->code, (unsigned)(segment - tr->code.segments)) + segment->code_used;
         run += ALIGN_UP(segment->code_used + sizeof(block), CODE_ALIGN) - segment->code_used;
+        if (saved && ((uintptr_t)run & CODE_ALIGN) != library_phase(saved))
+                run += CODE_ALIGN;
         req->run_at = run;
         req->jumps_in_line = tr->jumps_in_line;
         req->stubs = tr->stubs.exits;
@@ -373,7 +429,9 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         t->code = code_writable(tr, run);
         req->notes = trace_mask & BIT(TRACE_TRANSLATE) ? tr->notes : NULL;
         tr->notes[0] = (struct insn_note){ .class = INSN_CALL_OUT, .why = "crosses the page's end" }; /* has no note of its own */
-        if (!translate_block(req, t))
+        if (saved)
+                library_copy(tr->library, saved, req, t);
+        else if (!translate_block(req, t))
                 make_leaving_block(req, t);
         else if (req->notes)
                 translate_dump(trace_get_output(), req, t);
@@ -394,6 +452,7 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         memcpy(t->code - sizeof(block), &block, sizeof(block));
         segment->code_used = (u32)(run - segment_start(&tr->code, (unsigned)(segment - tr->code.segments))) + t->code_size;
         enter_block(tr, segment, block);
+        counter_inc(counters, saved ? COUNTER_BLOCKS_COPIED : COUNTER_BLOCKS_TRANSLATED);
         return block;
 }
 
@@ -426,6 +485,7 @@ struct translator *translator_free(struct translator *tr)
 {
         if (tr) {
                 code_memory_free(&tr->code);
+                library_close(tr->library);
                 pthread_mutex_destroy(&tr->lock);
                 check_turns_destroy(&tr->turns);
                 free(tr);

@@ -349,20 +349,28 @@ void emit_interp(struct block_emitter *b, enum interp_reason reason)
 
 /* ---- cold code ---- */
 
-static void emit_site_of(struct block_emitter *b, const struct site *site, unsigned hit_off)
+bool emit_way_out(struct emitter *e, struct translation *out, struct site *site, const void *stub, unsigned hit_off)
 {
-        struct emitter *e = &b->e;
-        struct site s = *site;
-
+        if (out->n_sites == BLOCK_SITES_MAX)
+                return false;
         while ((emit_off(e) + 12) & 3)
                 emit_u8(e, 0x90);
         emit_bytes(e, (const u8[]){ 0x4c, 0x8d, 0x1d, 5, 0, 0, 0 }, 7); /* lea r11, [rip + 5] */
-        emit_jmp(e, b->req->stubs[s.kind]);
-        s.back = (u16)emit_off(e);
-        s.hit_back = (u16)(s.back - hit_off);
-        if (s.kind == TEXIT_FAST)
-                s.resume_off = (u16)(s.back + sizeof(s));
-        emit_bytes(e, &s, sizeof(s));
+        emit_jmp(e, stub);
+        site->back = out->sites[out->n_sites++] = (u16)emit_off(e);
+        site->hit_back = (u16)(site->back - hit_off);
+        if (site->kind == TEXIT_FAST)
+                site->resume_off = (u16)(site->back + sizeof(*site));
+        emit_bytes(e, site, sizeof(*site));
+        return true;
+}
+
+static void emit_site_of(struct block_emitter *b, const struct site *site, unsigned hit_off)
+{
+        struct site s = *site;
+
+        if (!emit_way_out(&b->e, b->out, &s, b->req->stubs[s.kind], hit_off))
+                b->full = true;
 }
 
 void emit_site(struct block_emitter *b, const struct site *site)

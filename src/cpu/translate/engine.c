@@ -5,6 +5,7 @@
 
 #include "../interp/host.h"
 #include "check.h"
+#include "library.h"
 #include "runtime.h"
 
 static int translate_probe(unsigned *ret_caps, struct err **err)
@@ -125,6 +126,26 @@ static enum exit_reason translate_run(struct vcpu *vcpu)
         return reason;
 }
 
+static int translate_code_save(void *machine, int fd, struct err **err)
+{
+        struct translator *tr = ((struct interp_machine *)machine)->translator;
+
+        return library_save(tr, fd, err);
+}
+
+static int translate_code_load(void *machine, int fd, struct err **err)
+{
+        struct translator *tr = ((struct interp_machine *)machine)->translator;
+
+        tr->library = library_close(tr->library);
+        return library_open(tr, fd, &tr->library, err);
+}
+
+static void translate_code_forget(void *machine)
+{
+        blocks_forget(((struct interp_machine *)machine)->translator);
+}
+
 static void translate_state_changed(struct vcpu *vcpu)
 {
         struct interp *in = interp_of(vcpu);
@@ -148,4 +169,7 @@ const struct cpu_engine translate_engine = {
         .kick = translate_kick,
         .state_changed = translate_state_changed,
         .code_written = interp_code_written,
+        .code_save = translate_code_save,
+        .code_load = translate_code_load,
+        .code_forget = translate_code_forget,
 };

@@ -21,17 +21,18 @@ static void catch_up(struct interp *in)
         struct translate_cpu *t = in->translate;
         const u64 epoch = __atomic_load_n(&t->translator->epoch, __ATOMIC_ACQUIRE);
 
+        if (epoch != t->epoch_seen) {
+                tlb_jumps_clear(&in->tlb);
+                t->pending = NULL;
+                t->unfit = NULL;
+                __atomic_store_n(&t->epoch_seen, epoch, __ATOMIC_RELEASE); /* pairs with drained() in cache.c */
+        }
         if (t->unfit) {
                 pthread_mutex_lock(&t->translator->lock);
                 if (!t->unfit->stale)
                         block_drop(t->translator, t->unfit);
                 pthread_mutex_unlock(&t->translator->lock);
                 t->unfit = NULL;
-        }
-        if (epoch != t->epoch_seen) {
-                tlb_jumps_clear(&in->tlb);
-                t->pending = NULL;
-                __atomic_store_n(&t->epoch_seen, epoch, __ATOMIC_RELEASE); /* pairs with drained() in cache.c */
         }
         if (t->jumped_to_dropped) {
                 t->jumped_to_dropped = false;
@@ -158,7 +159,6 @@ static struct tblock *make_here(struct interp *in, struct tblock *key)
                         continue;
                 }
                 if (block) {
-                        counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_TRANSLATED);
                         counter_add(&in->vcpu->counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
                         counter_add(&in->vcpu->counters, COUNTER_CODE_BYTES, block->code_size);
                         trace(BLOCK_TRANSLATE, in->vcpu->index, in->rip, key->gpa, block->n_instructions);

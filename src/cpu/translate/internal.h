@@ -44,6 +44,7 @@
 #pragma once
 
 #include "../interp/machine.h"
+#include "emit.h"
 
 /* Host register numbers of guest ones; HOST_NONE: in memory. Index: enum gpr. */
 #define HOST_NONE 0xff
@@ -188,9 +189,10 @@ struct tblock {
         u8 *code;        /* where it runs */
         u32 code_size;
         u16 loop_off;    /* where rounds but the first begin, flags in EFLAGS; 0: it is no loop */
-        u16 n_links, n_records;
+        u16 n_links, n_records, n_sites;
         struct link *links;
         struct record *records;
+        u16 *sites;
         bool global;     /* the page's translation was global when it was translated: links across pages are allowed */
         /* cache.c's: */
         bool stale;
@@ -218,6 +220,7 @@ static inline u64 block_rip(const struct interp *in, const struct tblock *block,
 #define BLOCK_CODE_MAX (24 * 1024u)   /* bytes of code and sites */
 #define BLOCK_LINKS_MAX 96
 #define BLOCK_RECORDS_MAX 1024
+#define BLOCK_SITES_MAX 1024
 
 /* How an instruction was translated, for people. */
 enum insn_class { INSN_IDENTITY, INSN_RENAMED, INSN_INLINE, INSN_CALL_OUT };
@@ -266,9 +269,13 @@ struct translation {
         unsigned n_links;
         struct record records[BLOCK_RECORDS_MAX];
         unsigned n_records;
+        u16 sites[BLOCK_SITES_MAX]; /* offsets of all struct site; the jump before each is all that leads out of a block that is not linked */
+        unsigned n_sites;
 };
 /* False when the first instruction cannot be part of a block (it crosses the page, does not decode, or is one for the interpreter). */
 bool translate_block(const struct translate_request *req, struct translation *ret);
+/* Loads the site's address and jumps to @stub; the site itself, which lies behind, gets its `back`. False: there are too many in @out. */
+bool emit_way_out(struct emitter *e, struct translation *out, struct site *site, const void *stub, unsigned hit_off);
 
 /* ---- stubs.c ---- */
 

@@ -99,11 +99,14 @@ struct translator {
         bool any_far;
         unsigned n_vcpus;
         u8 site_ranges[1u << SITE_SLOT_BITS];         /* written without the lock: hints */
+        u64 forgotten_at;                             /* epoch of blocks_forget; 0: all is well */
         u64 dropped;                                  /* blocks, since a vCPU last counted them */
         bool jumps_in_line;
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
         struct insn_note notes[BLOCK_GUEST_MAX];      /* likewise, when it is traced */
+        struct library *library;                      /* NULL: none */
+        u8 copy[BLOCK_CODE_MAX];                      /* library.c's, under the lock */
         struct check_turns turns;                     /* check mode */
 };
 
@@ -151,6 +154,8 @@ static inline bool code_contains(const struct translator *tr, const u8 *rip)
 }
 /* Translates what @req says and enters it by what is said in @key: gpa, page_va, mode, gpa_2, global. NULL: no memory for it just now. Lock held. */
 struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters);
+/* All blocks are as if they had never been made; their memory is given back when the next one is made and all vCPUs are out of them. From any thread. */
+void blocks_forget(struct translator *tr);
 /* Takes it out of everything; nobody finds it any more. Lock held. */
 void block_drop(struct translator *tr, struct tblock *block);
 /* The first of a list (page_next) that holds all blocks of @gpa's page, and others. Lock held. */

@@ -166,7 +166,7 @@ void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size)
 /* What the emission of one instruction can change: put back when it turns out to be one for the interpreter. */
 struct mark {
         u8 *p;
-        unsigned n_records, n_links, n_colds;
+        unsigned n_records, n_links, n_sites, n_colds;
         struct record last_record;
         bool eflags_valid, image_valid, ac, full, vectors_checked;
         struct window open[WINDOWS];
@@ -176,7 +176,7 @@ struct mark {
 static void mark_set(const struct block_emitter *b, struct mark *m)
 {
         *m = (struct mark){
-                .p = b->e.p, .n_records = b->out->n_records, .n_links = b->out->n_links, .n_colds = b->n_colds,
+                .p = b->e.p, .n_records = b->out->n_records, .n_links = b->out->n_links, .n_sites = b->out->n_sites, .n_colds = b->n_colds,
                 .eflags_valid = b->eflags_valid, .image_valid = b->image_valid, .ac = b->ac, .full = b->full,
                 .vectors_checked = b->vectors_checked,
         };
@@ -191,6 +191,7 @@ static void mark_return(struct block_emitter *b, const struct mark *m)
         b->out->n_records = m->n_records;
         b->out->records[m->n_records - 1] = m->last_record;
         b->out->n_links = m->n_links;
+        b->out->n_sites = m->n_sites;
         b->n_colds = m->n_colds;
         b->eflags_valid = m->eflags_valid;
         b->image_valid = m->image_valid;
@@ -420,7 +421,7 @@ static void block_begin(struct block_emitter *b, const struct translate_request 
         b->ac = req->mode & MODE_AC;
         b->e = (struct emitter){ .start = out->code, .p = out->code, .end = out->code + BLOCK_CODE_MAX, .run_at = req->run_at,
                                  .jumps_in_line = req->jumps_in_line };
-        out->n_links = out->n_records = out->n_instructions = 0;
+        out->n_links = out->n_records = out->n_sites = out->n_instructions = 0;
         out->loop_off = 0;
 }
 
