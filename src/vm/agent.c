@@ -43,7 +43,7 @@ void agent_fail(struct agent *agent, const char *why)
         agent->failed = true;
         agent_report(agent, why);
         err_set(&error, ERR_IO, EPROTO, "%s", why);
-        agent->fail(agent->fail_opaque, error);
+        agent->events.fail(agent->events.opaque, error);
 }
 
 static void broken_guest(struct agent *agent)
@@ -304,8 +304,10 @@ static void on_started(struct agent *agent, struct agent_task *task, const struc
         if (task->owner != OWNER_MAIN || agent->s.phase != AGENT_STARTING)
                 return;
         agent->s.phase = AGENT_RUNNING;
-        if (!agent->replay.data)
+        if (!agent->replay.data) {
                 agent_report(agent, NULL);
+                agent->events.told(agent->events.opaque);
+        }
         agent_go_on(agent);
 }
 
@@ -600,14 +602,13 @@ static const struct device_ops agent_device_ops = {
         .destroy = agent_destroy,
 };
 
-int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void *opaque, struct err *error), void *opaque, struct err **err)
+int agent_attach(struct agent *agent, struct device_env *env, const struct agent_events *events, struct err **err)
 {
         int r;
 
         agent->env = env;
         agent->loop = env->loop;
-        agent->fail = fail;
-        agent->fail_opaque = opaque;
+        agent->events = *events;
         loop_timer_init(&agent->end_timer, agent->loop, on_end_timer, agent);
         loop_timer_init(&agent->freeze_timer, agent->loop, agent_on_freeze_timer, agent);
         agent->signal_watch = loop_fd_add(agent->loop, agent->signal_fd, POLLIN, on_signals, agent, err);

@@ -29,10 +29,14 @@ struct agent_config {
 int agent_new(const struct agent_config *config, struct agent **ret, struct err **err);
 /* Only one that was not attached. NULL is fine. Returns NULL. */
 struct agent *agent_free(struct agent *agent);
-/* Makes it a device of the machine's, which owns it from then on. @fail ends the machine because of an error, which it takes over.
- * Before threads exist. */
-int agent_attach(struct agent *agent, struct device_env *env, void (*fail)(void *opaque, struct err *error), void *opaque,
-        struct err **err);
+/* What the machine is told. */
+struct agent_events {
+        void (*fail)(void *opaque, struct err *error); /* it is to end because of @error, which is taken over */
+        void (*told)(void *opaque);                    /* FILE has been said, and the guest has done it all */
+        void *opaque;
+};
+/* Makes it a device of the machine's, which owns it from then on. Before threads exist. */
+int agent_attach(struct agent *agent, struct device_env *env, const struct agent_events *events, struct err **err);
 
 struct unix_listener *agent_listener(struct agent *agent);
 /* For the virtio socket device. */

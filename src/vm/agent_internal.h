@@ -105,8 +105,7 @@ struct agent {
         struct device dev;
         struct device_env *env;
         struct loop *loop;
-        void (*fail)(void *opaque, struct err *error);
-        void *fail_opaque;
+        struct agent_events events;
         struct vsock_local local;
         struct vsock_conn *conn; /* NULL: none */
         struct agent_saved s;

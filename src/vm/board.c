@@ -277,9 +277,19 @@ static void agent_failed(void *opaque, struct err *error)
         vm_fail(opaque, MACHINE_CRASH, error);
 }
 
+/* A clone has got its identity. That took much code which is not run again. */
+static void agent_told(void *opaque)
+{
+        struct vm *vm = opaque;
+
+        if (vm->config.restore_code)
+                vm_forget_code(vm);
+}
+
 static int add_agent(struct vm *vm, struct board_resources *res, struct err **err)
 {
-        int r = agent_attach(res->agent, &vm->env, agent_failed, vm, err);
+        const struct agent_events events = { agent_failed, agent_told, vm };
+        int r = agent_attach(res->agent, &vm->env, &events, err);
 
         if (r == 0)
                 vm->board.agent = TAKE_PTR(res->agent);

@@ -363,19 +363,17 @@ static void *data_alloc(struct translator *tr, struct code_segment *segment, siz
         return code_writable(tr, segment_start(&tr->code, i)) + SEGMENT_SIZE - segment->data_used;
 }
 
-/* The header with copies of what the translation found. */
+/* The header with what the translation found. */
 static struct tblock *header_make(struct translator *tr, struct code_segment *segment, const struct translation *t)
 {
         const size_t links = t->n_links * sizeof(struct link), records = t->n_records * sizeof(struct record), sites = t->n_sites * sizeof(u16);
-        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + records + sites);
+        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + (t->library_records ? 0 : records + sites));
+        u8 *behind = (u8 *)(block + 1);
 
         memset(block, 0, sizeof(*block));
-        block->links = (struct link *)(block + 1);
-        block->records = (struct record *)(void *)((u8 *)(block + 1) + links);
-        block->sites = (u16 *)(void *)((u8 *)block->records + records);
-        memcpy(block->links, t->links, links);
-        memcpy(block->records, t->records, records);
-        memcpy(block->sites, t->sites, sites);
+        block->links = memcpy(behind, t->links, links);
+        block->records = t->library_records ? t->library_records : memcpy(behind + links, t->records, records);
+        block->sites = t->library_records ? t->library_sites : memcpy(behind + links + records, t->sites, sites);
         for (unsigned i = 0; i < t->n_links; i++) {
                 block->links[i].from = block;
                 block->links[i].to = NULL;
@@ -427,6 +425,7 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         req->stubs = tr->stubs.exits;
         req->has_extension = tr->has_extension;
         t->code = code_writable(tr, run);
+        t->library_records = NULL;
         req->notes = trace_mask & BIT(TRACE_TRANSLATE) ? tr->notes : NULL;
         tr->notes[0] = (struct insn_note){ .class = INSN_CALL_OUT, .why = "crosses the page's end" }; /* has no note of its own */
         if (saved)

@@ -137,8 +137,7 @@ static int translate_code_load(void *machine, int fd, struct err **err)
 {
         struct translator *tr = ((struct interp_machine *)machine)->translator;
 
-        tr->library = library_close(tr->library);
-        return library_open(tr, fd, &tr->library, err);
+        return tr->library ? 0 : library_open(tr, fd, &tr->library, err); /* blocks may point into one */
 }
 
 static void translate_code_forget(void *machine)

@@ -191,8 +191,8 @@ struct tblock {
         u16 loop_off;    /* where rounds but the first begin, flags in EFLAGS; 0: it is no loop */
         u16 n_links, n_records, n_sites;
         struct link *links;
-        struct record *records;
-        u16 *sites;
+        const struct record *records;
+        const u16 *sites;
         bool global;     /* the page's translation was global when it was translated: links across pages are allowed */
         /* cache.c's: */
         bool stale;
@@ -271,6 +271,9 @@ struct translation {
         unsigned n_records;
         u16 sites[BLOCK_SITES_MAX]; /* offsets of all struct site; the jump before each is all that leads out of a block that is not linked */
         unsigned n_sites;
+        /* Of a block of a library, which has its records and sites for as long as they are wanted; NULL: they are in the arrays above. */
+        const struct record *library_records;
+        const u16 *library_sites;
 };
 /* False when the first instruction cannot be part of a block (it crosses the page, does not decode, or is one for the interpreter). */
 bool translate_block(const struct translate_request *req, struct translation *ret);

@@ -385,7 +385,7 @@ void library_copy(const struct library *l, const struct library_entry *e, const 
         ret->loop_off = e->loop_off;
         ret->code_size = e->code_size;
         ret->n_records = e->n_records;
-        memcpy(ret->records, records, e->n_records * sizeof(*records));
+        ret->library_records = records;
         ret->n_links = e->n_links;
         for (unsigned i = 0; i < e->n_links; i++)
                 ret->links[i] = (struct link){
@@ -393,7 +393,7 @@ void library_copy(const struct library *l, const struct library_entry *e, const 
                         .entry_b = links[i].entry_b, .unshared = links[i].unshared, .loop = links[i].loop,
                 };
         ret->n_sites = e->n_sites;
-        memcpy(ret->sites, sites, e->n_sites * sizeof(*sites));
+        ret->library_sites = sites;
         memcpy(ret->code, entry_bytes(l, e) + e->guest_bytes + e->bytes_2, e->code_size);
         for (unsigned i = 0; i < e->n_sites; i++) {
                 const unsigned off = sites[i];

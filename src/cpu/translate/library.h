@@ -23,5 +23,5 @@ struct library *library_close(struct library *library);
 const struct library_entry *library_find(const struct library *library, const struct tblock *key, const struct translate_request *req);
 /* The line of 32 bytes of 64 that its code has to begin in. */
 unsigned library_phase(const struct library_entry *entry);
-/* As translate_block. */
+/* As translate_block. Records and sites stay the library's. */
 void library_copy(const struct library *library, const struct library_entry *entry, const struct translate_request *req, struct translation *ret);
