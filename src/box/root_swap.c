@@ -12,11 +12,13 @@
  *
  * The mounts are copied first, because unmounting the old root takes everything below it along. What would not
  * survive the copy makes us pivot: propagation that somebody asked for, and a terminal, whose descriptor would name
- * a mount that is gone (ttyname). So does what the kernel locks, which is everything in a user namespace.
+ * a mount that is gone (ttyname). So does what the kernel locks, which is everything in a user namespace. And who may
+ * unmount must not come to what is below: the first root of all, in which an initramfs may have left something.
  * docs/adr/0032 has figures. */
 #include "root_swap.h"
 
 #include <limits.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,9 +109,16 @@ static int pivot(struct err **err)
 
 enum { STACKED_ROOTS_MAX = 16 };
 
+static bool may_unmount(const struct launch *l)
+{
+        const struct spec_capabilities *c = l->process ? l->process->capabilities : NULL;
+
+        return !c || c->set[CAP_SET_BOUNDING] & BIT(CAP_SYS_ADMIN);
+}
+
 static bool is_replaceable(const struct launch *l)
 {
-        if (l->in_user_namespace || !(l->spec->namespaces_new & CLONE_NEWNS) || (l->process && l->process->terminal))
+        if (l->in_user_namespace || may_unmount(l) || !(l->spec->namespaces_new & CLONE_NEWNS) || (l->process && l->process->terminal))
                 return false;
         for (size_t i = 0; i < l->n_mounts; i++)
                 if (l->mounts[i].options.propagation)

@@ -174,7 +174,7 @@ is "diff" "$(strata diff changed | sort | tr '\n' ' ')" "A /etc/added C /data C 
 id=$(strata commit -m message -a author -c 'CMD ["cat", "/etc/added"]' changed committed:1)
 run --network none committed:1
 is "commit makes an image" "$out" x
-is "it prints the image's id" "$(strata image inspect committed:1 | sed -n 's/.*"id": "\(.*\)",/\1/p')" "$id"
+is "it prints the image's id" "$(strata image inspect committed:1 | sed -n 's/.*"Id": "\(.*\)",/\1/p')" "$id"
 is "export has the container's files" "$(strata export changed | tar -xOf - etc/added)" x
 strata export -o "$TMPDIR/export.tar" changed
 ok "export -o" bash -c "tar -tf $TMPDIR/export.tar | grep -q ^etc/added"

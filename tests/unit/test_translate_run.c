@@ -426,6 +426,27 @@ static void evicted_code_is_translated_again(void **state)
         cpu_guest_free(&g);
 }
 
+static void a_small_cache_grows_when_it_is_too_small(void **state)
+{
+        struct cpu_guest g;
+        const struct translator *tr;
+        const u8 rounds = 8;
+        u32 sum;
+
+        start(&g, guest_calls_all, guest_calls_all_end);
+        tr = ((struct interp_machine *)g.machine)->translator;
+        blocks_begin_small(((struct interp_machine *)g.machine)->translator);
+        sum = put_functions(&g);
+        assert_int_equal(guest_memory_write(g.memory, GUEST_CODE_AT + 3, &rounds, 1), 0);
+        run_to_end(&g);
+        assert_int_equal((u32)g.out[0], rounds * sum);
+        assert_true(counter(&g, COUNTER_CODE_EVICTIONS) > 0);
+        assert_true(tr->code.n_used > 4);
+        assert_true(tr->code.n_used < tr->code.n_segments);
+        assert_true(counter(&g, COUNTER_BLOCKS_TRANSLATED) < rounds * FUNCTIONS);
+        cpu_guest_free(&g);
+}
+
 /* How many blocks @rounds of all functions make. */
 static u64 blocks_made(u8 rounds)
 {
@@ -530,6 +551,7 @@ int main(void)
                 cmocka_unit_test(indirect_jumps_follow_the_mapping),
                 cmocka_unit_test(linked_jumps_follow_the_mapping),
                 cmocka_unit_test(evicted_code_is_translated_again),
+                cmocka_unit_test(a_small_cache_grows_when_it_is_too_small),
                 cmocka_unit_test(nothing_is_translated_twice_while_there_is_room),
                 cmocka_unit_test(a_division_by_zero_is_where_it_is),
                 cmocka_unit_test(a_page_fault_is_where_it_is),

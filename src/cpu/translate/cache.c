@@ -19,6 +19,14 @@
 #define MADV_COLLAPSE 25       /* Linux 6.1; older ones say EINVAL */
 #endif
 #define INT3 0xcc
+#define SEGMENTS_FEW 4u
+#define TURN_CYCLES (4 * 1000000000ULL) /* a second or two */
+#define POPULATE ((u32)(32 * KIB)) /* at once */
+#define POPULATE_AHEAD ((u32)(2 * KIB)) /* of what most blocks need */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
 
 /* ---- memory ---- */
 
@@ -77,6 +85,7 @@ static int code_memory_init(struct code_memory *code, size_t size, struct err **
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the translator");
         for (unsigned i = 0; i < code->n_segments; i++)
                 code->segments[i].index = code->indexes + i * SEGMENT_BLOCKS_MAX;
+        code->n_used = code->n_segments;
         code->segments[0].state = SEGMENT_FILLING;
         return map_twice(code, err);
 }
@@ -282,6 +291,12 @@ void blocks_forget(struct translator *tr)
         pthread_mutex_unlock(&tr->lock);
 }
 
+static void segment_empty(struct code_segment *segment)
+{
+        __atomic_store_n(&segment->n_blocks, 0, __ATOMIC_RELEASE);
+        segment->code_used = segment->data_used = segment->code_ready = segment->data_ready = 0;
+}
+
 /* What was forgotten is memory again when nobody is in it any more. */
 static bool release_forgotten(struct translator *tr)
 {
@@ -292,16 +307,37 @@ static bool release_forgotten(struct translator *tr)
         for (unsigned i = 0; i < code->n_segments; i++) {
                 struct code_segment *segment = &code->segments[i];
 
-                __atomic_store_n(&segment->n_blocks, 0, __ATOMIC_RELEASE);
-                segment->code_used = segment->data_used = 0;
+                segment_empty(segment);
                 segment->state = SEGMENT_FREE;
         }
         code->filling = 0;
         code->segments[0].state = SEGMENT_FILLING;
         madvise(code->write + STUBS_SIZE, code->size - STUBS_SIZE, MADV_REMOVE);
         madvise(code->indexes, code->n_segments * SEGMENT_BLOCKS_MAX * sizeof(struct tblock *), MADV_DONTNEED);
+        code->huge_end = 0;
         tr->forgotten_at = 0;
         return true;
+}
+
+void blocks_begin_small(struct translator *tr)
+{
+        tr->code.n_used = MIN(tr->code.n_segments, SEGMENTS_FEW);
+}
+
+/* The segment to be taken behind @i. Whoever needs all of them anew again and again gets more. */
+static unsigned segment_after(struct code_memory *code, unsigned i)
+{
+        u64 now, since;
+
+        if (i + 1 < code->n_used)
+                return i + 1;
+        now = __builtin_ia32_rdtsc();
+        since = now - code->turned_at;
+        code->turned_at = now;
+        if (code->n_used == code->n_segments || since > TURN_CYCLES)
+                return 0;
+        code->n_used = MIN(2 * code->n_used, code->n_segments);
+        return i + 1;
 }
 
 /* A segment with room for a block of any size; NULL while the next one is still being drained. One segment is drained ahead of need. */
@@ -315,9 +351,11 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
         segment = &code->segments[code->filling];
         if (has_room(segment))
                 return segment;
-        if (segment->state == SEGMENT_FILLING)
+        if (segment->state == SEGMENT_FILLING) {
                 segment_close(tr, segment);
-        segment = &code->segments[(code->filling + 1) % code->n_segments];
+                code->next = segment_after(code, code->filling);
+        }
+        segment = &code->segments[code->next];
         if (segment->state == SEGMENT_FULL)
                 drain(tr, segment); /* two segments only: nothing was ahead */
         if (segment->state == SEGMENT_DRAINING) {
@@ -325,12 +363,11 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
                         return NULL;
                 counter_inc(counters, COUNTER_CODE_EVICTIONS);
         }
-        code->filling = (code->filling + 1) % code->n_segments;
-        __atomic_store_n(&segment->n_blocks, 0, __ATOMIC_RELEASE);
-        segment->code_used = segment->data_used = 0;
+        code->filling = code->next;
+        segment_empty(segment);
         segment->state = SEGMENT_FILLING;
-        ahead = &code->segments[(code->filling + 1) % code->n_segments];
-        if (ahead->state == SEGMENT_FULL && code->n_segments > 2)
+        ahead = &code->segments[(code->filling + 1) % code->n_used];
+        if (ahead->state == SEGMENT_FULL && code->n_used > 2)
                 drain(tr, ahead);
         return segment;
 }
@@ -353,6 +390,22 @@ static void make_leaving_block(const struct translate_request *req, struct trans
         t->records[0] = (struct record){ .flags_at = FLAGS_IN_EFLAGS, .kind = RECORD_RESTART };
         t->records[1] = (struct record){ .code_off = ENTRY_B, .flags_at = FLAGS_IN_IMAGE, .kind = RECORD_RESTART };
         t->n_records = 2;
+}
+
+/* Pages for the next blocks, in a few calls instead of three faults for each page of code and one for each of data. Only hints: Linux 5.14. */
+static void segment_populate(struct translator *tr, struct code_segment *segment)
+{
+        u8 *run = segment_start(&tr->code, (unsigned)(segment - tr->code.segments)), *write = code_writable(tr, run);
+
+        if (segment->code_used + POPULATE_AHEAD > segment->code_ready && segment->code_ready + POPULATE <= SEGMENT_SIZE) {
+                madvise(write + segment->code_ready, POPULATE, MADV_POPULATE_WRITE);
+                madvise(run + segment->code_ready, POPULATE, MADV_POPULATE_READ);
+                segment->code_ready += POPULATE;
+        }
+        if (segment->data_used + POPULATE_AHEAD > segment->data_ready && segment->data_ready + POPULATE <= SEGMENT_SIZE) {
+                segment->data_ready += POPULATE;
+                madvise(write + SEGMENT_SIZE - segment->data_ready, POPULATE, MADV_POPULATE_WRITE);
+        }
 }
 
 static void *data_alloc(struct translator *tr, struct code_segment *segment, size_t size)
@@ -415,6 +468,7 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
 
         if (!segment)
                 return NULL;
+        segment_populate(tr, segment);
         /* A pointer to the block's header lies right before its code. */
         run = segment_start(&tr->code, (unsigned)(segment - tr->code.segments)) + segment->code_used;
         run += ALIGN_UP(segment->code_used + sizeof(block), CODE_ALIGN) - segment->code_used;

@@ -137,7 +137,11 @@ static int translate_code_load(void *machine, int fd, struct err **err)
 {
         struct translator *tr = ((struct interp_machine *)machine)->translator;
 
-        return tr->library ? 0 : library_open(tr, fd, &tr->library, err); /* blocks may point into one */
+        int r = tr->library ? 0 : library_open(tr, fd, &tr->library, err); /* blocks may point into one */
+
+        if (tr->library)
+                blocks_begin_small(tr);
+        return r;
 }
 
 static void translate_code_forget(void *machine)

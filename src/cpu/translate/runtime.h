@@ -65,6 +65,7 @@ enum segment_state { SEGMENT_FREE, SEGMENT_FILLING, SEGMENT_FULL, SEGMENT_DRAINI
  * a signal handler may search it. */
 struct code_segment {
         u32 code_used, data_used;
+        u32 code_ready, data_ready; /* bytes of each whose pages are there */
         u32 n_blocks;           /* atomic */
         enum segment_state state;
         u64 drained_at;         /* DRAINING: free when every vCPU has seen this epoch */
@@ -77,6 +78,9 @@ struct code_memory {
         struct code_segment *segments;
         struct tblock **indexes;
         unsigned n_segments, filling;
+        unsigned next;          /* to be filled when that one is full */
+        unsigned n_used;        /* segments that are taken in turn: the first ones */
+        u64 turned_at;          /* time stamp counter when the first of them was taken again */
         size_t huge_end;        /* huge pages were asked for up to here */
 };
 
@@ -156,6 +160,8 @@ static inline bool code_contains(const struct translator *tr, const u8 *rip)
 struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters);
 /* All blocks are as if they had never been made; their memory is given back when the next one is made and all vCPUs are out of them. From any thread. */
 void blocks_forget(struct translator *tr);
+/* What is dropped comes back cheaply from now on: the cache may be small until it is found to be too small. Before vCPUs run. */
+void blocks_begin_small(struct translator *tr);
 /* Takes it out of everything; nobody finds it any more. Lock held. */
 void block_drop(struct translator *tr, struct tblock *block);
 /* The first of a list (page_next) that holds all blocks of @gpa's page, and others. Lock held. */
