@@ -8,24 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-int io_pwrite_all(int fd, const void *data, size_t len, u64 offset)
-{
-        const char *p = data;
-
-        while (len > 0) {
-                const ssize_t n = pwrite(fd, p, len, (off_t)offset);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return -errno;
-                p += n;
-                len -= (size_t)n;
-                offset += (u64)n;
-        }
-        return 0;
-}
-
 ssize_t io_read_full(int fd, void *data, size_t len)
 {
         char *p = data;

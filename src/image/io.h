@@ -8,8 +8,6 @@
 #include "base/err.h"
 #include "base/io.h"
 
-/* 0, or -errno. */
-int io_pwrite_all(int fd, const void *data, size_t len, u64 offset);
 /* Fills @data as far as the file goes. Returns the number of bytes, or -errno. */
 ssize_t io_read_full(int fd, void *data, size_t len);
 

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "snapshot_internal.h"
-#include "vm/snapshot_files.h"
+#include "vm/snapshot_dir.h"
 
 #define RUNS_MAX  4096U
 #define LINE_SIZE 48U /* the most that one takes */
@@ -35,9 +35,9 @@ struct run {
 
 static int open_layer(int machine, unsigned layer)
 {
-        char name[24];
+        char name[SNAPSHOT_NAME_SIZE];
 
-        snprintf(name, sizeof(name), "memory.%u", layer);
+        snapshot_layer_name(layer, name);
         return openat(machine, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 

@@ -13,10 +13,6 @@
 #include "base/cleanup.h"
 #include "internal.h"
 
-#ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
-#define MADV_POPULATE_WRITE 23
-#endif
-
 #define LIST_MAX (256 * KIB)
 
 int vm_prefault_open(struct vm *vm, struct err **err)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "cpu/kvm/kvm.h"
 #include "dev/vmgenid.h"
 #include "internal.h"
@@ -167,22 +168,6 @@ static void classify(struct layer *l)
         }
 }
 
-static int write_at(int fd, const u8 *data, u64 len, u64 offset, struct err **err)
-{
-        while (len) {
-                const ssize_t n = pwrite(fd, data, MIN(len, (u64)GIB), (off_t)offset);
-
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return err_sys(err, n < 0 ? errno : EIO, "writing the machine's memory");
-                data += n;
-                offset += (u64)n;
-                len -= (u64)n;
-        }
-        return 0;
-}
-
 static bool to_be_written(const struct layer *l, const struct memory_slot *slot, u64 i)
 {
         const u8 page = l->pages[(slot->fd_offset >> PAGE_SHIFT) + i];
@@ -203,10 +188,10 @@ static int write_layer(const struct layer *l, struct err **err)
 
                         for (end = first; end < n && to_be_written(l, slot, end); end++)
                                 ;
-                        r = write_at(l->fd, slot->hva + (first << PAGE_SHIFT), (end - first) << PAGE_SHIFT,
-                                     slot->fd_offset + (first << PAGE_SHIFT), err);
+                        r = io_pwrite_all(l->fd, slot->hva + (first << PAGE_SHIFT), (end - first) << PAGE_SHIFT,
+                                          slot->fd_offset + (first << PAGE_SHIFT));
                         if (r < 0)
-                                return r;
+                                return err_sys(err, -r, "writing the machine's memory");
                 }
         }
         return ftruncate(l->fd, (off_t)mem->ram_size) < 0 ? err_sys(err, errno, "writing the machine's memory") : 0;

@@ -1,4 +1,4 @@
-/* The names in a snapshot's directory; for snapshot_files.c and snapshot_dir.c. */
+/* The names in a snapshot's directory; for snapshot_files.c, snapshot_dir.c, and who looks at the files besides. */
 #pragma once
 
 #include "snapshot_files.h"

@@ -23,10 +23,6 @@
 #define TURN_CYCLES (4 * 1000000000ULL) /* a second or two */
 #define POPULATE ((u32)(32 * KIB)) /* at once */
 #define POPULATE_AHEAD ((u32)(2 * KIB)) /* of what most blocks need */
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#define MADV_POPULATE_WRITE 23
-#endif
 
 /* ---- memory ---- */
 
@@ -90,9 +86,9 @@ static int code_memory_init(struct code_memory *code, size_t size, struct err **
         return map_twice(code, err);
 }
 
-static u8 *segment_start(const struct code_memory *code, unsigned i)
+static u8 *segment_start(const struct code_memory *code, const struct code_segment *segment)
 {
-        return code->run + STUBS_SIZE + i * SEGMENT_SIZE;
+        return code->run + STUBS_SIZE + (size_t)(segment - code->segments) * SEGMENT_SIZE;
 }
 
 /* ---- finding ---- */
@@ -120,7 +116,7 @@ static struct tblock *at_index(const struct code_segment *segment, unsigned i)
 /* The count is read first (acquire, pairs with enter_block): what lies below it is complete. */
 struct tblock *block_at(const struct translator *tr, const u8 *rip)
 {
-        const u8 *first = segment_start(&tr->code, 0);
+        const u8 *first = segment_start(&tr->code, tr->code.segments);
         const struct code_segment *segment;
         unsigned lo = 0, hi;
         struct tblock *block;
@@ -258,11 +254,9 @@ static void huge_pages_take(struct code_memory *code, unsigned n_full)
 /* Nothing is added to @segment any more. The writable view of its code, which links alone still need, stops counting as this process's. */
 static void segment_close(struct translator *tr, struct code_segment *segment)
 {
-        const unsigned i = (unsigned)(segment - tr->code.segments);
-
         segment->state = SEGMENT_FULL;
-        madvise(code_writable(tr, segment_start(&tr->code, i)), segment->code_used & PAGE_MASK, MADV_DONTNEED);
-        huge_pages_take(&tr->code, i + 1);
+        madvise(code_writable(tr, segment_start(&tr->code, segment)), segment->code_used & PAGE_MASK, MADV_DONTNEED);
+        huge_pages_take(&tr->code, (unsigned)(segment - tr->code.segments) + 1);
 }
 
 /* Nobody finds a block of @segment any more. Whoever is in one, or holds its address, is about to leave: nothing of it need be unlinked. */
@@ -395,7 +389,7 @@ static void make_leaving_block(const struct translate_request *req, struct trans
 /* Pages for the next blocks, in a few calls instead of three faults for each page of code and one for each of data. Only hints: Linux 5.14. */
 static void segment_populate(struct translator *tr, struct code_segment *segment)
 {
-        u8 *run = segment_start(&tr->code, (unsigned)(segment - tr->code.segments)), *write = code_writable(tr, run);
+        u8 *run = segment_start(&tr->code, segment), *write = code_writable(tr, run);
 
         if (segment->code_used + POPULATE_AHEAD > segment->code_ready && segment->code_ready + POPULATE <= SEGMENT_SIZE) {
                 madvise(write + segment->code_ready, POPULATE, MADV_POPULATE_WRITE);
@@ -410,10 +404,8 @@ static void segment_populate(struct translator *tr, struct code_segment *segment
 
 static void *data_alloc(struct translator *tr, struct code_segment *segment, size_t size)
 {
-        const unsigned i = (unsigned)(segment - tr->code.segments);
-
         segment->data_used += (u32)ALIGN_UP(size, 16);
-        return code_writable(tr, segment_start(&tr->code, i)) + SEGMENT_SIZE - segment->data_used;
+        return code_writable(tr, segment_start(&tr->code, segment)) + SEGMENT_SIZE - segment->data_used;
 }
 
 /* The header with what the translation found. */
@@ -461,16 +453,18 @@ static void enter_block(struct translator *tr, struct code_segment *segment, str
 struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters)
 {
         struct code_segment *segment = segment_with_room(tr, counters);
-        const struct library_entry *saved = library_find(tr->library, key, req);
+        const struct library_entry *saved;
         struct translation *t = &tr->scratch;
         struct tblock *block;
-        u8 *run;
+        u8 *start, *run;
 
         if (!segment)
                 return NULL;
         segment_populate(tr, segment);
+        saved = library_find(tr->library, key, req);
+        start = segment_start(&tr->code, segment);
         /* A pointer to the block's header lies right before its code. */
-        run = segment_start(&tr->code, (unsigned)(segment - tr->code.segments)) + segment->code_used;
+        run = start + segment->code_used;
         run += ALIGN_UP(segment->code_used + sizeof(block), CODE_ALIGN) - segment->code_used;
         if (saved && ((uintptr_t)run & CODE_ALIGN) != library_phase(saved))
                 run += CODE_ALIGN;
@@ -503,9 +497,15 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         }
         block->code = run;
         memcpy(t->code - sizeof(block), &block, sizeof(block));
-        segment->code_used = (u32)(run - segment_start(&tr->code, (unsigned)(segment - tr->code.segments))) + t->code_size;
+        segment->code_used = (u32)(run - start) + t->code_size;
         enter_block(tr, segment, block);
-        counter_inc(counters, saved ? COUNTER_BLOCKS_COPIED : COUNTER_BLOCKS_TRANSLATED);
+        if (saved) {
+                counter_inc(counters, COUNTER_BLOCKS_COPIED);
+                return block;
+        }
+        counter_inc(counters, COUNTER_BLOCKS_TRANSLATED);
+        counter_add(counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
+        counter_add(counters, COUNTER_CODE_BYTES, block->code_size);
         return block;
 }
 

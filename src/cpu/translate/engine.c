@@ -136,9 +136,11 @@ static int translate_code_save(void *machine, int fd, struct err **err)
 static int translate_code_load(void *machine, int fd, struct err **err)
 {
         struct translator *tr = ((struct interp_machine *)machine)->translator;
+        int r;
 
-        int r = tr->library ? 0 : library_open(tr, fd, &tr->library, err); /* blocks may point into one */
-
+        if (tr->library) /* blocks may point into it */
+                return 0;
+        r = library_open(tr, fd, &tr->library, err);
         if (tr->library)
                 blocks_begin_small(tr);
         return r;

@@ -158,11 +158,8 @@ static struct tblock *make_here(struct interp *in, struct tblock *key)
                         block = NULL;
                         continue;
                 }
-                if (block) {
-                        counter_add(&in->vcpu->counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
-                        counter_add(&in->vcpu->counters, COUNTER_CODE_BYTES, block->code_size);
+                if (block)
                         trace(BLOCK_TRANSLATE, in->vcpu->index, in->rip, key->gpa, block->n_instructions);
-                }
                 break;
         }
         counter_add(&in->vcpu->counters, COUNTER_TRANSLATE_CYCLES, __builtin_ia32_rdtsc() - began);

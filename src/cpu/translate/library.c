@@ -243,9 +243,7 @@ static int save(struct translator *tr, struct out *out, struct header *h)
                                 put_block(out, tr->memory, tr->code.segments[s].index[i], &entries[n++], tr->copy);
         put_slots(out, h, entries, slots);
         out_flush(out);
-        if (!out->error && pwrite(out->fd, h, sizeof(*h), 0) != (ssize_t)sizeof(*h))
-                out->error = errno ? -errno : -EIO;
-        return out->error;
+        return out->error ? out->error : io_pwrite_all(out->fd, h, sizeof(*h), 0);
 }
 
 int library_save(struct translator *tr, int fd, struct err **err)
