@@ -79,7 +79,7 @@ int container_exec_command(int argc, char **argv, struct err **err)
         cli_words_clear(&exec.env);
         cli_words_clear(&exec.env_files);
         arena_release(&arena);
-        return r < 0 ? container_run_failed(err) : status;
+        return r < 0 ? container_exec_failed(r, err) : status;
 }
 
 /* --- top ----------------------------------------------------------------------------------------------------------- */

@@ -242,7 +242,7 @@ int container_start_command(int argc, char **argv, struct err **err)
                 return err_set(err, ERR_USAGE, EINVAL, "'strata start' can be connected to one container at a time");
         r = connect_to(argv[first],
                 &(struct connection){ start.interactive, start.sig_proxy, start.detach_keys, start_connected }, err);
-        return r < 0 ? container_run_failed(err) : r;
+        return r < 0 ? container_exec_failed(r, err) : r;
 }
 
 /* --- attach -------------------------------------------------------------------------------------------------------- */

@@ -24,6 +24,11 @@ int container_run_failed(struct err **err)
         return status;
 }
 
+int container_exec_failed(int r, struct err **err)
+{
+        return err_get_id(*err) == ERR_NOT_FOUND ? r : container_run_failed(err);
+}
+
 int container_report(struct err **err)
 {
         err_print(*err, PROGRAM);

@@ -19,6 +19,8 @@ enum { CONTAINER_STATUS_OURS = 125, CONTAINER_STATUS_NOT_EXECUTABLE = 126, CONTA
 
 /* Prints @err, frees it, and returns the exit status of docker's run: 126 or 127 where the command is at fault, else 125. */
 int container_run_failed(struct err **err);
+/* The same of a command in a container that exists already: when the error is that it does not, @r, which is main's to report. */
+int container_exec_failed(int r, struct err **err);
 
 /* Prints @err and frees it; returns 1, the status of a command that could not do everything. */
 int container_report(struct err **err);

@@ -148,7 +148,34 @@ static const struct command *find_command(const struct command *table, const cha
         return NULL;
 }
 
-/* Walks the tables along the words of the command line. argv[0] is the last word of @path. */
+/* Whether it is about what there is already, called by its name. As docker's, such a command's status is 1 when nobody has that name; 125 is
+ * that of `run` and `create` for whatever keeps them from running something. */
+static bool is_about_existing(const struct command *command)
+{
+        static const struct command *const tables[] = { container_commands, cli_network_commands, cli_volume_commands };
+        static const char *const of_images[] = { "inspect", "tag", "save", "history" };
+
+        if (command->run == container_run_command || command->run == container_create_command)
+                return false;
+        for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
+                for (const struct command *one = tables[i]; one->name; one++)
+                        if (one->run == command->run)
+                                return true;
+        for (size_t i = 0; i < ARRAY_SIZE(of_images); i++)
+                if (find_command(cli_image_commands, of_images[i])->run == command->run)
+                        return true;
+        return false;
+}
+
+static int run_command(const struct command *command, int argc, char **argv, struct err **err)
+{
+        const int r = command->run(argc, argv, err);
+
+        return r < 0 && err_get_id(*err) == ERR_NOT_FOUND && is_about_existing(command) ? 1 : r;
+}
+
+/* Walks the tables along the words of the command line. argv[0] is the last word of @path.
+ * Returns the status, or less than 0 where the error says it. */
 static int dispatch(const char *path, const struct command *table, int argc, char **argv, struct err **err)
 {
         const struct command *command;
@@ -162,7 +189,7 @@ static int dispatch(const char *path, const struct command *table, int argc, cha
         }
         command = find_command(table, argv[1]);
         if (command && !command->sub)
-                return command->run(argc - 1, argv + 1, err);
+                return run_command(command, argc - 1, argv + 1, err);
         if (command) {
                 snprintf(longer, sizeof(longer), "%s %s", path, command->name);
                 return dispatch(longer, command->sub, argc - 1, argv + 1, err);
@@ -200,8 +227,9 @@ int main(int argc, char **argv)
                 return 0;
         }
         status = dispatch("strata", commands, argc, argv, &err);
-        if (status < 0) {
-                status = err_exit_status(err);
+        if (status < 0 || err) {
+                if (status < 0)
+                        status = err_exit_status(err);
                 err_print(err, "strata");
                 err_free(err);
                 return status;

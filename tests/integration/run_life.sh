@@ -90,8 +90,17 @@ ok "-t" has "$(strata logs -t log 2>/dev/null | head -n 1)" "Z one"
 middle=$(strata logs -t log 2>/dev/null | sed -n 's/ three//p')
 is "--since" "$(strata logs --since "$middle" log 2>/dev/null)" $'three\nfour'
 is "--until" "$(strata logs --until "${middle%.*}Z" log 2>/dev/null | head -n 1)" one
-try logs missing
-is "of nothing" "$status" 125
+# Docker's statuses: 125 only where nothing was run.
+for words in "logs missing" "inspect missing" "stop missing" "rm missing" "wait missing" "top missing" "port missing" "exec missing true" "attach missing" \
+        "cp missing:/etc ." "stats --no-stream missing" "rename missing other" "diff missing" "commit missing" "export missing" "start -a missing" \
+        "container inspect missing" "network inspect missing" "volume inspect missing" "image inspect missing" "tag missing other"; do
+        # shellcheck disable=SC2086 # words
+        try $words
+        is "$words: status" "$status" 1
+        ok "$words: says what is missing" has "$errors" missing
+done
+run --network container:missing busybox true
+is "what keeps something from being run is another status" "$status" 125
 strata run -d --name follow --network none busybox sh -c 'for i in 1 2 3; do echo $i; sleep 0.2; done' >/dev/null
 is "-f until it ends" "$(timeout 20 "$STRATA" logs -f follow | tr '\n' ' ')" "1 2 3 "
 strata run --name none --log-driver none --network none busybox echo x >/dev/null

@@ -72,9 +72,9 @@ ok "images" has "$(strata inspect busybox)" manifest
 is "networks" "$(strata inspect -f '{{.Driver}}' bridge)" bridge
 is "volumes" "$(strata inspect -f '{{.Name}}' data)" data
 try inspect --type image first
-is "--type" "$status" 125
+is "--type" "$status" 1
 try inspect first missing
-ok "what is found is printed, what is not is an error" test "$status" = 125 -a "${out:0:1}" = "["
+ok "what is found is printed, what is not is an error" test "$status" = 1 -a "${out:0:1}" = "["
 
 # --- stats, top, port ------------------------------------------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ in_vm && strata start client >/dev/null
 ok "disconnect" bash -c "! $STRATA exec client sh -c 'nc -w 2 10.77.0.50 80 </dev/null' 2>/dev/null | grep -q served"
 is "on one" "$(strata inspect -f '{{len .NetworkSettings.Networks}}' client)" 1
 try network disconnect mine client
-is "disconnect twice is an error" "$status" 125
+ok "disconnect twice is an error" test "$status" != 0
 run --network container:server busybox sh -c 'nc 127.0.0.1 80 </dev/null'
 if in_vm; then
         ok "--network container:NAME is refused" has "$errors" "kernel of its own"
