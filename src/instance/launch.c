@@ -14,6 +14,7 @@
 
 #include "network.h"
 #include "ops.h"
+#include "passwd.h"
 #include "userns.h"
 
 /* --- files of /etc ---------------------------------------------------------------------------------------------- */
@@ -120,6 +121,8 @@ int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
                 return err_sys(err, errno, "opening the root");
         if (!userns_shifts_mounts(inst))
                 r = fill_volumes(inst, root, err);
+        if (r == 0)
+                r = passwd_add_user(inst, root, err);
         if (r < 0)
                 return r;
         *ret_path = TAKE_PTR(path);

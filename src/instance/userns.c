@@ -100,13 +100,22 @@ static bool is_keep_id(const char *mode, u32 *ret_uid, u32 *ret_gid)
         return true;
 }
 
+bool userns_keeps(const struct instance_config *c, struct userns_kept *ret)
+{
+        if (!userns_is_own(c) || !is_keep_id(c->userns_mode, &ret->uid, &ret->gid))
+                return false;
+        ret->outside_uid = own_ids(UID_MAP).outside;
+        ret->outside_gid = own_ids(GID_MAP).outside;
+        return true;
+}
+
 int userns_take_user(struct arena *arena, struct instance_config *c)
 {
-        u32 uid, gid;
+        struct userns_kept kept;
 
-        if (!userns_is_own(c) || (c->user && c->user[0]) || !is_keep_id(c->userns_mode, &uid, &gid))
+        if ((c->user && c->user[0]) || !userns_keeps(c, &kept))
                 return 0;
-        c->user = arena_printf(arena, "%u:%u", uid, gid);
+        c->user = arena_printf(arena, "%u:%u", kept.uid, kept.gid);
         return c->user ? 0 : -ENOMEM;
 }
 

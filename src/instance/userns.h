@@ -18,6 +18,12 @@ bool userns_is_own(const struct instance_config *config);
 int userns_check(const struct instance_config *config, struct err **err);
 /* With keep-id the instance runs as who has started it, if nobody else was named. */
 int userns_take_user(struct arena *arena, struct instance_config *config);
+/* Who has started an instance, there and in it. */
+struct userns_kept {
+        u32 outside_uid, outside_gid, uid, gid;
+};
+/* Whether it is one with keep-id. */
+bool userns_keeps(const struct instance_config *config, struct userns_kept *ret);
 /* Fills in config.id_maps: for "auto" the first range that no other instance has. Under host_lock until the configuration is saved. */
 int userns_choose(struct instance *inst, struct err **err);
 /* config.id_maps and gid_maps as the runtime has them; in @arena. */

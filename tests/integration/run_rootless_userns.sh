@@ -47,13 +47,21 @@ is "keep-id: files of the image are who the image says" "$(run --userns keep-id 
 is "keep-id: all ids are there" "$(run --userns keep-id busybox cat /proc/self/uid_map | words)" " 0 1 23456 23456 0 1 23457 23457 42080 "
 is "keep-id: --user" "$(run --userns keep-id --user user busybox id -u)" 1000
 is "keep-id: others" "$(run --userns keep-id:uid=1000,gid=2000 busybox sh -c 'id -u; id -g; cat /proc/self/gid_map' | words)" "1000 2000 0 1 2000 2000 0 1 2001 2001 63536 "
+is "keep-id: I have a name" "$(run --userns keep-id busybox sh -c 'whoami; tail -n 1 /etc/passwd' | words)" "strata-test strata-test:*:23456:23456::/:/bin/sh "
+is "keep-id: once" "$(strata create --name twice --network none --userns keep-id busybox grep -c ^strata-test: /etc/passwd >/dev/null
+        for _ in 1 2; do strata start -a twice; done; strata rm twice >/dev/null)" $'1\n1'
+is "keep-id: with the id that is mine there, at home where I work" "$(run --userns keep-id:uid=3000,gid=2000 -w /tmp busybox grep strata-test /etc/passwd)" \
+        "strata-test:*:3000:2000::/tmp:/bin/sh"
+is "keep-id: whom the image knows keeps his line" "$(run --userns keep-id:uid=1000,gid=1000 busybox sh -c 'whoami; grep -c strata-test /etc/passwd' | words)" "user 0 "
+is "keep-id: a file of one's own is left as it is" "$(echo mine >"$TMPDIR/mine"; run --userns keep-id -v "$TMPDIR/mine:/etc/passwd" busybox cat /etc/passwd)" mine
+is "without: nobody is added" "$(run busybox grep -c strata-test /etc/passwd)" 0
 strata run -d --name one --network none --userns keep-id -v data:/data --user 0 busybox sleep 1000 >/dev/null
 is "a volume is filled, and shared" "$(strata exec one stat -c %u:%g /data/seed)" 0:0
 ok "root inside may do what root does" strata exec one sh -c 'touch /new && chown 7:8 /new && echo a >>/bin/not-executable && rm -r /home && mkdir /home && touch /home/x && rm /etc/group && chown 9:9 /data'
 is "cp out: as inside" "$(strata cp -a one:/new - | tar -tv --numeric-owner | awk '{ print $2 }')" 7/8
 echo in >"$TMPDIR/file" && strata cp "$TMPDIR/file" one:/data/in
 is "cp in: root's" "$(strata exec one stat -c %u:%g /data/in)" 0:0
-is "diff" "$(strata diff one | sort | tr '\n' ' ')" "A /home/x A /new C /bin C /bin/not-executable C /etc C /home D /etc/group "
+is "diff" "$(strata diff one | sort | tr '\n' ' ')" "A /home/x A /new C /bin C /bin/not-executable C /etc C /etc/passwd C /home D /etc/group "
 strata stop -t 0 one >/dev/null
 is "stopped: cp out of the root" "$(strata cp -a one:/new - | tar -tv --numeric-owner | awk '{ print $2 }')" 7/8
 strata cp "$TMPDIR/file" one:/data/stopped
