@@ -12,23 +12,47 @@
 
 /* --- the image ----------------------------------------------------------------------------------------------------- */
 
+/* Of another platform than this host's: whoever did not ask for it may not know. */
+static void warn_of_platform(const struct image *image)
+{
+        _cleanup_(err_freep) struct err *other = NULL;
+
+        if (image_check_platform(image, NULL, &other) < 0)
+                fprintf(stderr, "strata: warning: %s; --platform says which one is wanted\n", err_message(other));
+}
+
 static int get_image(struct image_store *store, const char *name, const struct run_options *options, struct image **ret,
         struct err **err)
 {
         _cleanup_(image_bars_freep) struct image_bars *bars = NULL;
         struct image_pull_options pull = { .policy = (enum image_pull_policy)options->pull,
                 .platform = options->platform };
+        int r;
 
         if (pull.policy == IMAGE_PULL_MISSING) {
-                if (image_find(store, name, ret, NULL) == 0)
-                        return 0;
-                if (!options->quiet)
+                _cleanup_(err_freep) struct err *own = NULL;
+
+                pull.policy = IMAGE_PULL_NEVER;
+                r = image_get(store, name, &pull, ret, &own);
+                if (r < 0 && r != -ENOENT) {
+                        *err = TAKE_PTR(own);
+                        return r;
+                }
+                if (r < 0 && !options->quiet)
                         fprintf(stderr, "The image '%s' is not here: pulling it\n", name);
                 pull.policy = IMAGE_PULL_ALWAYS;
         }
-        bars = image_bars_new(options->quiet);
-        pull.progress = image_bars_progress(bars);
-        return image_get(store, name, &pull, ret, err);
+        if (!*ret) {
+                bars = image_bars_new(options->quiet);
+                pull.progress = image_bars_progress(bars);
+                r = image_get(store, name, &pull, ret, err);
+                if (r < 0)
+                        return r;
+        }
+        if (options->platform) /* a registry that has one for one platform gives that, whatever is asked for */
+                return image_check_platform(*ret, options->platform, err);
+        warn_of_platform(*ret);
+        return 0;
 }
 
 /* --- creating ------------------------------------------------------------------------------------------------------ */

@@ -113,6 +113,9 @@ const struct image_config *image_get_config(const struct image *image);
 const char *image_config_json(const struct image *image, size_t *ret_len);
 const char *image_manifest_json(const struct image *image, size_t *ret_len);
 
+/* Whether it can run on @platform ("linux/arm64"; NULL: this host's). -ENOENT, ERR_NOT_FOUND when it is made for another one. */
+int image_check_platform(const struct image *image, const char *platform, struct err **err);
+
 /* Layers, lowest first: directories that nobody may write to. They stay while an instance pins the image. */
 size_t image_layer_count(const struct image *image);
 /* The caller's string; NULL without memory. */
@@ -132,7 +135,7 @@ struct image_pull_options {
         const struct image_progress *progress;
 };
 
-/* Finds or pulls by the policy. @options may be NULL. */
+/* Finds or pulls by the policy; one that is here but made for another platform than the one that @options name is none. @options may be NULL. */
 int image_get(struct image_store *store, const char *name, const struct image_pull_options *options, struct image **ret,
         struct err **err);
 

@@ -194,12 +194,9 @@ int platform_parse(const char *text, struct platform *ret, struct err **err)
 }
 
 /* 0: cannot be used; more is better. */
-static int platform_score(const json_t *platform, const struct platform *wanted)
+static int platform_score(const char *os, const char *architecture, const char *variant, const struct platform *wanted)
 {
-        const char *variant = json_text(platform, "variant");
-
-        if (strcmp(json_text(platform, "os"), wanted->os) != 0 ||
-                strcmp(json_text(platform, "architecture"), wanted->architecture) != 0)
+        if (strcmp(os, wanted->os) != 0 || strcmp(architecture, wanted->architecture) != 0)
                 return 0;
         if (strcmp(variant, wanted->variant) == 0)
                 return 4;
@@ -208,6 +205,22 @@ static int platform_score(const json_t *platform, const struct platform *wanted)
         if (strcmp(wanted->architecture, "arm64") == 0 && strcmp(variant, "v8") == 0)
                 return 4; /* every arm64 is a v8 */
         return wanted->variant[0] ? 0 : 1;
+}
+
+int image_check_platform(const struct image *image, const char *platform, struct err **err)
+{
+        const struct image_config *config = image_get_config(image);
+        struct platform wanted;
+        int r = platform_parse(platform, &wanted, err);
+
+        if (r < 0)
+                return r;
+        /* Whoever makes an image by hand may say nothing. */
+        if (!config->os[0] || !config->architecture[0] || platform_score(config->os, config->architecture, config->variant, &wanted))
+                return 0;
+        return err_set(err, ERR_NOT_FOUND, ENOENT, "the image '%s' is made for %s/%s%s%s, not for %s/%s%s%s", image_name(image), config->os,
+                config->architecture, config->variant[0] ? "/" : "", config->variant, wanted.os, wanted.architecture, wanted.variant[0] ? "/" : "",
+                wanted.variant);
 }
 
 int index_choose(
@@ -227,7 +240,8 @@ int index_choose(
         for (size_t i = 0; i < json_array_size(manifests); i++) {
                 const json_t *entry = json_array_get(manifests, i), *p = json_object_get(entry, "platform");
                 /* An index of one image needs not say for what it is. */
-                const int score = p ? platform_score(p, platform) : json_array_size(manifests) == 1;
+                const int score = p ? platform_score(json_text(p, "os"), json_text(p, "architecture"), json_text(p, "variant"), platform)
+                                    : json_array_size(manifests) == 1;
                 const size_t used = strlen(there);
 
                 if (score > best_score) {

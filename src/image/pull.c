@@ -402,6 +402,19 @@ static int pull_anywhere(struct image_store *store, const struct reference *name
         return r;
 }
 
+/* In the store. */
+static int find_made_for(struct image_store *store, const char *name, const char *platform, struct image **ret, struct err **err)
+{
+        _cleanup_(image_freep) struct image *image = NULL;
+        int r = image_find(store, name, &image, err);
+
+        if (r == 0 && platform)
+                r = image_check_platform(image, platform, err);
+        if (r == 0)
+                *ret = TAKE_PTR(image);
+        return r;
+}
+
 int image_get(struct image_store *store, const char *name, const struct image_pull_options *options, struct image **ret,
         struct err **err)
 {
@@ -412,7 +425,7 @@ int image_get(struct image_store *store, const char *name, const struct image_pu
 
         options = options ? options : &defaults;
         if (options->policy != IMAGE_PULL_ALWAYS) {
-                r = image_find(store, name, ret, &missing);
+                r = find_made_for(store, name, options->platform, ret, &missing);
                 if (r == 0 || options->policy == IMAGE_PULL_NEVER || r != -ENOENT) {
                         if (err && r < 0)
                                 *err = TAKE_PTR(missing);

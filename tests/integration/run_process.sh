@@ -22,6 +22,24 @@ is "125: a wrong option" "$status" 125
 ok "the error has a hint" has "$errors" "hint: "
 run --pull never nothing-of-that-name true
 is "125: no such image" "$status" 125
+# An image that says it is another architecture's.
+mkdir "$TMPDIR/foreign" && cp "$TMPDIR/busybox.tar" "$TMPDIR/foreign/layer.tar"
+printf '{"architecture":"arm64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+        "$(sha256sum <"$TMPDIR/busybox.tar" | cut -d' ' -f1)" >"$TMPDIR/foreign/config.json"
+echo '[{"Config":"config.json","RepoTags":["foreign:1"],"Layers":["layer.tar"]}]' >"$TMPDIR/foreign/manifest.json"
+tar -C "$TMPDIR/foreign" -c . | strata image load >/dev/null
+strata tag busybox 127.0.0.1:1/busybox
+run --network none foreign:1 true
+ok "another architecture's image: a warning" has "$errors" "is made for linux/arm64, not for linux/amd64"
+run --network none --platform linux/arm64 foreign:1 echo asked
+is "none where it was asked for" "$out$errors" asked
+run --network none --platform linux/amd64 --pull never foreign:1 true
+is "--platform: an image for another one is none" "$status" 125
+ok "--platform: the error says what it is for" has "$errors" "is made for linux/arm64, not for linux/amd64"
+run --network none --platform linux/arm64 127.0.0.1:1/busybox true
+ok "--platform: it is pulled then" has "$errors" "pulling '127.0.0.1:1/busybox'"
+run --network none --platform amd64 busybox true
+ok "--platform: what is none is refused" has "$errors" "is not a platform"
 is "nothing was left by all these" "$(strata ps -aq)" ""
 is "input reaches the process with -i" "$(echo text | strata run --rm -i --network none busybox cat)" text
 is "without -i there is none" "$(echo text | strata run --rm --network none busybox cat)" ""
