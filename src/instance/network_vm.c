@@ -36,7 +36,7 @@ static int connect_user(struct network *network, struct err **err)
         if (network_publishes(network->inst))
                 return err_hint(err,
                         err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine with --network user cannot publish ports"),
-                        "root's machines are on the default network, which can");
+                        "the default network can");
         network->user = user_attachment;
         network->attachment[network->n++] = &network->user;
         return 0;
@@ -88,7 +88,7 @@ int network_vm_connect(struct instance *inst, const char *hostname, struct netwo
                 return refuse(mode, "it has a kernel of its own, with a network of its own", err);
         if (inst->config.networks.n > DEVICES_MAX)
                 return err_set(err, ERR_USAGE, E2BIG, "a machine cannot be on more than %d networks", DEVICES_MAX);
-        if (!listed && (strcmp(mode, MODE_USER) == 0 || (inst->host->rootless && strcmp(mode, "bridge") == 0)))
+        if (!listed && strcmp(mode, MODE_USER) == 0)
                 r = connect_user(network, err);
         else if (listed || strcmp(mode, "none") != 0)
                 r = network_attach_all(network, hostname, err);

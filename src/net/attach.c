@@ -13,6 +13,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include "base/fd_pass.h"
 #include "firewall.h"
 #include "inner.h"
 
@@ -487,8 +488,6 @@ static int attach_pasta(struct net_store *store, const struct network *network,
 
         if (!endpoint)
                 return err_sys(err, ENOMEM, "attaching to a network");
-        if (request->tap)
-                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine on a network needs root");
         if (inner_has(store, request->container))
                 return one_or_the_other(err);
         r = check_request(request, &wanted, err);
@@ -523,6 +522,7 @@ struct inner_attach {
         struct net_attach_request request;  /* without ports */
         const struct endpoint *published;   /* has those that were settled */
         const struct port_holds *listening; /* on them */
+        int tap_to;                         /* a socket: where a machine's tap goes */
 };
 
 static int attach_inside(struct net_store *inner, void *opaque, struct err **err)
@@ -532,15 +532,43 @@ static int attach_inside(struct net_store *inner, void *opaque, struct err **err
         const char *container = attach->request.container;
         int r = net_attach(inner, attach->network->pub.id, &attach->request, &attachment, err);
 
-        if (r < 0 || !attach->published->n_ports)
+        if (r < 0)
                 return r;
-        r = forwarder_publish(inner, container, attach->network->key, attach->published, attach->listening, err);
+        if (attachment->tap_fd >= 0) {
+                const ssize_t sent = fds_send(attach->tap_to, "", 1, &attachment->tap_fd, 1, 0);
+
+                r = sent < 0 ? err_sys(err, (int)-sent, "handing over a tap") : 0;
+        }
+        if (r == 0 && attach->published->n_ports)
+                r = forwarder_publish(
+                        inner, container, attach->network->key, attach->published, attach->listening, err);
         if (r < 0)
                 net_detach(inner, container, attach->network->pub.id, NULL);
         return r;
 }
 
-/* A network that a user made without root. */
+static int make_channel(int *ret_from, int *ret_to, struct err **err)
+{
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return err_sys(err, errno, "attaching to a network");
+        *ret_from = pair[0];
+        *ret_to = pair[1];
+        return 0;
+}
+
+/* What attach_inside sent; a network without an interface has none. */
+static int take_tap(int from, int *ret, struct err **err)
+{
+        unsigned n = 0;
+        char byte;
+        const ssize_t got = fds_receive(from, &byte, 1, ret, &n, 1, 0);
+
+        return got < 0 ? err_sys(err, (int)-got, "taking a tap") : 0;
+}
+
+/* Without root: a network that the user made, or the default one of machines, which have no namespace for a pasta of their own. */
 static int attach_inner(struct net_store *store, const struct network *network,
         const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
 {
@@ -548,9 +576,9 @@ static int attach_inner(struct net_store *store, const struct network *network,
         _cleanup_(endpoint_freep) struct endpoint *endpoint = NULL, *published = calloc(1, sizeof(*published));
         _cleanup_(port_holds_close) struct port_holds listening = { .listen = true };
         struct inner_attach attach = {
-                .network = network, .request = *request, .published = published, .listening = &listening
+                .network = network, .request = *request, .published = published, .listening = &listening, .tap_to = -1
         };
-        _cleanup_close_ int dir = -1;
+        _cleanup_close_ int dir = -1, tap = -1, tap_from = -1;
         struct wanted wanted = { 0 };
         struct net_store view;
         int r = published ? check_request(request, &wanted, err) : err_sys(err, ENOMEM, "attaching to a network");
@@ -559,16 +587,18 @@ static int attach_inner(struct net_store *store, const struct network *network,
                 return r;
         if (pasta_runs(store, request->container))
                 return one_or_the_other(err);
-        if (request->tap)
-                return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP, "a machine on the network '%s' needs root",
-                        network->pub.name);
         r = settle_user_ports(store, network, request, published, &listening, err);
         if (r < 0)
                 return r;
         attach.request.n_ports = 0;
         if (!request->dns)
                 attach.request.dns = servers; /* the host's may be at addresses that only the host reaches */
-        r = inner_call(store, request->container, attach_inside, &attach, err);
+        r = request->tap ? make_channel(&tap_from, &attach.tap_to, err) : 0;
+        if (r == 0)
+                r = inner_call(store, request->container, attach_inside, &attach, err);
+        closep(&attach.tap_to);
+        if (r == 0 && request->tap)
+                r = take_tap(tap_from, &tap, err);
         if (r == 0 && !inner_view(store, &view))
                 r = err_set(err, ERR_IO, ENOENT, "the record of the endpoint is gone");
         if (r < 0) {
@@ -579,7 +609,13 @@ static int attach_inner(struct net_store *store, const struct network *network,
         if (r == 0)
                 r = endpoint_read(dir, network->key, &endpoint, err);
         inner_close_view(&view);
-        return r < 0 ? r : attachment_of(endpoint, NULL, ret, err);
+        if (r == 0 && network->pub.predefined) /* it answers no names, and the host's servers may be where only the host reaches them */
+                endpoint->dns = PASTA_DNS;
+        if (r == 0)
+                r = attachment_of(endpoint, NULL, ret, err);
+        if (r == 0)
+                (*ret)->tap_fd = TAKE_FD(tap);
+        return r;
 }
 
 int net_attach(struct net_store *store, const char *name, const struct net_attach_request *request,
@@ -592,7 +628,7 @@ int net_attach(struct net_store *store, const char *name, const struct net_attac
                 return r;
         if (!network->is_bridge)
                 r = attach_nothing(network, request, ret, err);
-        else if (store->rootless && !network->pub.predefined)
+        else if (store->rootless && (request->tap || !network->pub.predefined))
                 r = attach_inner(store, network, request, ret, err);
         else if (store->rootless)
                 r = attach_pasta(store, network, request, ret, err);

@@ -1,4 +1,4 @@
-/* Networks of a user who is not root.
+/* Networks of a user who is not root, and the default one of such a user's machines.
  *
  * Such a user may not change the host's network, but everything in a network namespace that belongs to the user's own user namespace.
  * So there is one for all networks that the user makes: bridges, addresses, rules and resolvers are in it, made by the same code as

@@ -23,9 +23,9 @@
  * enter the container's namespace for a moment: on the calling thread only.
  *
  * A user without CAP_NET_ADMIN over the network namespace has "bridge" (and "none", "host") through passt's pasta, one for each
- * container; networks of the user's own making are bridges in a namespace of the user's (inner.c). ERR_UNSUPPORTED is what he gets for a container on
- * the default network and others, SCTP ports, machines. Calls fork for user-defined networks, whose published ports strata-forward serves: there it
- * holds them, attachment.port_fds is empty. */
+ * container; networks of the user's own making, and "bridge" for machines, are bridges in a namespace of the user's (inner.c). ERR_UNSUPPORTED is what
+ * he gets for a container on the default network and others, and for SCTP ports. Calls fork for what is in that namespace, whose published ports
+ * strata-forward serves: there it holds them, attachment.port_fds is empty. */
 #pragma once
 
 #include <sys/types.h>

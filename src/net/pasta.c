@@ -166,12 +166,16 @@ static int failed(int log, struct err **err)
 {
         char text[2048], *rest = text, *line, *last = NULL;
         const ssize_t n = pread(log, text, sizeof(text) - 1, 0);
+        int r;
 
         text[MAX(n, 0)] = '\0';
         while ((line = strsep(&rest, "\n")))
                 if (*line && strncmp(line, "Failed to send ", 15) != 0) /* its complaint that there is no syslog */
                         last = line;
-        return err_set(err, ERR_IO, EIO, "pasta failed: %s", last ? last : "it does not say why");
+        r = err_set(err, ERR_IO, EIO, "pasta failed: %s", last ? last : "it does not say why");
+        return last && strstr(last, "nterface")
+                       ? err_hint(err, r, "it needs a default route of the host; --network none works without")
+                       : r;
 }
 
 static int run(const char *const *argv, const int *fds, size_t n_fds, struct err **err)
