@@ -6,6 +6,7 @@
 
 #include "container_cli.h"
 #include "instance/snapshot.h"
+#include "runspec.h"
 
 #define CLONES_MAX 1000
 
@@ -149,7 +150,46 @@ struct begin {
         const char *name;
         bool auto_remove;
         s64 count; /* CLI_UNSET: 1 */
+        struct cli_words volumes, mounts;
+        struct arena arena;
+        struct instance_config given; /* what these say */
 };
+
+#define MOUNT_OPTIONS                                                                                                                          \
+        CLI_OPTION("volume", 'v', LIST, offsetof(struct begin, volumes), "SOURCE:TARGET[:ro]", "this in place of what was mounted at TARGET"), \
+                CLI_OPTION("mount", 0, LIST, offsetof(struct begin, mounts), "type=bind|volume,...", "likewise")
+
+static void begin_release(struct begin *begin)
+{
+        cli_words_clear(&begin->volumes);
+        cli_words_clear(&begin->mounts);
+        arena_release(&begin->arena);
+}
+
+static int read_words(struct begin *begin, const struct cli_words *words, runspec_fn *read, struct err **err)
+{
+        struct runspec runspec = { &begin->given, &begin->arena };
+        int r = 0;
+
+        for (size_t i = 0; i < words->n && r == 0; i++)
+                r = read(&runspec, words->item[i], err);
+        return r;
+}
+
+static int read_mounts(struct begin *begin, struct err **err)
+{
+        int r = read_words(begin, &begin->volumes, runspec_volume, err);
+
+        return r < 0 ? r : read_words(begin, &begin->mounts, runspec_mount, err);
+}
+
+static struct instance_clone clone_of(const struct begin *begin)
+{
+        return (struct instance_clone){ .name = begin->name,
+                .auto_remove = begin->auto_remove,
+                .mounts = begin->given.mounts.item,
+                .n_mounts = begin->given.mounts.n };
+}
 
 static int begin_one(struct instance_host *host, const char *snapshot, const struct instance_clone *clone, struct err **err)
 {
@@ -168,19 +208,26 @@ int container_restore_command(int argc, char **argv, struct err **err)
         static const struct cli_option options[] = {
                 CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME", "its name (default: that of the machine that was saved)"),
                 CLI_OPTION("rm", 0, FLAG, offsetof(struct begin, auto_remove), NULL, "remove it when it has ended"),
+                MOUNT_OPTIONS,
                 { 0 },
         };
         const struct cli_usage usage = { "strata restore", "[OPTION...] SNAPSHOT", "Let a machine go on as it was saved, in the background.",
                 CLI_OPTIONS(options), 1, 1, false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        struct begin begin = { 0 };
+        _cleanup_(begin_release) struct begin begin = { 0 };
+        struct instance_clone clone;
         int first, r = cli_options_parse(&usage, argc, argv, &begin, &first, err);
 
         if (r != 0)
                 return MIN(r, 0);
-        r = instance_host_open(NULL, &host, err);
-        return r < 0 ? r
-                     : begin_one(host, argv[first], &(struct instance_clone){ .name = begin.name, .same = true, .auto_remove = begin.auto_remove }, err);
+        r = read_mounts(&begin, err);
+        if (r == 0)
+                r = instance_host_open(NULL, &host, err);
+        if (r < 0)
+                return r;
+        clone = clone_of(&begin);
+        clone.same = true;
+        return begin_one(host, argv[first], &clone, err);
 }
 
 /* The names of several: NAME-1, NAME-2, ... */
@@ -190,7 +237,7 @@ static int clone_all(struct instance_host *host, const char *snapshot, const str
         int r = 0;
 
         for (s64 i = 1; r == 0 && i <= count; i++) {
-                struct instance_clone clone = { .name = begin->name, .auto_remove = begin->auto_remove };
+                struct instance_clone clone = clone_of(begin);
                 char name[192];
 
                 if (begin->name && count > 1) {
@@ -226,13 +273,14 @@ int container_clone_command(int argc, char **argv, struct err **err)
                 CLI_PARSED("count", 'n', offsetof(struct begin, count), "N", "how many (default: 1)", cli_parse_number),
                 CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME", "its name; of several: NAME-1, NAME-2, ... (default: made up)"),
                 CLI_OPTION("rm", 0, FLAG, offsetof(struct begin, auto_remove), NULL, "remove them when they have ended"),
+                MOUNT_OPTIONS,
                 { 0 },
         };
         const struct cli_usage usage = { "strata clone", "[OPTION...] SNAPSHOT|CONTAINER",
                 "Start machines that go on from a snapshot, each with a name, addresses, machine id and random numbers of its own.", CLI_OPTIONS(options), 1, 1,
                 false };
         _cleanup_(instance_host_closep) struct instance_host *host = NULL;
-        struct begin begin = { .count = CLI_UNSET };
+        _cleanup_(begin_release) struct begin begin = { .count = CLI_UNSET };
         json_t *record = NULL;
         int first, r = cli_options_parse(&usage, argc, argv, &begin, &first, err);
 
@@ -240,7 +288,9 @@ int container_clone_command(int argc, char **argv, struct err **err)
                 return MIN(r, 0);
         if (begin.count != CLI_UNSET && (begin.count < 1 || begin.count > CLONES_MAX))
                 return err_set(err, ERR_USAGE, EINVAL, "--count takes a number from 1 to %d", CLONES_MAX);
-        r = instance_host_open(NULL, &host, err);
+        r = read_mounts(&begin, err);
+        if (r == 0)
+                r = instance_host_open(NULL, &host, err);
         if (r < 0)
                 return r;
         if (instance_snapshot_inspect(host, argv[first], &record, NULL) < 0)

@@ -5,7 +5,8 @@
  *
  * A snapshot is all that its instance was at one moment: memory and devices (vm/snapshot_files.h), the writable layer, which becomes the top
  * layer of an image that all clones share, and the configuration. It does not change, and does not need the instance it was taken of.
- * Volumes are not part of it: clones have the same ones.
+ * What volumes and directories of the host hold is not part of it: clones have the same ones, or those that are given to them, and go on with
+ * the files that their guest knows there as far as these are still the same (ADR 70).
  *
  * A clone is told who it is before anything can reach it: another host name, MAC and IP addresses, machine id, random numbers, the time.
  * The restored instance (@same) keeps host name and machine id. Once it has been stopped it starts as any other: its kernel boots. */
@@ -38,6 +39,8 @@ struct instance_clone {
         const char *name;     /* NULL: made up; with @same: that of the snapshot's instance */
         bool same;            /* restored: host name, machine id and published ports stay */
         bool auto_remove;
+        const struct instance_mount *mounts; /* each in place of what the machine that was saved has at the same target; no tmpfs */
+        size_t n_mounts;
 };
 /* A new instance that runs. */
 int instance_clone(struct instance_host *host, const char *snapshot, const struct instance_clone *clone, struct instance **ret, struct err **err);

@@ -19,6 +19,27 @@ static void forget_identity(struct instance_config *c)
                 c->ports.item[i].host_port = c->ports.item[i].host_port_last = 0;
 }
 
+/* The guest's mounts are as they were; what is behind them may be another directory. */
+static int replace_mounts(struct instance_config *c, const struct instance_clone *clone, struct err **err)
+{
+        for (size_t i = 0; i < clone->n_mounts; i++) {
+                const struct instance_mount *given = &clone->mounts[i];
+                struct instance_mount *m = NULL;
+
+                for (size_t k = 0; k < c->mounts.n && !m; k++)
+                        if (strcmp(c->mounts.item[k].target, given->target) == 0)
+                                m = &c->mounts.item[k];
+                if (!m)
+                        return err_hint(err,
+                                err_set(err, ERR_USAGE, EINVAL, "the machine that was saved has nothing mounted at '%s'", given->target),
+                                "what is behind one of its mounts can be changed, none can be added");
+                if (strcmp(m->type, "tmpfs") == 0 || strcmp(given->type, "tmpfs") == 0)
+                        return err_set(err, ERR_USAGE, EINVAL, "'%s': a tmpfs is the machine's own memory, and goes on as it was saved", given->target);
+                *m = *given;
+        }
+        return 0;
+}
+
 static int read_config(struct arena *arena, const json_t *record, const struct instance_clone *clone, struct instance_config *ret, struct err **err)
 {
         int r = config_read(arena, json_object_get(record, "config"), ret, err);
@@ -33,7 +54,7 @@ static int read_config(struct arena *arena, const json_t *record, const struct i
                 ret->name = clone->name;
         ret->auto_remove = clone->auto_remove;
         ret->volumes_from.n = 0; /* its mounts are among the others already */
-        return 0;
+        return replace_mounts(ret, clone, err);
 }
 
 static int write_restore(struct instance *inst, const char *snapshot, bool same, struct err **err)

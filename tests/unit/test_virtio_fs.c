@@ -413,6 +413,23 @@ static void what_is_written_is_read(void **state)
         shell(f, "test -e share/a -a ! -s share/a");
 }
 
+/* Wherever the guest believes the end to be; what it writes back of mapped pages has its place. */
+static void what_is_appended_goes_to_the_end(void **state)
+{
+        struct fixture *f = *state;
+        const u64 file = lookup(f, 1, "file");
+        struct fuse_write_in in = { .size = 3, .flags = O_APPEND };
+
+        assert_int_equal(open_file(f, file, O_RDWR | O_APPEND), 0);
+        in.fh = f->reply.open.fh;
+        shell(f, "echo longer >>share/file");
+        assert_int_equal(ask(f, FUSE_WRITE, 0, PART(in), (struct part){ "end", 3 }), 0);
+        assert_int_equal(f->reply.write.size, 3);
+        in.write_flags = FUSE_WRITE_CACHE;
+        assert_int_equal(ask(f, FUSE_WRITE, 0, PART(in), (struct part){ "HEL", 3 }), 0);
+        shell(f, "test \"$(cat share/file)\" = \"$(printf 'HELlo\\nlonger\\nend')\"");
+}
+
 static void a_write_takes_set_user_id_away(void **state)
 {
         struct fixture *f = *state;
@@ -732,6 +749,67 @@ static void a_restored_path_does_not_lead_outside(void **state)
         state_out_free(&saved);
 }
 
+/* The directory is the same one: a name is not enough. */
+static void a_replaced_file_is_lost(void **state)
+{
+        struct fixture *f = *state;
+        const u64 d = lookup(f, 1, "d"), e = lookup(f, d, "e"), file = lookup(f, 1, "file"), other = lookup(f, 1, "link");
+        struct state_out saved;
+        u64 fh;
+
+        assert_int_equal(open_file(f, file, O_RDWR), 0);
+        fh = f->reply.open.fh;
+        save(f, &saved);
+        shell(f, "echo other > share/new && mv share/new share/file && mkdir -p share/new/e && mv share/d share/old && mv share/new share/d");
+        server_new(f, false);
+        assert_int_equal(load(f, &saved, saved.len), 0);
+        assert_int_equal(getattr(f, file), -ESTALE);
+        assert_int_equal(read_file(f, fh, 0, 5), -ESTALE);
+        assert_int_equal(read_file(f, fh + 100, 0, 5), -EBADF);
+        assert_int_equal(getattr(f, d), -ESTALE);
+        assert_int_equal(getattr(f, e), -ESTALE);
+        assert_int_equal(getattr(f, other), 0);
+        assert_true(lookup(f, 1, "file") > other);
+        assert_int_equal(lookup(f, 1, "old"), d); /* seen again: it is the one that the guest knows */
+        assert_int_equal(getattr(f, e), 0);
+        state_out_free(&saved);
+}
+
+/* Nobody else changes a private one, and on overlayfs inode numbers change by themselves. */
+static void in_a_private_directory_names_decide(void **state)
+{
+        struct fixture *f = *state;
+        const u64 file = lookup(f, 1, "file");
+        struct state_out saved;
+
+        save(f, &saved);
+        shell(f, "cp share/file share/new && mv share/new share/file");
+        server_new_from(f, (struct fuse_server_config){ .is_private = true });
+        assert_int_equal(load(f, &saved, saved.len), 0);
+        assert_int_equal(getattr(f, file), 0);
+        state_out_free(&saved);
+}
+
+static void a_saved_circle_of_directories_is_stale(void **state)
+{
+        enum { FIRST = 5 * 8 + 4, PARENT = 2 * 8 }; /* the first inode's record; its parent */
+        struct fixture *f = *state;
+        const u64 d = lookup(f, 1, "d"), e = lookup(f, d, "e");
+        struct state_out saved;
+        u64 nodeid;
+
+        save(f, &saved);
+        memcpy(&nodeid, saved.data + FIRST, sizeof(nodeid));
+        assert_int_equal(nodeid, d);
+        memcpy(saved.data + FIRST + PARENT, &e, sizeof(e));
+        server_new(f, false);
+        assert_int_equal(load(f, &saved, saved.len), 0);
+        assert_int_equal(getattr(f, d), -ESTALE);
+        assert_int_equal(getattr(f, e), -ESTALE);
+        assert_int_equal(getattr(f, 1), 0);
+        state_out_free(&saved);
+}
+
 static void damaged_states_are_refused(void **state)
 {
         struct fixture *f = *state;
@@ -814,6 +892,7 @@ int main(void)
                 TEST(a_file_is_found_again_after_renames),
                 TEST(a_removed_file_lives_as_long_as_it_is_known),
                 TEST(what_is_written_is_read),
+                TEST(what_is_appended_goes_to_the_end),
                 TEST(a_write_takes_set_user_id_away),
                 TEST(a_file_without_a_name_can_get_one),
                 TEST(directories_are_listed_whole),
@@ -827,6 +906,9 @@ int main(void)
                 TEST(malformed_requests_are_answered),
                 TEST(a_restored_guest_goes_on_with_its_files),
                 TEST(a_restored_path_does_not_lead_outside),
+                TEST(a_replaced_file_is_lost),
+                TEST(in_a_private_directory_names_decide),
+                TEST(a_saved_circle_of_directories_is_stale),
                 TEST(damaged_states_are_refused),
                 TEST(the_device_serves_its_queues),
         };

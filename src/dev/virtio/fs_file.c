@@ -24,7 +24,7 @@ struct dent {
         char name[];
 };
 
-/* Offsets come with every write, so O_APPEND is the guest's affair; its caches are, so O_DIRECT is too. */
+/* Offsets and flags come with every write, so O_APPEND is none of the descriptor's (append_flag); the guest's caches are its affair, so O_DIRECT is too. */
 int fuse_open_flags(u32 flags)
 {
         return (int)(flags & (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC)) | O_CLOEXEC | O_NONBLOCK;
@@ -151,6 +151,13 @@ int fuse_read(struct fuse_call *c)
         return r;
 }
 
+/* What is appended goes to the end as it is now, wherever the guest believes it to be: others, as its own clones, append too. Pages that it writes
+ * back have a place. */
+static int append_flag(const struct fuse_write_in *in)
+{
+        return in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE) ? RWF_APPEND : 0;
+}
+
 int fuse_write(struct fuse_call *c)
 {
         const struct fuse_write_in *in = c->arg;
@@ -167,7 +174,7 @@ int fuse_write(struct fuse_call *c)
         if (in->write_flags & FUSE_WRITE_KILL_SUIDGID)
                 r = fuse_kill_suidgid(handle->fd);
         if (r == 0 && c->n_data)
-                n = pwritev(handle->fd, c->data, (int)c->n_data, (off_t)in->offset);
+                n = pwritev2(handle->fd, c->data, (int)c->n_data, (off_t)in->offset, append_flag(in));
         if (n < 0)
                 r = -errno;
         fuse_handle_put(c->server, handle);

@@ -83,7 +83,7 @@ int fuse_handle_get(struct fuse_server *s, u64 fh, struct fuse_handle **ret)
                 handle = NULL;
         pthread_mutex_unlock(&s->lock);
         if (!handle)
-                return -EBADF;
+                return fh && fh < s->restored_fh_end ? -ESTALE : -EBADF;
         *ret = handle;
         return 0;
 }

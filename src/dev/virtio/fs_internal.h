@@ -58,6 +58,7 @@ struct fuse_inode {
         u64 dev, ino;
         s64 born_ns;               /* an inode number that is used again belongs to a younger file */
         bool restored;             /* from a saved state: the path says which file it is, not the inode number */
+        bool judged;               /* fs_state.c knows whether @restored is true of it */
         struct fuse_mark mark;
         struct fuse_inode *next_by_id, *next_by_file;
         bool hashed_by_file;
@@ -91,6 +92,7 @@ struct fuse_server {
         struct fuse_handle **handles; /* by slot: fh % handles_max */
         unsigned n_handles;
         u64 next_fh;
+        u64 restored_fh_end; /* lower ones were given before the restore */
 };
 
 /* A thread's working space. */
@@ -178,7 +180,7 @@ int fuse_inode_reopen(struct fuse_server *s, struct fuse_inode *inode);
 
 /* Takes @fd over, also on failure. */
 int fuse_handle_add(struct fuse_server *s, struct fuse_inode *inode, int fd, u32 flags, u64 *ret_fh);
-/* 0 and the handle, to be put back; -EBADF. */
+/* 0 and the handle, to be put back; -EBADF; -ESTALE: the file was lost on the way to a restored machine. */
 int fuse_handle_get(struct fuse_server *s, u64 fh, struct fuse_handle **ret);
 void fuse_handle_put(struct fuse_server *s, struct fuse_handle *handle);
 void fuse_handle_close(struct fuse_server *s, u64 fh);
@@ -220,5 +222,5 @@ fuse_op_fn fuse_open, fuse_read, fuse_write, fuse_release, fuse_fsync, fuse_open
 /* ---- fs_state.c ---- */
 
 void fuse_server_save(struct fuse_server *s, struct state_out *out);
-/* On failure nothing changed. Files that are not where they were are gone for the guest (ESTALE). */
+/* On failure nothing changed. Files that are not where they were, or not the same, are gone for the guest (ESTALE). */
 int fuse_server_load(struct fuse_server *s, struct state_in *in, struct err **err);

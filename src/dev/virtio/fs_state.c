@@ -1,8 +1,12 @@
 /* Saved state of a shared directory: which numbers the guest knows, by which path each was found, and what is open.
  *
- * A restored machine finds the files by path again: when it uses them, or all at once where the directory is not the one that it was
- * (another host, a copy), for then inode numbers say nothing. A file that is another one now is taken instead if it is of the same
- * kind. A file whose name was gone when the state was saved is lost: ESTALE. */
+ * A restored machine finds the files by path again. Where the directory is the one that it was they must also be the same files (device, inode
+ * number, time of birth): one that was replaced or removed meanwhile is lost, ESTALE. Where it is another one (another host, a copy, another volume)
+ * inode numbers say nothing: names and kinds decide, and everything is looked for at once, so that a lookup gives the number that the guest
+ * knows. What is mounted in the directory is judged by itself: the "top" of a file is the nearest directory above it, or the file itself, that
+ * is on another file system than its parent; the last one is the root. A private directory is nobody else's to change, and on a file system
+ * whose inode numbers do not outlive it (overlayfs): there it is names always.
+ * A file whose name was gone when the state was saved is lost too, and what was open of a lost file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -131,12 +135,69 @@ static void inode_apply_link(struct fuse_server *s, const struct saved_inode *sa
                 fuse_inode_release(s, inode);
 }
 
-/* Finds each by its path, so that a lookup of the same name gives the same number. Those that are gone stay stale. */
+/* Finds each that its name decides about, so that a lookup of the same name gives the same number. Those that are gone stay stale. */
 static void find_all(struct fuse_server *s)
 {
         for (unsigned i = 0; i < FUSE_BUCKETS; i++)
                 for (struct fuse_inode *inode = s->by_id[i]; inode; inode = inode->next_by_id)
-                        fuse_inode_reopen(s, inode);
+                        if (inode->restored)
+                                fuse_inode_reopen(s, inode);
+}
+
+/* ---- is it the file that it was? ---- */
+
+struct judging {
+        struct fuse_server *server;
+        u64 root_dev; /* as it was saved */
+        bool same_root;
+};
+
+static bool is_top(const struct judging *j, const struct fuse_inode *inode)
+{
+        const struct fuse_inode *parent = inode->parent;
+
+        return !parent || inode->dev != (parent == j->server->root ? j->root_dev : parent->dev);
+}
+
+/* Whether what is there now is the same as then. It is opened only when it is. */
+static bool is_still_there(const struct judging *j, struct fuse_inode *inode)
+{
+        bool there;
+
+        if (inode == j->server->root)
+                return j->same_root;
+        inode->restored = false;
+        there = fuse_inode_reopen(j->server, inode) == 0;
+        inode->restored = true;
+        return there;
+}
+
+/* The path from an inode up to its top, or to one that was judged, all get the same answer: each is passed once. More steps than a path can have
+ * are a circle, of which nothing can be opened. */
+static void judge(const struct judging *j, struct fuse_inode *inode)
+{
+        struct fuse_inode *at = inode;
+        unsigned steps = 0;
+        bool same;
+
+        while (at != j->server->root && !at->judged && !is_top(j, at) && steps++ < PATH_MAX)
+                at = at->parent;
+        same = at != j->server->root && at->judged ? !at->restored : is_still_there(j, at);
+        for (const struct fuse_inode *last = NULL; last != at && inode != j->server->root && !inode->judged; inode = inode->parent) {
+                inode->restored = !same;
+                inode->judged = true;
+                last = inode;
+        }
+}
+
+static void judge_all(const struct judging *j)
+{
+        struct fuse_server *s = j->server;
+
+        for (unsigned i = 0; i < FUSE_BUCKETS; i++)
+                for (struct fuse_inode *inode = s->by_id[i]; inode; inode = inode->next_by_id)
+                        if (inode != s->root)
+                                judge(j, inode);
 }
 
 static void handle_apply(struct fuse_server *s, const struct saved_handle *saved)
@@ -208,8 +269,10 @@ int fuse_server_load(struct fuse_server *s, struct state_in *in, struct err **er
         pass = inodes;
         inodes_pass(s, &pass, n_inodes, inode_apply_link);
         s->next_nodeid = next_nodeid;
-        s->next_fh = next_fh;
-        if (!same_directory)
+        s->next_fh = s->restored_fh_end = next_fh;
+        if (!s->is_private)
+                judge_all(&(struct judging){ .server = s, .root_dev = dev, .same_root = same_directory });
+        if (!s->is_private || !same_directory)
                 find_all(s);
         pthread_mutex_unlock(&s->lock);
         for (u32 i = 0; i < n_handles; i++)
