@@ -1,13 +1,15 @@
 /* A guest that is saved at random moments, fully or as a diff, and goes on as a new machine under another engine computes what it computes when left alone. The guests
  * are tests/guests/checksum.S, also under KVM if there is one, and those of tests/guests/hostile64: "probe" prints what it computed, "tlb" and "race" (two CPUs) check
- * themselves. SNAPSHOT_SEED=S repeats a run; SNAPSHOT_MOMENTS=N takes N snapshots of each guest or a few more. */
+ * themselves. SNAPSHOT_SEED=S repeats a run; SNAPSHOT_MOMENTS=N takes N snapshots of each guest or a few more, SNAPSHOT_KILLS=N kills so many who take one. */
 #include <dirent.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,6 +46,8 @@ static const char *name_of(const char *what, unsigned i)
         return names[next];
 }
 
+enum { N_ENGINES = 3 };
+
 struct run {
         const char *kernel, *append;
         unsigned n_engines; /* of those below */
@@ -51,27 +55,37 @@ struct run {
         bool saved;          /* else it is left alone */
         unsigned n_machines; /* so far; each has a file for its console */
         unsigned n_diffs;
+        unsigned n_moved[N_ENGINES]; /* to that engine from another one */
         const char *engine;
 };
 
-static struct vm *machine(struct run *run, const char *restore)
+/* Fills @ret, which is NULL otherwise. */
+static int try_machine(struct run *run, const char *restore, struct vm **ret, struct err **err)
 {
         const char *console = name_of("console", run->n_machines++);
         const struct vm_config config = {
                 .kernel = run->kernel, .append = run->append, .memory = MEMORY, .n_cpus = run->n_cpus, .engine = run->engine, .restore = restore, .restore_code = rnd(4) > 0,
                 .console = VM_CONSOLE_FILE, .console_file = console, .debug_exit = true,
         };
+        int r = vm_new(&config, ret, err);
+
+        return r < 0 ? r : vm_start(*ret, err);
+}
+
+static struct vm *machine(struct run *run, const char *restore)
+{
         struct err *err = NULL;
         struct vm *vm = NULL;
 
-        if (vm_new(&config, &vm, &err) < 0 || vm_start(vm, &err) < 0)
+        if (try_machine(run, restore, &vm, &err) < 0)
                 fail_msg("%s", err_message(err));
         return vm;
 }
 
+static const char *const engines[N_ENGINES] = { "interp", "translate", "kvm" };
+
 static const char *engine_other_than(const struct run *run, const char *engine)
 {
-        static const char *const engines[] = { "interp", "translate", "kvm" };
         const char *other;
 
         do {
@@ -125,8 +139,11 @@ static struct vm *go_on_as_snapshot(struct run *run, struct vm *vm, bool *has_ba
                         return vm;
         }
         snapshot(run, vm, path, *has_base && rnd(2));
-        if (rnd(3))
+        if (rnd(3)) {
                 run->engine = engine_other_than(run, run->engine);
+                for (unsigned i = 0; i < N_ENGINES; i++)
+                        run->n_moved[i] += strcmp(engines[i], run->engine) == 0;
+        }
         other = machine(run, path);
         if (rnd(2))
                 vm_forget_code(other);
@@ -197,7 +214,8 @@ static void run_saved(const struct run *guest, bool compare)
                 run.saved = true;
                 run.engine = engine_other_than(guest, "");
                 text = run_guest(&run);
-                print_message("# %s: SNAPSHOT_SEED=0x%lx, %u restored, %u diffs\n", run.append, first, run.n_machines - 1, run.n_diffs);
+                print_message("# %s: SNAPSHOT_SEED=0x%lx, %u restored, %u diffs; from another engine to interp %u, translate %u, kvm %u\n", run.append,
+                              first, run.n_machines - 1, run.n_diffs, run.n_moved[0], run.n_moved[1], run.n_moved[2]);
                 if (compare ? strcmp(text, wanted) != 0 : !strstr(text, "done")) {
                         print_error("printed:\n%s\n", text);
                         fail();
@@ -243,6 +261,85 @@ static void two_cpus_go_on_together(void **state)
         run_saved(&(struct run){ .kernel = hostile64, .append = "test=race count=2000 seed=7 timer=20000", .n_engines = 2, .n_cpus = 2 }, false);
 }
 
+/* Saves its machine under one name again and again, until it is killed or the machine has ended. Tells @started when there is the first one. */
+static void save_until_killed(const struct run *guest, const char *path, int started)
+{
+        struct run run = *guest;
+        struct vm *vm = NULL;
+        bool has_base = false;
+
+        alarm(60); /* whatever becomes of who was to kill it */
+        if (try_machine(&run, NULL, &vm, NULL) < 0)
+                _exit(1);
+        while (!ended(vm, (unsigned)rnd(10)) && vm_snapshot_to(vm, path, has_base && rnd(2), NULL) == 0) {
+                if (!has_base && write(started, "", 1) != 1)
+                        _exit(1);
+                has_base = true;
+        }
+        _exit(0);
+}
+
+/* The machine that is at @path comes to the end of @wanted. */
+static void goes_on_from(const struct run *guest, const char *path, const char *wanted)
+{
+        struct run run = *guest;
+        _cleanup_free_ char *text = NULL;
+        struct vm_outcome outcome;
+        struct vm *vm;
+        size_t n;
+
+        run.engine = engine_other_than(guest, guest->engine);
+        vm = machine(&run, path);
+        while (!ended(vm, 1000))
+                ;
+        end(vm, &outcome);
+        vm_free(vm);
+        text = printed(&run);
+        n = strlen(text);
+        assert_int_equal(outcome.why, MACHINE_DEBUG_EXIT);
+        assert_int_equal(outcome.code, PASSED);
+        assert_true(n > 0 && n <= strlen(wanted));
+        assert_string_equal(wanted + strlen(wanted) - n, text);
+}
+
+static void who_is_killed_leaves_a_whole_one(void **state)
+{
+        const char *kills = getenv("SNAPSHOT_KILLS");
+        const unsigned rounds = kills ? (unsigned)strtoul(kills, NULL, 0) : 5;
+        struct run guest = { .kernel = hostile64, .append = "test=probe count=512 seed=5", .n_engines = 2, .n_cpus = 1, .engine = "translate" }, alone = guest;
+        _cleanup_free_ char *wanted = NULL;
+        unsigned killed = 0;
+        char path[64];
+
+        skip_without(has_hostile64);
+        snprintf(path, sizeof(path), "%s/killed", directory);
+        wanted = run_guest(&alone);
+        for (unsigned i = 0; i < rounds; i++) {
+                const u64 first = seed;
+                int started[2], status;
+                char byte;
+                pid_t pid;
+
+                guest.engine = engine_other_than(&guest, "");
+                snapshot_remove(path, NULL);
+                assert_int_equal(pipe(started), 0);
+                pid = fork();
+                assert_true(pid >= 0);
+                if (pid == 0)
+                        save_until_killed(&guest, path, started[1]);
+                close(started[1]);
+                assert_int_equal(read(started[0], &byte, 1), 1);
+                close(started[0]);
+                usleep((unsigned)rnd(100000));
+                kill(pid, SIGKILL);
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                killed += WIFSIGNALED(status);
+                print_message("# SNAPSHOT_SEED=0x%lx, under %s, %s\n", first, guest.engine, WIFSIGNALED(status) ? "killed" : "had ended");
+                goes_on_from(&guest, path, wanted);
+        }
+        assert_true(killed > 0 || rounds == 0);
+}
+
 static int make_guests(void **state)
 {
         char command[512];
@@ -262,11 +359,10 @@ static int make_guests(void **state)
 
 static int remove_guests(void **state)
 {
-        snapshot_remove(name_of("snapshot", 0), NULL);
-        snapshot_remove(name_of("snapshot", 1), NULL);
-        unlink(hostile64);
-        unlink(checksum);
-        return rmdir(directory);
+        char command[64];
+
+        snprintf(command, sizeof(command), "rm -rf %s", directory); /* with the halves of who was killed */
+        return system(command);
 }
 
 int main(void)
@@ -276,6 +372,7 @@ int main(void)
                 cmocka_unit_test(user_code_computes_the_same),
                 cmocka_unit_test(mappings_are_forgotten_in_time),
                 cmocka_unit_test(two_cpus_go_on_together),
+                cmocka_unit_test(who_is_killed_leaves_a_whole_one),
         };
         const char *one = getenv("SNAPSHOT_SEED");
 
