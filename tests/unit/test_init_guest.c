@@ -417,7 +417,8 @@ static void further_processes_join_it(void **state)
         p.flags = INIT_START_PID_NS;
         assert_int_equal(init_client_start(f->client, &p, &pid, NULL), 0);
         f->client->process = 0; /* the next one may start */
-        p = shell(SHELL("cat /proc/1/comm"));
+        /* The first one may still be on its way from strata-init to sleep. */
+        p = shell(SHELL("for i in $(seq 500); do grep -q sleep /proc/1/comm && break; sleep 0.01; done; cat /proc/1/comm"));
         p.flags = INIT_START_INSIDE;
         run_with(&g, &p, -1, &r);
         assert_string_equal(r.out, "sleep\n");

@@ -83,8 +83,10 @@ int request_freeze(struct init *init, const struct init_message *m, struct failu
         /* Who did not become what it was to be must not go on as who it was. */
         if (!freeze && init->half_told)
                 return fail(failure, ECANCELED, "letting all processes go on", NULL);
+        if (!freeze && init->readdressed)
+                sockets_end_lost(init);
         r = group_freeze(init, freeze);
-        init->half_told = false;
+        init->half_told = init->readdressed = false;
         return r < 0 ? fail(failure, -r, freeze ? "stopping all processes" : "letting all processes go on", NULL) : 0;
 }
 

@@ -89,6 +89,7 @@ struct init {
         int group;         /* of all processes but ours; -1: there are no control groups */
         bool frozen;       /* they stand still */
         bool half_told;    /* since then something that we were to do has failed */
+        bool readdressed;  /* since then an interface was given addresses */
         bool rebooting;
         u64 kill_at_ns;    /* rebooting: when SIGKILL follows; 0: it was sent */
         u32 power_off_id;
@@ -146,6 +147,11 @@ struct spawn {
 /* The pid, or what fail() returned. */
 pid_t spawn_process(struct init *init, struct spawn *spawn);
 
+/* sockets.c: ends connections from addresses that the machine has no more. */
+void sockets_end_lost(struct init *init);
+
 /* report.c */
+/* Calls @fn for each process but ourselves, the kernel's threads among them. */
+void each_pid(const struct init *init, void (*fn)(void *opaque, const char *pid), void *opaque);
 void report_stats(struct init *init, const struct init_message *m);
 void report_processes(struct init *init, const struct init_message *m);

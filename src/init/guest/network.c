@@ -312,6 +312,7 @@ int request_address(struct init *init, const struct init_message *m, struct fail
                 return fail(failure, errno, "opening netlink", NULL);
         r = configure(fd, m, failure);
         close(fd);
+        init->readdressed = true;
         return r;
 }
 

@@ -54,23 +54,40 @@ static bool read_task(int proc, const char *pid, struct task *ret)
         return true;
 }
 
-/* Calls @fn for each process but ourselves and the kernel's threads. */
-static void each_process(const struct init *init, void (*fn)(void *opaque, const char *pid, const struct task *task), void *opaque)
+void each_pid(const struct init *init, void (*fn)(void *opaque, const char *pid), void *opaque)
 {
         const int fd = openat(init->proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *dir = fd < 0 ? NULL : fdopendir(fd);
         const struct dirent *entry;
 
-        while (dir && (entry = readdir(dir))) {
-                struct task task;
-
-                if (entry->d_name[0] < '1' || entry->d_name[0] > '9' || strtol(entry->d_name, NULL, 10) == getpid() ||
-                    !read_task(init->proc, entry->d_name, &task) || task.stat[TASK_FLAGS] & PF_KTHREAD)
-                        continue;
-                fn(opaque, entry->d_name, &task);
-        }
+        while (dir && (entry = readdir(dir)))
+                if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && strtol(entry->d_name, NULL, 10) != getpid())
+                        fn(opaque, entry->d_name);
         if (dir)
                 closedir(dir);
+}
+
+/* Of a process that is none of the kernel's threads. */
+typedef void task_fn(void *opaque, const char *pid, const struct task *task);
+
+struct each_task {
+        const struct init *init;
+        task_fn *fn;
+        void *opaque;
+};
+
+static void if_task(void *opaque, const char *pid)
+{
+        const struct each_task *each = opaque;
+        struct task task;
+
+        if (read_task(each->init->proc, pid, &task) && !(task.stat[TASK_FLAGS] & PF_KTHREAD))
+                each->fn(each->opaque, pid, &task);
+}
+
+static void each_process(const struct init *init, task_fn *fn, void *opaque)
+{
+        each_pid(init, if_task, &(struct each_task){ init, fn, opaque });
 }
 
 static void add_tty(struct text *text, u64 tty)
