@@ -287,6 +287,28 @@ if in_vm; then
         strata rm -f a >/dev/null
 fi
 
+# --- clones of machines ---------------------------------------------------------------------------------------------------------
+
+if in_vm; then
+        strata run -d --name a -p 8080:80 busybox nc -ll -p 80 -e echo served >/dev/null
+        eventually answering
+        is "a machine is saved and cloned" "$(strata snapshot a warm; strata clone --count 2 --name twin warm | tr '\n' ' ')" $'warm\ntwin-1 twin-2 '
+        answers= addresses=
+        for name in a twin-1 twin-2; do
+                port=$(strata port $name 80/tcp)
+                answers+=$(peer read 127.0.0.1 "${port#*:}")
+                addresses+=$(strata exec $name ip -4 -o address show eth0 | grep -o 'inet [0-9.]*')$'\n'
+        done
+        is "each has a port of its own" "$answers" servedservedserved
+        is "and an address" "$(sort -u <<<"$addresses" | grep -c inet)" 3
+        strata rm -f a twin-1 twin-2 >/dev/null
+        strata restore warm >/dev/null
+        is "a restored one has its port again" "$(peer read 127.0.0.1 8080)" served
+        strata rm -f a >/dev/null
+        strata snapshot rm warm >/dev/null
+        is "nothing of them is left" "$(listening)$(helpers)" 0
+fi
+
 # --- somebody is killed ---------------------------------------------------------------------------------------------------------
 
 strata run -d --name a --network web busybox nc -ll -p 80 -e echo served >/dev/null
