@@ -155,8 +155,9 @@ struct begin {
         struct instance_config given; /* what these say */
 };
 
-#define MOUNT_OPTIONS                                                                                                                          \
-        CLI_OPTION("volume", 'v', LIST, offsetof(struct begin, volumes), "SOURCE:TARGET[:ro]", "this in place of what was mounted at TARGET"), \
+#define MOUNT_OPTIONS                                                                          \
+        CLI_OPTION("volume", 'v', LIST, offsetof(struct begin, volumes), "SOURCE:TARGET[:ro]", \
+                "this in place of what was mounted at TARGET"),                                \
                 CLI_OPTION("mount", 0, LIST, offsetof(struct begin, mounts), "type=bind|volume,...", "likewise")
 
 static void begin_release(struct begin *begin)
@@ -206,7 +207,8 @@ static int begin_one(struct instance_host *host, const char *snapshot, const str
 int container_restore_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
-                CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME", "its name (default: that of the machine that was saved)"),
+                CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME",
+                        "its name (default: that of the machine that was saved)"),
                 CLI_OPTION("rm", 0, FLAG, offsetof(struct begin, auto_remove), NULL, "remove it when it has ended"),
                 MOUNT_OPTIONS,
                 { 0 },
@@ -271,8 +273,10 @@ int container_clone_command(int argc, char **argv, struct err **err)
 {
         static const struct cli_option options[] = {
                 CLI_PARSED("count", 'n', offsetof(struct begin, count), "N", "how many (default: 1)", cli_parse_number),
-                CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME", "its name; of several: NAME-1, NAME-2, ... (default: made up)"),
-                CLI_OPTION("rm", 0, FLAG, offsetof(struct begin, auto_remove), NULL, "remove them when they have ended"),
+                CLI_OPTION("name", 0, TEXT, offsetof(struct begin, name), "NAME",
+                        "its name; of several: NAME-1, NAME-2, ... (default: made up)"),
+                CLI_OPTION(
+                        "rm", 0, FLAG, offsetof(struct begin, auto_remove), NULL, "remove them when they have ended"),
                 MOUNT_OPTIONS,
                 { 0 },
         };

@@ -16,8 +16,8 @@ struct network_vm_interface {
 };
 
 /* Puts the machine on its networks, as network_connect does with a container. Modes: none (no interface), the name
- * of a network, a list of them, "user" (passt). "host" and "container:..." are refused. network_texts, network_close and network_disconnect work on
- * it; network_path is NULL. The taps are closed with the handle, and with the last descriptor the interface goes:
+ * of a network, a list of them, "user" (passt). "host" and "container:..." are refused. network_texts, network_close
+ * and network_disconnect work on it; network_path is NULL. The taps are closed with the handle, and with the last descriptor the interface goes:
  * the machine needs copies. */
 int network_vm_connect(struct instance *inst, const char *hostname, struct network **ret, struct err **err);
 /* Valid as long as the handle. */

@@ -39,7 +39,8 @@ struct instance_clone {
         const char *name;     /* NULL: made up; with @same: that of the snapshot's instance */
         bool same;            /* restored: host name, machine id and published ports stay */
         bool auto_remove;
-        const struct instance_mount *mounts; /* each in place of what the machine that was saved has at the same target; no tmpfs */
+        /* Each in place of what the machine that was saved has at the same target; no tmpfs. */
+        const struct instance_mount *mounts;
         size_t n_mounts;
 };
 /* A new instance that runs. */

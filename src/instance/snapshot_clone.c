@@ -31,10 +31,13 @@ static int replace_mounts(struct instance_config *c, const struct instance_clone
                                 m = &c->mounts.item[k];
                 if (!m)
                         return err_hint(err,
-                                err_set(err, ERR_USAGE, EINVAL, "the machine that was saved has nothing mounted at '%s'", given->target),
+                                err_set(err, ERR_USAGE, EINVAL,
+                                        "the machine that was saved has nothing mounted at '%s'", given->target),
                                 "what is behind one of its mounts can be changed, none can be added");
                 if (strcmp(m->type, "tmpfs") == 0 || strcmp(given->type, "tmpfs") == 0)
-                        return err_set(err, ERR_USAGE, EINVAL, "'%s': a tmpfs is the machine's own memory, and goes on as it was saved", given->target);
+                        return err_set(err, ERR_USAGE, EINVAL,
+                                "'%s': a tmpfs is the machine's own memory, and goes on as it was saved",
+                                given->target);
                 *m = *given;
         }
         return 0;

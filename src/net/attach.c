@@ -568,7 +568,8 @@ static int take_tap(int from, int *ret, struct err **err)
         return got < 0 ? err_sys(err, (int)-got, "taking a tap") : 0;
 }
 
-/* Without root: a network that the user made, or the default one of machines, which have no namespace for a pasta of their own. */
+/* Without root: a network that the user made, or the default one of machines, which have no namespace for a pasta of
+ * their own. */
 static int attach_inner(struct net_store *store, const struct network *network,
         const struct net_attach_request *request, struct net_attachment **ret, struct err **err)
 {
@@ -609,7 +610,8 @@ static int attach_inner(struct net_store *store, const struct network *network,
         if (r == 0)
                 r = endpoint_read(dir, network->key, &endpoint, err);
         inner_close_view(&view);
-        if (r == 0 && network->pub.predefined) /* it answers no names, and the host's servers may be where only the host reaches them */
+        /* It answers no names, and the host's servers may be where only the host reaches them. */
+        if (r == 0 && network->pub.predefined)
                 endpoint->dns = PASTA_DNS;
         if (r == 0)
                 r = attachment_of(endpoint, NULL, ret, err);

@@ -1,6 +1,7 @@
 #!/bin/bash
 # test: timeout=600
 # Snapshots of machines with volumes: clones have them again, and their open files as far as these are still there.
+# shellcheck disable=SC2016 # commands of the machine, and of eval
 export STRATA_ISOLATION=vm
 . "$(dirname "$0")/run_lib.sh"
 

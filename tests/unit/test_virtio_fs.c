@@ -753,14 +753,16 @@ static void a_restored_path_does_not_lead_outside(void **state)
 static void a_replaced_file_is_lost(void **state)
 {
         struct fixture *f = *state;
-        const u64 d = lookup(f, 1, "d"), e = lookup(f, d, "e"), file = lookup(f, 1, "file"), other = lookup(f, 1, "link");
+        const u64 d = lookup(f, 1, "d"), e = lookup(f, d, "e"), file = lookup(f, 1, "file"),
+                  other = lookup(f, 1, "link");
         struct state_out saved;
         u64 fh;
 
         assert_int_equal(open_file(f, file, O_RDWR), 0);
         fh = f->reply.open.fh;
         save(f, &saved);
-        shell(f, "echo other > share/new && mv share/new share/file && mkdir -p share/new/e && mv share/d share/old && mv share/new share/d");
+        shell(f, "echo other > share/new && mv share/new share/file && mkdir -p share/new/e && mv share/d share/old && "
+                 "mv share/new share/d");
         server_new(f, false);
         assert_int_equal(load(f, &saved, saved.len), 0);
         assert_int_equal(getattr(f, file), -ESTALE);

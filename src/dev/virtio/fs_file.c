@@ -24,7 +24,8 @@ struct dent {
         char name[];
 };
 
-/* Offsets and flags come with every write, so O_APPEND is none of the descriptor's (append_flag); the guest's caches are its affair, so O_DIRECT is too. */
+/* Offsets and flags come with every write, so O_APPEND is none of the descriptor's (append_flag); the guest's caches are
+ * its affair, so O_DIRECT is too. */
 int fuse_open_flags(u32 flags)
 {
         return (int)(flags & (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC)) | O_CLOEXEC | O_NONBLOCK;
@@ -151,8 +152,8 @@ int fuse_read(struct fuse_call *c)
         return r;
 }
 
-/* What is appended goes to the end as it is now, wherever the guest believes it to be: others, as its own clones, append too. Pages that it writes
- * back have a place. */
+/* What is appended goes to the end as it is now, wherever the guest believes it to be: others, as its own clones,
+ * append too. Pages that it writes back have a place. */
 static int append_flag(const struct fuse_write_in *in)
 {
         return in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE) ? RWF_APPEND : 0;

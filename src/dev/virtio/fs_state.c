@@ -1,11 +1,12 @@
 /* Saved state of a shared directory: which numbers the guest knows, by which path each was found, and what is open.
  *
- * A restored machine finds the files by path again. Where the directory is the one that it was they must also be the same files (device, inode
- * number, time of birth): one that was replaced or removed meanwhile is lost, ESTALE. Where it is another one (another host, a copy, another volume)
- * inode numbers say nothing: names and kinds decide, and everything is looked for at once, so that a lookup gives the number that the guest
- * knows. What is mounted in the directory is judged by itself: the "top" of a file is the nearest directory above it, or the file itself, that
- * is on another file system than its parent; the last one is the root. A private directory is nobody else's to change, and on a file system
- * whose inode numbers do not outlive it (overlayfs): there it is names always.
+ * A restored machine finds the files by path again. Where the directory is the one that it was they must also be the same
+ * files (device, inode number, time of birth): one that was replaced or removed meanwhile is lost, ESTALE. Where it is
+ * another one (another host, a copy, another volume) inode numbers say nothing: names and kinds decide, and everything is
+ * looked for at once, so that a lookup gives the number that the guest knows. What is mounted in the directory is judged
+ * by itself: the "top" of a file is the nearest directory above it, or the file itself, that is on another file system
+ * than its parent; the last one is the root. A private directory is nobody else's to change, and on a file system whose
+ * inode numbers do not outlive it (overlayfs): there it is names always.
  * A file whose name was gone when the state was saved is lost too, and what was open of a lost file. */
 #include <errno.h>
 #include <fcntl.h>
@@ -172,8 +173,8 @@ static bool is_still_there(const struct judging *j, struct fuse_inode *inode)
         return there;
 }
 
-/* The path from an inode up to its top, or to one that was judged, all get the same answer: each is passed once. More steps than a path can have
- * are a circle, of which nothing can be opened. */
+/* The path from an inode up to its top, or to one that was judged, all get the same answer: each is passed once. More
+ * steps than a path can have are a circle, of which nothing can be opened. */
 static void judge(const struct judging *j, struct fuse_inode *inode)
 {
         struct fuse_inode *at = inode;
@@ -183,7 +184,8 @@ static void judge(const struct judging *j, struct fuse_inode *inode)
         while (at != j->server->root && !at->judged && !is_top(j, at) && steps++ < PATH_MAX)
                 at = at->parent;
         same = at != j->server->root && at->judged ? !at->restored : is_still_there(j, at);
-        for (const struct fuse_inode *last = NULL; last != at && inode != j->server->root && !inode->judged; inode = inode->parent) {
+        for (const struct fuse_inode *last = NULL; last != at && inode != j->server->root && !inode->judged;
+                inode = inode->parent) {
                 inode->restored = !same;
                 inode->judged = true;
                 last = inode;
