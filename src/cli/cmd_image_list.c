@@ -282,23 +282,17 @@ static json_t *config_with_defaults(const json_t *config)
 }
 
 struct names_of {
-        const char *id;
         json_t *tags, *digests;
 };
 
-static int collect_names(void *opaque, const struct image_summary *image)
+static int collect_name(void *opaque, const char *full, const char *digest)
 {
         struct names_of *of = opaque;
+        const struct name name = split(full);
 
-        if (strcmp(image->id, of->id) != 0)
-                return 0;
-        for (size_t i = 0; image->names[i]; i++) {
-                const struct name name = split(image->names[i]);
-
-                if (strcmp(name.tag, NONE) != 0)
-                        json_array_append_new(of->tags, json_string(familiar(image->names[i])));
-                json_array_append_new(of->digests, json_sprintf("%s@%s", name.repository, image->digest));
-        }
+        if (strcmp(name.tag, NONE) != 0)
+                json_array_append_new(of->tags, json_string(familiar(full)));
+        json_array_append_new(of->digests, json_sprintf("%s@%s", name.repository, digest));
         return 0;
 }
 
@@ -340,10 +334,8 @@ int image_inspect_json(struct image_store *store, const char *name, json_t **ret
         size_t len;
         int r = image_find(store, name, &image, err);
 
-        if (r == 0) {
-                of.id = image_id(image);
-                r = image_list(store, collect_names, &of, err);
-        }
+        if (r == 0)
+                r = image_each_name(store, image_id(image), collect_name, &of, err);
         if (r < 0) {
                 json_decref(of.tags);
                 json_decref(of.digests);
@@ -353,7 +345,7 @@ int image_inspect_json(struct image_store *store, const char *name, json_t **ret
         text = image_manifest_json(image, &len);
         manifest = json_loadb(text, len, 0, NULL);
         *ret = json_pack("{s:s, s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:o, s:{s:s, s:o}, s:s, s:s, s:O, s:O, s:o}", "Id",
-                of.id, "RepoTags", of.tags, "RepoDigests", of.digests, "Created", text_of(config, "created"), "Author",
+                image_id(image), "RepoTags", of.tags, "RepoDigests", of.digests, "Created", text_of(config, "created"), "Author",
                 text_of(config, "author"), "Architecture", text_of(config, "architecture"), "Os", text_of(config, "os"),
                 "Size", (json_int_t)size_of(manifest), "Config",
                 config_with_defaults(json_object_get(config, "config")), "RootFS", "Type", "layers", "Layers",

@@ -82,24 +82,13 @@ static int ls_command(int argc, char **argv, struct err **err)
 
 /* --- rm ----------------------------------------------------------------------------------------------------------- */
 
-static int remove_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
-{
-        const int r = kernel_remove(host, name, err);
-
-        if (r == 0)
-                puts(name);
-        return r;
-}
-
 static int rm_command(int argc, char **argv, struct err **err)
 {
-        static const struct cli_option options[] = { { 0 } };
         const struct cli_usage usage = { "strata kernel rm", "KERNEL...",
-                "Remove kernels. Machines that run one run on; those that are to start with it do not any more.",
-                CLI_OPTIONS(options), 1, -1, false };
-        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
+                "Remove kernels. Machines that run one run on; those that are to start with it do not any more.", NULL, 1,
+                -1, false };
 
-        return r != 0 ? MIN(r, 0) : container_each_name(argv + first, remove_one, NULL, err);
+        return container_remove_command(&usage, kernel_remove, argc, argv, err);
 }
 
 const struct command cli_kernel_commands[] = {

@@ -83,24 +83,12 @@ static int ls_command(int argc, char **argv, struct err **err)
         return list_command_run(&usage, NULL, NULL, ls_snapshots, argc, argv, &ls, err);
 }
 
-static int remove_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
-{
-        const int r = instance_snapshot_remove(host, name, err);
-
-        if (r == 0)
-                puts(name);
-        return r;
-}
-
 static int rm_command(int argc, char **argv, struct err **err)
 {
-        static const struct cli_option options[] = { { 0 } };
-        const struct cli_usage usage = { "strata snapshot rm", "SNAPSHOT...", "Remove snapshots. What began as one of them runs on.", CLI_OPTIONS(options), 1,
+        const struct cli_usage usage = { "strata snapshot rm", "SNAPSHOT...", "Remove snapshots. What began as one of them runs on.", NULL, 1,
                 -1, false };
 
-        int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);
-
-        return r != 0 ? MIN(r, 0) : container_each_name(argv + first, remove_one, NULL, err);
+        return container_remove_command(&usage, instance_snapshot_remove, argc, argv, err);
 }
 
 static int inspect_one(struct instance_host *host, const char *name, void *opaque, struct err **err)
@@ -115,8 +103,7 @@ static int inspect_one(struct instance_host *host, const char *name, void *opaqu
 
 static int inspect_command(int argc, char **argv, struct err **err)
 {
-        static const struct cli_option options[] = { { 0 } };
-        const struct cli_usage usage = { "strata snapshot inspect", "SNAPSHOT...", "Print everything about snapshots, as JSON.", CLI_OPTIONS(options), 1, -1,
+        const struct cli_usage usage = { "strata snapshot inspect", "SNAPSHOT...", "Print everything about snapshots, as JSON.", NULL, 1, -1,
                 false };
         _cleanup_json_ json_t *found = json_array();
         int first, r = cli_options_parse(&usage, argc, argv, NULL, &first, err);

@@ -89,6 +89,22 @@ int container_each_name(char *const *names, container_named_fn *fn, void *opaque
         return status;
 }
 
+static int remove_named(struct instance_host *host, const char *name, void *opaque, struct err **err)
+{
+        const int r = (*(container_remove_fn *const *)opaque)(host, name, err);
+
+        if (r == 0)
+                puts(name);
+        return r;
+}
+
+int container_remove_command(const struct cli_usage *usage, container_remove_fn *remove, int argc, char **argv, struct err **err)
+{
+        int first, r = cli_options_parse(usage, argc, argv, NULL, &first, err);
+
+        return r != 0 ? MIN(r, 0) : container_each_name(argv + first, remove_named, &remove, err);
+}
+
 struct each {
         container_fn *fn;
         void *opaque;

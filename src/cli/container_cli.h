@@ -36,6 +36,9 @@ int container_each(char *const *names, container_fn *fn, void *opaque, unsigned 
 /* The same for things that are known by their names alone; @fn prints what it wants to. */
 typedef int container_named_fn(struct instance_host *host, const char *name, void *opaque, struct err **err);
 int container_each_name(char *const *names, container_named_fn *fn, void *opaque, struct err **err);
+/* The whole of an "rm" without options: @remove for each name, which is printed when it is gone. */
+typedef int container_remove_fn(struct instance_host *host, const char *name, struct err **err);
+int container_remove_command(const struct cli_usage *usage, container_remove_fn *remove, int argc, char **argv, struct err **err);
 
 /* Opens the host and finds @name. Both are the caller's. */
 int container_open(const char *name, struct instance_host **ret_host, struct instance **ret, struct err **err);

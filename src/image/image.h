@@ -177,6 +177,10 @@ struct image_summary {
 int image_list(struct image_store *store, int (*fn)(void *opaque, const struct image_summary *image), void *opaque,
         struct err **err);
 
+/* Calls @fn for every name of the image with that id, in full, and the manifest's digest behind it. Reads the names alone, all of them. */
+int image_each_name(struct image_store *store, const char *id, int (*fn)(void *opaque, const char *name, const char *digest), void *opaque,
+        struct err **err);
+
 struct image_history_entry {
         const char *created, *created_by, *comment;
         bool empty_layer;

@@ -120,6 +120,29 @@ int image_list(struct image_store *store, int (*fn)(void *opaque, const struct i
         return r != 0 ? r : record_list(store, list_image, &l, err);
 }
 
+struct names_of {
+        const char *id;
+        int (*fn)(void *opaque, const char *name, const char *digest);
+        void *opaque;
+};
+
+static int if_of(void *opaque, const struct reference *name, const struct record_key *key, const struct descriptor *manifest, struct err **err)
+{
+        const struct names_of *of = opaque;
+        char full[REFERENCE_TEXT_MAX];
+
+        if (strcmp(key->id.text, of->id) != 0)
+                return 0;
+        reference_format(name, full);
+        return of->fn(of->opaque, full, key->manifest.text);
+}
+
+int image_each_name(struct image_store *store, const char *id, int (*fn)(void *opaque, const char *name, const char *digest), void *opaque,
+        struct err **err)
+{
+        return name_list(store, if_of, &(struct names_of){ id, fn, opaque }, err);
+}
+
 int image_history(struct image_store *store, const struct image *image,
         int (*fn)(void *opaque, const struct image_history_entry *entry), void *opaque, struct err **err)
 {
