@@ -44,7 +44,8 @@ static bool ends_with_newline(int fd, off_t size)
 /* "NAME:" and @rest, unless the file has that name or id. */
 static int add_entry(int root, const char *file, const char *name, u32 id, const char *rest, struct err **err)
 {
-        _cleanup_close_ int fd = sys_openat2(root, file, O_RDWR | O_APPEND | O_NOCTTY | O_NONBLOCK, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+        _cleanup_close_ int fd = sys_openat2(
+                root, file, O_RDWR | O_APPEND | O_NOCTTY | O_NONBLOCK, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
         _cleanup_fclose_ FILE *f = NULL;
         _cleanup_free_ char *line = NULL;
         struct stat st;

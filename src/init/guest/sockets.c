@@ -38,9 +38,11 @@ static bool is_lost(int fd)
 
         if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &n_type) < 0 || protocol != IPPROTO_TCP)
                 return false;
-        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0 || info.tcpi_state == TCP_LISTEN || info.tcpi_state == TCP_CLOSE)
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0 || info.tcpi_state == TCP_LISTEN ||
+                info.tcpi_state == TCP_CLOSE)
                 return false;
-        if (getsockname(fd, (struct sockaddr *)&local, &n_local) < 0 || (local.ss_family != AF_INET && local.ss_family != AF_INET6))
+        if (getsockname(fd, (struct sockaddr *)&local, &n_local) < 0 ||
+                (local.ss_family != AF_INET && local.ss_family != AF_INET6))
                 return false;
         probe = socket(local.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (probe < 0)
@@ -98,6 +100,7 @@ static void end_of_process(void *opaque, const char *pid)
 void sockets_end_lost(struct init *init)
 {
         /* Reading /proc takes a while: most machines have none. */
-        if (has_sockets(init, "self/net/sockstat", "TCP: inuse ") || has_sockets(init, "self/net/sockstat6", "TCP6: inuse "))
+        if (has_sockets(init, "self/net/sockstat", "TCP: inuse ") ||
+                has_sockets(init, "self/net/sockstat6", "TCP6: inuse "))
                 each_pid(init, end_of_process, init);
 }
