@@ -1,7 +1,8 @@
 /* virtio-fs (virtio 1.2, 5.11): the device. Queues: requests of high priority (FORGET), requests.
  *
  * What the host can answer from its memory is answered at once, on the thread that rings the doorbell: waking another one costs
- * more than most requests. The others are served by threads, for disks are slow. These threads never wait for the device lock, so whoever
+ * more than most requests. The others are served by threads, for disks are slow: there are as many as there were requests at once, up to
+ * THREADS_MAX. These threads never wait for the device lock, so whoever
  * holds it may wait for them (drain): what is done goes into a list, and is given back to the guest by the thread itself if the lock
  * happens to be free, which saves the way over the event loop, else by the loop.
  *
@@ -20,7 +21,7 @@
 
 enum { QUEUE_HIPRIO, QUEUE_REQUEST, QUEUES };
 
-#define THREADS 4U
+#define THREADS_MAX 4U
 #define STACK (256 * KIB)
 
 struct fs_space { /* struct virtio_fs_config of the specification */
@@ -48,13 +49,12 @@ struct virtio_fs {
         int done_fd;
         struct loop_fd *done_watch;
         struct fuse_scratch *scratch; /* for what is served at once; under the device lock */
-        pthread_t threads[THREADS];
-        unsigned n_threads;
+        pthread_t threads[THREADS_MAX];
+        unsigned n_threads;   /* under the device lock */
         pthread_mutex_t lock; /* innermost; of what follows */
-        pthread_cond_t work, idle, entered;
+        pthread_cond_t work, idle;
         struct job_list todo, done;
-        unsigned n_running, n_entered;
-        int enter_error;
+        unsigned n_todo, n_running;
         bool stop;
 };
 
@@ -122,12 +122,13 @@ static struct fuse_message message_of(const struct virtio_request *req)
         return (struct fuse_message){ .out = req->out, .in = req->in, .n_out = req->n_out, .n_in = req->n_in };
 }
 
-static void serve(struct virtio_fs *fs, struct job *job, struct fuse_scratch *scratch)
+/* @error: the thread cannot serve. */
+static void serve(struct virtio_fs *fs, struct job *job, struct fuse_scratch *scratch, int error)
 {
         const struct fuse_message message = message_of(job->req);
         bool first;
 
-        job->written = fuse_server_handle(fs->server, scratch, &message);
+        job->written = error < 0 ? fuse_server_refuse(fs->server, &message, error) : fuse_server_handle(fs->server, scratch, &message);
         pthread_mutex_lock(&fs->lock);
         first = !fs->done.first;
         list_append(&fs->done, job);
@@ -152,52 +153,51 @@ static void *thread_main(void *opaque)
         struct job *job;
 
         pthread_mutex_lock(&fs->lock);
-        fs->n_entered++;
-        if (r < 0)
-                fs->enter_error = r;
-        pthread_cond_signal(&fs->entered);
-        while (r == 0) {
+        for (;;) {
                 while (!fs->stop && !fs->todo.first)
                         pthread_cond_wait(&fs->work, &fs->lock);
                 job = list_take(&fs->todo);
                 if (!job)
                         break; /* stop */
+                fs->n_todo--;
                 fs->n_running++;
                 pthread_mutex_unlock(&fs->lock);
-                serve(fs, job, scratch);
+                serve(fs, job, scratch, r);
                 pthread_mutex_lock(&fs->lock);
         }
         pthread_mutex_unlock(&fs->lock);
         return NULL;
 }
 
-static int threads_start(struct virtio_fs *fs, struct err **err)
+static void start_thread(struct virtio_fs *fs)
 {
         sigset_t all, before;
         pthread_attr_t attr;
-        int r = 0;
 
-        fs->stop = false;
-        fs->n_entered = 0;
-        fs->enter_error = 0;
         sigfillset(&all);
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, STACK);
         pthread_sigmask(SIG_SETMASK, &all, &before);
-        while (fs->n_threads < THREADS && r == 0) {
-                r = pthread_create(&fs->threads[fs->n_threads], &attr, thread_main, fs);
-                fs->n_threads += r == 0;
-        }
+        if (pthread_create(&fs->threads[fs->n_threads], &attr, thread_main, fs) == 0)
+                fs->n_threads++;
+        else
+                log_warn("virtio-fs: a thread for a shared directory cannot be started");
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         pthread_attr_destroy(&attr);
-        if (r)
-                return err_sys(err, r, "starting a thread for a shared directory");
+}
+
+/* Device lock held. Whether there is one; if all are busy there is one more. Not before the first request that needs it: the process has to be
+ * alone until it is in its jail. */
+static bool have_thread(struct virtio_fs *fs)
+{
+        bool busy;
+
         pthread_mutex_lock(&fs->lock);
-        while (fs->n_entered < fs->n_threads)
-                pthread_cond_wait(&fs->entered, &fs->lock);
-        r = fs->enter_error;
+        busy = fs->n_todo + fs->n_running >= fs->n_threads;
         pthread_mutex_unlock(&fs->lock);
-        return r < 0 ? err_sys(err, -r, "preparing a thread for a shared directory") : 0;
+        if (busy && fs->n_threads < THREADS_MAX)
+                start_thread(fs);
+        return fs->n_threads > 0;
 }
 
 static void threads_stop(struct virtio_fs *fs)
@@ -228,24 +228,16 @@ static void fs_run(struct virtio_device *vdev, struct virtqueue *q)
                         virtqueue_push(req, written);
                         continue;
                 }
+                if (!have_thread(fs)) {
+                        virtqueue_push(req, fuse_server_refuse(fs->server, &message, -ENOMEM));
+                        continue;
+                }
                 job->req = req;
                 pthread_mutex_lock(&fs->lock);
                 list_append(&fs->todo, job);
+                fs->n_todo++;
                 pthread_cond_signal(&fs->work);
                 pthread_mutex_unlock(&fs->lock);
-        }
-}
-
-/* A driver is there: the threads are needed from now on. Not before, for the process may have to be alone until it is in its jail. */
-static void fs_start(struct virtio_device *vdev)
-{
-        struct virtio_fs *fs = fs_of(vdev);
-        _cleanup_(err_freep) struct err *err = NULL;
-
-        if (fs->n_threads == 0 && threads_start(fs, &err) < 0) {
-                log_warn("virtio-fs: %s", err_message(err));
-                threads_stop(fs);
-                virtqueue_bad(&vdev->queues[QUEUE_REQUEST], NULL, VIRTIO_BAD_REQUEST);
         }
 }
 
@@ -305,12 +297,10 @@ static void fs_destroy(struct virtio_device *vdev)
         pthread_mutex_destroy(&fs->lock);
         pthread_cond_destroy(&fs->work);
         pthread_cond_destroy(&fs->idle);
-        pthread_cond_destroy(&fs->entered);
         free(fs);
 }
 
 static const struct virtio_ops fs_ops = {
-        .start = fs_start,
         .queue_run = fs_run,
         .reset = fs_reset,
         .queue_reset = fs_queue_reset,
@@ -361,7 +351,6 @@ int virtio_fs_new(struct device_env *env, struct pci_bus *bus, const struct virt
         pthread_mutex_init(&fs->lock, NULL);
         pthread_cond_init(&fs->work, NULL);
         pthread_cond_init(&fs->idle, NULL);
-        pthread_cond_init(&fs->entered, NULL);
         list_init(&fs->todo);
         list_init(&fs->done);
         fs->server = config->server;

@@ -112,6 +112,7 @@ struct fuse_call {
         const char *names[2];         /* those of the table, checked */
         const u8 *rest;               /* what follows them */
         size_t rest_len;
+        int refusal;                  /* -errno: what is answered, whatever it is; 0: nothing like that */
         bool quick;                   /* do it only if it need not wait: -EAGAIN otherwise */
         struct iovec *data;           /* of a write: what follows the structure. Of a read: where it goes. Room to change it */
         unsigned n_data;
@@ -136,7 +137,9 @@ struct fuse_message {
 /* Serves a request; returns how many bytes of its in[] were written, 0 when it is one that gets no answer. On a thread that has
  * entered. */
 u32 fuse_server_handle(struct fuse_server *s, struct fuse_scratch *scratch, const struct fuse_message *message);
-/* The same on any thread, if it needs to wait for no disk: frequent operations on what the host has in memory. False: nothing was
+/* The same without doing it: @error (-errno) is the answer. On any thread. */
+u32 fuse_server_refuse(struct fuse_server *s, const struct fuse_message *message, int error);
+/* fuse_server_handle on any thread, if it needs to wait for no disk: frequent operations on what the host has in memory. False: nothing was
  * done. */
 bool fuse_server_handle_quick(struct fuse_server *s, struct fuse_scratch *scratch, const struct fuse_message *message,
                               u32 *ret_written);

@@ -281,7 +281,8 @@ static int handle(struct fuse_call *c, const struct fuse_message *m, u32 *ret_wr
         const struct fuse_op *op = NULL;
         int r = -EINVAL;
 
-        c->reply = c->scratch->reply;
+        if (c->scratch)
+                c->reply = c->scratch->reply;
         c->fd = -1;
         if (room >= sizeof(answer))
                 c->reply_max = MIN(room - sizeof(answer), (u64)FUSE_REPLY_MAX);
@@ -291,7 +292,7 @@ static int handle(struct fuse_call *c, const struct fuse_message *m, u32 *ret_wr
                         return -EAGAIN;
                 /* Without room for an answer only what is silent can be served. */
                 if (op && (op->flags & OP_SILENT || room >= sizeof(answer)))
-                        r = serve(c, op, m);
+                        r = c->refusal ? c->refusal : serve(c, op, m);
                 else
                         r = -ENOSYS;
         }
@@ -317,6 +318,15 @@ static int handle(struct fuse_call *c, const struct fuse_message *m, u32 *ret_wr
 u32 fuse_server_handle(struct fuse_server *s, struct fuse_scratch *scratch, const struct fuse_message *message)
 {
         struct fuse_call c = { .server = s, .scratch = scratch };
+        u32 written;
+
+        handle(&c, message, &written);
+        return written;
+}
+
+u32 fuse_server_refuse(struct fuse_server *s, const struct fuse_message *message, int error)
+{
+        struct fuse_call c = { .server = s, .refusal = error };
         u32 written;
 
         handle(&c, message, &written);
