@@ -99,7 +99,14 @@ static int connect_outside(const struct unix_listener *listener, u32 number)
         return porter_connect(&jail->porter, listener->outside_index, number);
 }
 
-/* From here on the porter is not believed to be asked by us. */
+static int hear_from_porter(struct jail *jail, struct err **err)
+{
+        const int r = porter_finish(&jail->porter);
+
+        return r < 0 ? err_sys(err, -r, "asking the process outside") : 0;
+}
+
+/* From here on the porter is not believed to be asked by us. What it does for that it does beside the next stages. */
 static int hand_sockets_over(struct jail *jail, struct err **err)
 {
         int r = 0;
@@ -115,9 +122,11 @@ static int hand_sockets_over(struct jail *jail, struct err **err)
                 jail->sockets[i]->outside_index = i;
                 jail->sockets[i]->connect_outside = connect_outside;
         }
-        if (jail->n_sockets == 0)
+        if (jail->n_sockets == 0) {
+                r = hear_from_porter(jail, err);
                 dismiss_porter(jail); /* it ends by itself */
-        return 0;
+        }
+        return r;
 }
 
 /* In this order: later ones take away what earlier ones need. */
@@ -133,6 +142,7 @@ static const struct stage {
         { NULL, jail_rights_drop, ALWAYS },
         { "landlock", jail_landlock, KERNEL_MAY_LACK },
         { "seccomp", jail_seccomp, HOST_MAY_LACK },
+        { NULL, hear_from_porter, ALWAYS }, /* it is sealed */
 };
 
 static bool may_go_on_without(const struct jail *jail, const struct stage *stage, int r)

@@ -230,51 +230,69 @@ static int receive(const struct porter_link *link, u32 sequence, int *ret_fd)
         return body.result;
 }
 
-static int ask(struct porter_link *link, struct porter_request *request, int *ret_fd)
+/* porter_finish waits for the answer. */
+static int tell(struct porter_link *link, struct porter_request *request)
 {
         const size_t size = offsetof(struct porter_request, text) + strlen(request->text);
 
         request->sequence = ++link->sequence;
-        return send(link->socket, request, size, MSG_NOSIGNAL) < 0 ? -errno : receive(link, request->sequence, ret_fd);
+        return send(link->socket, request, size, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-static int ask_with_text(struct porter_link *link, struct porter_request *request, const char *text)
+static int tell_with_text(struct porter_link *link, struct porter_request *request, const char *text)
 {
         if ((size_t)snprintf(request->text, sizeof(request->text), "%s", text) >= sizeof(request->text))
                 return -E2BIG;
-        return ask(link, request, NULL);
+        return tell(link, request);
+}
+
+int porter_finish(struct porter_link *link)
+{
+        int r = 0;
+
+        while (link->answered != link->sequence) {
+                const int answer = receive(link, ++link->answered, NULL);
+
+                if (r == 0)
+                        r = answer;
+        }
+        return r;
 }
 
 int porter_map_ids(struct porter_link *link, bool deny_setgroups, const char *uid_map, const char *gid_map)
 {
         struct porter_request request = { .what = PORTER_DENY_SETGROUPS };
-        int r = deny_setgroups ? ask(link, &request, NULL) : 0;
+        int r = deny_setgroups ? tell(link, &request) : 0;
 
         request.what = PORTER_MAP_GID;
         if (r == 0)
-                r = ask_with_text(link, &request, gid_map);
+                r = tell_with_text(link, &request, gid_map);
         request.what = PORTER_MAP_UID;
-        return r < 0 ? r : ask_with_text(link, &request, uid_map);
+        if (r == 0)
+                r = tell_with_text(link, &request, uid_map);
+        return r < 0 ? r : porter_finish(link);
 }
 
 int porter_add_socket(struct porter_link *link, const struct unix_listener *listener)
 {
         struct porter_request request = { .what = PORTER_SOCKET, .dev = listener->dev, .ino = listener->ino };
 
-        return ask_with_text(link, &request, listener->path);
+        return tell_with_text(link, &request, listener->path);
 }
 
 int porter_seal(struct porter_link *link)
 {
         struct porter_request request = { .what = PORTER_SEAL };
 
-        return ask(link, &request, NULL);
+        return tell(link, &request);
 }
 
 int porter_connect(struct porter_link *link, u32 index, u32 number)
 {
         struct porter_request request = { .what = PORTER_CONNECT, .index = index, .number = number };
-        int fd = -1, r = ask(link, &request, &fd);
+        int fd = -1, r = tell(link, &request);
 
+        if (r == 0)
+                r = receive(link, link->answered = link->sequence, &fd);
         return r < 0 ? r : fd >= 0 ? fd : -EPROTO;
 }

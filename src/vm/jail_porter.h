@@ -21,14 +21,18 @@
 struct porter_link {
         int socket;
         pid_t pid;
-        u32 sequence;
+        u32 sequence; /* of the last request */
+        u32 answered; /* of the last one whose answer was waited for */
 };
 
 /* Forks. Close the socket, and it ends. */
 int porter_start(struct porter_link *ret, struct err **err);
 /* Maps users and groups of this process' new namespace. @deny_setgroups: as the kernel wants it of who has no right over groups. */
 int porter_map_ids(struct porter_link *link, bool deny_setgroups, const char *uid_map, const char *gid_map);
+/* Asks it to look after a socket, and to seal itself; porter_finish waits until all that was asked is done. Waking another process and being woken
+ * is most of what these cost. */
 int porter_add_socket(struct porter_link *link, const struct unix_listener *listener);
 int porter_seal(struct porter_link *link);
+int porter_finish(struct porter_link *link);
 /* A connection to @number beside the @index'th socket: a descriptor or -errno. */
 int porter_connect(struct porter_link *link, u32 index, u32 number);

@@ -528,7 +528,8 @@ static int use_sockets(void *opaque)
                 return -EIO;
         if (unix_listener_connect(t->listener, 8) != -ENOENT)
                 return -EBADE;
-        if (porter_add_socket(&jail->porter, t->listener) != -EPERM || porter_map_ids(&jail->porter, false, "0 0 1", "0 0 1") != -EPERM)
+        if (porter_add_socket(&jail->porter, t->listener) < 0 || porter_finish(&jail->porter) != -EPERM ||
+                porter_map_ids(&jail->porter, false, "0 0 1", "0 0 1") != -EPERM)
                 return -EBADMSG;
         if (t->die)
                 syscall(SYS_tgkill, getpid(), gettid(), SIGKILL);
