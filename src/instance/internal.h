@@ -151,7 +151,9 @@ int record_store(const struct instance *inst, const char *file, const struct rec
 /* The short-lived helper's work: everything from the image to a running first process. stdio and console are this process's
  * descriptors 0, 1, 2 and the socket @console in the instance's directory. */
 int launch_instance(struct instance *inst, struct err **err);
-/* Makes this process' mount namespace its own and mounts the root there, at *ret_path (the caller's); volumes are filled. */
+/* From here on this process has a mount namespace of its own, and sees what the host mounts. */
+int launch_own_mounts(struct err **err);
+/* In such a one: mounts the root at *ret_path (the caller's); volumes are filled. */
 int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err);
 /* config.mounts in an order in which what is mounted below another comes after it. The array is the caller's. */
 int launch_sorted_mounts(const struct instance *inst, const struct instance_mount ***ret, struct err **err);

@@ -94,6 +94,13 @@ static int shift_ids(struct instance *inst, struct err **err)
         return userns_shift(inst->userns, volumes, err);
 }
 
+int launch_own_mounts(struct err **err)
+{
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+                return err_sys(err, errno, "making a mount namespace");
+        return 0;
+}
+
 int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struct err **err)
 {
         _cleanup_free_ char *path = instance_path(inst, DIR_ROOTFS);
@@ -103,8 +110,6 @@ int launch_mount_root(struct instance *inst, char **ret_path, int *ret_fd, struc
 
         if (!path)
                 return err_sys(err, ENOMEM, "mounting the root");
-        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-                return err_sys(err, errno, "making a mount namespace");
         r = io_make_dir(inst->dir, DIR_ROOTFS, 0755, err);
         if (r == 0 && userns_shifts_mounts(inst))
                 r = shift_ids(inst, err);
@@ -283,12 +288,16 @@ static int launch(struct instance *inst, struct err **err)
         /* Before the mount namespace: the host's files are the host's. */
         if (r == 0)
                 r = inst->ops->connect(inst, plan.hostname, &network, err);
+        plan.network = network;
+        plan.network_path = network ? network_path(network) : NULL;
+        if (r == 0)
+                r = launch_own_mounts(err);
+        if (r == 0 && inst->ops->begin)
+                r = inst->ops->begin(&plan, err);
         if (r == 0)
                 r = launch_mount_root(inst, &rootfs, &root, err);
         plan.root = root;
         plan.rootfs = rootfs;
-        plan.network = network;
-        plan.network_path = network ? network_path(network) : NULL;
         if (r == 0)
                 r = add_mounts(&plan, err);
         if (r == 0)
@@ -297,6 +306,8 @@ static int launch(struct instance *inst, struct err **err)
                 r = add_init(&plan, err);
         if (r == 0)
                 r = inst->ops->launch(&plan, err);
+        if (inst->ops->end)
+                inst->ops->end(&plan);
         json_decref(plan.mounts);
         return r;
 }

@@ -18,10 +18,14 @@ struct instance_ops {
 
         /* In the helper, first: its place in networks (network.h). */
         int (*connect)(struct instance *inst, const char *hostname, struct network **ret, struct err **err);
-        /* In the helper, which is in a mount namespace of its own and has the instance's streams as 0, 1 and 2 (with a terminal:
-         * its master goes to FILE_CONSOLE): makes the first process, a child of this one whose exit status is the workload's, and
-         * writes FILE_PID. Returns when the command runs. */
+        /* In the helper, which is in a mount namespace of its own, before anything is mounted there: what can go on beside that. Of @plan there
+         * are the host name and the network. NULL: nothing. */
+        int (*begin)(struct launch_plan *plan, struct err **err);
+        /* In the helper, which has the instance's streams as 0, 1 and 2 (with a terminal: its master goes to FILE_CONSOLE): makes the
+         * first process, a child of this one whose exit status is the workload's, and writes FILE_PID. Returns when the command runs. */
         int (*launch)(struct launch_plan *plan, struct err **err);
+        /* After begin, in any case: releases plan->begun, and ends what launch has not brought to run. NULL with begin. */
+        void (*end)(struct launch_plan *plan);
         /* Kills what is left of a run and takes away what launch made, however far it came. Fine when there is nothing. */
         int (*clean)(struct instance *inst, struct err **err);
 

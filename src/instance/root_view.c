@@ -63,8 +63,10 @@ static int mount_all(struct view *view, struct err **err)
         struct instance *inst = view->inst;
         _cleanup_free_ const struct instance_mount **mounts = NULL;
         _cleanup_free_ char *path = NULL;
-        int r = launch_mount_root(inst, &path, &view->root, err);
+        int r = launch_own_mounts(err);
 
+        if (r == 0)
+                r = launch_mount_root(inst, &path, &view->root, err);
         if (r == 0)
                 r = launch_sorted_mounts(inst, &mounts, err);
         for (size_t i = 0; r == 0 && i < inst->config.mounts.n; i++)

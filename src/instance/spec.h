@@ -16,6 +16,7 @@ struct launch_plan {
         const char *network_path; /* of the network namespace; NULL: the host's */
         const char *hostname;
         json_t *mounts; /* volumes, files: OCI mounts, in order */
+        void *begun;    /* what the wall's begin has made */
 };
 int spec_make(struct launch_plan *plan, json_t **ret, struct err **err);
 /* Its process object alone. */

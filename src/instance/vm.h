@@ -64,7 +64,9 @@ void vm_script_add_interface(struct init_script *script, const struct network_vm
 /* --- starting and using it --------------------------------------------------------------------------------------- */
 
 int vm_prepare(struct instance *inst, struct err **err);
+int vm_begin(struct launch_plan *plan, struct err **err);
 int vm_launch(struct launch_plan *plan, struct err **err);
+void vm_end(struct launch_plan *plan);
 
 int vm_connect(const struct instance *inst, struct init_client **ret, struct err **err);
 int vm_exec(struct instance *inst, const struct instance_exec *exec, const json_t *process, int *ret_status,

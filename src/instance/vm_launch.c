@@ -1,11 +1,12 @@
 /* Starting a machine.
  *
  *      helper (launch.c)                              strata-vmm
- *      root, networks, volumes are there
- *      DIR_VM: files/ with everything that is bound,
- *      the script, the control groups, machine.json
+ *      networks are there
+ *      DIR_VM: the control groups, machine.json
  *      clone3 ------------------------------------>   enters the groups, a session of its own, the terminal
- *                                                     opens everything, jails itself, boots the kernel;
+ *      the root, volumes; DIR_VM: files/ with         reads the kernel, or maps the snapshot; makes the engine
+ *      everything that is bound, the script
+ *      GO: a byte ------------------------------->    opens everything, jails itself, boots the kernel;
  *                                                     strata-init connects, the agent tells it the script
  *      READY: "started" or why not   <-------------   the command runs
  *      FILE_PID; exits: strata-vmm is the             relays streams and signals, ends with the command's status
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -67,6 +69,8 @@ struct machine_start {
         struct vm_restore restore; /* what it begins as, instead of booting */
         int files;                 /* the directory of VM_FILES */
         int ready[2];              /* pipe */
+        int go[2];                 /* sockets: [1] is strata-vmm's, which ends if nothing comes any more */
+        bool runs;                 /* what was begun is the workload now */
         int console, master, peer; /* the supervisor's socket, the terminal; -1 without one */
         const char *argv[ARGS_MAX];
         size_t n;
@@ -75,12 +79,12 @@ struct machine_start {
 
 #define MACHINE_START_NONE(p)                                                                          \
         {                                                                                              \
-                .plan = (p), .files = -1, .ready = { -1, -1 }, .console = -1, .master = -1, .peer = -1 \
+                .plan = (p), .files = -1, .ready = { -1, -1 }, .go = { -1, -1 }, .console = -1, .master = -1, .peer = -1 \
         }
 
 static void start_release(struct machine_start *s)
 {
-        const int fds[] = { s->files, s->ready[0], s->ready[1], s->console, s->master, s->peer };
+        const int fds[] = { s->files, s->ready[0], s->ready[1], s->go[0], s->go[1], s->console, s->master, s->peer };
 
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 closep(&fds[i]);
@@ -94,10 +98,8 @@ static int make_files(struct machine_start *s, struct err **err)
 {
         struct instance *inst = s->plan->inst;
         _cleanup_free_ char *path = instance_path(inst, VM_FILES);
-        int r = path ? io_make_dir(inst->dir, DIR_VM, 0700, err) : err_sys(err, ENOMEM, "making a machine");
+        int r = path ? io_make_dir(inst->dir, VM_FILES, 0755, err) : err_sys(err, ENOMEM, "making a machine");
 
-        if (r == 0)
-                r = io_make_dir(inst->dir, VM_FILES, 0755, err);
         if (r < 0)
                 return r;
         if (mount("files", path, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755") < 0)
@@ -145,18 +147,26 @@ static int make_groups(struct machine_start *s, struct err **err)
         return r < 0 ? r : cgroup_apply(s->machine.cgroup, resources, err);
 }
 
-static int record(struct machine_start *s, struct err **err)
+/* Before there is a process: whoever cleans up knows the groups. */
+static int record_groups(struct machine_start *s, struct err **err)
 {
-        const struct launch_plan *plan = s->plan;
+        const struct instance_config *c = &s->plan->inst->config;
+
+        s->machine.memory = vm_memory_of(c);
+        s->machine.cpus = vm_cpus_of(c);
+        return vm_machine_save(s->plan->inst, &s->machine, err);
+}
+
+static int record_process(struct machine_start *s, struct err **err)
+{
         struct stat st;
 
-        if (fstat(plan->root, &st) < 0)
+        if (fstat(s->plan->root, &st) < 0)
                 return err_sys(err, errno, "looking at the root");
-        s->machine.memory = vm_memory_of(&plan->inst->config);
-        s->machine.cpus = vm_cpus_of(&plan->inst->config);
         s->machine.root_dev = st.st_dev;
         s->machine.root_ino = st.st_ino;
-        return vm_machine_save(plan->inst, &s->machine, err);
+        s->machine.pid_start = vm_process_start(s->machine.pid);
+        return vm_machine_save(s->plan->inst, &s->machine, err);
 }
 
 /* The other end of the supervisor's terminal: a pipe of bytes, since the guest has a terminal of its own behind it. */
@@ -238,6 +248,7 @@ static int make_command_line(struct machine_start *s, struct err **err)
                         add_option(s, "--working-set", "%s", working_set);
                 add(s, "--restore-translations"); /* the snapshots of this host's own machines, which nobody else can write to */
         }
+        add_option(s, "--wait", "%d", s->go[1]);
         add_option(s, "--memory", "%lluM", (unsigned long long)(s->machine.memory / MIB));
         add_option(s, "--cpus", "%u", s->machine.cpus);
         add_option(s, "--engine", "%s", engine && engine[0] ? engine : "auto");
@@ -245,8 +256,7 @@ static int make_command_line(struct machine_start *s, struct err **err)
         add(s, "--balloon");
         /* Names, not paths of the host: the machine's current directory is the instance's. */
         add_option(s, "--share", "tag=" VM_TAG_ROOT ",path=" DIR_ROOTFS ",private"); /* root_changed tells it */
-        if (json_array_size(s->plan->mounts))
-                add_option(s, "--share", "tag=" VM_TAG_FILES ",path=" VM_FILES);
+        add_option(s, "--share", "tag=" VM_TAG_FILES ",path=" VM_FILES); /* never empty: it has the host name */
         add_networks(s);
         add_option(s, "--control", VM_CONTROL);
         return s->failed ? err_sys(err, E2BIG, "making the machine's command line") : 0;
@@ -266,6 +276,7 @@ static void inherit(const struct machine_start *s)
 
         close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC);
         keep_open(s->ready[1]);
+        keep_open(s->go[1]);
         for (size_t i = 0; i < n; i++)
                 if (interface[i].tap_fd >= 0)
                         keep_open(interface[i].tap_fd);
@@ -319,7 +330,7 @@ static _noreturn_ void child(struct machine_start *s, bool cloned_into)
         fail(s, program);
 }
 
-static pid_t spawn(struct machine_start *s)
+static int spawn(struct machine_start *s, struct err **err)
 {
         struct sys_clone_args args = { .exit_signal = SIGCHLD };
         const int group = cgroup_clone_fd(s->machine.cgroup);
@@ -338,12 +349,19 @@ static pid_t spawn(struct machine_start *s)
         }
         if (pid == 0)
                 child(s, into);
-        return pid;
+        if (pid < 0)
+                return err_sys(err, -pid, "starting strata-vmm");
+        s->machine.pid = pid;
+        closep(&s->ready[1]);
+        closep(&s->go[1]);
+        s->ready[1] = s->go[1] = -1;
+        return 0;
 }
 
 /* The machine's last words, or why there are none. Who said why ends by itself: its status says who is to blame. */
-static int blame(struct machine_start *s, pid_t pid, const char *said, struct err **err)
+static int blame(struct machine_start *s, const char *said, struct err **err)
 {
+        const pid_t pid = s->machine.pid;
         _cleanup_close_ int pidfd = sys_pidfd_open(pid);
         struct pollfd p = { .fd = pidfd, .events = POLLIN };
         int status = 0, code;
@@ -352,6 +370,7 @@ static int blame(struct machine_start *s, pid_t pid, const char *said, struct er
                 kill(pid, SIGKILL);
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
                 ;
+        s->machine.pid = 0;
         code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         if (!said[0])
                 return err_set(err, ERR_IO, EIO, "the machine ended with status %d before the command ran", code);
@@ -389,63 +408,89 @@ static int read_ready(int fd, char *ret, size_t size)
         return 0;
 }
 
-static int run(struct machine_start *s, struct err **err)
+/* Until its command runs. */
+static int go(struct machine_start *s, struct err **err)
 {
-        struct instance *inst = s->plan->inst;
-        char said[2048] = "", text[16];
-        pid_t pid = spawn(s);
+        char said[2048] = "";
         int r;
 
-        if (pid < 0)
-                return err_sys(err, -pid, "starting strata-vmm");
-        s->machine.pid = pid;
-        s->machine.pid_start = vm_process_start(pid);
-        r = vm_machine_save(inst, &s->machine, err);
-        closep(&s->ready[1]);
-        s->ready[1] = -1;
-        if (r < 0) {
-                blame(s, pid, "", NULL);
+        send(s->go[0], "", 1, MSG_NOSIGNAL); /* if it is gone it has said why */
+        r = record_process(s, err);
+        if (r < 0)
                 return r;
-        }
         r = read_ready(s->ready[0], said, sizeof(said));
-        if (r < 0) {
-                blame(s, pid, "", NULL);
+        if (r < 0)
                 return err_set(
                         err, ERR_IO, ETIMEDOUT, "the machine did not run the command within %d seconds", READY_SECONDS);
-        }
-        if (strcmp(said, "started") != 0)
-                return blame(s, pid, said, err);
-        groups_find_oom_file(inst, pid);
-        snprintf(text, sizeof(text), "%d", (int)pid);
-        return launch_write_file(inst, FILE_PID, text, err);
+        return strcmp(said, "started") == 0 ? 0 : blame(s, said, err);
+}
+
+static int begin(struct machine_start *s, struct err **err)
+{
+        struct instance *inst = s->plan->inst;
+        int r = vm_restore_load(inst, &s->restore, err);
+
+        if (r == 0 && !s->restore.path)
+                r = kernel_get(inst->host, NULL, NULL, NULL, &s->kernel, err);
+        if (r == 0)
+                r = io_make_dir(inst->dir, DIR_VM, 0700, err);
+        if (r == 0)
+                r = make_groups(s, err);
+        if (r == 0)
+                r = record_groups(s, err);
+        if (r == 0 && (pipe2(s->ready, O_CLOEXEC) < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s->go) < 0))
+                r = err_sys(err, errno, "starting a machine");
+        if (r == 0)
+                r = open_terminal(s, err);
+        if (r == 0)
+                r = make_command_line(s, err);
+        return r == 0 ? spawn(s, err) : r;
+}
+
+int vm_begin(struct launch_plan *plan, struct err **err)
+{
+        struct machine_start *s = malloc(sizeof(*s));
+
+        if (!s)
+                return err_sys(err, ENOMEM, "starting a machine");
+        *s = (struct machine_start)MACHINE_START_NONE(plan);
+        plan->begun = s;
+        return begin(s, err);
 }
 
 int vm_launch(struct launch_plan *plan, struct err **err)
 {
-        _cleanup_(start_release) struct machine_start s = MACHINE_START_NONE(plan);
-        int r = vm_restore_load(plan->inst, &s.restore, err);
+        struct machine_start *s = plan->begun;
+        struct instance *inst = plan->inst;
+        char text[16];
+        int r = make_files(s, err);
 
-        if (r == 0 && !s.restore.path)
-                r = kernel_get(plan->inst->host, NULL, NULL, NULL, &s.kernel, err);
         if (r == 0)
-                r = make_files(&s, err);
+                r = write_script(s, err);
         if (r == 0)
-                r = write_script(&s, err);
-        if (r == 0)
-                r = make_groups(&s, err);
-        if (r == 0)
-                r = record(&s, err);
-        if (r == 0 && pipe2(s.ready, O_CLOEXEC) < 0)
-                r = err_sys(err, errno, "starting a machine");
-        if (r == 0)
-                r = open_terminal(&s, err);
-        if (r == 0)
-                r = make_command_line(&s, err);
-        if (r == 0)
-                r = run(&s, err);
-        if (r == 0 && s.restore.path) {
-                unlinkat(plan->inst->dir, FILE_RESTORE, 0); /* the next start is one as any other */
-                working_set_record(s.restore.path, s.machine.pid);
+                r = go(s, err);
+        if (r < 0)
+                return r;
+        s->runs = true;
+        groups_find_oom_file(inst, s->machine.pid);
+        snprintf(text, sizeof(text), "%d", (int)s->machine.pid);
+        r = launch_write_file(inst, FILE_PID, text, err);
+        if (r == 0 && s->restore.path) {
+                unlinkat(inst->dir, FILE_RESTORE, 0); /* the next start is one as any other */
+                working_set_record(s->restore.path, s->machine.pid);
         }
         return r;
+}
+
+void vm_end(struct launch_plan *plan)
+{
+        struct machine_start *s = plan->begun;
+
+        if (!s)
+                return;
+        if (s->machine.pid > 0 && !s->runs)
+                blame(s, "", NULL);
+        start_release(s);
+        free(s);
+        plan->begun = NULL;
 }

@@ -133,10 +133,26 @@ static int open_console(struct vm *vm, struct board_resources *res, struct err *
         return 0;
 }
 
+static int wait_for_outside(const struct vm *vm, struct err **err)
+{
+        _cleanup_close_ int fd = vm->config.wait_fd > 0 ? vm->config.wait_fd : -1;
+        ssize_t n;
+        char byte;
+
+        if (fd < 0)
+                return 0;
+        do
+                n = read(fd, &byte, 1);
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+                return err_sys(err, errno, "waiting for descriptor %d", fd);
+        return n ? 0 : err_set(err, ERR_IO, EPIPE, "descriptor %d ended before it said that disks, networks and shares are there", fd);
+}
+
 int board_resources_open(struct vm *vm, struct board_resources *ret, struct err **err)
 {
         struct board_resources res = { .console_fd = -1 };
-        int r = 0;
+        int r = wait_for_outside(vm, err);
 
         for (size_t i = 0; i < vm->config.n_disks && r == 0; i++)
                 r = open_disk(vm, &vm->config.disks[i], &res.disks[i], err);
@@ -156,9 +172,6 @@ int board_resources_open(struct vm *vm, struct board_resources *ret, struct err 
                 jail_keep_socket(vm->config.jail, agent_listener(res.agent));
                 jail_need(vm->config.jail, JAIL_TERMINAL);
         }
-        jail_keep_socket(vm->config.jail, res.agent ? agent_listener(res.agent) : NULL);
-        if (res.agent)
-                jail_need(vm->config.jail, JAIL_TERMINAL);
         if (r == 0) /* last, because it leaves a file */
                 r = open_console(vm, &res, err);
         if (r < 0) {

@@ -80,6 +80,17 @@ static int parse_number(const char *text, u64 *ret)
         return options_parse_size(text, 1, ret);
 }
 
+/* The number of a descriptor that is none of the standard streams. */
+static int parse_fd(const char *text, int *ret)
+{
+        u64 fd = 0;
+
+        if (parse_number(text, &fd) < 0 || fd <= 2 || fd > INT_MAX)
+                return -EINVAL;
+        *ret = (int)fd;
+        return 0;
+}
+
 /* ---- one function an option ---- */
 
 static int parse_kernel(struct vmm_options *o, const char *arg, struct err **err)
@@ -380,7 +391,6 @@ static int parse_agent(struct vmm_options *o, const char *arg, struct err **err)
                 { .name = "script", .ret_value = &o->vm.agent.script, .needed = true },
                 { .name = "ready", .ret_value = &ready },
         };
-        u64 fd = 0;
         int r;
 
         if (o->agent_spec)
@@ -388,9 +398,9 @@ static int parse_agent(struct vmm_options *o, const char *arg, struct err **err)
         r = parse_keys(arg, keys, ARRAY_SIZE(keys), "agent", &o->agent_spec, err);
         if (r < 0)
                 return r;
-        if (ready && (parse_number(ready, &fd) < 0 || fd <= 2 || fd > INT_MAX))
+        o->vm.agent.ready_fd = -1;
+        if (ready && parse_fd(ready, &o->vm.agent.ready_fd) < 0)
                 return err_set(err, ERR_USAGE, EINVAL, "--agent ready=%s is not the number of a descriptor above 2", ready);
-        o->vm.agent.ready_fd = ready ? (int)fd : -1;
         for (int i = 0; i < (int)INIT_STREAMS; i++)
                 o->vm.agent.streams[i] = i;
         return 0;
@@ -492,6 +502,12 @@ static int parse_jail(struct vmm_options *o, const char *arg, struct err **err)
 
         o->jail = (enum jail_mode)v;
         return v < 0 ? err_set(err, ERR_USAGE, EINVAL, "--jail is auto, required or none, not '%s'", arg) : 0;
+}
+
+static int parse_wait(struct vmm_options *o, const char *arg, struct err **err)
+{
+        return parse_fd(arg, &o->vm.wait_fd) == 0 ? 0
+                                                  : err_set(err, ERR_USAGE, EINVAL, "--wait %s is not the number of a descriptor above 2", arg);
 }
 
 static int parse_help(struct vmm_options *o, const char *arg, struct err **err)

@@ -78,6 +78,7 @@ struct vm_config {
         bool console_virtio; /* the console is hvc0; without it the console is ttyS0 */
         bool debug_exit;
         bool start_paused; /* vm_start leaves it paused: a debugger will vm_resume it */
+        int wait_fd;       /* a byte comes from it, once, when what the machine opens of the outside is there; 0: it is there */
         struct jail *jail; /* that the process goes into between vm_new and vm_start (jail.h); NULL: none */
 };
 

@@ -149,6 +149,16 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do [ -s "$TMPDIR/port" ] || sleep 0.3; done
 refused "a gdb port in use" 125 "$(cat "$TMPDIR/port")" --kernel "$kernel" --gdb "$(cat "$TMPDIR/port")"
 kill $holder
 
+# ---- waiting for what is outside
+refused "a descriptor to wait for that is a word" 124 "descriptor" --kernel "$kernel" --wait later
+refused "a descriptor to wait for that nobody opened" 125 "descriptor 9" --kernel "$kernel" --wait 9
+refused "a descriptor to wait for that says nothing" 125 "descriptor 9 ended" --kernel "$kernel" --wait 9 9</dev/null
+# What is removed just before the byte was there all the time that the machine must not look at it.
+mkdir "$TMPDIR/early"
+VM_TIMEOUT=60 vm "$log" --kernel "$kernel" --share "tag=early,path=$TMPDIR/early" --wait 9 9< <(sleep 1; rmdir "$TMPDIR/early"; echo)
+is "a share that was there before it was said: status 125" "$vm_status" 125
+ok "a share that was there before it was said: the message names it" grep -q "$TMPDIR/early" "$log" || show "$log"
+
 # ---- --help
 "$STRATA" vm run --help >"$log" 2>&1
 is "--help: status 0" $? 0
