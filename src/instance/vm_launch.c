@@ -43,6 +43,9 @@
 
 #define READY_SECONDS 180 /* until the command runs: a slow engine on a busy host boots in a few */
 #define END_MS        5000
+#define SHARES        1024 /* of the CPUs, when nothing is said */
+#define SHARES_MAX    262144
+#define HASTE         32
 #define ARGS_MAX      256
 
 /* --- before every start ----------------------------------------------------------------------------------------- */
@@ -133,6 +136,18 @@ static int write_script(struct machine_start *s, struct err **err)
         return r;
 }
 
+/* A clone has little to do until it is somebody, and somebody waits for it: until then it has @times its part of the CPUs, beside machines that
+ * are busy. Where the groups have no such thing it has what it gets. */
+static void weigh(struct machine_start *s, s64 times)
+{
+        const s64 shares = s->plan->inst->config.resources.cpu_shares;
+        struct cgroup_resources only = { .set = BIT(CGROUP_CPU_SHARES) };
+
+        only.value[CGROUP_CPU_SHARES] = MIN((shares ? shares : SHARES) * times, SHARES_MAX);
+        if (s->machine.cgroup)
+                cgroup_apply(s->machine.cgroup, &only, NULL);
+}
+
 static int make_groups(struct machine_start *s, struct err **err)
 {
         struct instance *inst = s->plan->inst;
@@ -144,7 +159,11 @@ static int make_groups(struct machine_start *s, struct err **err)
         spec.resources = resources;
         if (r == 0)
                 r = cgroup_create(&spec, &s->machine.cgroup, err);
-        return r < 0 ? r : cgroup_apply(s->machine.cgroup, resources, err);
+        if (r == 0)
+                r = cgroup_apply(s->machine.cgroup, resources, err);
+        if (r == 0 && s->restore.path)
+                weigh(s, HASTE);
+        return r;
 }
 
 /* Before there is a process: whoever cleans up knows the groups. */
@@ -472,6 +491,8 @@ int vm_launch(struct launch_plan *plan, struct err **err)
         if (r < 0)
                 return r;
         s->runs = true;
+        if (s->restore.path)
+                weigh(s, 1);
         groups_find_oom_file(inst, s->machine.pid);
         snprintf(text, sizeof(text), "%d", (int)s->machine.pid);
         r = launch_write_file(inst, FILE_PID, text, err);

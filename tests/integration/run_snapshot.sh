@@ -56,6 +56,11 @@ ok "a name that could leave the directory is refused" eval "! strata snapshot on
 
 # --- clones -----------------------------------------------------------------------------------------------------------
 
+# weight NAME: its groups' part of the CPUs: v1's shares or v2's weight, nothing where the host has neither.
+weight() {
+        find /sys/fs/cgroup -path "*$(strata inspect -f '{{.Id}}' "$1")/*" \( -name cpu.shares -o -name cpu.weight \) -exec cat {} +
+}
+
 is "clones are named" "$(strata clone --count 3 --name twin warm 2>"$TMPDIR/errors" | tr '\n' ' ')" "twin-1 twin-2 twin-3 " || show "$TMPDIR/errors"
 for name in twin-1 twin-2 twin-3; do
         ok "$name goes on" goes_on $name
@@ -64,6 +69,7 @@ for name in twin-1 twin-2 twin-3; do
         is "$name has the memory and the files of then" "$(inside $name 'cat /dev/shm/memory /root/file; ls /data')" "kept
 mine"
 done
+is "a clone that runs has no more of the CPUs than its original" "$(weight twin-1)" "$(weight one)"
 for what in "host name:hostname" "MAC:cat /sys/class/net/eth0/address" "IP:ip -4 -o addr show eth0 | cut -d' ' -f7" \
         "machine id:cat /etc/machine-id" "next random bytes:head -c 1000 /dev/urandom | md5sum"; do
         for name in one twin-1 twin-2 twin-3; do
