@@ -735,6 +735,33 @@ static void a_restored_guest_goes_on_with_its_files(void **state)
         state_out_free(&saved);
 }
 
+static u32 flags_of_open(struct fixture *f, u64 nodeid)
+{
+        assert_int_equal(open_file(f, nodeid, O_RDONLY), 0);
+        return f->reply.open.open_flags;
+}
+
+static void a_restored_guest_keeps_what_it_has_cached(void **state)
+{
+        struct fixture *f = *state;
+        struct state_out saved;
+        u64 same, other;
+
+        shell(f, "echo one >share/same; echo one >share/other; sleep 3.1"); /* times that have settled */
+        same = lookup(f, 1, "same");
+        other = lookup(f, 1, "other");
+        assert_int_equal(flags_of_open(f, same), 0);
+        assert_int_equal(flags_of_open(f, same), FOPEN_KEEP_CACHE);
+        assert_int_equal(flags_of_open(f, other), 0);
+        save(f, &saved);
+        shell(f, "echo two >share/other");
+        server_new(f, false);
+        assert_int_equal(load(f, &saved, saved.len), 0);
+        assert_int_equal(flags_of_open(f, same), FOPEN_KEEP_CACHE);
+        assert_int_equal(flags_of_open(f, other), 0);
+        state_out_free(&saved);
+}
+
 static void a_restored_path_does_not_lead_outside(void **state)
 {
         struct fixture *f = *state;
@@ -907,6 +934,7 @@ int main(void)
                 TEST(refused_attributes_are_answered_at_once),
                 TEST(malformed_requests_are_answered),
                 TEST(a_restored_guest_goes_on_with_its_files),
+                TEST(a_restored_guest_keeps_what_it_has_cached),
                 TEST(a_restored_path_does_not_lead_outside),
                 TEST(a_replaced_file_is_lost),
                 TEST(in_a_private_directory_names_decide),

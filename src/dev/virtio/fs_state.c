@@ -21,12 +21,13 @@ struct saved_inode {
         u64 nodeid, nlookup, parent;
         u64 dev, ino, born_ns;
         u32 type;
+        struct fuse_mark mark;
         u8 name_len;
         char name[FUSE_NAME_MAX + 1];
 };
 
-/* The numbers, and one byte for the length of the name. */
-#define INODE_BYTES_MIN (6 * 8 + 4 + 1U)
+/* The numbers, the mark, and one byte for the length of the name. */
+#define INODE_BYTES_MIN (6 * 8 + 4 + 3 * 8 + 1 + 1U)
 #define HANDLE_BYTES (8 + 8 + 4U)
 
 struct saved_handle {
@@ -45,6 +46,10 @@ static void inode_save(const struct fuse_inode *inode, struct state_out *out)
         state_put_u64(out, inode->ino);
         state_put_u64(out, (u64)inode->born_ns);
         state_put_u32(out, inode->type);
+        state_put_u64(out, inode->mark.size);
+        state_put_u64(out, (u64)inode->mark.mtime_ns);
+        state_put_u64(out, (u64)inode->mark.ctime_ns);
+        state_put_u8(out, inode->mark.settled);
         state_put_u8(out, (u8)n);
         state_put_bytes(out, inode->name, n);
 }
@@ -94,6 +99,10 @@ static bool inode_read(struct state_in *in, struct saved_inode *ret)
         ret->ino = state_get_u64(in);
         ret->born_ns = state_get_u64(in);
         ret->type = state_get_u32(in);
+        ret->mark.size = state_get_u64(in);
+        ret->mark.mtime_ns = (s64)state_get_u64(in);
+        ret->mark.ctime_ns = (s64)state_get_u64(in);
+        ret->mark.settled = state_get_u8(in);
         ret->name_len = state_get_u8(in);
         state_get_bytes(in, ret->name, ret->name_len);
         ret->name[ret->name_len] = '\0';
@@ -121,6 +130,7 @@ static void inode_apply(struct fuse_server *s, const struct saved_inode *saved)
                 return;
         inode->nlookup = saved->nlookup;
         inode->restored = true;
+        inode->mark = saved->mark; /* what the guest has cached is as good as it was */
         fuse_inode_identify(s, inode, &st);
 }
 
