@@ -298,12 +298,10 @@ struct cpu_engine {
         void (*code_written)(void *machine, u64 gpa, u64 len);
         /* What the engine has made of the guest's code, for machines that begin as copies of this one; these may be NULL. Files hold host code: one
          * that is loaded is trusted as this program is. */
-        /* To the empty file @fd. All vCPUs are stopped. */
-        int (*code_save)(void *machine, int fd, struct err **err);
-        /* What is of no use here is left, which is no error. @fd stays the caller's. All vCPUs exist, stopped. */
-        int (*code_load)(void *machine, int fd, struct err **err);
-        /* Gives the memory back; what is wanted again is made, or loaded, again. From any thread. */
-        void (*code_forget)(void *machine);
+        /* To the empty file @fd. All vCPUs are stopped. @id: of guest memory as it is now. */
+        int (*code_save)(void *machine, int fd, u64 id, struct err **err);
+        /* Guest memory is that of @id. What is of no use here is left, which is no error. @fd stays the caller's. All vCPUs exist and have not run. */
+        int (*code_load)(void *machine, int fd, u64 id, struct err **err);
 };
 
 extern const struct cpu_engine interp_engine;

@@ -304,10 +304,8 @@ static void on_started(struct agent *agent, struct agent_task *task, const struc
         if (task->owner != OWNER_MAIN || agent->s.phase != AGENT_STARTING)
                 return;
         agent->s.phase = AGENT_RUNNING;
-        if (!agent->replay.data) {
+        if (!agent->replay.data)
                 agent_report(agent, NULL);
-                agent->events.told(agent->events.opaque);
-        }
         agent_go_on(agent);
 }
 

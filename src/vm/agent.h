@@ -32,7 +32,6 @@ struct agent *agent_free(struct agent *agent);
 /* What the machine is told. */
 struct agent_events {
         void (*fail)(void *opaque, struct err *error); /* it is to end because of @error, which is taken over */
-        void (*told)(void *opaque);                    /* FILE has been said, and the guest has done it all */
         void *opaque;
 };
 /* Makes it a device of the machine's, which owns it from then on. Before threads exist. */

@@ -58,7 +58,6 @@ void agent_script_over(struct agent *agent, struct agent_script *script, const c
                 agent_fail(agent, error);
         } else {
                 agent_report(agent, NULL);
-                agent->events.told(agent->events.opaque);
                 if (agent->s.phase == AGENT_SETUP) /* a machine without a main process */
                         agent->s.phase = AGENT_RUNNING;
                 agent_clients_update(agent);

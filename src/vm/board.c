@@ -29,7 +29,6 @@
 #include "firmware.h"
 
 #define ISA_IRQ_FERR 13
-#define SETTLED_NS (2 * NSEC_PER_SEC)
 
 /* ---- what devices ask of the machine (struct device_env) ---- */
 
@@ -278,26 +277,11 @@ static void agent_failed(void *opaque, struct err *error)
         vm_fail(opaque, MACHINE_CRASH, error);
 }
 
-/* A clone has got its identity, and done the first of what it is there for. That took much code which is not run again. */
-static void on_settled(void *opaque)
-{
-        vm_forget_code(opaque);
-}
-
-static void agent_told(void *opaque)
-{
-        struct vm *vm = opaque;
-
-        if (vm->config.restore_code)
-                loop_timer_set(&vm->board.settled, clock_now_ns() + SETTLED_NS);
-}
-
 static int add_agent(struct vm *vm, struct board_resources *res, struct err **err)
 {
-        const struct agent_events events = { agent_failed, agent_told, vm };
+        const struct agent_events events = { agent_failed, vm };
         int r = agent_attach(res->agent, &vm->env, &events, err);
 
-        loop_timer_init(&vm->board.settled, vm->loop, on_settled, vm);
         if (r == 0)
                 vm->board.agent = TAKE_PTR(res->agent);
         return r;
@@ -498,8 +482,6 @@ static void destroy_last(struct vm *vm)
 void board_destroy(struct vm *vm)
 {
         vm->board.control_socket = control_socket_free(vm->board.control_socket);
-        if (vm->board.settled.loop)
-                loop_timer_cancel(&vm->board.settled);
         while (vm->devices)
                 destroy_last(vm);
         vm->devices_tail = &vm->devices;

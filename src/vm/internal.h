@@ -27,7 +27,6 @@ struct board {
         struct vmgenid *generation_id;
         struct control_socket *control_socket; /* NULL: none */
         struct agent *agent;                   /* NULL: none */
-        struct loop_timer settled;             /* runs out some time after a clone has its identity */
         struct irq_line ferr; /* IRQ 13 */
         struct acpi_tables acpi;
         u64 start_ns;      /* clock_now_ns() at which the guest's kvmclock was 0 */

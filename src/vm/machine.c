@@ -357,6 +357,8 @@ static int create(struct vm *vm, struct err **err)
         if (r < 0)
                 return r;
         r = create_vcpus(vm, err);
+        if (r == 0 && vm->snapshot)
+                r = vm_restore_code(vm, err); /* here still: behind the jail's door nothing becomes executable */
         if (r < 0)
                 return r;
         if (vm->engine_caps & ENGINE_CAP_KERNEL_IRQCHIP) { /* what the board set up in our models */

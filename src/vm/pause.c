@@ -156,12 +156,6 @@ void vm_hold_vcpu(struct vm *vm, unsigned index, bool hold)
         pthread_mutex_unlock(&vm->lock);
 }
 
-void vm_forget_code(struct vm *vm)
-{
-        if (vm->engine->code_forget)
-                vm->engine->code_forget(vm->engine_machine);
-}
-
 void vm_suspend(struct vm *vm)
 {
         pthread_mutex_lock(&vm->lock);

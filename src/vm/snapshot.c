@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -262,6 +263,8 @@ static int copy_machine(struct layer *l, int code_fd, struct snapshot_info *ret_
         int r;
 
         snprintf(info.engine, sizeof(info.engine), "%s", vm->engine->name);
+        if (getrandom(&info.id, sizeof(info.id), 0) != sizeof(info.id))
+                return err_sys(err, errno, "getting a random number");
         if (vm_has_ended(vm) || vm->suspended)
                 return err_set(err, ERR_BUSY, EBUSY, vm->suspended ? "the machine sleeps" : "the machine has ended");
         r = track(vm, err);
@@ -272,7 +275,7 @@ static int copy_machine(struct layer *l, int code_fd, struct snapshot_info *ret_
         snapshot_info_save(&info, out);
         r = vm_save(vm, out, err);
         if (r == 0 && code_fd >= 0 && vm->engine->code_save)
-                r = vm->engine->code_save(vm->engine_machine, code_fd, err);
+                r = vm->engine->code_save(vm->engine_machine, code_fd, info.id, err);
         if (r < 0) {
                 snapshot_map_free(&info.map);
                 return r;
@@ -415,6 +418,16 @@ int vm_restore_open(struct vm *vm, struct err **err)
         return r < 0 ? err_wrap(err, r, "the snapshot '%s' cannot be restored", vm->config.restore) : 0;
 }
 
+int vm_restore_code(struct vm *vm, struct err **err)
+{
+        const struct snapshot *s = vm->snapshot;
+        int r = 0;
+
+        if (vm->config.restore_code && s->code >= 0 && vm->engine->code_load)
+                r = vm->engine->code_load(vm->engine_machine, s->code, s->state.info.id, err);
+        return r < 0 ? err_wrap(err, r, "the snapshot '%s' cannot be restored", vm->config.restore) : 0;
+}
+
 /* The files stay, for diffs. */
 static void chain_begin(struct vm *vm, struct snapshot *s)
 {
@@ -434,8 +447,6 @@ int vm_restore_state(struct vm *vm, struct err **err)
         board_devices_quiesce(vm);
         vm->quiesced = true;
         r = vm_load(vm, s->state.machine, s->state.machine_len, err);
-        if (r == 0 && vm->config.restore_code && s->code >= 0 && vm->engine->code_load)
-                r = vm->engine->code_load(vm->engine_machine, s->code, err);
         if (r == 0) /* there may be more machines of it */
                 r = vmgenid_renew(vm->board.generation_id, err);
         if (r < 0)

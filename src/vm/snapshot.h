@@ -26,3 +26,5 @@ int vm_restore_open(struct vm *vm, struct err **err);
 int vm_prefault_open(struct vm *vm, struct err **err);
 int vm_restore_memory(struct vm *vm, struct err **err);
 int vm_restore_state(struct vm *vm, struct err **err);
+/* The translations, if there are any and the machine is to have them. Its vCPUs exist. */
+int vm_restore_code(struct vm *vm, struct err **err);

@@ -16,7 +16,7 @@
 
 #define STATE_FORMAT 1
 #define INFO_SECTION "snapshot"
-#define INFO_VERSION 1
+#define INFO_VERSION 2
 /* CPUs and devices are tens of kilobytes; RAM is not in it. */
 #define STATE_FILE_MAX (256 * MIB)
 
@@ -56,6 +56,7 @@ void snapshot_info_save(const struct snapshot_info *info, struct state_out *out)
 {
         state_out_section_begin(out, INFO_SECTION, INFO_VERSION);
         state_put_bytes(out, info->engine, sizeof(info->engine));
+        state_put_u64(out, info->id);
         state_put_u64(out, info->ram_size);
         state_put_u32(out, info->n_cpus);
         state_put_u64(out, info->tsc_hz);
@@ -75,6 +76,7 @@ static int info_load(struct state_in *in, struct snapshot_info *ret, struct err 
         u32 n_runs;
 
         state_get_bytes(in, info.engine, sizeof(info.engine));
+        info.id = state_get_u64(in);
         info.ram_size = state_get_u64(in);
         info.n_cpus = state_get_u32(in);
         info.tsc_hz = state_get_u64(in);

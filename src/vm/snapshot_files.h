@@ -23,6 +23,7 @@
 
 struct snapshot_info {
         char engine[SNAPSHOT_ENGINE_MAX]; /* that ran it; any other can go on */
+        u64 id; /* random; its translations have the same */
         u64 ram_size;
         u32 n_cpus;
         u64 tsc_hz;

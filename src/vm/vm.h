@@ -134,8 +134,6 @@ int vm_snapshot(struct vm *vm, const struct vm_snapshot_fds *fds, bool diff, str
 int vm_snapshot_to(struct vm *vm, const char *path, bool diff, struct err **err);
 /* The layers below the next diff; owned by the machine. */
 unsigned vm_snapshot_layers(const struct vm *vm, const int **ret_fds);
-/* Gives back the memory of what the engine made of the guest's code until now. */
-void vm_forget_code(struct vm *vm);
 /* Moves all vCPUs of a paused machine to another engine; on failure all stay where they were. */
 int vm_set_engine(struct vm *vm, const char *engine, struct err **err);
 

@@ -42,19 +42,12 @@ static void on_fail(void *opaque, struct err *error)
         err_free(error);
 }
 
-static void on_told(void *opaque)
-{
-        const struct machine *m = opaque;
-
-        require(!m->ended);
-}
-
 static void agent_make(struct machine *m)
 {
         const struct agent_config config = { .socket = m->socket, .script = m->script, .ready_fd = -1, .streams = { m->in[0], m->out[1], m->out[1] } };
 
         require(agent_new(&config, &m->agent, NULL) == 0);
-        require(agent_attach(m->agent, &m->board.env, &(struct agent_events){ on_fail, on_told, m }, NULL) == 0);
+        require(agent_attach(m->agent, &m->board.env, &(struct agent_events){ on_fail, m }, NULL) == 0);
 }
 
 static const struct vsock_local_ops *ops(const struct machine *m)

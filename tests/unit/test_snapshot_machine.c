@@ -145,8 +145,6 @@ static struct vm *go_on_as_snapshot(struct run *run, struct vm *vm, bool *has_ba
                         run->n_moved[i] += strcmp(engines[i], run->engine) == 0;
         }
         other = machine(run, path);
-        if (rnd(2))
-                vm_forget_code(other);
         end(vm, NULL);
         vm_free(vm);
         *has_base = true;

@@ -117,16 +117,18 @@ static void right_code_passes_the_check(void **state)
 /* Makes the first ADD RAX, RCX of any translated block a SUB. */
 static bool tamper(struct translator *tr)
 {
-        for (unsigned i = 0; i < ARRAY_SIZE(tr->hash); i++)
-                for (struct tblock *block = tr->hash[i]; block; block = block->hash_next)
-                        for (unsigned at = 0; at + 4 < block->code_size; at++) {
-                                u8 *p = tr->code.write + (block->code + at - tr->code.run);
+        const struct code_segment *segment = &tr->code.segments[0];
 
-                                if (p[0] == 0x48 && p[1] == 0x01 && p[2] == 0xc8) { 
-                                        p[1] = 0x29;
-                                        return true;
-                                }
+        for (unsigned i = 0; i < segment->n_blocks; i++) {
+                const struct tblock *block = cache_at(tr, segment->index[i]);
+                u8 *p = (u8 *)(uintptr_t)block_code(block) + CODE_SPAN;
+
+                for (unsigned at = 0; at + 4 < block->code_size; at++, p++)
+                        if (p[0] == 0x48 && p[1] == 0x01 && p[2] == 0xc8) {
+                                p[1] = 0x29;
+                                return true;
                         }
+        }
         return false;
 }
 

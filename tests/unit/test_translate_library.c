@@ -10,6 +10,7 @@
 #include "cpu/translate/library.h"
 
 #define RAM (16 * MIB)
+#define ID 17
 #define ROUNDS 3000000ULL
 #define RESULT(factor) (u32)(ROUNDS * (ROUNDS + 1) / 2 * (factor))
 
@@ -71,7 +72,7 @@ static int saved_file(u64 *ret_blocks)
         assert_true(fd >= 0);
         start(&g);
         assert_int_equal(run_to_end(&g), RESULT(7));
-        assert_int_equal(translate_engine.code_save(g.machine, fd, NULL), 0);
+        assert_int_equal(translate_engine.code_save(g.machine, fd, ID, NULL), 0);
         *ret_blocks = counter(&g, COUNTER_BLOCKS_TRANSLATED);
         assert_true(*ret_blocks > 3);
         cpu_guest_free(&g);
@@ -80,10 +81,10 @@ static int saved_file(u64 *ret_blocks)
 
 static void load(struct cpu_guest *g, int fd)
 {
-        assert_int_equal(translate_engine.code_load(g->machine, fd, NULL), 0);
+        assert_int_equal(translate_engine.code_load(g->machine, fd, ID, NULL), 0);
 }
 
-static void blocks_are_copied_instead_of_translated(void **state)
+static void blocks_are_loaded_instead_of_translated(void **state)
 {
         struct cpu_guest g;
         u64 blocks;
@@ -93,12 +94,12 @@ static void blocks_are_copied_instead_of_translated(void **state)
         load(&g, fd);
         close(fd);
         assert_int_equal(run_to_end(&g), RESULT(7));
-        assert_int_equal(counter(&g, COUNTER_BLOCKS_COPIED), blocks);
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_LOADED), blocks);
         assert_int_equal(counter(&g, COUNTER_BLOCKS_TRANSLATED), 0);
         cpu_guest_free(&g);
 }
 
-static void copies_can_be_saved_again(void **state)
+static void they_can_be_saved_again(void **state)
 {
         struct cpu_guest g;
         u64 blocks;
@@ -108,13 +109,13 @@ static void copies_can_be_saved_again(void **state)
         load(&g, fd);
         close(fd);
         run_to_end(&g);
-        assert_int_equal(translate_engine.code_save(g.machine, again, NULL), 0);
+        assert_int_equal(translate_engine.code_save(g.machine, again, ID, NULL), 0);
         cpu_guest_free(&g);
         start(&g);
         load(&g, again);
         close(again);
         assert_int_equal(run_to_end(&g), RESULT(7));
-        assert_int_equal(counter(&g, COUNTER_BLOCKS_COPIED), blocks);
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_LOADED), blocks);
         cpu_guest_free(&g);
 }
 
@@ -132,30 +133,94 @@ static void code_that_changed_is_translated(void **state)
         assert_int_equal(guest_memory_write(g.memory, factor, &two, 1), 0);
         assert_int_equal(run_to_end(&g), RESULT(2));
         assert_int_equal(counter(&g, COUNTER_BLOCKS_TRANSLATED), 1);
-        assert_int_equal(counter(&g, COUNTER_BLOCKS_COPIED), blocks - 1);
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_LOADED), blocks);
         cpu_guest_free(&g);
 }
 
-static void what_is_forgotten_is_copied_again(void **state)
+/* Functions that fill several segments: each is a jump over a page's worth of room, an addition and a return. */
+#define FUNCTIONS 3000u
+#define FUNCTIONS_AT 0x400000u
+#define FUNCTION_SIZE 1024u
+GUEST_CODE(calls_all, 64,
+           "xor %eax, %eax\n"
+           "mov $0x400000, %ebx\n"
+           "mov $3000, %ecx\n"
+           "2: call *%rbx\n"
+           "add $1024, %rbx\n"
+           "dec %ecx\n"
+           "jnz 2b\n"
+           "mov %eax, 0x100008\n"
+           "out %al, $0x18\n 1: jmp 1b\n");
+
+static u32 start_functions(struct cpu_guest *g)
+{
+        static const u8 load[] = { 0x4c, 0x8b, 0x84, 0x24, 0xc0, 0xff, 0xff, 0xff }; /* mov r8, [rsp - 64] */
+        u32 sum = 0;
+
+        cpu_guest_init(g, &translate_engine, RAM);
+        cpu_guest_long(g, guest_calls_all, guest_calls_all_end);
+        for (u32 i = 0; i < FUNCTIONS; i++) {
+                u8 code[FUNCTION_SIZE] = { 0 };
+                unsigned n = 0;
+
+                for (; n < 30 * sizeof(load); n += sizeof(load))
+                        memcpy(code + n, load, sizeof(load));
+                code[n++] = 0x05; /* add eax, i */
+                memcpy(code + n, &i, 4);
+                code[n + 4] = 0xc3;
+                sum += i;
+                assert_int_equal(guest_memory_write(g->memory, FUNCTIONS_AT + (u64)i * FUNCTION_SIZE, code, sizeof(code)), 0);
+        }
+        return sum;
+}
+
+static void many_are_saved_and_many_changed(void **state)
+{
+        const int fd = memfd_create("library", MFD_CLOEXEC);
+        struct cpu_guest g;
+        u32 sum = start_functions(&g);
+        u64 blocks;
+
+        assert_int_equal(run_to_end(&g), sum);
+        assert_true(translator_of(&g)->code.filling > 2);
+        blocks = counter(&g, COUNTER_BLOCKS_TRANSLATED);
+        assert_int_equal(translate_engine.code_save(g.machine, fd, ID, NULL), 0);
+        cpu_guest_free(&g);
+
+        start_functions(&g);
+        load(&g, fd);
+        close(fd);
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_LOADED), blocks);
+        for (u32 i = 0; i < FUNCTIONS; i += 7) {
+                const u32 one = 1;
+
+                assert_int_equal(guest_memory_write(g.memory, FUNCTIONS_AT + (u64)i * FUNCTION_SIZE + 241, &one, sizeof(one)), 0);
+                sum += 1 - i;
+        }
+        assert_int_equal(run_to_end(&g), sum);
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_TRANSLATED), (FUNCTIONS + 6) / 7);
+        cpu_guest_free(&g);
+}
+
+static void they_can_be_kicked(void **state)
 {
         struct cpu_guest g;
         u64 blocks;
         const int fd = saved_file(&blocks);
+        unsigned stopped = 0;
         pthread_t thread;
 
         start(&g);
         load(&g, fd);
         close(fd);
-        /* A kick may come before the guest has done anything. */
-        for (unsigned i = 0; i < 1000 && (i < 20 || counter(&g, COUNTER_BLOCKS_COPIED) <= blocks); i++) {
-                thread = cpu_guest_post_later(&g, VCPU_WORK_STOP, i * 5);
-                cpu_guest_run(&g);
+        for (unsigned i = 0; i < 300; i++) {
+                thread = cpu_guest_post_later(&g, VCPU_WORK_STOP, i);
+                stopped += cpu_guest_run(&g) == EXIT_KICKED;
                 pthread_join(thread, NULL);
                 g.vcpu.work = 0;
-                translate_engine.code_forget(g.machine);
         }
+        assert_true(stopped > 20);
         assert_int_equal(run_to_end(&g), RESULT(7));
-        assert_true(counter(&g, COUNTER_BLOCKS_COPIED) > blocks); /* others begin where it was kicked */
         cpu_guest_free(&g);
 }
 
@@ -169,95 +234,80 @@ static void a_machine_of_another_cpu_translates(void **state)
         translator_of(&g)->has_extension[ZYDIS_ISA_EXT_AVX2] ^= true;
         load(&g, fd);
         close(fd);
-        assert_null(translator_of(&g)->library);
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_LOADED), 0);
         assert_int_equal(run_to_end(&g), RESULT(7));
+        cpu_guest_free(&g);
+}
+
+static void other_memory_has_other_translations(void **state)
+{
+        struct cpu_guest g;
+        u64 blocks;
+        const int fd = saved_file(&blocks);
+
+        start(&g);
+        assert_int_equal(translate_engine.code_load(g.machine, fd, ID + 1, NULL), 0);
+        close(fd);
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_LOADED), 0);
+        assert_int_equal(run_to_end(&g), RESULT(7));
+        assert_int_equal(counter(&g, COUNTER_BLOCKS_TRANSLATED), blocks);
         cpu_guest_free(&g);
 }
 
 /* ---- damaged files: what is not code is not believed ---- */
 
-struct file {
-        u8 *data; /* writable, shared with the file */
-        u64 size;
-        int fd;
-};
+#define HEADER_MAX 2048
 
-static struct file file_map(int fd)
-{
-        struct stat st;
-        struct file file = { .fd = fd };
-
-        assert_int_equal(fstat(fd, &st), 0);
-        file.size = (u64)st.st_size;
-        file.data = mmap(NULL, file.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        assert_true(file.data != MAP_FAILED);
-        return file;
-}
-
-/* Everything that it has is looked for and copied, as if the guest's bytes were what it says. */
-static void use(struct translator *tr, const struct file *file)
-{
-        static struct translation translation;
-        static u8 code[BLOCK_CODE_MAX];
-        static const u8 bytes[PAGE_SIZE];
-        const void *stubs[TEXIT_KINDS] = { NULL };
-        struct library *library = NULL;
-
-        assert_int_equal(library_open(tr, file->fd, &library, NULL), 0);
-        for (u64 at = GUEST_CODE_AT; library && at < GUEST_CODE_AT + (u64)(guest_sum_end - guest_sum); at++) {
-                const struct tblock key = { .gpa = at, .page_va = GUEST_CODE_AT & PAGE_MASK, .mode = MODE_LONG64 | MODE_LONG | MODE_PROTECTED };
-                const bool from_start = at == GUEST_CODE_AT;
-                const struct translate_request req = { .code = from_start ? bytes : guest_sum + (at - GUEST_CODE_AT), .room = 64, .run_at = code, .stubs = stubs };
-                const struct library_entry *entry = library_find(library, &key, &req);
-
-                translation.code = code;
-                if (entry)
-                        library_copy(library, entry, &req, &translation);
-        }
-        library_close(library);
-}
-
-static void damaged_tables_do_no_harm(void **state)
+static bool is_loaded(int fd)
 {
         struct cpu_guest g;
-        u64 blocks;
-        struct file file = file_map(saved_file(&blocks));
-        unsigned refused = 0;
+        bool loaded;
 
         start(&g);
-        for (u64 at = 0; at < file.size; at++)
-                for (unsigned bit = 0; bit < 8; bit++) {
-                        struct library *library = NULL;
-
-                        file.data[at] ^= (u8)(1u << bit);
-                        use(translator_of(&g), &file);
-                        assert_int_equal(library_open(translator_of(&g), file.fd, &library, NULL), 0);
-                        refused += !library;
-                        library_close(library);
-                        file.data[at] ^= (u8)(1u << bit);
-                }
-        assert_true(refused > 8 * 100); /* its header says whose it is */
-        munmap(file.data, file.size);
-        for (u64 size = file.size; size > 0; size /= 2) {
-                struct library *library = NULL;
-
-                assert_int_equal(ftruncate(file.fd, (off_t)(size - 1)), 0);
-                assert_int_equal(library_open(translator_of(&g), file.fd, &library, NULL), 0);
-                assert_null(library);
-        }
-        close(file.fd);
+        loaded = translate_engine.code_load(g.machine, fd, ID, NULL) == 0 && translator_of(&g)->code.n_frozen;
         cpu_guest_free(&g);
+        return loaded;
+}
+
+static void damaged_headers_do_no_harm(void **state)
+{
+        u64 blocks;
+        const int fd = saved_file(&blocks);
+        unsigned refused = 0;
+        struct stat st;
+        u8 byte;
+
+        assert_true(is_loaded(fd));
+        for (off_t at = 0; at < HEADER_MAX; at++) {
+                const u8 bit = (u8)(1u << at % 8);
+
+                assert_int_equal(pread(fd, &byte, 1, at), 1);
+                byte ^= bit;
+                assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+                refused += !is_loaded(fd);
+                byte ^= bit;
+                assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+        }
+        assert_true(refused > 200); /* it says whose it is, and where all is */
+        assert_int_equal(fstat(fd, &st), 0);
+        for (off_t size = st.st_size; size > 0; size /= 2) {
+                assert_int_equal(ftruncate(fd, size - 1), 0);
+                assert_false(is_loaded(fd));
+        }
+        close(fd);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(blocks_are_copied_instead_of_translated),
-                cmocka_unit_test(copies_can_be_saved_again),
+                cmocka_unit_test(blocks_are_loaded_instead_of_translated),
+                cmocka_unit_test(they_can_be_saved_again),
                 cmocka_unit_test(code_that_changed_is_translated),
-                cmocka_unit_test(what_is_forgotten_is_copied_again),
+                cmocka_unit_test(many_are_saved_and_many_changed),
+                cmocka_unit_test(they_can_be_kicked),
                 cmocka_unit_test(a_machine_of_another_cpu_translates),
-                cmocka_unit_test(damaged_tables_do_no_harm),
+                cmocka_unit_test(other_memory_has_other_translations),
+                cmocka_unit_test(damaged_headers_do_no_harm),
         };
 
         return cmocka_run_group_tests_name("translate_library", tests, NULL, NULL);

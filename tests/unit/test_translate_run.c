@@ -381,7 +381,7 @@ static void shrink_cache(struct cpu_guest *g)
 
         translate_engine.vcpu_destroy(&g->vcpu);
         m->translator = translator_free(m->translator);
-        assert_int_equal(translator_new(m, 1, 2 * MIB, &m->translator, NULL), 0);
+        assert_int_equal(translator_new(m, 1, 2 * MIB, true, &m->translator, NULL), 0);
         assert_int_equal(translate_engine.vcpu_create(&g->vcpu, NULL), 0);
 }
 
@@ -435,7 +435,7 @@ static void a_small_cache_grows_when_it_is_too_small(void **state)
 
         start(&g, guest_calls_all, guest_calls_all_end);
         tr = ((struct interp_machine *)g.machine)->translator;
-        blocks_begin_small(((struct interp_machine *)g.machine)->translator);
+        ((struct interp_machine *)g.machine)->translator->code.n_used = SEGMENTS_FEW;
         sum = put_functions(&g);
         assert_int_equal(guest_memory_write(g.memory, GUEST_CODE_AT + 3, &rounds, 1), 0);
         run_to_end(&g);

@@ -1,95 +1,16 @@
-/* The machine's translated code: its memory, the blocks in it, and how they are found and dropped. runtime.h tells the life of a block. */
+/* The machine's translated code: the blocks in it, and how they are made, found and dropped. runtime.h tells the life of a block. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "dump.h"
-#include "library.h"
 #include "runtime.h"
 
 #define BLOCK_DATA_MAX \
         (sizeof(struct tblock) + BLOCK_LINKS_MAX * sizeof(struct link) + BLOCK_RECORDS_MAX * sizeof(struct record) + BLOCK_SITES_MAX * sizeof(u16))
 #define CODE_ALIGN 32u
-#define HUGE_SIZE (2 * MIB)
-#define HUGE_FROM 40u          /* segments: more than a boot needs. Huge pages are resident as a whole, which a small machine should not pay for */
-#define HUGE_AT_ONCE 4u        /* each takes the host about a millisecond */
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25       /* Linux 6.1; older ones say EINVAL */
-#endif
 #define INT3 0xcc
-#define SEGMENTS_FEW 4u
 #define TURN_CYCLES (4 * 1000000000ULL) /* a second or two */
-#define POPULATE ((u32)(32 * KIB)) /* at once */
-#define POPULATE_AHEAD ((u32)(2 * KIB)) /* of what most blocks need */
-
-/* ---- memory ---- */
-
-/* Where huge pages of the host fit: at a multiple of their size. NULL: wherever there is room. */
-static void *aligned_room(size_t size)
-{
-        u8 *room = mmap(NULL, size + HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-        if (room == MAP_FAILED)
-                return NULL;
-        munmap(room, size + HUGE_SIZE);
-        return (void *)ALIGN_UP((uintptr_t)room, HUGE_SIZE);
-}
-
-static int map_twice(struct code_memory *code, struct err **err)
-{
-        int fd = memfd_create("translated-code", MFD_CLOEXEC);
-        int r = 0;
-
-        if (fd < 0)
-                return err_sys(err, errno, "creating memory for translated code");
-        if (ftruncate(fd, (off_t)code->size) < 0) {
-                r = err_sys(err, errno, "sizing memory for translated code to %lu MiB", (unsigned long)(code->size / MIB));
-        } else {
-                code->write = mmap(NULL, code->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-                code->run = mmap(aligned_room(code->size), code->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, fd, 0);
-                if (code->write == MAP_FAILED || code->run == MAP_FAILED) {
-                        r = err_sys(err, errno, "mapping memory for translated code");
-                        err_hint(err, r, "a security policy may forbid executable memory");
-                }
-        }
-        close(fd);
-        return r;
-}
-
-static void code_memory_free(struct code_memory *code)
-{
-        if (code->run && code->run != MAP_FAILED)
-                munmap(code->run, code->size);
-        if (code->write && code->write != MAP_FAILED)
-                munmap(code->write, code->size);
-        if (code->indexes && (void *)code->indexes != MAP_FAILED)
-                munmap(code->indexes, code->n_segments * SEGMENT_BLOCKS_MAX * sizeof(struct tblock *));
-        free(code->segments);
-}
-
-static int code_memory_init(struct code_memory *code, size_t size, struct err **err)
-{
-        code->n_segments = (unsigned)MAX(size / SEGMENT_SIZE, 2);
-        code->size = STUBS_SIZE + code->n_segments * SEGMENT_SIZE;
-        code->segments = calloc(code->n_segments, sizeof(*code->segments));
-        /* Touched as far as it is used only. */
-        code->indexes = mmap(NULL, code->n_segments * SEGMENT_BLOCKS_MAX * sizeof(struct tblock *), PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (!code->segments || (void *)code->indexes == MAP_FAILED)
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the translator");
-        for (unsigned i = 0; i < code->n_segments; i++)
-                code->segments[i].index = code->indexes + i * SEGMENT_BLOCKS_MAX;
-        code->n_used = code->n_segments;
-        code->segments[0].state = SEGMENT_FILLING;
-        return map_twice(code, err);
-}
-
-static u8 *segment_start(const struct code_memory *code, const struct code_segment *segment)
-{
-        return code->run + STUBS_SIZE + (size_t)(segment - code->segments) * SEGMENT_SIZE;
-}
 
 /* ---- finding ---- */
 
@@ -98,19 +19,20 @@ static unsigned page_hash(u64 gpa)
         return (unsigned)(((gpa >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL) >> (64 - PAGE_BLOCKS_BITS));
 }
 
-static struct tblock **page_list(struct translator *tr, u64 gpa)
+/* @pages: of the tables. */
+static code_ref *page_head(code_ref *pages, u64 gpa)
 {
-        return &tr->pages[page_hash(gpa)];
+        return &pages[page_hash(gpa)];
 }
 
-struct tblock *blocks_of_page(struct translator *tr, u64 gpa)
+struct tblock *blocks_of_page(const struct translator *tr, u64 gpa)
 {
-        return *page_list(tr, gpa);
+        return cache_at(tr, *page_head(tr->code.tables->pages, gpa));
 }
 
-static struct tblock *at_index(const struct code_segment *segment, unsigned i)
+static struct tblock *at_index(const struct translator *tr, const struct code_segment *segment, unsigned i)
 {
-        return __atomic_load_n(&segment->index[i], __ATOMIC_RELAXED);
+        return cache_at(tr, __atomic_load_n(&segment->index[i], __ATOMIC_RELAXED));
 }
 
 /* The count is read first (acquire, pairs with enter_block): what lies below it is complete. */
@@ -128,40 +50,44 @@ struct tblock *block_at(const struct translator *tr, const u8 *rip)
         while (lo < hi) { /* the first one that starts after rip */
                 const unsigned mid = lo + (hi - lo) / 2;
 
-                if (at_index(segment, mid)->code <= rip)
+                if (block_code(at_index(tr, segment, mid)) <= rip)
                         lo = mid + 1;
                 else
                         hi = mid;
         }
         if (!lo)
                 return NULL;
-        block = at_index(segment, lo - 1);
-        return rip < block->code + block->code_size ? block : NULL;
+        block = at_index(tr, segment, lo - 1);
+        return rip < block_code(block) + block->code_size ? block : NULL;
 }
 
 /* ---- dropping ---- */
 
-static void unlist(struct tblock **p, struct tblock *block, size_t next_offset)
+static void unlist(const struct translator *tr, code_ref *p, struct tblock *block, size_t next_offset)
 {
-        while (*p && *p != block)
-                p = (struct tblock **)(void *)((u8 *)*p + next_offset);
-        /* A reader that stands on the block goes on from it: its own pointer stays. */
+        const code_ref ref = cache_ref(tr, block);
+
+        while (*p && *p != ref)
+                p = (code_ref *)(void *)((u8 *)cache_at(tr, *p) + next_offset);
+        /* A reader that stands on the block goes on from it: its own next stays. */
         if (*p)
-                __atomic_store_n(p, *(struct tblock **)(void *)((u8 *)block + next_offset), __ATOMIC_RELEASE);
+                __atomic_store_n(p, *(code_ref *)(void *)((u8 *)block + next_offset), __ATOMIC_RELEASE);
 }
 
 void block_drop(struct translator *tr, struct tblock *block)
 {
+        struct block_tables *tables = tr->code.tables;
+
         if (block->stale)
                 return;
         block->stale = true;
-        unlist(&tr->hash[block_hash(block->gpa, block->mode)], block, offsetof(struct tblock, hash_next));
-        unlist(page_list(tr, block->gpa), block, offsetof(struct tblock, page_next));
+        unlist(tr, block_head(tr, block->gpa, block->mode), block, offsetof(struct tblock, hash_next));
+        unlist(tr, page_head(tables->pages, block->gpa), block, offsetof(struct tblock, page_next));
         if (block->mode & MODE_CROSSING)
-                unlist(&tr->pages_2[page_hash(block->gpa_2)], block, offsetof(struct tblock, page_2_next));
+                unlist(tr, page_head(tables->pages_2, block->gpa_2), block, offsetof(struct tblock, page_2_next));
         link_cut_all(tr, block);
         /* The first byte of an instruction, so no vCPU is behind it in the same one. */
-        __atomic_store_n(code_writable(tr, block->code + ENTRY_B), INT3, __ATOMIC_RELEASE);
+        __atomic_store_n(code_patchable(tr, block_code(block) + ENTRY_B, 1), INT3, __ATOMIC_RELEASE);
 }
 
 /* Drops @block if [at, at + bytes), which is code of it, overlaps [gpa, gpa + len); else returns the chunks that this code is in. */
@@ -183,11 +109,11 @@ u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len)
 
         pthread_mutex_lock(&tr->lock);
         for (block = blocks_of_page(tr, gpa); block; block = next) {
-                next = block->page_next;
+                next = cache_at(tr, block->page_next);
                 kept |= drop_overlapping(tr, block, block->gpa, block->guest_bytes, gpa, len);
         }
-        for (block = tr->pages_2[page_hash(gpa)]; block; block = next) {
-                next = block->page_2_next;
+        for (block = cache_at(tr, *page_head(tr->code.tables->pages_2, gpa)); block; block = next) {
+                next = cache_at(tr, block->page_2_next);
                 kept |= drop_overlapping(tr, block, block->gpa_2, block->bytes_2, gpa, len);
         }
         return kept & guest_memory_chunks(gpa, len);
@@ -216,7 +142,7 @@ static u64 new_epoch(struct translator *tr)
 static void drain(struct translator *tr, struct code_segment *segment)
 {
         for (unsigned i = 0; i < segment->n_blocks; i++)
-                block_drop(tr, segment->index[i]);
+                block_drop(tr, at_index(tr, segment, i));
         segment->state = SEGMENT_DRAINING;
         segment->drained_at = new_epoch(tr);
 }
@@ -236,86 +162,13 @@ static bool drained(struct translator *tr, u64 epoch)
 static bool has_room(const struct code_segment *segment)
 {
         return segment->state == SEGMENT_FILLING && segment->n_blocks < SEGMENT_BLOCKS_MAX &&
-               segment->code_used + segment->data_used + 2 * CODE_ALIGN + BLOCK_CODE_MAX + BLOCK_DATA_MAX <= SEGMENT_SIZE;
-}
-
-/* Code is spread over some ten times the memory that the guest's takes, so with 4 KiB pages much of the time goes into the host's own TLB. What is full gets huge
- * pages; where the host has none to give the attempt is all that is lost. */
-static void huge_pages_take(struct code_memory *code, unsigned n_full)
-{
-        const size_t full = STUBS_SIZE + n_full * SEGMENT_SIZE;
-
-        if (n_full < HUGE_FROM)
-                return;
-        for (unsigned i = 0; i < HUGE_AT_ONCE && code->huge_end + HUGE_SIZE <= full; i++, code->huge_end += HUGE_SIZE)
-                madvise(code->run + code->huge_end, HUGE_SIZE, MADV_COLLAPSE);
-}
-
-/* Nothing is added to @segment any more. The writable view of its code, which links alone still need, stops counting as this process's. */
-static void segment_close(struct translator *tr, struct code_segment *segment)
-{
-        segment->state = SEGMENT_FULL;
-        madvise(code_writable(tr, segment_start(&tr->code, segment)), segment->code_used & PAGE_MASK, MADV_DONTNEED);
-        huge_pages_take(&tr->code, (unsigned)(segment - tr->code.segments) + 1);
-}
-
-/* Nobody finds a block of @segment any more. Whoever is in one, or holds its address, is about to leave: nothing of it need be unlinked. */
-static void disown(struct translator *tr, struct code_segment *segment)
-{
-        for (unsigned i = 0; i < segment->n_blocks; i++) {
-                struct tblock *block = segment->index[i];
-
-                block->stale = true;
-                __atomic_store_n(&tr->hash[block_hash(block->gpa, block->mode)], NULL, __ATOMIC_RELEASE);
-                *page_list(tr, block->gpa) = NULL;
-                if (block->mode & MODE_CROSSING)
-                        tr->pages_2[page_hash(block->gpa_2)] = NULL;
-        }
-}
-
-void blocks_forget(struct translator *tr)
-{
-        pthread_mutex_lock(&tr->lock);
-        for (unsigned i = 0; i < tr->code.n_segments; i++)
-                disown(tr, &tr->code.segments[i]);
-        if (tr->any_far)
-                memset(tr->far_pages, 0, sizeof(tr->far_pages));
-        tr->any_far = false;
-        tr->forgotten_at = new_epoch(tr);
-        pthread_mutex_unlock(&tr->lock);
+               segment->code_used + segment->data_used + 2 * CODE_ALIGN + BLOCK_CODE_MAX + BLOCK_DATA_MAX + PAGE_SIZE <= SEGMENT_SIZE;
 }
 
 static void segment_empty(struct code_segment *segment)
 {
         __atomic_store_n(&segment->n_blocks, 0, __ATOMIC_RELEASE);
         segment->code_used = segment->data_used = segment->code_ready = segment->data_ready = 0;
-}
-
-/* What was forgotten is memory again when nobody is in it any more. */
-static bool release_forgotten(struct translator *tr)
-{
-        struct code_memory *code = &tr->code;
-
-        if (!drained(tr, tr->forgotten_at))
-                return false;
-        for (unsigned i = 0; i < code->n_segments; i++) {
-                struct code_segment *segment = &code->segments[i];
-
-                segment_empty(segment);
-                segment->state = SEGMENT_FREE;
-        }
-        code->filling = 0;
-        code->segments[0].state = SEGMENT_FILLING;
-        madvise(code->write + STUBS_SIZE, code->size - STUBS_SIZE, MADV_REMOVE);
-        madvise(code->indexes, code->n_segments * SEGMENT_BLOCKS_MAX * sizeof(struct tblock *), MADV_DONTNEED);
-        code->huge_end = 0;
-        tr->forgotten_at = 0;
-        return true;
-}
-
-void blocks_begin_small(struct translator *tr)
-{
-        tr->code.n_used = MIN(tr->code.n_segments, SEGMENTS_FEW);
 }
 
 /* The segment to be taken behind @i. Whoever needs all of them anew again and again gets more. */
@@ -329,8 +182,8 @@ static unsigned segment_after(struct code_memory *code, unsigned i)
         since = now - code->turned_at;
         code->turned_at = now;
         if (code->n_used == code->n_segments || since > TURN_CYCLES)
-                return 0;
-        code->n_used = MIN(2 * code->n_used, code->n_segments);
+                return code->n_frozen;
+        code->n_used = MIN(2 * code->n_used - code->n_frozen, code->n_segments);
         return i + 1;
 }
 
@@ -340,13 +193,11 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
         struct code_memory *code = &tr->code;
         struct code_segment *segment, *ahead;
 
-        if (tr->forgotten_at && !release_forgotten(tr))
-                return NULL;
         segment = &code->segments[code->filling];
         if (has_room(segment))
                 return segment;
         if (segment->state == SEGMENT_FILLING) {
-                segment_close(tr, segment);
+                segment_close(code, segment);
                 code->next = segment_after(code, code->filling);
         }
         segment = &code->segments[code->next];
@@ -360,8 +211,8 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
         code->filling = code->next;
         segment_empty(segment);
         segment->state = SEGMENT_FILLING;
-        ahead = &code->segments[(code->filling + 1) % code->n_used];
-        if (ahead->state == SEGMENT_FULL && code->n_used > 2)
+        ahead = &code->segments[code->filling + 1 < code->n_used ? code->filling + 1 : code->n_frozen];
+        if (ahead->state == SEGMENT_FULL && code->n_used - code->n_frozen > 2)
                 drain(tr, ahead);
         return segment;
 }
@@ -386,132 +237,155 @@ static void make_leaving_block(const struct translate_request *req, struct trans
         t->n_records = 2;
 }
 
-/* Pages for the next blocks, in a few calls instead of three faults for each page of code and one for each of data. Only hints: Linux 5.14. */
-static void segment_populate(struct translator *tr, struct code_segment *segment)
-{
-        u8 *run = segment_start(&tr->code, segment), *write = code_writable(tr, run);
-
-        if (segment->code_used + POPULATE_AHEAD > segment->code_ready && segment->code_ready + POPULATE <= SEGMENT_SIZE) {
-                madvise(write + segment->code_ready, POPULATE, MADV_POPULATE_WRITE);
-                madvise(run + segment->code_ready, POPULATE, MADV_POPULATE_READ);
-                segment->code_ready += POPULATE;
-        }
-        if (segment->data_used + POPULATE_AHEAD > segment->data_ready && segment->data_ready + POPULATE <= SEGMENT_SIZE) {
-                segment->data_ready += POPULATE;
-                madvise(write + SEGMENT_SIZE - segment->data_ready, POPULATE, MADV_POPULATE_WRITE);
-        }
-}
-
 static void *data_alloc(struct translator *tr, struct code_segment *segment, size_t size)
 {
         segment->data_used += (u32)ALIGN_UP(size, 16);
-        return code_writable(tr, segment_start(&tr->code, segment)) + SEGMENT_SIZE - segment->data_used;
+        return segment_start(&tr->code, segment) + CODE_SPAN + SEGMENT_SIZE - segment->data_used;
 }
 
 /* The header with what the translation found. */
-static struct tblock *header_make(struct translator *tr, struct code_segment *segment, const struct translation *t)
+static struct tblock *header_make(struct translator *tr, struct code_segment *segment, const u8 *run, const struct tblock *key, const struct translation *t)
 {
         const size_t links = t->n_links * sizeof(struct link), records = t->n_records * sizeof(struct record), sites = t->n_sites * sizeof(u16);
-        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + (t->library_records ? 0 : records + sites));
+        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + records + sites);
         u8 *behind = (u8 *)(block + 1);
 
-        memset(block, 0, sizeof(*block));
-        block->links = memcpy(behind, t->links, links);
-        block->records = t->library_records ? t->library_records : memcpy(behind + links, t->records, records);
-        block->sites = t->library_records ? t->library_sites : memcpy(behind + links + records, t->sites, sites);
-        for (unsigned i = 0; i < t->n_links; i++) {
-                block->links[i].from = block;
-                block->links[i].to = NULL;
-                block->links[i].next_in = NULL;
+        *block = (struct tblock){
+                .gpa = key->gpa, .page_va = key->page_va, .mode = key->mode, .global = key->global,
+                .code_at = (s32)(run - (const u8 *)block), .code_size = (u16)t->code_size, .guest_bytes = (u16)t->guest_bytes, .n_instructions = (u8)t->n_instructions,
+                .loop_off = t->loop_off, .n_links = (u8)t->n_links, .n_records = (u16)t->n_records, .n_sites = (u16)t->n_sites,
+        };
+        if (key->mode & MODE_CROSSING) {
+                const unsigned room = (unsigned)(PAGE_SIZE - (key->gpa & (PAGE_SIZE - 1)));
+
+                block->gpa_2 = key->gpa_2;
+                block->bytes_2 = (u8)(MAX(t->guest_bytes, room) - room);
+                block->guest_bytes = (u16)MIN(t->guest_bytes, room);
         }
-        block->n_links = (u16)t->n_links;
-        block->n_records = (u16)t->n_records;
-        block->n_sites = (u16)t->n_sites;
-        block->code_size = t->code_size;
-        block->guest_bytes = (u16)t->guest_bytes;
-        block->loop_off = t->loop_off;
-        block->n_instructions = (u16)t->n_instructions;
+        memcpy(behind, t->links, links);
+        memcpy(behind + links, t->records, records);
+        memcpy(behind + links + records, t->sites, sites);
+        for (unsigned i = 0; i < t->n_links; i++) {
+                block_links(block)[i].index = (u8)i;
+                block_links(block)[i].to = block_links(block)[i].next_in = 0;
+        }
+        memcpy(t->code - sizeof(block->code_at), &block->code_at, sizeof(block->code_at));
         return block;
 }
 
 static void enter_block(struct translator *tr, struct code_segment *segment, struct tblock *block)
 {
-        struct tblock **head = &tr->hash[block_hash(block->gpa, block->mode)];
+        const code_ref ref = cache_ref(tr, block);
+        code_ref *head = block_head(tr, block->gpa, block->mode);
+        code_ref *page = page_head(tr->code.tables->pages, block->gpa);
 
-        segment->index[segment->n_blocks] = block;
+        segment->index[segment->n_blocks] = ref;
         __atomic_store_n(&segment->n_blocks, segment->n_blocks + 1, __ATOMIC_RELEASE); /* pairs with block_at */
-        block->page_next = *page_list(tr, block->gpa);
-        *page_list(tr, block->gpa) = block;
+        block->page_next = *page;
+        *page = ref;
         if (block->mode & MODE_CROSSING) {
-                block->page_2_next = tr->pages_2[page_hash(block->gpa_2)];
-                tr->pages_2[page_hash(block->gpa_2)] = block;
+                page = page_head(tr->code.tables->pages_2, block->gpa_2);
+                block->page_2_next = *page;
+                *page = ref;
         }
         block->hash_next = *head;
-        __atomic_store_n(head, block, __ATOMIC_RELEASE); /* pairs with block_find */
+        __atomic_store_n(head, ref, __ATOMIC_RELEASE); /* pairs with block_find */
+}
+
+/* Where the next block of @segment is to run, with room for code_at before it. */
+static u8 *place(const struct translator *tr, const struct code_segment *segment)
+{
+        return segment_start(&tr->code, segment) + ALIGN_UP(segment->code_used + sizeof(s32), CODE_ALIGN);
+}
+
+static struct tblock *add_block(struct translator *tr, struct code_segment *segment, const u8 *run, const struct tblock *key, const struct translation *t)
+{
+        struct tblock *block = header_make(tr, segment, run, key, t);
+
+        segment->code_used = (u32)(run - segment_start(&tr->code, segment)) + t->code_size;
+        enter_block(tr, segment, block);
+        return block;
 }
 
 struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters)
 {
         struct code_segment *segment = segment_with_room(tr, counters);
-        const struct library_entry *saved;
         struct translation *t = &tr->scratch;
         struct tblock *block;
-        u8 *start, *run;
 
         if (!segment)
                 return NULL;
-        segment_populate(tr, segment);
-        saved = library_find(tr->library, key, req);
-        start = segment_start(&tr->code, segment);
-        /* A pointer to the block's header lies right before its code. */
-        run = start + segment->code_used;
-        run += ALIGN_UP(segment->code_used + sizeof(block), CODE_ALIGN) - segment->code_used;
-        if (saved && ((uintptr_t)run & CODE_ALIGN) != library_phase(saved))
-                run += CODE_ALIGN;
-        req->run_at = run;
+        segment_populate(&tr->code, segment);
+        req->run_at = place(tr, segment);
         req->jumps_in_line = tr->jumps_in_line;
         req->stubs = tr->stubs.exits;
         req->has_extension = tr->has_extension;
-        t->code = code_writable(tr, run);
-        t->library_records = NULL;
+        t->code = (u8 *)(uintptr_t)req->run_at + CODE_SPAN;
         req->notes = trace_mask & BIT(TRACE_TRANSLATE) ? tr->notes : NULL;
         tr->notes[0] = (struct insn_note){ .class = INSN_CALL_OUT, .why = "crosses the page's end" }; /* has no note of its own */
-        if (saved)
-                library_copy(tr->library, saved, req, t);
-        else if (!translate_block(req, t))
+        if (!translate_block(req, t))
                 make_leaving_block(req, t);
         else if (req->notes)
                 translate_dump(trace_get_output(), req, t);
-
-        block = header_make(tr, segment, t);
-        block->gpa = key->gpa;
-        block->page_va = key->page_va;
-        block->mode = key->mode;
-        block->global = key->global;
-        if (key->mode & MODE_CROSSING) {
-                const unsigned room = (unsigned)(PAGE_SIZE - (key->gpa & (PAGE_SIZE - 1)));
-
-                block->gpa_2 = key->gpa_2;
-                block->bytes_2 = (u16)(MAX(t->guest_bytes, room) - room);
-                block->guest_bytes = (u16)MIN(t->guest_bytes, room);
-        }
-        block->code = run;
-        memcpy(t->code - sizeof(block), &block, sizeof(block));
-        segment->code_used = (u32)(run - start) + t->code_size;
-        enter_block(tr, segment, block);
-        if (saved) {
-                counter_inc(counters, COUNTER_BLOCKS_COPIED);
-                return block;
-        }
+        block = add_block(tr, segment, req->run_at, key, t);
         counter_inc(counters, COUNTER_BLOCKS_TRANSLATED);
         counter_add(counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
         counter_add(counters, COUNTER_CODE_BYTES, block->code_size);
         return block;
 }
 
+/* ---- copying ---- */
+
+/* As it was before it was linked: all jumps out of it lead to its own stubs, and from there to @tr's. */
+static void unlink_copy(const struct translator *tr, const u8 *run, struct translation *t)
+{
+        for (unsigned i = 0; i < t->n_links; i++) {
+                const s32 rel = (s32)t->links[i].stub_off - (s32)(t->links[i].patch_off + 4);
+
+                memcpy(t->code + t->links[i].patch_off, &rel, sizeof(rel));
+        }
+        for (unsigned i = 0; i < t->n_sites; i++) {
+                const unsigned off = t->sites[i];
+                struct site site;
+                s32 rel;
+
+                memcpy(&site, t->code + off, sizeof(site));
+                rel = (s32)((const u8 *)tr->stubs.exits[site.kind] - (run + off));
+                memcpy(t->code + off - sizeof(rel), &rel, sizeof(rel));
+        }
+}
+
+struct tblock *block_copy(struct translator *tr, const struct translator *from, const struct tblock *block)
+{
+        struct code_segment *segment = segment_with_room(tr, NULL);
+        struct translation *t = &tr->scratch;
+        struct tblock key = *block;
+        u8 *run;
+
+        if (!segment)
+                return NULL;
+        run = place(tr, segment);
+        if (((uintptr_t)run ^ (uintptr_t)block_code(block)) & CODE_ALIGN)
+                run += CODE_ALIGN; /* it was made for its place in a cache line */
+        t->code = run + CODE_SPAN;
+        t->code_size = block->code_size;
+        t->guest_bytes = (unsigned)block->guest_bytes + block->bytes_2;
+        t->n_instructions = block->n_instructions;
+        t->loop_off = block->loop_off;
+        t->n_links = block->n_links;
+        t->n_records = block->n_records;
+        t->n_sites = block->n_sites;
+        memcpy(t->code, block_code(block), block->code_size);
+        memcpy(t->links, block_links(block), t->n_links * sizeof(*t->links));
+        memcpy(t->records, block_records(block), t->n_records * sizeof(*t->records));
+        memcpy(t->sites, block_sites(block), t->n_sites * sizeof(*t->sites));
+        unlink_copy(tr, run, t);
+        return add_block(tr, segment, run, &key, t);
+}
+
 /* ---- life ---- */
 
-int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, struct translator **ret, struct err **err)
+int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, bool runs, struct translator **ret, struct err **err)
 {
         struct translator *tr = calloc(1, sizeof(*tr));
         int r;
@@ -524,7 +398,7 @@ int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cach
         tr->jumps_in_line = translate_host_jump_erratum();
         pthread_mutex_init(&tr->lock, NULL);
         check_turns_init(&tr->turns);
-        r = code_memory_init(&tr->code, cache_size, err);
+        r = code_memory_init(&tr->code, cache_size, runs, err);
         if (r < 0) {
                 translator_free(tr);
                 return r;
@@ -538,7 +412,6 @@ struct translator *translator_free(struct translator *tr)
 {
         if (tr) {
                 code_memory_free(&tr->code);
-                library_close(tr->library);
                 pthread_mutex_destroy(&tr->lock);
                 check_turns_destroy(&tr->turns);
                 free(tr);

@@ -97,7 +97,7 @@ void check_report(const struct check_report *r)
                 fprintf(out, "guest-physical %lx: interp %02x translate %02x\n", r->gpa, r->memory_want, r->memory_got);
         put_states(out, r);
         put_code(out, "guest code", r->code, r->block->guest_bytes, r->before->rip);
-        put_code(out, "host code", r->block->code, r->block->code_size, (uintptr_t)r->block->code);
+        put_code(out, "host code", block_code(r->block), r->block->code_size, (uintptr_t)block_code(r->block));
         fclose(out);
         for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
                 *end = '\0';

@@ -31,7 +31,7 @@ static int translate_machine_create(struct guest_memory *memory, unsigned n_vcpu
         if (r < 0)
                 return r;
         m = machine;
-        r = translator_new(m, n_vcpus, CACHE_SIZE_DEFAULT, &m->translator, err);
+        r = translator_new(m, n_vcpus, CACHE_SIZE_DEFAULT, true, &m->translator, err);
         if (r < 0) {
                 interp_machine_destroy(m);
                 return r;
@@ -126,29 +126,24 @@ static enum exit_reason translate_run(struct vcpu *vcpu)
         return reason;
 }
 
-static int translate_code_save(void *machine, int fd, struct err **err)
+static struct translator *translator_of(void *machine)
 {
-        struct translator *tr = ((struct interp_machine *)machine)->translator;
-
-        return library_save(tr, fd, err);
+        return ((struct interp_machine *)machine)->translator;
 }
 
-static int translate_code_load(void *machine, int fd, struct err **err)
+static int translate_code_save(void *machine, int fd, u64 id, struct err **err)
 {
-        struct translator *tr = ((struct interp_machine *)machine)->translator;
-        int r;
+        return library_save(translator_of(machine), fd, id, err);
+}
 
-        if (tr->library) /* blocks may point into it */
-                return 0;
-        r = library_open(tr, fd, &tr->library, err);
-        if (tr->library)
-                blocks_begin_small(tr);
+static int translate_code_load(void *machine, int fd, u64 id, struct err **err)
+{
+        struct interp *first = ((struct interp_machine *)machine)->members;
+        u64 n = 0;
+        int r = first->translate->check ? 0 : library_load(translator_of(machine), fd, id, &n, err);
+
+        counter_add(&first->vcpu->counters, COUNTER_BLOCKS_LOADED, n);
         return r;
-}
-
-static void translate_code_forget(void *machine)
-{
-        blocks_forget(((struct interp_machine *)machine)->translator);
 }
 
 static void translate_state_changed(struct vcpu *vcpu)
@@ -176,5 +171,4 @@ const struct cpu_engine translate_engine = {
         .code_written = interp_code_written,
         .code_save = translate_code_save,
         .code_load = translate_code_load,
-        .code_forget = translate_code_forget,
 };

@@ -209,7 +209,7 @@ static struct tblock *block_here(struct interp *in, u32 special)
                         counter_inc(&in->vcpu->counters, COUNTER_BLOCKS_LINKED);
                 pthread_mutex_unlock(&t->translator->lock);
         } else if (!(block->mode & (MODE_AC | MODE_UNSHARED | MODE_SPLIT)) && !t->no_chains) {
-                tlb_jump_enter(user ? in->tlb.space : &in->tlb.kernel, in->rip, block->code + ENTRY_B);
+                tlb_jump_enter(user ? in->tlb.space : &in->tlb.kernel, in->rip, block_code(block) + ENTRY_B);
         }
         t->pending = NULL;
         return block;
@@ -226,7 +226,7 @@ static void run_translated(struct interp *in, const struct tblock *block)
         follow_space(in);
         /* Pairs with translate_kick: either enter sees in->kicked or the kick sees in->in_code. */
         __atomic_store_n(&in->in_code, 1, __ATOMIC_SEQ_CST);
-        in->translate->translator->stubs.enter(in, block->code + ENTRY_B);
+        in->translate->translator->stubs.enter(in, block_code(block) + ENTRY_B);
         __atomic_store_n(&in->in_code, 0, __ATOMIC_RELEASE);
         counter_add(&in->vcpu->counters, COUNTER_EXECUTE_CYCLES, __builtin_ia32_rdtsc() - began);
         in->flags = flags_from_rflags(in->flags_image);

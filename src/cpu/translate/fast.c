@@ -123,7 +123,7 @@ struct tblock *fast_find_here(struct interp *in, u32 mode_too)
 const void *fast_go_to(struct interp *in, const struct tblock *block)
 {
         in->page_va = in->rip & PAGE_MASK;
-        return block->code + ENTRY_B;
+        return block_code(block) + ENTRY_B;
 }
 
 const void *fast_want(struct interp *in, u32 special)
@@ -176,7 +176,7 @@ const void *fast_go(struct interp *in)
         if (!block)
                 return NULL;
         if (cached)
-                tlb_jump_enter(table, in->rip, block->code + ENTRY_B);
+                tlb_jump_enter(table, in->rip, block_code(block) + ENTRY_B);
         return fast_go_to(in, block);
 }
 
@@ -208,16 +208,16 @@ static const void *jump_missed(struct interp *in, const struct site *site, u64 r
         if (!block || in->translate->no_chains)
                 return NULL;
         if (block->mode & MODE_AC)
-                tlb_jump_enter_more(&in->tlb.kernel, TLB_JUMP_AC, rip, block->code + ENTRY_B);
+                tlb_jump_enter_more(&in->tlb.kernel, TLB_JUMP_AC, rip, block_code(block) + ENTRY_B);
         else
-                tlb_jump_enter(in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel, rip, block->code + ENTRY_B);
+                tlb_jump_enter(in->mode & MODE_USER ? in->tlb.space : &in->tlb.kernel, rip, block_code(block) + ENTRY_B);
         return fast_go_to(in, block);
 }
 
 static const void *link_wanted(struct interp *in, const struct site *site, u64 unused)
 {
         struct tblock *from = site_block(site), *to;
-        struct link *link = &from->links[site->arg];
+        struct link *link = &block_links(from)[site->arg];
         struct translate_cpu *t = in->translate;
 
         in->rip = block_page(in, from) + (u64)(s64)link->target;
@@ -252,7 +252,7 @@ const void *fast_cross(struct interp *in, const struct site *site, u64 unused)
         if (!block)
                 return fast_want(in, MODE_CROSSING);
         if (!(block->mode & MODE_AC))
-                tlb_jump_enter_more(table, TLB_JUMP_CROSSING, in->rip, block->code + ENTRY_B);
+                tlb_jump_enter_more(table, TLB_JUMP_CROSSING, in->rip, block_code(block) + ENTRY_B);
         return fast_go_to(in, block);
 }
 

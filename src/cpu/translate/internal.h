@@ -163,46 +163,72 @@ struct record {
         u8 ahead;        /* RECORD_PROBE */
 };
 
+/* Blocks hold no addresses: what they say of each other are places in the code memory, and what runs is at a fixed distance from what is written
+ * (runtime.h), so that all of them together can be saved and mapped elsewhere (library.h). */
+typedef u32 code_ref; /* bytes from the start of the writable view (cache_at, cache_ref); 0: nothing */
+
 /* A direct jump out of a block. */
 struct link {
         s32 target;      /* guest address relative to the block's page */
         u16 patch_off;   /* of the rel32 in the code */
         u16 stub_off;    /* where it points while unlinked */
+        u8 index;        /* among the block's links */
         bool entry_b;    /* flags are in the image there */
         bool unshared;   /* the target's mode has MODE_UNSHARED as well */
         bool loop;       /* to the block's own loop_off (emit_loop.c) */
-        struct tblock *to;       /* linked to; NULL: not linked. All under the machine's lock */
-        struct tblock *from;
-        struct link *next_in;    /* other links to the same block */
+        code_ref to;      /* the block it is linked to; 0: not linked. All under the machine's lock */
+        code_ref next_in; /* another link to the same block */
 };
 
-/* A translated block: this header, then links, records and code, allocated together. ((struct tblock **)code)[-1] is the block. */
+/* A translated block: this header, then its links, records and sites. The last four bytes before its code are code_at too. */
 struct tblock {
         u64 gpa;         /* of the first byte: the key, with ... */
         u64 page_va;     /* kernel mode: linear address of the page; user mode: 0 */
         u32 mode;        /* enum mode | MODE_AC | MODE_SMAP */
+        code_ref hash_next; /* cache.c's; here because it is read with the key */
+        u64 gpa_2;       /* MODE_CROSSING: of the second page */
+        s32 code_at;     /* from this header to where it runs, bytes */
+        u16 code_size;
         u16 guest_bytes; /* all in one page, but for ... */
-        u16 bytes_2;     /* MODE_CROSSING: those in the second page, */
-        struct tblock *hash_next; /* cache.c's; here because it is read with the key */
-        u64 gpa_2;       /* which begins here */
-        u16 n_instructions;
-        u8 *code;        /* where it runs */
-        u32 code_size;
-        u16 loop_off;    /* where rounds but the first begin, flags in EFLAGS; 0: it is no loop */
-        u16 n_links, n_records, n_sites;
-        struct link *links;
-        const struct record *records;
-        const u16 *sites;
+        u8 bytes_2;      /* MODE_CROSSING: those in the second page */
+        u8 n_instructions;
+        u8 n_links;
         bool global;     /* the page's translation was global when it was translated: links across pages are allowed */
+        u16 loop_off;    /* where rounds but the first begin, flags in EFLAGS; 0: it is no loop */
+        u16 n_records, n_sites;
         /* cache.c's: */
         bool stale;
-        struct tblock *page_next, *page_2_next;
-        struct link *links_in;
+        code_ref page_next, page_2_next;
+        code_ref links_in;
 };
 
+static inline const u8 *block_code(const struct tblock *block)
+{
+        return (const u8 *)block + block->code_at;
+}
+static inline struct link *block_links(const struct tblock *block)
+{
+        return (struct link *)(uintptr_t)(block + 1);
+}
+static inline const struct record *block_records(const struct tblock *block)
+{
+        return (const void *)(block_links(block) + block->n_links);
+}
+static inline const u16 *block_sites(const struct tblock *block)
+{
+        return (const void *)(block_records(block) + block->n_records);
+}
+static inline struct tblock *link_from(const struct link *link)
+{
+        return (struct tblock *)(uintptr_t)(link - link->index) - 1;
+}
 static inline struct tblock *site_block(const struct site *site)
 {
-        return ((struct tblock *const *)(const void *)((const u8 *)site - site->back))[-1];
+        const u8 *code = (const u8 *)site - site->back;
+        s32 code_at;
+
+        __builtin_memcpy(&code_at, code - sizeof(code_at), sizeof(code_at));
+        return (struct tblock *)(uintptr_t)(code - code_at);
 }
 static inline u64 block_page(const struct interp *in, const struct tblock *block)
 {
@@ -271,9 +297,6 @@ struct translation {
         unsigned n_records;
         u16 sites[BLOCK_SITES_MAX]; /* offsets of all struct site; the jump before each is all that leads out of a block that is not linked */
         unsigned n_sites;
-        /* Of a block of a library, which has its records and sites for as long as they are wanted; NULL: they are in the arrays above. */
-        const struct record *library_records;
-        const u16 *library_sites;
 };
 /* False when the first instruction cannot be part of a block (it crosses the page, does not decode, or is one for the interpreter). */
 bool translate_block(const struct translate_request *req, struct translation *ret);

@@ -6,15 +6,14 @@
 #include <link.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 
 #define BUILD_ID_SIZE 20u
-#define OUT_SIZE (256 * KIB)
-#define PHASE_BYTES 32u
+#define HASH_BITS_MIN 14u
 
 static const char magic[8] = "STRATATC";
 
@@ -23,37 +22,8 @@ struct maker {
         u8 build_id[BUILD_ID_SIZE]; /* of the program */
         u32 cpu[4];                 /* the host's: CPUID 1 EAX, ECX; 7 EBX, ECX. SDM 2A, CPUID */
         u8 jumps_in_line;
+        u8 one_vcpu;                /* links may lie anywhere then */
         u8 has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1]; /* the guest's CPU */
-};
-
-struct header {
-        char magic[sizeof(magic)];
-        struct maker maker;
-        u32 n_entries, n_slots; /* slots: a power of two, at least twice as many; 0 or an entry's number + 1, open addressing */
-        u64 entries_at, slots_at, size;
-};
-
-/* Its parts lie one behind the other in this order: records, links, sites, the guest's bytes, code. */
-struct library_entry {
-        u64 gpa, page_va, gpa_2;
-        u64 at;
-        u32 mode, code_size;
-        u16 guest_bytes, bytes_2, n_instructions, loop_off;
-        u16 n_links, n_records, n_sites, phase;
-};
-
-struct saved_link {
-        s32 target;
-        u16 patch_off, stub_off;
-        u8 entry_b, unshared, loop, unused;
-};
-
-struct library {
-        const u8 *data;
-        const struct library_entry *entries;
-        const u32 *slots;
-        u32 n_entries, n_slots;
-        u64 size; /* of the file */
 };
 
 /* ---- whose ---- */
@@ -93,315 +63,242 @@ static bool maker_get(const struct translator *tr, struct maker *ret)
         ret->cpu[1] &= ~(u32)bit_OSXSAVE;
         __get_cpuid_count(7, 0, &unused, &ret->cpu[2], &ret->cpu[3], &unused);
         ret->jumps_in_line = tr->jumps_in_line;
+        ret->one_vcpu = tr->n_vcpus == 1;
         for (size_t i = 0; i < ARRAY_SIZE(ret->has_extension); i++)
                 ret->has_extension[i] = tr->has_extension[i];
         return true;
 }
 
-static u32 entry_hash(u64 gpa, u64 page_va, u32 mode)
-{
-        const u64 x = (gpa ^ page_va << 7 ^ page_va >> 29 ^ (u64)mode << 45) * 0x9e3779b97f4a7c15ULL;
+/* ---- the file ---- */
 
-        return (u32)(x >> 32);
-}
+/* A page of guest memory that has code. */
+struct code_page {
+        u64 page, chunks; /* number, in memfd order; guest_memory.code_chunks */
+};
 
-static u64 entry_size(const struct library_entry *e)
+/* In this order: header, code pages, then from a page's start on: tables, indexes, segments as they are in memory, with holes where nothing is. */
+struct header {
+        char magic[sizeof(magic)];
+        struct maker maker;
+        u64 id;
+        u64 n_code_pages, size;
+        u64 any_far;
+        struct frozen_code frozen;
+};
+
+#define INDEX_SIZE (SEGMENT_BLOCKS_MAX * sizeof(code_ref))
+
+static void lay_out(struct header *h)
 {
-        return e->n_records * sizeof(struct record) + e->n_links * sizeof(struct saved_link) + e->n_sites * sizeof(u16) +
-               e->guest_bytes + e->bytes_2 + e->code_size;
+        h->frozen.tables_at = ALIGN_UP(sizeof(*h) + h->n_code_pages * sizeof(struct code_page), PAGE_SIZE);
+        h->frozen.indexes_at = h->frozen.tables_at + sizeof(struct block_tables);
+        h->frozen.segments_at = h->frozen.indexes_at + h->frozen.n_segments * INDEX_SIZE;
+        h->size = h->frozen.segments_at + h->frozen.n_segments * SEGMENT_SIZE;
 }
 
 /* ---- saving ---- */
-
-struct out {
-        int fd;
-        int error; /* -errno of the first write that failed */
-        u64 at;
-        size_t used;
-        u8 data[OUT_SIZE];
-};
-
-static void out_flush(struct out *out)
-{
-        if (!out->error)
-                out->error = io_write_all(out->fd, out->data, out->used);
-        out->used = 0;
-}
-
-static void out_put(struct out *out, const void *data, size_t len)
-{
-        out->at += len;
-        for (const u8 *p = data; len;) {
-                const size_t n = MIN(len, sizeof(out->data) - out->used);
-
-                memcpy(out->data + out->used, p, n);
-                out->used += n;
-                p += n;
-                len -= n;
-                if (out->used == sizeof(out->data))
-                        out_flush(out);
-        }
-}
-
-static void out_align(struct out *out)
-{
-        static const u8 zeros[8];
-
-        out_put(out, zeros, ALIGN_UP(out->at, 8) - out->at);
-}
 
 static bool is_wanted(const struct tblock *block)
 {
         return !block->stale && !(block->mode & MODE_SHADOW);
 }
 
-/* Where it is linked it is as if it were not. The writable view may have been given back and is not touched. */
-static void put_code(struct out *out, const struct tblock *block, u8 scratch[BLOCK_CODE_MAX])
+/* Calls @each for all blocks of @tr that are wanted, until it returns false. */
+static void for_each_block(struct translator *tr, bool (*each)(struct translator *tr, struct tblock *block, struct translator *copy), struct translator *copy)
 {
-        memcpy(scratch, block->code, block->code_size);
-        for (unsigned i = 0; i < block->n_links; i++) {
-                const struct link *link = &block->links[i];
-                const s32 rel = (s32)link->stub_off - (s32)(link->patch_off + 4);
+        for (unsigned s = 0; s < tr->code.n_segments; s++)
+                for (unsigned i = 0; i < tr->code.segments[s].n_blocks; i++) {
+                        struct tblock *block = cache_at(tr, tr->code.segments[s].index[i]);
 
-                memcpy(scratch + link->patch_off, &rel, sizeof(rel));
-        }
-        out_put(out, scratch, block->code_size);
+                        if (is_wanted(block) && !each(tr, block, copy))
+                                return;
+                }
 }
 
-static void put_block(struct out *out, struct guest_memory *memory, const struct tblock *block, struct library_entry *ret, u8 scratch[BLOCK_CODE_MAX])
+/* What clones add lies anywhere in the table, and each page of it is theirs then: it is no longer than need be. */
+static u32 hash_bits_for(const struct translator *tr)
 {
-        out_align(out);
-        *ret = (struct library_entry){
-                .gpa = block->gpa, .page_va = block->page_va, .gpa_2 = block->gpa_2, .at = out->at, .mode = block->mode, .code_size = block->code_size,
-                .guest_bytes = block->guest_bytes, .bytes_2 = block->bytes_2, .n_instructions = block->n_instructions, .loop_off = block->loop_off,
-                .n_links = block->n_links, .n_records = block->n_records, .n_sites = block->n_sites,
-                .phase = (uintptr_t)block->code / PHASE_BYTES & 1,
-        };
-        out_put(out, block->records, block->n_records * sizeof(struct record));
-        for (unsigned i = 0; i < block->n_links; i++) {
-                const struct link *link = &block->links[i];
-                const struct saved_link saved = {
-                        .target = link->target, .patch_off = link->patch_off, .stub_off = link->stub_off,
-                        .entry_b = link->entry_b, .unshared = link->unshared, .loop = link->loop,
-                };
-
-                out_put(out, &saved, sizeof(saved));
-        }
-        out_put(out, block->sites, block->n_sites * sizeof(u16));
-        out_put(out, guest_memory_hva(memory, block->gpa, block->guest_bytes), block->guest_bytes);
-        if (block->bytes_2)
-                out_put(out, guest_memory_hva(memory, block->gpa_2, block->bytes_2), block->bytes_2);
-        put_code(out, block, scratch);
-}
-
-static void put_slots(struct out *out, struct header *h, const struct library_entry *entries, u32 *slots)
-{
-        for (u32 i = 0; i < h->n_entries; i++) {
-                u32 slot = entry_hash(entries[i].gpa, entries[i].page_va, entries[i].mode) & (h->n_slots - 1);
-
-                while (slots[slot])
-                        slot = (slot + 1) & (h->n_slots - 1);
-                slots[slot] = i + 1;
-        }
-        out_align(out);
-        h->entries_at = out->at;
-        out_put(out, entries, h->n_entries * sizeof(*entries));
-        out_align(out);
-        h->slots_at = out->at;
-        out_put(out, slots, h->n_slots * sizeof(*slots));
-        h->size = out->at;
-}
-
-static u32 count_wanted(const struct translator *tr)
-{
-        u32 n = 0;
+        u32 bits = HASH_BITS_MIN, n = 0;
 
         for (unsigned s = 0; s < tr->code.n_segments; s++)
-                for (unsigned i = 0; i < tr->code.segments[s].n_blocks; i++)
-                        n += is_wanted(tr->code.segments[s].index[i]);
-        return n;
+                n += tr->code.segments[s].n_blocks;
+        while (bits < BLOCK_HASH_BITS && 1u << bits < n)
+                bits++;
+        return bits;
+}
+
+static bool copy_one(struct translator *tr, struct tblock *block, struct translator *copy)
+{
+        return copy->code.filling < MIN(LIBRARY_SEGMENTS_MAX, copy->code.n_segments / 2) && block_copy(copy, tr, block);
+}
+
+static struct tblock *counterpart(const struct translator *copy, const struct tblock *block)
+{
+        return block_find_crossing(copy, block->gpa, block->gpa_2, block->page_va, block->mode);
+}
+
+static bool link_one(struct translator *tr, struct tblock *block, struct translator *copy)
+{
+        struct tblock *from = counterpart(copy, block);
+
+        for (unsigned i = 0; from && i < block->n_links; i++) {
+                const struct tblock *to = cache_at(tr, block_links(block)[i].to);
+                struct tblock *target = to ? counterpart(copy, to) : NULL;
+
+                if (target)
+                        link_make(copy, &block_links(from)[i], target);
+        }
+        return from;
+}
+
+static int put(int fd, u64 at, const void *data, size_t len)
+{
+        return len ? io_pwrite_all(fd, data, len, (off_t)at) : 0;
+}
+
+static int put_segment(const struct code_memory *code, unsigned i, const struct header *h, int fd)
+{
+        const struct code_segment *segment = &code->segments[i];
+        const u8 *start = segment_start(code, segment) + CODE_SPAN;
+        const u64 at = h->frozen.segments_at + i * SEGMENT_SIZE;
+        int r = put(fd, h->frozen.indexes_at + i * INDEX_SIZE, segment->index, segment->n_blocks * sizeof(*segment->index));
+
+        if (r == 0)
+                r = put(fd, at, start, segment->code_used);
+        if (r == 0)
+                r = put(fd, at + SEGMENT_SIZE - segment->data_used, start + SEGMENT_SIZE - segment->data_used, segment->data_used);
+        return r;
+}
+
+static int put_code_pages(const struct guest_memory *memory, struct header *h, int fd)
+{
+        const u64 n_pages = memory->ram_size >> PAGE_SHIFT;
+        _cleanup_free_ struct code_page *pages = NULL;
+
+        for (u64 i = 0; i < n_pages; i++)
+                h->n_code_pages += !!(memory->page_flags[i] & PAGE_CODE);
+        pages = calloc(h->n_code_pages + 1, sizeof(*pages));
+        if (!pages)
+                return -ENOMEM;
+        for (u64 i = 0, n = 0; i < n_pages && n < h->n_code_pages; i++)
+                if (memory->page_flags[i] & PAGE_CODE)
+                        pages[n++] = (struct code_page){ i, memory->code_chunks[i] };
+        return put(fd, sizeof(*h), pages, h->n_code_pages * sizeof(*pages));
 }
 
 /* The header comes last: without it the file is none. */
-static int save(struct translator *tr, struct out *out, struct header *h)
+static int write_out(const struct translator *copy, struct header *h, int fd)
 {
-        _cleanup_free_ struct library_entry *entries = NULL;
-        _cleanup_free_ u32 *slots = NULL;
-        u32 n = 0;
+        const struct code_memory *code = &copy->code;
+        int r = put_code_pages(copy->memory, h, fd);
 
-        h->n_entries = count_wanted(tr);
-        for (h->n_slots = 2; h->n_slots < 2 * h->n_entries;)
-                h->n_slots *= 2;
-        entries = calloc(h->n_entries + 1, sizeof(*entries));
-        slots = calloc(h->n_slots, sizeof(*slots));
-        if (!entries || !slots)
-                return -ENOMEM;
-        out_put(out, &(struct header){ 0 }, sizeof(*h));
-        for (unsigned s = 0; s < tr->code.n_segments; s++)
-                for (unsigned i = 0; i < tr->code.segments[s].n_blocks; i++)
-                        if (is_wanted(tr->code.segments[s].index[i]))
-                                put_block(out, tr->memory, tr->code.segments[s].index[i], &entries[n++], tr->copy);
-        put_slots(out, h, entries, slots);
-        out_flush(out);
-        return out->error ? out->error : io_pwrite_all(out->fd, h, sizeof(*h), 0);
+        h->any_far = copy->any_far;
+        h->frozen.n_segments = code->filling + 1;
+        h->frozen.hash_bits = code->hash_bits;
+        lay_out(h);
+        if (r == 0 && ftruncate(fd, (off_t)h->size) < 0)
+                r = -errno;
+        for (unsigned i = 0; i < h->frozen.n_segments && r == 0; i++) {
+                h->frozen.segments[i].code_used = code->segments[i].code_used;
+                h->frozen.segments[i].data_used = code->segments[i].data_used;
+                h->frozen.segments[i].n_blocks = code->segments[i].n_blocks;
+                r = put_segment(code, i, h, fd);
+        }
+        if (r == 0)
+                r = put(fd, h->frozen.tables_at, code->tables, sizeof(*code->tables));
+        return r < 0 ? r : put(fd, 0, h, sizeof(*h));
 }
 
-int library_save(struct translator *tr, int fd, struct err **err)
+int library_save(struct translator *tr, int fd, u64 id, struct err **err)
 {
-        _cleanup_free_ struct out *out = malloc(sizeof(*out));
+        struct translator *copy;
         struct header h;
         int r;
 
         memset(&h, 0, sizeof(h)); /* the file gets the room between members too */
         memcpy(h.magic, magic, sizeof(magic));
+        h.id = id;
         if (!maker_get(tr, &h.maker))
                 return 0;
-        if (!out)
-                return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory to save translations");
-        out->fd = fd;
-        out->error = 0;
-        out->at = out->used = 0;
+        /* A second cache with nothing but what is wanted. */
+        r = translator_new(tr->machine, tr->n_vcpus, tr->code.size, false, &copy, err);
+        if (r < 0)
+                return r;
         pthread_mutex_lock(&tr->lock);
-        r = save(tr, out, &h);
+        pthread_mutex_lock(&copy->lock);
+        copy->code.hash_bits = hash_bits_for(tr);
+        for_each_block(tr, copy_one, copy);
+        for_each_block(tr, link_one, copy);
+        r = write_out(copy, &h, fd);
+        pthread_mutex_unlock(&copy->lock);
         pthread_mutex_unlock(&tr->lock);
+        translator_free(copy);
         return r < 0 ? err_sys(err, -r, "saving translations") : 0;
 }
 
 /* ---- using ---- */
 
-static bool fits(const struct library *l, u64 at, u64 n, u64 size)
+/* It is of this program, host and guest, and what it says of its parts is possible. */
+static bool header_is_sound(const struct translator *tr, const struct header *h, u64 id, u64 size)
 {
-        return at % 8 == 0 && at <= l->size && n <= (l->size - at) / size;
-}
+        struct header wanted;
 
-/* It is of this program, host and guest, and its tables are inside of it. */
-static bool header_is_sound(const struct translator *tr, const struct library *l)
-{
-        struct maker maker;
-        struct header h;
-
-        if (l->size < sizeof(h) || !maker_get(tr, &maker))
+        memset(&wanted, 0, sizeof(wanted));
+        if (!maker_get(tr, &wanted.maker) || memcmp(h->magic, magic, sizeof(magic)) != 0 || memcmp(&h->maker, &wanted.maker, sizeof(wanted.maker)) != 0 || h->id != id ||
+            h->size != size || h->n_code_pages > tr->memory->ram_size >> PAGE_SHIFT || !h->frozen.n_segments ||
+            h->frozen.n_segments > LIBRARY_SEGMENTS_MAX || h->frozen.hash_bits < HASH_BITS_MIN || h->frozen.hash_bits > BLOCK_HASH_BITS || h->frozen.n_segments + SEGMENTS_FEW > tr->code.n_segments)
                 return false;
-        memcpy(&h, l->data, sizeof(h));
-        return memcmp(h.magic, magic, sizeof(magic)) == 0 && memcmp(&h.maker, &maker, sizeof(maker)) == 0 && h.size == l->size &&
-               h.n_slots > h.n_entries && !(h.n_slots & (h.n_slots - 1)) && fits(l, h.entries_at, h.n_entries, sizeof(struct library_entry)) &&
-               fits(l, h.slots_at, h.n_slots, sizeof(u32));
+        wanted.n_code_pages = h->n_code_pages;
+        wanted.frozen.n_segments = h->frozen.n_segments;
+        lay_out(&wanted);
+        for (unsigned i = 0; i < h->frozen.n_segments; i++)
+                if (h->frozen.segments[i].code_used > SEGMENT_SIZE || h->frozen.segments[i].data_used > SEGMENT_SIZE ||
+                    h->frozen.segments[i].code_used + h->frozen.segments[i].data_used + PAGE_SIZE > SEGMENT_SIZE ||
+                    h->frozen.segments[i].n_blocks > SEGMENT_BLOCKS_MAX)
+                        return false;
+        return wanted.size == size && wanted.frozen.tables_at == h->frozen.tables_at && wanted.frozen.indexes_at == h->frozen.indexes_at &&
+               wanted.frozen.segments_at == h->frozen.segments_at;
 }
 
-int library_open(const struct translator *tr, int fd, struct library **ret, struct err **err)
+/* From now on writes to them are seen. */
+static int mark_code_pages(struct guest_memory *memory, const struct header *h, int fd)
 {
-        struct library *l = calloc(1, sizeof(*l));
-        struct header h;
-        struct stat st;
-        void *data;
+        const size_t size = h->n_code_pages * sizeof(struct code_page);
+        _cleanup_free_ struct code_page *pages = malloc(size + 1);
 
-        *ret = NULL;
-        if (!l || fstat(fd, &st) < 0) {
-                free(l);
-                return err_sys(err, errno, "looking at saved translations");
+        if (!pages)
+                return -ENOMEM;
+        if (pread(fd, pages, size, sizeof(*h)) != (ssize_t)size)
+                return -EIO;
+        for (u64 i = 0; i < h->n_code_pages; i++) {
+                if (pages[i].page >= memory->ram_size >> PAGE_SHIFT)
+                        return -EBADMSG;
+                memory->page_flags[pages[i].page] |= PAGE_CODE;
+                memory->code_chunks[pages[i].page] |= pages[i].chunks;
         }
-        l->size = (u64)st.st_size;
-        data = l->size ? mmap(NULL, l->size, PROT_READ, MAP_SHARED, fd, 0) : NULL;
-        if (data == MAP_FAILED) {
-                free(l);
-                return err_sys(err, errno, "mapping saved translations");
-        }
-        l->data = data;
-        if (!header_is_sound(tr, l)) {
-                library_close(l);
-                return 0;
-        }
-        memcpy(&h, l->data, sizeof(h));
-        l->entries = (const void *)(l->data + h.entries_at);
-        l->slots = (const void *)(l->data + h.slots_at);
-        l->n_entries = h.n_entries;
-        l->n_slots = h.n_slots;
-        *ret = l;
         return 0;
 }
 
-struct library *library_close(struct library *l)
+int library_load(struct translator *tr, int fd, u64 id, u64 *ret_n_blocks, struct err **err)
 {
-        if (l) {
-                if (l->data)
-                        munmap((void *)(uintptr_t)l->data, l->size);
-                free(l);
-        }
-        return NULL;
-}
+        struct header h;
+        struct stat st;
+        int r;
 
-static bool entry_is_sound(const struct library *l, const struct library_entry *e)
-{
-        return e->n_links <= BLOCK_LINKS_MAX && e->n_records <= BLOCK_RECORDS_MAX && e->n_sites <= BLOCK_SITES_MAX && e->code_size <= BLOCK_CODE_MAX &&
-               e->code_size > ENTRY_B && e->n_instructions <= BLOCK_GUEST_MAX && fits(l, e->at, entry_size(e), 1);
-}
-
-static const u8 *entry_bytes(const struct library *l, const struct library_entry *e)
-{
-        return l->data + e->at + e->n_records * sizeof(struct record) + e->n_links * sizeof(struct saved_link) + e->n_sites * sizeof(u16);
-}
-
-static bool is_of(const struct library *l, const struct library_entry *e, const struct tblock *key, const struct translate_request *req)
-{
-        const unsigned bytes = (unsigned)e->guest_bytes + e->bytes_2;
-
-        return e->gpa == key->gpa && e->page_va == key->page_va && e->mode == key->mode && e->gpa_2 == key->gpa_2 && bytes && bytes <= req->room &&
-               entry_is_sound(l, e) && memcmp(req->code, entry_bytes(l, e), bytes) == 0;
-}
-
-const struct library_entry *library_find(const struct library *l, const struct tblock *key, const struct translate_request *req)
-{
-        u32 slot;
-
-        if (!l || req->no_chains)
-                return NULL;
-        slot = entry_hash(key->gpa, key->page_va, key->mode);
-        for (u32 n = 0; n < l->n_slots; n++, slot++) {
-                const u32 i = l->slots[slot & (l->n_slots - 1)];
-
-                if (!i || i > l->n_entries)
-                        return NULL;
-                if (is_of(l, &l->entries[i - 1], key, req))
-                        return &l->entries[i - 1];
-        }
-        return NULL;
-}
-
-unsigned library_phase(const struct library_entry *entry)
-{
-        return entry->phase & 1 ? PHASE_BYTES : 0;
-}
-
-void library_copy(const struct library *l, const struct library_entry *e, const struct translate_request *req, struct translation *ret)
-{
-        const struct record *records = (const void *)(l->data + e->at);
-        const struct saved_link *links = (const void *)(records + e->n_records);
-        const u16 *sites = (const void *)(links + e->n_links);
-
-        ret->n_instructions = e->n_instructions;
-        ret->guest_bytes = (unsigned)e->guest_bytes + e->bytes_2;
-        ret->loop_off = e->loop_off;
-        ret->code_size = e->code_size;
-        ret->n_records = e->n_records;
-        ret->library_records = records;
-        ret->n_links = e->n_links;
-        for (unsigned i = 0; i < e->n_links; i++)
-                ret->links[i] = (struct link){
-                        .target = links[i].target, .patch_off = links[i].patch_off, .stub_off = links[i].stub_off,
-                        .entry_b = links[i].entry_b, .unshared = links[i].unshared, .loop = links[i].loop,
-                };
-        ret->n_sites = e->n_sites;
-        ret->library_sites = sites;
-        memcpy(ret->code, entry_bytes(l, e) + e->guest_bytes + e->bytes_2, e->code_size);
-        for (unsigned i = 0; i < e->n_sites; i++) {
-                const unsigned off = sites[i];
-                struct site site;
-                s32 rel;
-
-                if (off < 4 || off + sizeof(site) > e->code_size)
-                        continue;
-                memcpy(&site, ret->code + off, sizeof(site));
-                rel = site.kind < TEXIT_KINDS ? (s32)((const u8 *)req->stubs[site.kind] - (req->run_at + off)) : 0;
-                memcpy(ret->code + off - 4, &rel, sizeof(rel));
-        }
+        *ret_n_blocks = 0;
+        if (fstat(fd, &st) < 0)
+                return err_sys(err, errno, "looking at saved translations");
+        if (tr->code.n_frozen || tr->code.segments[0].n_blocks || pread(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) ||
+            !header_is_sound(tr, &h, id, (u64)st.st_size))
+                return 0;
+        r = mark_code_pages(tr->memory, &h, fd);
+        if (r < 0)
+                return err_sys(err, -r, "reading saved translations");
+        r = code_memory_freeze(&tr->code, fd, &h.frozen, err);
+        if (r < 0)
+                return r;
+        tr->any_far = h.any_far;
+        for (unsigned i = 0; i < h.frozen.n_segments; i++)
+                *ret_n_blocks += h.frozen.segments[i].n_blocks;
+        return 0;
 }

@@ -19,31 +19,34 @@ static bool is_far(const struct tblock *a, const struct tblock *b)
 
 static void point(struct translator *tr, const struct link *link, const u8 *target)
 {
-        const u8 *patch = link->from->code + link->patch_off;
+        const u8 *patch = block_code(link_from(link)) + link->patch_off;
 
         /* Other vCPUs may be running it: one store; link_make has looked at the alignment. */
-        __atomic_store_n((s32 *)(void *)code_writable(tr, patch), (s32)(target - (patch + 4)), __ATOMIC_RELEASE);
+        __atomic_store_n((s32 *)(void *)code_patchable(tr, patch, 4), (s32)(target - (patch + 4)), __ATOMIC_RELEASE);
 }
 
 static void cut(struct translator *tr, struct link *link)
 {
-        struct link **p = &link->to->links_in;
+        const code_ref ref = cache_ref(tr, link);
+        code_ref *p = &((struct tblock *)cache_at(tr, link->to))->links_in;
 
-        point(tr, link, link->from->code + link->stub_off);
-        while (*p != link)
-                p = &(*p)->next_in;
+        point(tr, link, block_code(link_from(link)) + link->stub_off);
+        while (*p != ref)
+                p = &((struct link *)cache_at(tr, *p))->next_in;
         *p = link->next_in;
-        link->next_in = NULL;
-        link->to = NULL;
+        link->next_in = 0;
+        link->to = 0;
 }
 
 void link_cut_all(struct translator *tr, struct tblock *block)
 {
+        struct link *links = block_links(block);
+
         while (block->links_in)
-                cut(tr, block->links_in);
+                cut(tr, cache_at(tr, block->links_in));
         for (unsigned i = 0; i < block->n_links; i++)
-                if (block->links[i].to)
-                        cut(tr, &block->links[i]);
+                if (links[i].to)
+                        cut(tr, &links[i]);
 }
 
 /* ---- links across pages ---- */
@@ -55,7 +58,7 @@ static struct far_page *far_find(struct translator *tr, u64 va)
         struct far_page *room = NULL;
 
         for (unsigned n = 0; n < FAR_PAGES; n++, i = (i + 1) % FAR_PAGES) {
-                struct far_page *page = &tr->far_pages[i];
+                struct far_page *page = &tr->code.tables->far_pages[i];
 
                 if (page->va == va)
                         return page;
@@ -80,19 +83,19 @@ static bool far_remember(struct translator *tr, const struct tblock *block)
 
 static void far_cut(struct translator *tr, struct far_page *page)
 {
-        for (struct tblock *block = blocks_of_page(tr, page->gpa); block; block = block->page_next) {
-                struct link *link, *next;
+        for (struct tblock *block = blocks_of_page(tr, page->gpa); block; block = cache_at(tr, block->page_next)) {
+                struct link *link, *next, *links = block_links(block);
 
                 if (block->mode & MODE_USER || page_of(block) != page->gpa || block->page_va != page->va)
                         continue;
-                for (link = block->links_in; link; link = next) {
-                        next = link->next_in;
-                        if (is_far(link->from, block))
+                for (link = cache_at(tr, block->links_in); link; link = next) {
+                        next = cache_at(tr, link->next_in);
+                        if (is_far(link_from(link), block))
                                 cut(tr, link);
                 }
                 for (unsigned i = 0; i < block->n_links; i++)
-                        if (block->links[i].to && is_far(block->links[i].to, block))
-                                cut(tr, &block->links[i]);
+                        if (links[i].to && is_far(cache_at(tr, links[i].to), block))
+                                cut(tr, &links[i]);
         }
         page->va = FAR_GONE;
 }
@@ -112,7 +115,7 @@ void far_links_check(struct interp *in, u64 gva)
                 return;
         pthread_mutex_lock(&tr->lock);
         for (unsigned i = 0; i < FAR_PAGES; i++) {
-                struct far_page *page = &tr->far_pages[i];
+                struct far_page *page = &tr->code.tables->far_pages[i];
 
                 if (page->va > FAR_GONE && (gva == TLB_ALL || page->va == (gva & PAGE_MASK)) && !still_right(in, page))
                         far_cut(tr, page);
@@ -125,14 +128,14 @@ void far_links_check(struct interp *in, u64 gva)
 /* May other vCPUs run the jump while it is changed? They may when the four bytes lie in one cache line, which is one access on x86 (SDM 3A, 8.1.1). */
 static bool patch_is_atomic(const struct link *link)
 {
-        return ((uintptr_t)(link->from->code + link->patch_off) & 63) <= 60;
+        return ((uintptr_t)(block_code(link_from(link)) + link->patch_off) & 63) <= 60;
 }
 
 bool link_make(struct translator *tr, struct link *link, struct tblock *to)
 {
-        struct tblock *from = link->from;
+        struct tblock *from = link_from(link);
 
-        if (link->to || from->stale || to->stale || (tr->n_vcpus > 1 && !patch_is_atomic(link)))
+        if (link->to || from->stale || to->stale || (tr->n_vcpus > 1 && !patch_is_atomic(link)) || !code_may_patch(tr, block_code(from) + link->patch_off))
                 return false;
         if (is_far(from, to)) {
                 if (from->mode & MODE_USER || !from->global || !to->global)
@@ -140,9 +143,9 @@ bool link_make(struct translator *tr, struct link *link, struct tblock *to)
                 if (!far_remember(tr, from) || !far_remember(tr, to))
                         return false;
         }
-        link->to = to;
+        link->to = cache_ref(tr, to);
         link->next_in = to->links_in;
-        to->links_in = link;
-        point(tr, link, to->code + (link->loop && to == from ? to->loop_off : link->entry_b ? ENTRY_B : 0));
+        to->links_in = cache_ref(tr, link);
+        point(tr, link, block_code(to) + (link->loop && to == from ? to->loop_off : link->entry_b ? ENTRY_B : 0));
         return true;
 }

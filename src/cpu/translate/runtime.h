@@ -24,7 +24,11 @@
 #include "mmu/shadow.h"
 
 #define CACHE_SIZE_DEFAULT (128 * MIB) /* virtual; memory as code is made */
+#define CODE_SPAN (1024 * MIB) /* from what runs to where it is written */
 #define SEGMENT_SIZE (1 * MIB)
+#define CODE_SEGMENTS_MAX (CODE_SPAN / SEGMENT_SIZE - 1)
+#define SEGMENTS_FEW 4u         /* what a machine with a library begins with besides */
+#define LIBRARY_SEGMENTS_MAX 64u
 #define SEGMENT_BLOCKS_MAX 8192u
 #define STUBS_SIZE (64 * KIB)
 #define BLOCK_HASH_BITS 18
@@ -57,37 +61,79 @@ static inline u8 site_seen(enum shadow_range range)
 /* Writes them at @code (STUBS_SIZE bytes), which runs at @run_at. */
 void stubs_emit(struct stubs *stubs, u8 *code, const u8 *run_at);
 
-/* ---- cache.c: where code lives ---- */
+/* ---- code_memory.c: where code lives ---- */
 
-enum segment_state { SEGMENT_FREE, SEGMENT_FILLING, SEGMENT_FULL, SEGMENT_DRAINING };
+enum segment_state { SEGMENT_FREE, SEGMENT_FILLING, SEGMENT_FULL, SEGMENT_DRAINING, SEGMENT_FROZEN };
 
-/* Code grows from the start, headers, links and records from the end. Its blocks are in the order of their code: index, whose count grows last, so
- * a signal handler may search it. */
+/* Code grows from the start, headers, links and records from the end; no page has both. Its blocks are in the order of their code: index, whose count grows last,
+ * so a signal handler may search it. Frozen ones come first; they are a library's and nothing is added to them. */
 struct code_segment {
         u32 code_used, data_used;
         u32 code_ready, data_ready; /* bytes of each whose pages are there */
         u32 n_blocks;           /* atomic */
         enum segment_state state;
         u64 drained_at;         /* DRAINING: free when every vCPU has seen this epoch */
-        struct tblock **index;  /* SEGMENT_BLOCKS_MAX of them */
-};
-
-struct code_memory {
-        u8 *run, *write;        /* the same memory twice: executable, writable */
-        size_t size;
-        struct code_segment *segments;
-        struct tblock **indexes;
-        unsigned n_segments, filling;
-        unsigned next;          /* to be filled when that one is full */
-        unsigned n_used;        /* segments that are taken in turn: the first ones */
-        u64 turned_at;          /* time stamp counter when the first of them was taken again */
-        size_t huge_end;        /* huge pages were asked for up to here */
+        code_ref *index;        /* SEGMENT_BLOCKS_MAX of them */
 };
 
 /* Kernel pages that direct jumps of other pages are linked to or from: such links are right while the mapping is. */
 struct far_page {
         u64 va, gpa;            /* va 0: empty */
 };
+
+/* How blocks are found. Whole pages, which a library replaces by its own. */
+struct block_tables {
+        code_ref hash[1u << BLOCK_HASH_BITS];    /* atomic heads; read without the lock. The first 1 << hash_bits are used */
+        code_ref pages[1u << PAGE_BLOCKS_BITS];  /* by guest-physical page */
+        code_ref pages_2[1u << PAGE_BLOCKS_BITS]; /* blocks with MODE_CROSSING by their second page */
+        struct far_page far_pages[1u << FAR_PAGES_BITS];
+};
+
+/* Code of frozen segments runs from the file until it has to be changed: then its page becomes one of this machine's own. */
+struct frozen_page {
+        bool owned;
+        u8 heat;                /* times that a change was wanted that could be done without */
+};
+
+struct code_memory {
+        u8 *run, *write;        /* the same memory twice: executable, and CODE_SPAN behind it writable */
+        int fd;
+        size_t size;
+        struct code_segment *segments;
+        code_ref *indexes;
+        struct block_tables *tables;
+        u32 hash_bits;
+        unsigned n_segments, n_frozen;
+        unsigned filling;
+        unsigned next;          /* to be filled when that one is full */
+        unsigned n_used;        /* segments that are taken in turn: from n_frozen up to this one */
+        u64 turned_at;          /* time stamp counter when the first of them was taken again */
+        size_t huge_end;        /* huge pages were asked for up to here */
+        struct frozen_page *own;
+        u8 *spare;              /* executable pages that may take the place of the frozen ones */
+};
+
+/* Not @runs: there is no executable view, only its place. */
+int code_memory_init(struct code_memory *code, size_t size, bool runs, struct err **err);
+void code_memory_free(struct code_memory *code);
+/* Where its code runs. */
+u8 *segment_start(const struct code_memory *code, const struct code_segment *segment);
+/* Pages for the next blocks, in a few calls instead of three faults for each page of code and one for each of data. Only hints: Linux 5.14. */
+void segment_populate(struct code_memory *code, struct code_segment *segment);
+/* Nothing is added to it any more. The writable view of its code, which links alone still need, stops counting as this process's. */
+void segment_close(struct code_memory *code, struct code_segment *segment);
+/* What a library's file has, in whole pages; segments as they are in memory. */
+struct frozen_code {
+        u32 n_segments, hash_bits;
+        u64 tables_at, indexes_at, segments_at;
+        struct {
+                u32 code_used, data_used, n_blocks;
+        } segments[LIBRARY_SEGMENTS_MAX];
+};
+/* Maps it into @code, which is empty. After an error @code is good for nothing but code_memory_free. */
+int code_memory_freeze(struct code_memory *code, int fd, const struct frozen_code *frozen, struct err **err);
+
+/* ---- cache.c: blocks in it ---- */
 
 struct translator {
         struct interp_machine *machine;
@@ -96,50 +142,52 @@ struct translator {
         struct stubs stubs;
         struct code_memory code;
         u64 epoch;                                    /* atomic */
-        struct tblock *hash[1u << BLOCK_HASH_BITS];   /* atomic heads; read without the lock */
-        struct tblock *pages[1u << PAGE_BLOCKS_BITS]; /* by guest-physical page */
-        struct tblock *pages_2[1u << PAGE_BLOCKS_BITS]; /* blocks with MODE_CROSSING by their second page */
-        struct far_page far_pages[1u << FAR_PAGES_BITS];
         bool any_far;
         unsigned n_vcpus;
         u8 site_ranges[1u << SITE_SLOT_BITS];         /* written without the lock: hints */
-        u64 forgotten_at;                             /* epoch of blocks_forget; 0: all is well */
         u64 dropped;                                  /* blocks, since a vCPU last counted them */
         bool jumps_in_line;
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
         struct insn_note notes[BLOCK_GUEST_MAX];      /* likewise, when it is traced */
-        struct library *library;                      /* NULL: none */
-        u8 copy[BLOCK_CODE_MAX];                      /* library.c's, under the lock */
         struct check_turns turns;                     /* check mode */
 };
 
-int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, struct translator **ret, struct err **err);
+/* Not @runs: its code is only to be looked at, as a process that may make nothing executable can. */
+int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, bool runs, struct translator **ret, struct err **err);
 struct translator *translator_free(struct translator *tr);
 
-/* Where to write what runs at @run. */
-static inline u8 *code_writable(const struct translator *tr, const u8 *run)
+static inline void *cache_at(const struct translator *tr, code_ref ref)
 {
-        return tr->code.write + (run - tr->code.run);
+        return ref ? tr->code.write + ref : NULL;
+}
+static inline code_ref cache_ref(const struct translator *tr, const void *p)
+{
+        return p ? (code_ref)((const u8 *)p - tr->code.write) : 0;
+}
+/* A head or a next, which others may be changing. */
+static inline struct tblock *cache_follow(const struct translator *tr, const code_ref *ref)
+{
+        return cache_at(tr, __atomic_load_n(ref, __ATOMIC_ACQUIRE));
 }
 /* Code that lies together has its heads together: what runs needs few lines of the table, and a small guest few pages of it. What is further apart than
  * the table is long, and the modes of the same code, are spread. Kernel pages have one linear address as a rule. */
-static inline unsigned block_hash(u64 gpa, u32 mode)
+static inline code_ref *block_head(const struct translator *tr, u64 gpa, u32 mode)
 {
-        const u64 near = gpa >> BLOCK_HASH_GRANULE, far = near >> BLOCK_HASH_BITS;
+        const u64 near = gpa >> BLOCK_HASH_GRANULE, far = near >> tr->code.hash_bits;
 
-        return (unsigned)(near + far * 0x9e37u + (mode >> 16) * 0x3331u) & ((1u << BLOCK_HASH_BITS) - 1);
+        return &tr->code.tables->hash[(unsigned)(near + far * 0x9e37u + (mode >> 16) * 0x3331u) & ((1u << tr->code.hash_bits) - 1)];
 }
-static inline struct tblock *block_match(struct tblock *block, u64 gpa, u64 page_va, u32 mode)
+static inline struct tblock *block_match(const struct translator *tr, struct tblock *block, u64 gpa, u64 page_va, u32 mode)
 {
         while (block && (block->gpa != gpa || block->page_va != page_va || block->mode != mode))
-                block = __atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE);
+                block = cache_follow(tr, &block->hash_next);
         return block;
 }
 /* The block for these, NULL when there is none. Lock-free (pairs with block_make), general registers only. */
 static inline struct tblock *block_find(const struct translator *tr, u64 gpa, u64 page_va, u32 mode)
 {
-        return block_match(__atomic_load_n(&tr->hash[block_hash(gpa, mode)], __ATOMIC_ACQUIRE), gpa, page_va, mode);
+        return block_match(tr, cache_follow(tr, block_head(tr, gpa, mode)), gpa, page_va, mode);
 }
 /* The same where there may be several: MODE_CROSSING, told apart by the second page; @gpa_2 is 0 for all others. */
 static inline struct tblock *block_find_crossing(const struct translator *tr, u64 gpa, u64 gpa_2, u64 page_va, u32 mode)
@@ -147,7 +195,7 @@ static inline struct tblock *block_find_crossing(const struct translator *tr, u6
         struct tblock *block = block_find(tr, gpa, page_va, mode);
 
         while (block && block->gpa_2 != gpa_2)
-                block = block_match(__atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE), gpa, page_va, mode);
+                block = block_match(tr, cache_follow(tr, &block->hash_next), gpa, page_va, mode);
         return block;
 }
 /* The block that the host address @rip lies in; async-signal-safe, for a vCPU that is at @rip. */
@@ -158,22 +206,25 @@ static inline bool code_contains(const struct translator *tr, const u8 *rip)
 }
 /* Translates what @req says and enters it by what is said in @key: gpa, page_va, mode, gpa_2, global. NULL: no memory for it just now. Lock held. */
 struct tblock *block_make(struct translator *tr, struct translate_request *req, const struct tblock *key, struct counters *counters);
-/* All blocks are as if they had never been made; their memory is given back when the next one is made and all vCPUs are out of them. From any thread. */
-void blocks_forget(struct translator *tr);
-/* What is dropped comes back cheaply from now on: the cache may be small until it is found to be too small. Before vCPUs run. */
-void blocks_begin_small(struct translator *tr);
+/* The same for a block of @from, another translator of the same machine: as it was before it was linked. NULL: no memory. Both locks held. */
+struct tblock *block_copy(struct translator *tr, const struct translator *from, const struct tblock *block);
 /* Takes it out of everything; nobody finds it any more. Lock held. */
 void block_drop(struct translator *tr, struct tblock *block);
 /* The first of a list (page_next) that holds all blocks of @gpa's page, and others. Lock held. */
-struct tblock *blocks_of_page(struct translator *tr, u64 gpa);
+struct tblock *blocks_of_page(const struct translator *tr, u64 gpa);
 /* Drops the blocks that overlap [gpa, gpa + len), which lies in one page; from any thread. Returns the chunks of the range (guest_memory_chunks) that
  * still have blocks. Nobody translates until the end. */
 u64 translator_code_written_begin(struct translator *tr, u64 gpa, u64 len);
 void translator_code_written_end(struct translator *tr);
 
-/* ---- links.c: link_make may be called while vector registers are live, like fast.c ---- */
+/* ---- code_patch.c and links.c: may be called while vector registers are live, like fast.c. Lock held ---- */
 
-/* Lock held. Makes @link's jump go to @to if the rules allow it. */
+/* Where to write @len bytes of code that run at @run: this makes their pages the machine's own. */
+u8 *code_patchable(struct translator *tr, const u8 *run, unsigned len);
+/* Is a change there that could be done without worth such a page? Asking counts. */
+bool code_may_patch(struct translator *tr, const u8 *run);
+
+/* Makes @link's jump go to @to if the rules allow it. */
 bool link_make(struct translator *tr, struct link *link, struct tblock *to);
 void link_cut_all(struct translator *tr, struct tblock *block);
 /* Cuts the links across pages that are no longer right by @in's page tables: of the page at @gva, or all (TLB_ALL). Lock not held. */

@@ -42,12 +42,12 @@ static const struct record *record_at(const struct tblock *block, unsigned off)
         while (hi - lo > 1) {
                 const unsigned mid = lo + (hi - lo) / 2;
 
-                if (block->records[mid].code_off <= off)
+                if (block_records(block)[mid].code_off <= off)
                         lo = mid;
                 else
                         hi = mid;
         }
-        return &block->records[lo];
+        return &block_records(block)[lo];
 }
 
 static void registers_store(struct interp *in, const greg_t *gregs)
@@ -59,7 +59,7 @@ static void registers_store(struct interp *in, const greg_t *gregs)
 
 static void roll_back(struct interp *in, const struct tblock *block, const u8 *rip, const greg_t *gregs)
 {
-        const struct record *record = record_at(block, (unsigned)(rip - block->code));
+        const struct record *record = record_at(block, (unsigned)(rip - block_code(block)));
         const u64 scratch0 = (u64)gregs[greg_of[SCRATCH0]], scratch1 = (u64)gregs[greg_of[SCRATCH1]];
 
         registers_store(in, gregs);
@@ -67,7 +67,7 @@ static void roll_back(struct interp *in, const struct tblock *block, const u8 *r
                 in->flags_image = (u64)gregs[REG_EFL];
         /* At an entry nothing has happened. The record there may be of a later instruction, behind NOPs, which have no code; but a block that was dropped
          * is to be left where it began, since there may be other code now. */
-        if (rip <= block->code + ENTRY_B) {
+        if (rip <= block_code(block) + ENTRY_B) {
                 in->rip = block_rip(in, block, 0);
                 return;
         }
@@ -100,7 +100,7 @@ static void roll_back(struct interp *in, const struct tblock *block, const u8 *r
                 in->rip = scratch0;
                 break;
         case RECORD_LINK:
-                in->rip = block_page(in, block) + (u64)(s64)block->links[record->arg].target;
+                in->rip = block_page(in, block) + (u64)(s64)block_links(block)[record->arg].target;
                 break;
         }
 }
@@ -129,7 +129,7 @@ static bool flags_unknown(const struct interp *in, const u8 *rip)
 {
         const struct tblock *block = block_at(in->translate->translator, rip);
 
-        return block && record_at(block, (unsigned)(rip - block->code))->flags_at == FLAGS_ANYWHERE;
+        return block && record_at(block, (unsigned)(rip - block_code(block)))->flags_at == FLAGS_ANYWHERE;
 }
 
 static const u8 *context_rip(const ucontext_t *uc)
@@ -206,7 +206,7 @@ static void on_trap(int sig, siginfo_t *info, void *context)
 static bool is_probe(struct interp *in, struct tblock *block, const ucontext_t *uc)
 {
         struct translator *tr = in->translate->translator;
-        const struct record *record = record_at(block, (unsigned)(context_rip(uc) - block->code));
+        const struct record *record = record_at(block, (unsigned)(context_rip(uc) - block_code(block)));
         const enum shadow_range range = record->arg & PROBE_HIGH ? SHADOW_HIGH : SHADOW_LOW;
         u8 *site;
 
@@ -234,7 +234,7 @@ static bool shadow_dealt_with(struct interp *in, const ucontext_t *uc)
                 return true;
         if (unfit) {
                 /* The soft TLB's, then. */
-                guest_off = record_at(block, (unsigned)(context_rip(uc) - block->code))->guest_off;
+                guest_off = record_at(block, (unsigned)(context_rip(uc) - block_code(block)))->guest_off;
                 for (unsigned i = 0; i < OPERANDS; i++)
                         t->translator->site_ranges[site_slot(block->gpa + guest_off, i)] = SITE_SOFT;
                 t->unfit = block;
