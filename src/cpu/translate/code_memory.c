@@ -7,15 +7,14 @@
 #include "runtime.h"
 
 #define HUGE_SIZE (2 * MIB)
-#define HUGE_FROM 40u          /* segments: more than a boot needs. Huge pages are resident as a whole, which a small machine should not pay for */
-#define HUGE_AT_ONCE 4u        /* each takes the host about a millisecond */
+/* Segments: more than a boot needs. Huge pages are resident as a whole, which a small machine should not pay for. */
+#define HUGE_FROM    40u
+#define HUGE_AT_ONCE 4u /* each takes the host about a millisecond */
 #ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25       /* Linux 6.1; older ones say EINVAL */
+#define MADV_COLLAPSE 25 /* Linux 6.1; older ones say EINVAL */
 #endif
-#define POPULATE ((u32)(32 * KIB)) /* at once */
-#define POPULATE_AHEAD ((u32)(2 * KIB)) /* of what most blocks need */
-#define INDEX_SIZE (SEGMENT_BLOCKS_MAX * sizeof(code_ref))
-
+#define POPULATE       ((u32)(32 * KIB)) /* at once */
+#define POPULATE_AHEAD ((u32)(2 * KIB))  /* of what most blocks need */
 _Static_assert(CODE_SPAN % HUGE_SIZE == 0 && 2 * CODE_SPAN <= 1ULL << 31, "code_at has 32 bits");
 
 /* Both views in one piece of the address space, at multiples of a huge page's size. */
@@ -36,7 +35,8 @@ static u8 *reserve(void)
 /* Shared, so that segment_close may forget the mapping of pages, not what is in them. */
 static int map_once(struct code_memory *code, struct err **err)
 {
-        if (mmap(code->write, code->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        if (mmap(code->write, code->size, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
                 return err_sys(err, errno, "mapping memory for translated code");
         return 0;
 }
@@ -49,9 +49,12 @@ static int map_twice(struct code_memory *code, struct err **err)
         if (code->fd < 0)
                 return err_sys(err, errno, "creating memory for translated code");
         if (ftruncate(code->fd, (off_t)code->size) < 0)
-                return err_sys(err, errno, "sizing memory for translated code to %lu MiB", (unsigned long)(code->size / MIB));
-        if (mmap(code->write, code->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, code->fd, 0) != MAP_FAILED &&
-            mmap(code->run, code->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, code->fd, 0) != MAP_FAILED)
+                return err_sys(
+                        err, errno, "sizing memory for translated code to %lu MiB", (unsigned long)(code->size / MIB));
+        if (mmap(code->write, code->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, code->fd,
+                    0) != MAP_FAILED &&
+                mmap(code->run, code->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, code->fd,
+                        0) != MAP_FAILED)
                 return 0;
         r = err_sys(err, errno, "mapping memory for translated code");
         err_hint(err, r, "a security policy may forbid executable memory");
@@ -121,8 +124,8 @@ u8 *segment_start(const struct code_memory *code, const struct code_segment *seg
         return code->run + STUBS_SIZE + (size_t)(segment - code->segments) * SEGMENT_SIZE;
 }
 
-/* Code is spread over some ten times the memory that the guest's takes, so with 4 KiB pages much of the time goes into the host's own TLB. What is full gets huge
- * pages; where the host has none to give the attempt is all that is lost. */
+/* Code is spread over some ten times the memory that the guest's takes, so with 4 KiB pages much of the time goes into
+ * the host's own TLB. What is full gets huge pages; where the host has none to give the attempt is all that is lost. */
 static void huge_pages_take(struct code_memory *code, unsigned n_full)
 {
         const size_t full = STUBS_SIZE + n_full * SEGMENT_SIZE;
@@ -148,12 +151,14 @@ void segment_populate(struct code_memory *code, struct code_segment *segment)
 {
         u8 *run = segment_start(code, segment), *write = run + CODE_SPAN;
 
-        if (segment->code_used + POPULATE_AHEAD > segment->code_ready && segment->code_ready + POPULATE <= SEGMENT_SIZE) {
+        if (segment->code_used + POPULATE_AHEAD > segment->code_ready &&
+                segment->code_ready + POPULATE <= SEGMENT_SIZE) {
                 madvise(write + segment->code_ready, POPULATE, MADV_POPULATE_WRITE);
                 madvise(run + segment->code_ready, POPULATE, MADV_POPULATE_READ);
                 segment->code_ready += POPULATE;
         }
-        if (segment->data_used + POPULATE_AHEAD > segment->data_ready && segment->data_ready + POPULATE <= SEGMENT_SIZE) {
+        if (segment->data_used + POPULATE_AHEAD > segment->data_ready &&
+                segment->data_ready + POPULATE <= SEGMENT_SIZE) {
                 segment->data_ready += POPULATE;
                 madvise(write + SEGMENT_SIZE - segment->data_ready, POPULATE, MADV_POPULATE_WRITE);
         }
@@ -191,11 +196,12 @@ int code_memory_freeze(struct code_memory *code, int fd, const struct frozen_cod
                 segment->n_blocks = frozen->segments[i].n_blocks;
                 segment->code_used = frozen->segments[i].code_used;
                 segment->data_used = frozen->segments[i].data_used;
-                r = map_fixed(segment_start(code, segment) + CODE_SPAN + data, SEGMENT_SIZE - data, PROT_READ | PROT_WRITE, fd,
-                              frozen->segments_at + i * SEGMENT_SIZE + data, err);
+                r = map_fixed(segment_start(code, segment) + CODE_SPAN + data, SEGMENT_SIZE - data,
+                        PROT_READ | PROT_WRITE, fd, frozen->segments_at + i * SEGMENT_SIZE + data, err);
         }
         if (r == 0)
-                r = map_fixed(code->indexes, frozen->n_segments * INDEX_SIZE, PROT_READ | PROT_WRITE, fd, frozen->indexes_at, err);
+                r = map_fixed(code->indexes, frozen->n_segments * INDEX_SIZE, PROT_READ | PROT_WRITE, fd,
+                        frozen->indexes_at, err);
         if (r == 0)
                 r = map_fixed(code->tables, sizeof(*code->tables), PROT_READ | PROT_WRITE, fd, frozen->tables_at, err);
         if (r < 0)

@@ -7,7 +7,8 @@
 #include "base/log.h"
 #include "runtime.h"
 
-#define HEAT 64u /* a page of one's own costs some ten microseconds and 4 KiB, a jump that is looked up a fifth of one */
+/* A page of one's own costs some ten microseconds and 4 KiB, a jump that is looked up a fifth of one. */
+#define HEAT 64u
 
 static struct frozen_page *frozen_page(struct code_memory *code, const u8 *run)
 {
@@ -16,7 +17,8 @@ static struct frozen_page *frozen_page(struct code_memory *code, const u8 *run)
         return n < code->n_frozen * SEGMENT_SIZE / PAGE_SIZE ? &code->own[n] : NULL;
 }
 
-/* The same bytes in memory of ours take the place of the file's. Who runs there sees one or the other: the host changes the mapping at once. */
+/* The same bytes in memory of ours take the place of the file's. Who runs there sees one or the other: the host
+ * changes the mapping at once. */
 static void page_own(struct code_memory *code, struct frozen_page *page)
 {
         const size_t offset = (size_t)(page - code->own) * PAGE_SIZE;
@@ -25,7 +27,8 @@ static void page_own(struct code_memory *code, struct frozen_page *page)
         size_t n = PAGE_SIZE;
 
         __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-        if (syscall(SYS_mremap, code->spare + offset, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, code->run + STUBS_SIZE + offset) < 0) {
+        if (syscall(SYS_mremap, code->spare + offset, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+                    code->run + STUBS_SIZE + offset) < 0) {
                 log_error("translated code cannot be changed: the host has no more mappings for this process");
                 abort(); /* stale code must not run */
         }

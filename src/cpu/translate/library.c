@@ -22,7 +22,7 @@ struct maker {
         u8 build_id[BUILD_ID_SIZE]; /* of the program */
         u32 cpu[4];                 /* the host's: CPUID 1 EAX, ECX; 7 EBX, ECX. SDM 2A, CPUID */
         u8 jumps_in_line;
-        u8 one_vcpu;                /* links may lie anywhere then */
+        u8 one_vcpu;                                   /* links may lie anywhere then */
         u8 has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1]; /* the guest's CPU */
 };
 
@@ -76,7 +76,8 @@ struct code_page {
         u64 page, chunks; /* number, in memfd order; guest_memory.code_chunks */
 };
 
-/* In this order: header, code pages, then from a page's start on: tables, indexes, segments as they are in memory, with holes where nothing is. */
+/* In this order: header, code pages, then from a page's start on: tables, indexes, segments as they are in memory,
+ * with holes where nothing is. */
 struct header {
         char magic[sizeof(magic)];
         struct maker maker;
@@ -85,8 +86,6 @@ struct header {
         u64 any_far;
         struct frozen_code frozen;
 };
-
-#define INDEX_SIZE (SEGMENT_BLOCKS_MAX * sizeof(code_ref))
 
 static void lay_out(struct header *h)
 {
@@ -104,7 +103,8 @@ static bool is_wanted(const struct tblock *block)
 }
 
 /* Calls @each for all blocks of @tr that are wanted, until it returns false. */
-static void for_each_block(struct translator *tr, bool (*each)(struct translator *tr, struct tblock *block, struct translator *copy), struct translator *copy)
+static void for_each_block(struct translator *tr,
+        bool (*each)(struct translator *tr, struct tblock *block, struct translator *copy), struct translator *copy)
 {
         for (unsigned s = 0; s < tr->code.n_segments; s++)
                 for (unsigned i = 0; i < tr->code.segments[s].n_blocks; i++) {
@@ -161,12 +161,14 @@ static int put_segment(const struct code_memory *code, unsigned i, const struct 
         const struct code_segment *segment = &code->segments[i];
         const u8 *start = segment_start(code, segment) + CODE_SPAN;
         const u64 at = h->frozen.segments_at + i * SEGMENT_SIZE;
-        int r = put(fd, h->frozen.indexes_at + i * INDEX_SIZE, segment->index, segment->n_blocks * sizeof(*segment->index));
+        int r = put(
+                fd, h->frozen.indexes_at + i * INDEX_SIZE, segment->index, segment->n_blocks * sizeof(*segment->index));
 
         if (r == 0)
                 r = put(fd, at, start, segment->code_used);
         if (r == 0)
-                r = put(fd, at + SEGMENT_SIZE - segment->data_used, start + SEGMENT_SIZE - segment->data_used, segment->data_used);
+                r = put(fd, at + SEGMENT_SIZE - segment->data_used, start + SEGMENT_SIZE - segment->data_used,
+                        segment->data_used);
         return r;
 }
 
@@ -244,20 +246,22 @@ static bool header_is_sound(const struct translator *tr, const struct header *h,
         struct header wanted;
 
         memset(&wanted, 0, sizeof(wanted));
-        if (!maker_get(tr, &wanted.maker) || memcmp(h->magic, magic, sizeof(magic)) != 0 || memcmp(&h->maker, &wanted.maker, sizeof(wanted.maker)) != 0 || h->id != id ||
-            h->size != size || h->n_code_pages > tr->memory->ram_size >> PAGE_SHIFT || !h->frozen.n_segments ||
-            h->frozen.n_segments > LIBRARY_SEGMENTS_MAX || h->frozen.hash_bits < HASH_BITS_MIN || h->frozen.hash_bits > BLOCK_HASH_BITS || h->frozen.n_segments + SEGMENTS_FEW > tr->code.n_segments)
+        if (!maker_get(tr, &wanted.maker) || memcmp(h->magic, magic, sizeof(magic)) != 0 ||
+                memcmp(&h->maker, &wanted.maker, sizeof(wanted.maker)) != 0 || h->id != id || h->size != size ||
+                h->n_code_pages > tr->memory->ram_size >> PAGE_SHIFT || !h->frozen.n_segments ||
+                h->frozen.n_segments > LIBRARY_SEGMENTS_MAX || h->frozen.hash_bits < HASH_BITS_MIN ||
+                h->frozen.hash_bits > BLOCK_HASH_BITS || h->frozen.n_segments + SEGMENTS_FEW > tr->code.n_segments)
                 return false;
         wanted.n_code_pages = h->n_code_pages;
         wanted.frozen.n_segments = h->frozen.n_segments;
         lay_out(&wanted);
         for (unsigned i = 0; i < h->frozen.n_segments; i++)
                 if (h->frozen.segments[i].code_used > SEGMENT_SIZE || h->frozen.segments[i].data_used > SEGMENT_SIZE ||
-                    h->frozen.segments[i].code_used + h->frozen.segments[i].data_used + PAGE_SIZE > SEGMENT_SIZE ||
-                    h->frozen.segments[i].n_blocks > SEGMENT_BLOCKS_MAX)
+                        h->frozen.segments[i].code_used + h->frozen.segments[i].data_used + PAGE_SIZE > SEGMENT_SIZE ||
+                        h->frozen.segments[i].n_blocks > SEGMENT_BLOCKS_MAX)
                         return false;
-        return wanted.size == size && wanted.frozen.tables_at == h->frozen.tables_at && wanted.frozen.indexes_at == h->frozen.indexes_at &&
-               wanted.frozen.segments_at == h->frozen.segments_at;
+        return wanted.size == size && wanted.frozen.tables_at == h->frozen.tables_at &&
+               wanted.frozen.indexes_at == h->frozen.indexes_at && wanted.frozen.segments_at == h->frozen.segments_at;
 }
 
 /* From now on writes to them are seen. */
@@ -289,7 +293,7 @@ int library_load(struct translator *tr, int fd, u64 id, u64 *ret_n_blocks, struc
         if (fstat(fd, &st) < 0)
                 return err_sys(err, errno, "looking at saved translations");
         if (tr->code.n_frozen || tr->code.segments[0].n_blocks || pread(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) ||
-            !header_is_sound(tr, &h, id, (u64)st.st_size))
+                !header_is_sound(tr, &h, id, (u64)st.st_size))
                 return 0;
         r = mark_code_pages(tr->memory, &h, fd);
         if (r < 0)

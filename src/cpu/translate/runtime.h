@@ -30,6 +30,7 @@
 #define SEGMENTS_FEW 4u         /* what a machine with a library begins with besides */
 #define LIBRARY_SEGMENTS_MAX 64u
 #define SEGMENT_BLOCKS_MAX 8192u
+#define INDEX_SIZE (SEGMENT_BLOCKS_MAX * sizeof(code_ref)) /* of a segment */
 #define STUBS_SIZE (64 * KIB)
 #define BLOCK_HASH_BITS 18
 #define BLOCK_HASH_GRANULE 5 /* bytes of guest code that share a head, a power of two */
