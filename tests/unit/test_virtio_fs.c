@@ -540,6 +540,8 @@ static void of_a_private_one_everything_is_kept(void **state)
         assert_in_range(f->reply.entry.entry_valid, 600, UINT32_MAX);
         assert_int_equal(ask(f, FUSE_OPENDIR, 1, PART(in)), 0);
         assert_int_equal(f->reply.open.open_flags, FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE);
+        assert_int_equal(open_file(f, lookup(f, 1, "file"), O_RDONLY), 0);
+        assert_int_equal(f->reply.open.open_flags, FOPEN_KEEP_CACHE);
         shell(f, "touch share/later"); /* a guest that forgot, and asks again */
         assert_int_not_equal(lookup(f, 1, "later"), 0);
         assert_int_equal(ask(f, FUSE_LOOKUP, 1, TEXT("../outside")), -EINVAL);

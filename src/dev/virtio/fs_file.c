@@ -77,7 +77,9 @@ int fuse_open(struct fuse_call *c)
                 return fd;
         if (in->flags & O_TRUNC && in->open_flags & FUSE_OPEN_KILL_SUIDGID)
                 r = fuse_kill_suidgid(fd);
-        *out = (struct fuse_open_out){ .open_flags = cache_is_good(c, fd) ? FOPEN_KEEP_CACHE : 0 };
+        *out = (struct fuse_open_out){
+                .open_flags = c->server->is_private || cache_is_good(c, fd) ? FOPEN_KEEP_CACHE : 0,
+        };
         c->reply_len = sizeof(*out);
         if (r < 0) {
                 close(fd);
