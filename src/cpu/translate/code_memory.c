@@ -132,8 +132,6 @@ static void huge_pages_take(struct code_memory *code, unsigned n_full)
 
         if (n_full - code->n_frozen < HUGE_FROM)
                 return;
-        if (!code->huge_end)
-                code->huge_end = ALIGN_UP(code->n_frozen ? STUBS_SIZE + code->n_frozen * SEGMENT_SIZE : 0, HUGE_SIZE);
         for (unsigned i = 0; i < HUGE_AT_ONCE && code->huge_end + HUGE_SIZE <= full; i++, code->huge_end += HUGE_SIZE)
                 madvise(code->run + code->huge_end, HUGE_SIZE, MADV_COLLAPSE);
 }
@@ -187,6 +185,7 @@ int code_memory_freeze(struct code_memory *code, int fd, const struct frozen_cod
                 return err_sys(err, errno, "mapping memory for translated code");
         code->spare = spare;
         code->n_frozen = frozen->n_segments;
+        code->huge_end = ALIGN_UP(STUBS_SIZE + size, HUGE_SIZE); /* what is mapped from the file has none */
         r = map_fixed(code->run + STUBS_SIZE, size, PROT_READ | PROT_EXEC, fd, frozen->segments_at, err);
         for (unsigned i = 0; i < frozen->n_segments && r == 0; i++) {
                 struct code_segment *segment = &code->segments[i];
