@@ -17,13 +17,13 @@
 #define STDIN_MAX (64 * MIB)
 #define RUN_AT 0x10000000u /* nothing runs: any place that is near the stubs */
 
-enum { OPTION_RAW = 256, OPTION_BASE, OPTION_AT, OPTION_BLOCKS, OPTION_USER, OPTION_HELP };
+enum { OPTION_RAW = 256, OPTION_BASE, OPTION_AT, OPTION_BLOCKS, OPTION_USER, OPTION_SHADOW, OPTION_HELP };
 
 struct dump_options {
         struct code_file_options file;
         const char *at;
         u64 blocks;
-        bool user;
+        bool user, shadow;
 };
 
 struct dump {
@@ -49,6 +49,7 @@ static void print_help(void)
              "  --at WHERE       start at this address or symbol; default: the first code\n"
              "  --blocks N       print this many blocks, one behind the other; default 16, 0 for all\n"
              "  --user           as user code (CPL 3); default as kernel code\n"
+             "  --shadow         as user code of a process whose memory a shadow window shows\n"
              "  --help           this text\n\n"
              "Example:\n"
              "  printf '\\x48\\x8b\\x07\\xc3' | strata vm translate-dump --raw -");
@@ -78,6 +79,9 @@ static int take_option(struct dump_options *o, int option, const char *value, st
                 return 0;
         case OPTION_BLOCKS:
                 return parse_u64(value, "--blocks", &o->blocks, err);
+        case OPTION_SHADOW:
+                o->user = o->shadow = true;
+                return 0;
         default:
                 o->user = true;
                 return 0;
@@ -164,9 +168,11 @@ static unsigned dump_block(struct dump *dump, const struct code_range *range, u6
 {
         const u64 off = address - range->address;
         const u64 room = MIN(range->len - off, PAGE_SIZE - (address & (PAGE_SIZE - 1)));
+        const u32 user_mode = MODE_USER | (dump->options->shadow ? MODE_SHADOW | MODE_SHADOW_FIXED : 0);
         const struct translate_request req = {
                 .rip = address, .gpa = address, .code = range->data + off, .room = (unsigned)room,
-                .mode = MODE_LONG64 | MODE_LONG | MODE_PROTECTED | (dump->options->user ? MODE_USER : MODE_SMAP),
+                .mode = MODE_LONG64 | MODE_LONG | MODE_PROTECTED | (dump->options->user ? user_mode : MODE_SMAP),
+                .by_entry_a = dump->options->shadow,
                 .notes = dump->notes, .run_at = (const u8 *)(uintptr_t)RUN_AT, .stubs = dump->stubs,
         };
         const struct code_symbol *symbol = code_file_symbol(dump->file, range, address);
@@ -213,7 +219,8 @@ int cli_vm_translate_dump(int argc, char **argv, struct err **err)
         static const struct option getopt_options[] = {
                 { "raw", no_argument, NULL, OPTION_RAW },       { "base", required_argument, NULL, OPTION_BASE },
                 { "at", required_argument, NULL, OPTION_AT },   { "blocks", required_argument, NULL, OPTION_BLOCKS },
-                { "user", no_argument, NULL, OPTION_USER },     { "help", no_argument, NULL, OPTION_HELP }, { 0 },
+                { "user", no_argument, NULL, OPTION_USER },     { "shadow", no_argument, NULL, OPTION_SHADOW },
+                { "help", no_argument, NULL, OPTION_HELP },     { 0 },
         };
         struct dump_options options = { .blocks = BLOCKS_DEFAULT };
         _cleanup_(code_file_freep) struct code_file *file = NULL;

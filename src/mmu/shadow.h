@@ -17,7 +17,9 @@
 #define SHADOW_LOW_END BIT(31)              /* [0, end) */
 #define SHADOW_HIGH_START (0x55ULL << 40)   /* Linux puts position-independent programs right above 0x5555'5555'4000 */
 #define SHADOW_HIGH_END BIT(47)
-#define SHADOW_GUARD (40 * GIB)
+/* A base that was compared with the high range may have moved since by what one access's index and displacement can take back (emit_prologue.c): 34 GiB; the
+ * next access adds as much. */
+#define SHADOW_GUARD (128 * GIB)
 /* The low range is shown here if nobody else in the process has it: so near to the guest's own addresses that code can say it in a displacement. */
 #define SHADOW_LOW_FIXED GIB
 

@@ -235,7 +235,7 @@ static const char *judge_tables(const struct translation *t, unsigned room)
                                        t->code_size, r->guest_off, t->guest_bytes, r->kind, r->flags_at) ? "a record" : NULL;
                 /* By which entry the block was entered may be forgotten for as long as nothing needs to know: from entry B on, without a gap. And a loop's
                  * comparisons at its latch have no flags. */
-                if (r->flags_at == FLAGS_ANYWHERE && !(t->loop_off && r->code_off > t->loop_off && r->kind == RECORD_RESTART) && (i == 0 || (i > 1 && r[-1].flags_at != FLAGS_ANYWHERE) ||
+                if (r->flags_at == FLAGS_ANYWHERE && !(t->body_off && r->code_off > t->body_off && r->kind == RECORD_RESTART) && (i == 0 || (i > 1 && r[-1].flags_at != FLAGS_ANYWHERE) ||
                                                       (r->kind != RECORD_RESTART && r->kind != RECORD_FINISH_REG)))
                         return "a record with flags anywhere";
                 if (r->kind == RECORD_LINK && r->arg >= t->n_links)

@@ -85,6 +85,11 @@ static inline bool insn_writes_gpr(const ZydisDecodedOperand *op)
 {
         return op->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_is_gpr(op->reg.value) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
+/* Does it touch the memory that its explicit operand names? */
+static inline bool insn_accesses_operand(const struct insn *g)
+{
+        return g->mem && g->kind != KIND_LEA && g->kind != KIND_NOP;
+}
 /* Number of a general register of any size; AH..BH count as RAX..RBX. */
 static inline unsigned insn_gpr(ZydisRegister reg)
 {

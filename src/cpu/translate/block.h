@@ -10,7 +10,8 @@
 #define SHADOW_CHECKS_MAX 16
 struct shadow_checks {
         u16 symbol[SHADOW_CHECKS_MAX];
-        u8 what[SHADOW_CHECKS_MAX]; /* enum shadow_range, or that it is an index */
+        u8 what[SHADOW_CHECKS_MAX];   /* enum shadow_range, or that it is an index */
+        bool used[SHADOW_CHECKS_MAX]; /* as a base, since */
         u8 n;
 };
 
@@ -21,21 +22,27 @@ struct purpose {
         unsigned guest_off; /* of the instruction there */
 };
 
-#define LOOP_USES_MAX 8
-
-/* What is compared once before a loop: a register, and for what. */
-struct loop_use {
+/* A register that is compared at the beginning of a block, and for what. */
+struct early_use {
         struct value value;
-        struct purpose purpose;
         u8 reg;            /* guest register; GPR_COUNT: the page's address */
+        bool index;
+        u8 range;          /* enum shadow_range: of the base, or of what it is an index beside */
+        u8 operand;        /* OPERAND_* of the instruction ... */
+        u16 guest_off;     /* there */
+};
+
+/* emit_prologue.c */
+#define PROLOGUE_USES_MAX 8
+struct prologue {
+        struct early_use uses[PROLOGUE_USES_MAX];
+        unsigned n_uses;
 };
 
 /* A block that is a loop (emit_loop.c). */
 struct loop {
-        struct loop_use uses[LOOP_USES_MAX];
-        unsigned n_uses;
         unsigned n;        /* instructions, the jump included; 0: it is none */
-        u16 written;       /* registers that it changes: bits by enum gpr */
+        u16 same, steps;   /* registers that a round leaves as they are; that it changes by a small constant: bits by enum gpr */
 };
 
 /* A way out, emitted behind the hot code: add what the probe subtracted (misses), load the site's address, jump to the stub. */
@@ -77,8 +84,10 @@ struct block_emitter {
         bool full;            /* some table is full: the block cannot be used */
         bool no_anywhere;     /* flags were wanted where they could be anywhere: try again without */
         struct loop loop;
+        struct prologue prologue;
         u16 guest_off;        /* of the instruction being emitted */
         u16 next_off;         /* of the one after it */
+        u16 n_begun;          /* instructions, this one included */
         u16 insn_resume;      /* code offset where its first memory access began (flags in the image) */
         bool insn_has_resume;
         bool scratch2_busy;   /* it holds something of this instruction: no window may be opened in it */
@@ -184,8 +193,18 @@ void emit_fast(struct block_emitter *b, enum fast_id id, unsigned size);
 /* ---- loops (emit_loop.c) ---- */
 /* Before anything is emitted: is the block a loop? */
 void loop_find(struct block_emitter *b);
-/* Behind the entries, flags in EFLAGS: what need not be done in each round. */
-void loop_begin(struct block_emitter *b);
+/* Does @v hold in each round if it held in the first one? */
+bool loop_keeps(const struct loop *l, struct value v);
+/* Behind its jump. */
+void loop_end(struct block_emitter *b);
+
+/* ---- prologues (emit_prologue.c) ---- */
+/* Before anything is emitted: what is to be compared at the beginning. */
+void prologue_find(struct block_emitter *b);
+/* Behind the entries. */
+void prologue_emit(struct block_emitter *b);
+/* What is known behind the instruction being emitted. */
+struct shadow_facts prologue_facts(const struct block_emitter *b);
 
 /* ---- ends of blocks (emit_branch.c) ---- */
 /* @goes_on: the block continues with the instruction behind the jump. */

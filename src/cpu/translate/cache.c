@@ -231,7 +231,7 @@ static void make_leaving_block(const struct translate_request *req, struct trans
         t->code_size = emit_off(&e);
         t->n_instructions = 1;
         t->guest_bytes = MIN(req->room, 15u);
-        t->loop_off = 0;
+        t->body_off = t->entry_a = 0;
         t->records[0] = (struct record){ .flags_at = FLAGS_IN_EFLAGS, .kind = RECORD_RESTART };
         t->records[1] = (struct record){ .code_off = ENTRY_B, .flags_at = FLAGS_IN_IMAGE, .kind = RECORD_RESTART };
         t->n_records = 2;
@@ -247,13 +247,14 @@ static void *data_alloc(struct translator *tr, struct code_segment *segment, siz
 static struct tblock *header_make(struct translator *tr, struct code_segment *segment, const u8 *run, const struct tblock *key, const struct translation *t)
 {
         const size_t links = t->n_links * sizeof(struct link), records = t->n_records * sizeof(struct record), sites = t->n_sites * sizeof(u16);
-        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + records + sites);
+        const size_t wants = t->body_off ? sizeof(t->body_wants) : 0;
+        struct tblock *block = data_alloc(tr, segment, sizeof(*block) + links + records + sites + wants);
         u8 *behind = (u8 *)(block + 1);
 
         *block = (struct tblock){
                 .gpa = key->gpa, .page_va = key->page_va, .mode = key->mode, .global = key->global,
                 .code_at = (s32)(run - (const u8 *)block), .code_size = (u16)t->code_size, .guest_bytes = (u16)t->guest_bytes, .n_instructions = (u8)t->n_instructions,
-                .loop_off = t->loop_off, .n_links = (u8)t->n_links, .n_records = (u16)t->n_records, .n_sites = (u16)t->n_sites,
+                .entry_a = t->entry_a, .body_off = t->body_off, .body_in_image = t->body_in_image, .n_links = (u8)t->n_links, .n_records = (u16)t->n_records, .n_sites = (u16)t->n_sites,
         };
         if (key->mode & MODE_CROSSING) {
                 const unsigned room = (unsigned)(PAGE_SIZE - (key->gpa & (PAGE_SIZE - 1)));
@@ -265,6 +266,7 @@ static struct tblock *header_make(struct translator *tr, struct code_segment *se
         memcpy(behind, t->links, links);
         memcpy(behind + links, t->records, records);
         memcpy(behind + links + records, t->sites, sites);
+        memcpy(behind + links + records + sites, &t->body_wants, wants);
         for (unsigned i = 0; i < t->n_links; i++) {
                 block_links(block)[i].index = (u8)i;
                 block_links(block)[i].to = block_links(block)[i].next_in = 0;
@@ -371,7 +373,9 @@ struct tblock *block_copy(struct translator *tr, const struct translator *from, 
         t->code_size = block->code_size;
         t->guest_bytes = (unsigned)block->guest_bytes + block->bytes_2;
         t->n_instructions = block->n_instructions;
-        t->loop_off = block->loop_off;
+        t->entry_a = block->entry_a;
+        t->body_off = block->body_off;
+        t->body_in_image = block->body_in_image;
         t->n_links = block->n_links;
         t->n_records = block->n_records;
         t->n_sites = block->n_sites;
@@ -379,6 +383,8 @@ struct tblock *block_copy(struct translator *tr, const struct translator *from, 
         memcpy(t->links, block_links(block), t->n_links * sizeof(*t->links));
         memcpy(t->records, block_records(block), t->n_records * sizeof(*t->records));
         memcpy(t->sites, block_sites(block), t->n_sites * sizeof(*t->sites));
+        if (t->body_off)
+                t->body_wants = *block_body_wants(block);
         unlink_copy(tr, run, t);
         return add_block(tr, segment, run, &key, t);
 }

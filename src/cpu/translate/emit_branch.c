@@ -36,6 +36,7 @@ static void set_link(struct block_emitter *b, unsigned i, unsigned patch_off)
 {
         b->out->links[i].patch_off = (u16)patch_off;
         b->out->links[i].entry_b = b->image_valid;
+        b->out->links[i].facts = prologue_facts(b);
 }
 
 /* scratch 1 = byte offset of the jump-cache slot for @target. */
@@ -173,12 +174,16 @@ static bool is_noncanonical(const struct block_emitter *b, s32 target)
 
 bool emit_jcc(struct block_emitter *b, const struct insn *g, bool goes_on)
 {
+        const bool loops = b->loop.n && g == &b->insns[b->loop.n - 1];
+
         b->class = INSN_INLINE;
         b->why = "branch";
         if (is_noncanonical(b, branch_target(b, g)))
                 return false;
         flags_restore(b);
-        jcc_to(b, g->cc, branch_target(b, g), b->loop.n && g == &b->insns[b->loop.n - 1]);
+        jcc_to(b, g->cc, branch_target(b, g), loops);
+        if (loops)
+                loop_end(b);
         if (!goes_on)
                 emit_goto(b, (s32)(b->req->rip & (PAGE_SIZE - 1)) + b->next_off, false);
         return true;
@@ -456,6 +461,8 @@ static void emit_link_stub(struct block_emitter *b, unsigned i)
 
 void emit_colds(struct block_emitter *b)
 {
+        b->shadow_checks.n = 0;
+        b->n_begun = 0;
         /* Far jumps add colds of their own. */
         for (unsigned i = 0; i < b->n_colds; i++) {
                 const struct cold c = b->colds[i];

@@ -174,8 +174,18 @@ static void remember(struct block_emitter *b, struct value v, unsigned what)
 
         if (v.symbol && c->n < SHADOW_CHECKS_MAX) {
                 c->symbol[c->n] = v.symbol;
+                c->used[c->n] = false;
                 c->what[c->n++] = (u8)what;
         }
+}
+
+/* An operand with base @v and at most a checked index is accessed by the instruction being emitted. */
+static void used(struct block_emitter *b, struct value v)
+{
+        struct shadow_checks *c = &b->shadow_checks;
+
+        for (unsigned i = 0; i < c->n; i++)
+                c->used[i] |= c->symbol[i] == v.symbol;
 }
 
 void shadow_check(struct block_emitter *b, unsigned host, struct value v, struct purpose p)
@@ -332,11 +342,12 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
                         shadow_check(b, at.index, a.index, purpose_of(g, index, a.operand));
                 }
         }
+        used(b, a.base);
         *ret = biased(b, at, a.range);
         return true;
 }
 
-static struct value stack_value(const struct block_emitter *b, const struct insn *g)
+struct value shadow_stack_value(const struct block_emitter *b, const struct insn *g)
 {
         const struct access *a = &b->windows.accesses[g->stack_access];
 
@@ -349,7 +360,7 @@ bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struc
         struct shadow_access a = { .operand = OPERAND_STACK };
 
         if (g->stack_access >= 0)
-                a.base = stack_value(b, g);
+                a.base = shadow_stack_value(b, g);
         if (!shadow_decide(b, g, &a))
                 return false;
         b->either = a.range == SHADOW_NONE;
@@ -358,6 +369,7 @@ bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struc
                 return false;
         begin(b, g, !shadow_is_checked(b, a.base, a.range));
         shadow_check(b, host, a.base, purpose_of(g, a.range, a.operand));
+        used(b, a.base);
         *ret = biased(b, hmem_base(host, disp), a.range);
         return true;
 }
@@ -368,7 +380,7 @@ bool shadow_stack_free(const struct block_emitter *b, const struct insn *g)
 
         if (g->stack_access < 0)
                 return false;
-        a.base = stack_value(b, g);
+        a.base = shadow_stack_value(b, g);
         return shadow_decide(b, g, &a) && a.range == SHADOW_HIGH && shadow_is_checked(b, a.base, a.range);
 }
 

@@ -1,4 +1,4 @@
-/* Between emit_shadow.c and emit_loop.c. */
+/* Between emit_shadow.c and emit_prologue.c. */
 #pragma once
 
 #include "block.h"
@@ -24,6 +24,8 @@ static inline struct purpose purpose_of(const struct insn *g, unsigned what, uns
 
 /* Sets range and sum of @g's operand @a. False: the soft TLB's. */
 bool shadow_decide(const struct block_emitter *b, const struct insn *g, struct shadow_access *a);
+/* The address that @g, which has a stack_access, pushes to or pops from, less its displacement. */
+struct value shadow_stack_value(const struct block_emitter *b, const struct insn *g);
 /* May flags stay in EFLAGS while an address is compared? */
 bool shadow_by_probe(const struct block_emitter *b);
 /* No segment but FS alone, no 32-bit address. */

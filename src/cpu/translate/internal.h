@@ -167,20 +167,31 @@ struct record {
  * (runtime.h), so that all of them together can be saved and mapped elsewhere (library.h). */
 typedef u32 code_ref; /* bytes from the start of the writable view (cache_at, cache_ref); 0: nothing */
 
+/* What is known of the guest's registers somewhere in a MODE_SHADOW block, because it was compared (emit_prologue.c): bits by enum gpr. */
+#define FACTS_PAGE_LOW 1u
+#define FACTS_PAGE_HIGH 2u
+struct shadow_facts {
+        u16 high;  /* in the high range of the shadow window, or not farther from it than its guards allow for */
+        u16 low;   /* in the low range */
+        u16 index; /* a 32-bit number, unsigned; those of low are too */
+        u8 page;   /* FACTS_PAGE_*: of in->page_va */
+};
+
 /* A direct jump out of a block. */
 struct link {
         s32 target;      /* guest address relative to the block's page */
         u16 patch_off;   /* of the rel32 in the code */
         u16 stub_off;    /* where it points while unlinked */
         u8 index;        /* among the block's links */
-        bool entry_b;    /* flags are in the image there */
-        bool unshared;   /* the target's mode has MODE_UNSHARED as well */
-        bool loop;       /* to the block's own loop_off (emit_loop.c) */
+        bool entry_b : 1;  /* flags are in the image there */
+        bool unshared : 1; /* the target's mode has MODE_UNSHARED as well */
+        bool loop : 1;     /* to the block's own body (emit_loop.c) */
+        struct shadow_facts facts; /* known where it is taken */
         code_ref to;      /* the block it is linked to; 0: not linked. All under the machine's lock */
         code_ref next_in; /* another link to the same block */
 };
 
-/* A translated block: this header, then its links, records and sites. The last four bytes before its code are code_at too. */
+/* A translated block: this header, then its links, records, sites, and if it has a body what that wants. The last four bytes before its code are code_at too. */
 struct tblock {
         u64 gpa;         /* of the first byte: the key, with ... */
         u64 page_va;     /* kernel mode: linear address of the page; user mode: 0 */
@@ -194,10 +205,12 @@ struct tblock {
         u8 n_instructions;
         u8 n_links;
         bool global;     /* the page's translation was global when it was translated: links across pages are allowed */
-        u16 loop_off;    /* where rounds but the first begin, flags in EFLAGS; 0: it is no loop */
+        u16 body_off;    /* behind its prologue (emit_prologue.c): where a link may lead that knows what block_body_wants. 0: it has none */
         u16 n_records, n_sites;
+        u8 entry_a;      /* where links lead whose flags are in EFLAGS: 0, or behind the jump over what entry B needs */
+        bool body_in_image : 1; /* flags are in the image there, else in EFLAGS */
         /* cache.c's: */
-        bool stale;
+        bool stale : 1;
         code_ref page_next, page_2_next;
         code_ref links_in;
 };
@@ -217,6 +230,10 @@ static inline const struct record *block_records(const struct tblock *block)
 static inline const u16 *block_sites(const struct tblock *block)
 {
         return (const void *)(block_records(block) + block->n_records);
+}
+static inline const struct shadow_facts *block_body_wants(const struct tblock *block)
+{
+        return (const void *)(block_sites(block) + block->n_sites);
 }
 static inline struct tblock *link_from(const struct link *link)
 {
@@ -290,7 +307,10 @@ static inline unsigned site_slot(u64 gpa, unsigned operand)
 struct translation {
         u8 *code;         /* buffer of BLOCK_CODE_MAX, given by the caller */
         unsigned code_size, guest_bytes, n_instructions;
-        u16 loop_off;
+        u8 entry_a;
+        u16 body_off;
+        bool body_in_image;
+        struct shadow_facts body_wants;
         struct link links[BLOCK_LINKS_MAX];
         unsigned n_links;
         struct record records[BLOCK_RECORDS_MAX];

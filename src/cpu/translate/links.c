@@ -131,6 +131,19 @@ static bool patch_is_atomic(const struct link *link)
         return ((uintptr_t)(block_code(link_from(link)) + link->patch_off) & 63) <= 60;
 }
 
+static bool knows(const struct shadow_facts *have, const struct shadow_facts *want)
+{
+        return !(want->high & ~have->high) && !(want->low & ~have->low) && !(want->index & ~have->index) && !(want->page & ~have->page);
+}
+
+/* Where @link enters @to: behind what has been compared already, or what is not for it. */
+static unsigned entry_of(const struct link *link, const struct tblock *to)
+{
+        if (to->body_off && ((link->loop && to == link_from(link)) || (link->entry_b == to->body_in_image && knows(&link->facts, block_body_wants(to)))))
+                return to->body_off;
+        return link->entry_b ? ENTRY_B : to->entry_a;
+}
+
 bool link_make(struct translator *tr, struct link *link, struct tblock *to)
 {
         struct tblock *from = link_from(link);
@@ -146,6 +159,6 @@ bool link_make(struct translator *tr, struct link *link, struct tblock *to)
         link->to = cache_ref(tr, to);
         link->next_in = to->links_in;
         to->links_in = cache_ref(tr, link);
-        point(tr, link, block_code(to) + (link->loop && to == from ? to->loop_off : link->entry_b ? ENTRY_B : 0));
+        point(tr, link, block_code(to) + entry_of(link, to));
         return true;
 }

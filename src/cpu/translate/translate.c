@@ -122,18 +122,20 @@ static bool ignores_flags_at_entry(const struct block_emitter *b)
 
 static void emit_entries(struct block_emitter *b)
 {
+        /* So that rounds, and links that come with EFLAGS, need no more than probes. */
+        const bool in_eflags = b->loop.n || (b->shadow_fixed && b->req->by_entry_a && b->prologue.n_uses);
         struct emitter *e = &b->e;
 
         b->eflags_valid = true;
         b->image_valid = false;
         block_record_restart(b);
-        if (!b->loop.n && !b->no_anywhere && ignores_flags_at_entry(b)) {
+        if (!in_eflags && !b->no_anywhere && ignores_flags_at_entry(b)) {
                 emit_bytes(e, (const u8[]){ 0x66, 0x0f, 0x1f, 0x44, 0, 0 }, ENTRY_B); /* nop */
                 b->eflags_valid = false;
                 block_record_restart(b);
                 return;
         }
-        if (!b->loop.n && !(b->shadow_fixed && b->req->by_entry_a) && !needs_flags_at_entry(b)) {
+        if (!in_eflags && !(b->shadow_fixed && b->req->by_entry_a) && !needs_flags_at_entry(b)) {
                 emit_pushfq_image(e);
                 b->image_valid = true;
                 b->eflags_valid = false; /* they are not by entry B */
@@ -146,6 +148,7 @@ static void emit_entries(struct block_emitter *b)
         block_record_restart(b);
         flags_restore(b);
         b->image_valid = false; /* it is not by entry A */
+        b->out->entry_a = (u8)emit_off(e);
         if (!e->full)
                 e->start[1] = (u8)(emit_off(e) - 2);
 }
@@ -303,6 +306,7 @@ static bool emit_one(struct block_emitter *b, const struct insn *g, bool may_go_
 
         b->guest_off = g->off;
         b->next_off = (u16)(g->off + g->z.length);
+        b->n_begun = (u16)(g - b->insns + 1);
         b->insn_has_resume = false;
         b->scratch2_busy = false;
         b->why = NULL;
@@ -373,8 +377,9 @@ static bool emit_block(struct block_emitter *b, unsigned max)
         decode(b, max, &bytes, &cut);
         windows_find(&b->windows, b->insns, b->n_insns, req->rip, b->shadow ? req->regs : NULL);
         loop_find(b);
+        prologue_find(b);
         emit_entries(b);
-        loop_begin(b);
+        prologue_emit(b);
         for (unsigned i = 0; i < b->n_insns && !ends; i++) {
                 /* The last conditional jump has both its sides linked. */
                 ends = emit_one(b, &b->insns[i], i + 1 < b->n_insns);
@@ -422,7 +427,7 @@ static void block_begin(struct block_emitter *b, const struct translate_request 
         b->e = (struct emitter){ .start = out->code, .p = out->code, .end = out->code + BLOCK_CODE_MAX, .run_at = req->run_at,
                                  .jumps_in_line = req->jumps_in_line };
         out->n_links = out->n_records = out->n_sites = out->n_instructions = 0;
-        out->loop_off = 0;
+        out->body_off = out->entry_a = 0;
 }
 
 bool translate_block(const struct translate_request *req, struct translation *ret)

@@ -128,6 +128,12 @@ static void follow(struct follower *f, const struct insn *g)
                 move(f, RSP, f->regs[RBP], 8);
                 forget(f, RBP);
                 return;
+        case KIND_STRING: /* which Zydis does not say */
+                forget_written(f, g);
+                forget(f, RSI);
+                forget(f, RDI);
+                forget(f, RCX);
+                return;
         default:
                 if (!follow_arithmetic(f, g))
                         forget_written(f, g);
@@ -278,6 +284,16 @@ void windows_find(struct windows *w, struct insn *insns, unsigned n, u64 rip, co
                 if (regs)
                         follow_now(&f, g);
         }
+}
+
+void windows_after(const struct insn *insns, unsigned n, struct value ret[GPR_COUNT])
+{
+        struct follower f;
+
+        follower_init(&f, NULL);
+        for (unsigned i = 0; i < n; i++)
+                follow(&f, &insns[i]);
+        memcpy(ret, f.regs, sizeof(f.regs));
 }
 
 int window_of(const struct windows *w, unsigned i)
