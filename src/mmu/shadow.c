@@ -8,6 +8,7 @@
 
 #define LARGE_SIZE (2 * MIB)
 #define AROUND 8u /* pages that are looked at together */
+#define AROUND_MAX 64u /* at most, when they are used in order */
 #define OPERAND_BYTES 512 /* the widest operand */
 
 static unsigned hash(u64 x)
@@ -279,14 +280,24 @@ static bool follows(const struct view *a, const struct view *b)
         return !b->large && b->gva == a->gva + PAGE_SIZE && b->gpa == a->gpa + PAGE_SIZE && b->writable == a->writable;
 }
 
+/* How many pages to look at from @first on: who has come here in order will go on. As many as are shown before it, so runs double. */
+static unsigned look_ahead(const struct shadow *s, u64 first)
+{
+        unsigned n = 0;
+
+        while (n < AROUND_MAX && find(s, first - (n + 1) * PAGE_SIZE, false))
+                n++;
+        return MAX(n, AROUND);
+}
+
 /* The pages next to @gva that may be shown and are not: with a mapping for each run of them. */
 static bool show_around(struct shadow *s, const struct guest_memory *mem, const struct paging_state *ps, u64 gva)
 {
-        const u64 first = gva & ~(AROUND * PAGE_SIZE - 1);
-        struct view views[AROUND];
+        const u64 first = gva & ~(AROUND * PAGE_SIZE - 1), end = first + look_ahead(s, first) * PAGE_SIZE;
+        struct view views[AROUND_MAX];
         unsigned n = 0;
 
-        for (u64 at = first; at < first + AROUND * PAGE_SIZE; at += PAGE_SIZE) {
+        for (u64 at = first; at < end && shadow_range_of(at) == shadow_range_of(gva); at += PAGE_SIZE) {
                 const struct shadow_page *shown = find(s, at, false);
 
                 if ((at != gva && (shown || find(s, at, true))) || !look(mem, ps, at, &views[n]) || views[n].large)

@@ -151,6 +151,41 @@ static void neighbours_are_shown_if_they_may(void **state)
                 assert_int_equal(can_read(f, page(n), &value), n < 8 && n != 2 && n != 3);
 }
 
+/* Runs double, and have in them what may be shown. */
+static void pages_used_in_order_come_in_longer_runs(void **state)
+{
+        struct fixture *f = *state;
+        u64 value;
+
+        map(f, 20, ALL & ~0x20ULL); /* not accessed yet */
+        map(f, 21, ALL & ~4ULL);
+        map(f, 22, ALL & ~0x40ULL); /* not dirty */
+        for (unsigned n = 8; n <= 16; n += 8)
+                assert_int_equal(fault(f, page(n - 8), false), SHADOW_SHOWN);
+        assert_false(can_read(f, page(16), &value));
+        assert_int_equal(fault(f, page(16), false), SHADOW_SHOWN);
+        for (unsigned n = 0; n < 40; n++) {
+                assert_int_equal(can_read(f, page(n), &value), n < 32 && n != 20 && n != 21);
+                assert_int_equal(can_write(f, page(n)), n < 32 && n != 20 && n != 21 && n != 22);
+        }
+        assert_int_equal(fault(f, page(100), false), SHADOW_SHOWN);
+        assert_false(can_read(f, page(104), &value));
+}
+
+/* What follows the range, were it mapped, is not shown. */
+static void runs_end_with_their_range(void **state)
+{
+        struct fixture *f = *state;
+
+        put64(f, 0x3000 + 8 * 511, TABLE | ALL);
+        put64(f, 0x3000, TABLE | ALL);
+        put64(f, 0x2000, 0x3000 | ALL);
+        put64(f, 0x1000 + 8 * 256, 0x2000 | ALL);
+        for (unsigned n = 24; n; n -= 8)
+                assert_int_equal(fault(f, SHADOW_HIGH_END - n * PAGE_SIZE, false), SHADOW_SHOWN);
+        assert_int_equal(f->shadow->n_pages, 24);
+}
+
 static void a_flush_looks_again_at_what_it_names(void **state)
 {
         struct fixture *f = *state;
@@ -264,6 +299,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(rights_are_those_of_user_code),
                 TEST(neighbours_are_shown_if_they_may),
+                TEST(pages_used_in_order_come_in_longer_runs),
+                TEST(runs_end_with_their_range),
                 TEST(a_flush_looks_again_at_what_it_names),
                 TEST(a_page_that_becomes_code_is_not_writable),
                 TEST(large_pages_come_whole_or_in_pieces),

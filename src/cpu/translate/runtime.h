@@ -239,9 +239,10 @@ struct shadow_watch {
         bool has_timer;
         bool armed;              /* a tick will come; atomic: set by the thread, cleared by its own signal handler */
         bool change;             /* a tick found that something should change */
+        bool quiet;              /* the next tick has time */
         u32 faults, guest_faults; /* host faults in the window since the last tick; of these, the guest's own */
         u64 fault_cycles;
-        u32 bad_ticks, owner_idle;
+        u32 bad_ticks, bad_code_ticks, owner_idle;
         u64 page_faults, flushes, blocks, translating; /* counters at the last tick */
 };
 
@@ -315,8 +316,8 @@ void shadowing_follow(struct interp *in);
 void shadowing_sync(struct interp *in);
 /* From the signal handler: a host fault at @host in @block. False: it is the interpreter's to look at. */
 bool shadowing_fault(struct interp *in, struct tblock *block, u64 host, bool write, bool *ret_unfit);
-/* From the timer's handler; @user: in translated user code. True: the outer loop is wanted. */
-bool shadowing_tick(struct interp *in, bool user);
+/* From the timer's handler, in @block or, if NULL, not in a block. True: the outer loop is wanted. */
+bool shadowing_tick(struct interp *in, const struct tblock *block);
 /* What GS has to be for user code. */
 static inline u64 user_gs_base(const struct interp *in)
 {

@@ -3,8 +3,9 @@
  * A window pays when an address space computes for a while with the same memory: showing a page costs a host fault and a system call or two, some ten
  * microseconds, its use nothing. Short-lived processes, and those that map and unmap, had better stay with the soft TLB, where a miss costs a
  * fraction of that. So spaces are watched: while guest code runs a timer ticks each millisecond, and a tick in user code counts for its space, unless the guest
- * faulted, flushed or met new code a lot meanwhile. With enough ticks, the more code the more, it gets the window. Then the time that host faults and
- * translation take is watched; where that is too much, the space is banned for some ticks, twice as many each time.
+ * faulted, flushed or met new code a lot meanwhile. With enough ticks, the more code the more, it gets the window; with a few that find it at the same
+ * place, however much code it has run, since a loop is little code. Then the time that host faults and translation take is watched; where that is too
+ * much, the space is banned for some ticks, twice as many each time. Ticks are fewer while there is nothing to watch.
  *
  * The blocks of the window are others than those of the soft TLB (MODE_SHADOW): code is translated again when it first runs there, and both stay. */
 #include <errno.h>
@@ -16,16 +17,21 @@
 #include "runtime.h"
 
 #define TICK_NS 1000000
-#define HOT_TICKS 2u        /* in its user code, before a space may have the window */
+#define QUIET_TICK_NS 8000000 /* while the window's owner runs and neither faults nor meets new code */
+#define HOT_TICKS 3u        /* in its user code, before a space may have the window; enough if they are in a row at the same place */
+#define SAME_PLACE 512u     /* bytes of code */
 #define IDLE_TICKS 4u       /* of others, before its owner may lose it */
 #define BUSY_FAULTS 12u     /* of the guest, or flushes, in a tick that therefore does not count */
 #define BUSY_BLOCKS 10u     /* likewise of blocks translated: the program still meets new code */
 #define BLOCKS_PER_TICK 64u /* that are translated in about a millisecond */
 #define LINES_PER_TICK 40u  /* of the jump cache: each stands for some blocks */
 #define BAD_SHARE 2         /* a tick is bad when more than its half goes into host faults and translation */
-#define BAD_TICKS 12u
+#define BAD_TICKS 24u       /* of them, before a space is banned: showing some MiB for the first time is less */
+#define BAD_CODE_TICKS 12u  /* likewise of those in which translation alone takes as much */
+#define BAD_LOOP_TICKS 2u   /* the same when a loop was all that was known of its code */
 #define GUEST_FAULTS_MAX 24u /* in a tick: leave the window at once */
 #define BAN_FIRST 32u
+#define BAN_FIRST_LOOP 8u   /* of such a space: between its loops a program allocates memory, or gets to other code */
 #define BAN_MAX 512u
 #define SIGNAL_CYCLES 15000u /* of a host fault beyond what is measured in its handler */
 #define PROCESS_PAGES_MAX 24000u /* of all windows: the host allows 65,530 mappings, a page may take two */
@@ -48,11 +54,36 @@ static u32 ticks_wanted(const struct tlb_table *space)
         return HOT_TICKS + space->heat.blocks / BLOCKS_PER_TICK + jump_lines(space) / LINES_PER_TICK;
 }
 
+/* Only ticks from now on count. */
+static void cool(struct tlb_heat *heat)
+{
+        heat->ticks = heat->in_row = 0;
+}
+
+/* A program that is found at one place time and again is in a loop there: hardly any code has to be made again for it, however much it has used before. */
+static bool is_hot(const struct tlb_table *space, u64 cr3)
+{
+        const struct tlb_heat *heat = &space->heat;
+
+        return heat->cr3 == cr3 && !heat->ban && (heat->in_row >= HOT_TICKS || heat->ticks >= ticks_wanted(space));
+}
+
+/* Should a space that has the window lose it? */
+static bool does_badly(const struct shadow_watch *w, bool looped)
+{
+        return w->bad_ticks > BAD_TICKS || w->bad_code_ticks > (looped ? BAD_LOOP_TICKS : BAD_CODE_TICKS) || w->guest_faults > GUEST_FAULTS_MAX;
+}
+
+static u32 count_bad(u32 ticks, u64 cycles)
+{
+        return cycles * BAD_SHARE > CYCLES_PER_TICK ? ticks + 1 : ticks / 2;
+}
+
 static void ban(struct tlb_heat *heat)
 {
-        heat->ban = MIN(BAN_FIRST << heat->bans, BAN_MAX);
+        heat->ban = MIN((heat->looped ? BAN_FIRST_LOOP : BAN_FIRST) << heat->bans, BAN_MAX);
         heat->bans = MIN(heat->bans + 1, 8u);
-        heat->ticks = 0;
+        cool(heat);
 }
 
 /* ---- life ---- */
@@ -99,10 +130,19 @@ void shadowing_thread(struct interp *in)
 
 void shadowing_arm(struct shadow_watch *w)
 {
-        const struct itimerspec when = { .it_value = { .tv_nsec = TICK_NS } };
+        const struct itimerspec when = { .it_value = { .tv_nsec = w->quiet ? QUIET_TICK_NS : TICK_NS } };
 
         w->armed = true;
         timer_settime(w->timer, 0, &when, NULL);
+}
+
+/* There is something to watch. */
+static void hurry(struct shadow_watch *w)
+{
+        if (w->quiet) {
+                w->quiet = false;
+                shadowing_arm(w);
+        }
 }
 
 /* What has been seen of host faults so far is judged. */
@@ -112,7 +152,18 @@ static void forget_faults(struct shadow_watch *w)
         w->fault_cycles = 0;
 }
 
-static void tick_of_user(struct interp *in)
+/* A tick that counts found the program in @block; if NULL, in what translated code calls. */
+static void warm(struct tlb_heat *heat, const struct tblock *block)
+{
+        heat->ticks += block != NULL;
+        if (block && block->gpa - heat->place + SAME_PLACE > 2 * SAME_PLACE) {
+                heat->place = block->gpa;
+                heat->in_row = 0;
+        }
+        heat->in_row++;
+}
+
+static void tick_of_user(struct interp *in, const struct tblock *block)
 {
         struct translate_cpu *t = in->translate;
         struct shadow_watch *w = &t->watch;
@@ -131,11 +182,11 @@ static void tick_of_user(struct interp *in)
         w->blocks = blocks;
         w->translating += translating;
         if (tlb_is_shadowed(&in->tlb)) {
-                const u64 cycles = w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES + translating;
-
                 w->owner_idle = 0;
-                w->bad_ticks = cycles * BAD_SHARE > CYCLES_PER_TICK ? w->bad_ticks + 1 : w->bad_ticks / 2;
-                w->change = w->bad_ticks > BAD_TICKS || w->guest_faults > GUEST_FAULTS_MAX;
+                w->bad_ticks = count_bad(w->bad_ticks, w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES + translating);
+                w->bad_code_ticks = count_bad(w->bad_code_ticks, translating);
+                w->change = does_badly(w, heat->looped);
+                w->quiet = !w->faults && !new_blocks;
                 forget_faults(w);
                 return;
         }
@@ -143,19 +194,23 @@ static void tick_of_user(struct interp *in)
         if (heat->ban)
                 heat->ban--;
         else if (busy)
-                heat->ticks = 0;
-        else if (heat->ticks < ticks_wanted(in->tlb.space))
-                heat->ticks += new_blocks <= BUSY_BLOCKS;
+                cool(heat);
+        else if (new_blocks <= BUSY_BLOCKS)
+                warm(heat, block);
         else
-                w->change = !in->tlb.shadowed || w->owner_idle > IDLE_TICKS;
+                heat->in_row = 0;
+        w->change = is_hot(in->tlb.space, heat->cr3) && (!in->tlb.shadowed || w->owner_idle > IDLE_TICKS);
 }
 
-bool shadowing_tick(struct interp *in, bool user)
+bool shadowing_tick(struct interp *in, const struct tblock *block)
 {
         struct shadow_watch *w = &in->translate->watch;
 
-        if (user)
-                tick_of_user(in);
+        w->quiet = false;
+        if ((block ? block->mode : in->mode) & MODE_USER && in->in_code)
+                tick_of_user(in, block);
+        else
+                in->tlb.space->heat.in_row = 0; /* its loop is one of system calls or page faults */
         /* An idle vCPU has no ticks. */
         w->armed = false;
         if (in->in_code)
@@ -202,16 +257,19 @@ void shadowing_follow(struct interp *in)
                         ban(&in->tlb.space->heat);
                         shadow_drop(t->shadow, &in->tlb);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_BANS);
-                } else if (in->tlb.space->heat.ticks >= HOT_TICKS) {
+                } else if (is_hot(in->tlb.space, in->cpu->paging.cr3)) {
+                        in->tlb.space->heat.looped = in->tlb.space->heat.ticks < ticks_wanted(in->tlb.space);
                         shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_TAKES);
                 }
-                w->bad_ticks = w->owner_idle = 0;
+                w->bad_ticks = w->bad_code_ticks = w->owner_idle = 0;
                 forget_faults(w);
         }
         if (in->vcpu->shadow == SHADOW_ALWAYS && !tlb_is_shadowed(&in->tlb))
                 shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
         follow_program(in);
+        if (!tlb_is_shadowed(&in->tlb))
+                hurry(w);
 }
 
 bool shadowing_fault(struct interp *in, struct tblock *block, u64 host, bool write, bool *ret_unfit)
@@ -224,6 +282,7 @@ bool shadowing_fault(struct interp *in, struct tblock *block, u64 host, bool wri
         if (!(block->mode & MODE_SHADOW) || !shadow_contains(t->shadow, host, &gva))
                 return false;
         result = shadow_fault(t->shadow, in->vcpu->memory, &in->cpu->paging, gva, write);
+        hurry(&t->watch);
         t->watch.faults++;
         t->watch.guest_faults += result == SHADOW_GUEST_FAULT;
         t->watch.fault_cycles += __builtin_ia32_rdtsc() - began;

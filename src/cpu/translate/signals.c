@@ -174,7 +174,7 @@ static void on_tick(int sig, siginfo_t *info, void *context)
         if (!in)
                 return;
         block = code_contains(in->translate->translator, rip) ? block_at(in->translate->translator, rip) : NULL;
-        if (shadowing_tick(in, block && block->mode & MODE_USER))
+        if (shadowing_tick(in, block))
                 on_kick(sig, info, context);
 }
 
