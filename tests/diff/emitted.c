@@ -274,7 +274,7 @@ const char *emitted_check(const u8 *code, unsigned room, u64 rip, u32 mode, bool
         const void *stubs[TEXIT_KINDS];
         bool extensions[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         const struct translate_request req = {
-                .rip = rip, .gpa = 0x1000000 | (rip & (PAGE_SIZE - 1)), .code = bytes, .room = room, .mode = mode, .no_chains = no_chains, .regs = regs,
+                .rip = rip, .gpa = 0x1000000 | (rip & (PAGE_SIZE - 1)), .code = bytes, .room = room, .mode = mode, .no_chains = no_chains, .by_entry_a = room & 1, .regs = regs,
                 .run_at = (const u8 *)RUN_AT, .stubs = stubs, .has_extension = extensions,
         };
         struct vcpu vcpu = { .n_vcpus = 1 };

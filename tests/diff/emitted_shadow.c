@@ -25,7 +25,7 @@
 #define ONCE_MAX (16 << 20)
 #define VISITS_MAX 40u      /* who still moves then moves for ever */
 #define OWED MIB            /* by a base of the high range that another block compared: it may have moved so far since, but no farther before it is used */
-#define REACHED_MAX 10u
+#define REACHED_MAX 16u
 
 enum {
         IS_HIGH = 1,
@@ -235,6 +235,22 @@ static void move_reached(struct state *s, const struct reached *before, unsigned
         }
 }
 
+/* @dst is a copy of @src, for a moment at least: flags are restored by way of rax. */
+static void copy_reached(struct state *s, unsigned dst, unsigned src)
+{
+        const struct state before = *s;
+
+        for (unsigned i = 0; i < REACHED_MAX; i++) {
+                struct reached r = before.reached[i];
+
+                if (r.base == NOBODY || (r.base != src && r.index != src))
+                        continue;
+                r.base = r.base == src ? (u8)dst : r.base;
+                r.index = r.index == src ? (u8)dst : r.index;
+                reach(s, &r);
+        }
+}
+
 /* @v becomes what @k says, and @by more; @same: @k is of @v itself. */
 static void move(struct state *s, unsigned v, struct known k, s64 by, bool same)
 {
@@ -394,6 +410,8 @@ static bool follow_known(struct state *s, const ZydisDecodedInstruction *insn, c
                 if (src >= SLOTS)
                         k.copy_of = (u8)src;
                 set(s, dst, k);
+                if (dst != src && (dst == R11 || src == R11))
+                        copy_reached(s, dst, src);
                 if (dst >= SLOTS)
                         s->v[src].copy_of = (u8)dst;
                 if (dst == R11) {

@@ -125,7 +125,8 @@ static unsigned put_other(u8 *at, struct rng *rng, unsigned dst, unsigned src)
         return n;
 }
 
-static unsigned put_loop(u8 *code, struct rng *rng)
+/* @jumps_back: it is a loop, else a block of the same kind. */
+static unsigned put_loop(u8 *code, struct rng *rng, bool jumps_back)
 {
         const unsigned base = (unsigned)rng_below(rng, GPR_COUNT), index = (unsigned)rng_below(rng, GPR_COUNT), data = (unsigned)rng_below(rng, GPR_COUNT);
         const unsigned steps = 1 + (unsigned)rng_below(rng, 6);
@@ -137,12 +138,16 @@ static unsigned put_loop(u8 *code, struct rng *rng)
                 if (rng_chance(rng, 1, 3))
                         n += put_reg_imm(code + n, rng_chance(rng, 3, 4), rng_chance(rng, 1, 2) ? 0 : 5, rng_chance(rng, 1, 2) ? base : index,
                                          (s32)rng_below(rng, rng_chance(rng, 1, 8) ? 1u << 31 : 256));
+                if (rng_chance(rng, 1, 12)) {
+                        code[n++] = 0x74; /* je out */
+                        code[n++] = 0x7f;
+                }
                 if (rng_chance(rng, 1, 8))
                         n += put_other(code + n, rng, rng_chance(rng, 1, 2) ? index : data, rng_chance(rng, 1, 2) ? base : data);
         }
         n += put_reg_imm(code + n, rng_chance(rng, 1, 2), rng_chance(rng, 1, 2) ? 7 : 5, rng_chance(rng, 1, 2) ? index : data, 1);
         code[n++] = 0x75; /* jne */
-        code[n] = (u8)(0 - (n + 1));
+        code[n] = jumps_back ? (u8)(0 - (n + 1)) : 0x20;
         return n + 1;
 }
 
@@ -156,10 +161,10 @@ static void loops_keep_the_rules(void **state)
 
         for (u64 seed = 1; seed <= BLOCKS; seed++) {
                 struct rng rng = { seed };
-                u8 code[160];
-                unsigned n = put_loop(code, &rng);
+                u8 code[176];
+                unsigned n = put_loop(code, &rng, seed % 4 != 0);
 
-                assert_true(n < 128);
+                assert_true(n < sizeof(code) - 16);
                 n += put_access(code + n, &rng, (unsigned)rng_below(&rng, GPR_COUNT), RCX, RAX);
                 check(code, n, shadow[seed & 1], seed, &translated);
         }

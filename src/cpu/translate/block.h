@@ -10,8 +10,7 @@
 #define SHADOW_CHECKS_MAX 16
 struct shadow_checks {
         u16 symbol[SHADOW_CHECKS_MAX];
-        u8 what[SHADOW_CHECKS_MAX];   /* enum shadow_range, or that it is an index */
-        bool used[SHADOW_CHECKS_MAX]; /* as a base, since */
+        u8 what[SHADOW_CHECKS_MAX]; /* enum shadow_range, or that it is an index */
         u8 n;
 };
 

@@ -106,7 +106,6 @@ void loop_end(struct block_emitter *b)
                 if (value_gpr((struct value){ .symbol = c->symbol[i] }) & b->loop.steps)
                         continue;
                 c->symbol[n] = c->symbol[i];
-                c->used[n] = c->used[i];
                 c->what[n++] = c->what[i];
         }
         c->n = (u8)n;

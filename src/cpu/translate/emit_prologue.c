@@ -144,17 +144,14 @@ void prologue_emit(struct block_emitter *b)
 
 /* ---- what is known afterwards ---- */
 
-/* What check @i says of a register that holds @v. An access of a loop says nothing of its base: the index may have gone anywhere. */
-static void add_fact(const struct block_emitter *b, unsigned i, struct value v, u16 bit, struct shadow_facts *f)
+/* What was compared as @what says, and has moved by @off. A base was used before any way out that comes behind its comparison. */
+static void add_fact(struct shadow_facts *f, unsigned what, s32 off, u16 bit)
 {
-        const struct shadow_checks *c = &b->shadow_checks;
-        const bool near = !v.off || (c->used[i] && !b->loop.n && abs(v.off) <= MOVED_MAX);
-
-        if (c->what[i] == SHADOW_HIGH && near)
+        if (what == SHADOW_HIGH && abs(off) <= MOVED_MAX)
                 f->high |= bit;
-        if (c->what[i] == SHADOW_LOW && !v.off)
+        if (what == SHADOW_LOW && !off)
                 f->low |= bit;
-        if ((c->what[i] == SHADOW_LOW || c->what[i] == CHECK_POSITIVE) && !v.off)
+        if ((what == SHADOW_LOW || what == CHECK_POSITIVE) && !off)
                 f->index |= bit;
 }
 
@@ -176,7 +173,7 @@ struct shadow_facts prologue_facts(const struct block_emitter *b)
                         continue;
                 for (unsigned i = 0; i < c->n; i++)
                         if (c->symbol[i] == after[r].symbol)
-                                add_fact(b, i, after[r], bit, &f);
+                                add_fact(&f, c->what[i], after[r].off, bit);
         }
         for (unsigned i = 0; i < c->n; i++)
                 if (c->symbol[i] == SYMBOL_RIP)

@@ -174,18 +174,8 @@ static void remember(struct block_emitter *b, struct value v, unsigned what)
 
         if (v.symbol && c->n < SHADOW_CHECKS_MAX) {
                 c->symbol[c->n] = v.symbol;
-                c->used[c->n] = false;
                 c->what[c->n++] = (u8)what;
         }
-}
-
-/* An operand with base @v and at most a checked index is accessed by the instruction being emitted. */
-static void used(struct block_emitter *b, struct value v)
-{
-        struct shadow_checks *c = &b->shadow_checks;
-
-        for (unsigned i = 0; i < c->n; i++)
-                c->used[i] |= c->symbol[i] == v.symbol;
 }
 
 void shadow_check(struct block_emitter *b, unsigned host, struct value v, struct purpose p)
@@ -342,7 +332,6 @@ bool shadow_operand(struct block_emitter *b, const struct insn *g, struct hmem *
                         shadow_check(b, at.index, a.index, purpose_of(g, index, a.operand));
                 }
         }
-        used(b, a.base);
         *ret = biased(b, at, a.range);
         return true;
 }
@@ -369,7 +358,6 @@ bool shadow_stack(struct block_emitter *b, const struct insn *g, s32 disp, struc
                 return false;
         begin(b, g, !shadow_is_checked(b, a.base, a.range));
         shadow_check(b, host, a.base, purpose_of(g, a.range, a.operand));
-        used(b, a.base);
         *ret = biased(b, hmem_base(host, disp), a.range);
         return true;
 }
