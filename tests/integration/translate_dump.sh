@@ -23,6 +23,12 @@ head -c 100000 /dev/urandom >"$TMPDIR/noise"
 "$STRATA" vm translate-dump --raw --user --blocks 0 "$TMPDIR/noise" >"$log" 2>&1
 is "noise is dumped" $? 0
 
+# vmulps ymm0, ymm1, [rbx+rax*4]; vaddps ymm0, ymm0, [rcx+rax*4]; vmovaps [rcx+rax*4], ymm0; add rax, 8; cmp rax, 80000h; jne -27
+printf '\xc5\xf4\x59\x04\x83\xc5\xfc\x58\x04\x81\xc5\xfc\x29\x04\x81\x48\x83\xc0\x08\x48\x3d\x00\x00\x08\x00\x75\xe5' >"$TMPDIR/loop"
+"$STRATA" vm translate-dump --raw --shadow --base 0x555555554000 "$TMPDIR/loop" >"$log" 2>&1
+is "a loop of a busy process is its instructions and a way out" "$(sed -n '/^  0x555555554000/,/^  cold/p' "$log" | grep -c '^ *+0x')" 7 || show "$log"
+is "with a comparison of each register before it" "$(sed '/^  0x555555554000/,$d' "$log" | grep -c 'movzx r11d, byte')" 3 || show "$log"
+
 "$STRATA" vm translate-dump --raw --at 0x500000 "$TMPDIR/code" >"$log" 2>&1
 is "an address without code is refused" $? 124
 ok "by a sentence" grep -q 'no code at 0x500000' "$log"

@@ -120,7 +120,7 @@ void shadowing_thread(struct interp *in)
 
         if (w->has_timer)
                 timer_delete(w->timer);
-        w->armed = false;
+        w->armed = w->quiet = false;
         w->has_timer = false;
         if (!in->translate->shadow || in->vcpu->shadow != SHADOW_AUTO)
                 return;
