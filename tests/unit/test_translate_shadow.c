@@ -769,11 +769,39 @@ static void code_on_a_page_that_was_just_written_sees_itself_change(void **state
         check_code(guest_changes_what_it_wrote, guest_changes_what_it_wrote_end, GPR_COUNT);
 }
 
+/* In the last round its register is what the block before it has not compared. Flags are in EFLAGS, so links need no more than that. */
+GUEST_CODE(comes_with_another_base, 64,
+           "lea (%rdi,%r8), %rdx\n mov %rdi, %rbx\n xor %ecx, %ecx\n add $5, %ecx\n"
+           "1: jmp 2f\n"
+           "2: mov (%rbx), %rax\n dec %ecx\n cmp $1, %ecx\n cmove %rdx, %rbx\n test %ecx, %ecx\n jnz 1b\n" END);
+GUEST_CODE(comes_with_another_index, 64,
+           "xor %ebx, %ebx\n xor %ecx, %ecx\n add $5, %ecx\n"
+           "1: mov (%rdi), %rsi\n jmp 2f\n"
+           "2: mov (%rdi,%rbx), %rax\n dec %ecx\n cmp $1, %ecx\n cmove %r8, %rbx\n test %ecx, %ecx\n jnz 1b\n" END);
+static void a_link_leads_behind_no_comparison_of_something_else(void **state)
+{
+        check_code(guest_comes_with_another_base, guest_comes_with_another_base_end, R8);
+        check_code(guest_comes_with_another_index, guest_comes_with_another_index_end, R8);
+}
+
+/* Base and index step against each other: the address stays, the base gets far. */
+GUEST_CODE(steps_far_away, 64,
+           "mov %r8, %rcx\n neg %rcx\n mov %rcx, %rdx\n and $0xfffff, %edx\n shr $20, %rcx\n"
+           "mov %rdi, %rbx\n sub %rdx, %rbx\n shr $3, %rdx\n"
+           "1: mov (%rbx,%rdx,8), %rax\n sub $0x100000, %rbx\n add $0x20000, %rdx\n dec %rcx\n jnz 1b\n"
+           "mov (%rbx), %rax\n" END);
+static void what_a_loop_stepped_is_compared_again_behind_it(void **state)
+{
+        check_code(guest_steps_far_away, guest_steps_far_away_end, R8);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(an_fs_base_that_changes_is_compared_again),
                 cmocka_unit_test(a_write_of_32_bits_that_does_not_happen_makes_no_index),
+                cmocka_unit_test(a_link_leads_behind_no_comparison_of_something_else),
+                cmocka_unit_test(what_a_loop_stepped_is_compared_again_behind_it),
                 cmocka_unit_test(code_on_a_page_that_was_just_written_sees_itself_change),
                 cmocka_unit_test(random_loops_do_what_the_interpreter_does),
         };
