@@ -429,9 +429,7 @@ static bool follow_known(struct state *s, const ZydisDecodedInstruction *insn, c
         if (insn->mnemonic == ZYDIS_MNEMONIC_LEA) {
                 const struct known k = sum_of(s, &ops[1].mem);
                 const bool was_sum = ops[1].mem.base != ZYDIS_REGISTER_NONE && ops[1].mem.base != ZYDIS_REGISTER_RIP && s->v[number_of(ops[1].mem.base)].sum;
-
                 const bool same = ops[1].mem.index == ZYDIS_REGISTER_NONE && ops[1].mem.base == ops[0].reg.value;
-
                 const struct reached sum = name_of(s, &ops[1].mem);
 
                 /* The bias is added to what is then accessed. */
@@ -459,7 +457,6 @@ static bool follow_known(struct state *s, const ZydisDecodedInstruction *insn, c
                 const bool low = is_context(&ops[1], CTX(shadow_low)), high = is_context(&ops[1], CTX(shadow_high));
                 const bool segment = is_context(&ops[1], CTX(seg_base[SEG_FS])) || is_context(&ops[1], CTX(seg_base[SEG_GS]));
                 const u8 needs = low ? IS_LOW : high ? IS_HIGH : 0;
-
                 struct reached sum = s->r10_is;
                 bool fit = !needs || is_fit(s, s->v[dst], needs);
 

@@ -89,7 +89,7 @@ static unsigned length(const struct block_emitter *b)
 void loop_find(struct block_emitter *b)
 {
         b->loop = (struct loop){ .n = 0 };
-        if (!b->shadow || b->req->no_chains || b->req->mode & (MODE_UNSHARED | MODE_SPLIT | MODE_CROSSING))
+        if (!shadow_is_ordinary(b) || b->req->no_chains)
                 return;
         b->loop.n = length(b);
         if (b->loop.n)

@@ -70,7 +70,7 @@ static bool add_insn(struct block_emitter *b, const struct insn *g)
 void prologue_find(struct block_emitter *b)
 {
         b->prologue.n_uses = 0;
-        if (!b->shadow || b->req->mode & (MODE_UNSHARED | MODE_SPLIT | MODE_CROSSING))
+        if (!shadow_is_ordinary(b))
                 return;
         if (!b->loop.n)
                 for (unsigned i = 0; i < b->n_insns && add_insn(b, &b->insns[i]); i++)

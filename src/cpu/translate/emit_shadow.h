@@ -22,6 +22,12 @@ static inline struct purpose purpose_of(const struct insn *g, unsigned what, uns
         return (struct purpose){ .what = what, .operand = operand, .guest_off = g->off };
 }
 
+/* Not one of those that are made for an operand or an instruction that crosses a page, which have no prologue and are no loops. */
+static inline bool shadow_is_ordinary(const struct block_emitter *b)
+{
+        return b->shadow && !(b->req->mode & (MODE_UNSHARED | MODE_SPLIT | MODE_CROSSING));
+}
+
 /* Sets range and sum of @g's operand @a. False: the soft TLB's. */
 bool shadow_decide(const struct block_emitter *b, const struct insn *g, struct shadow_access *a);
 /* The address that @g, which has a stack_access, pushes to or pops from, less its displacement. */
