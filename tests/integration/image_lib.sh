@@ -30,13 +30,12 @@ free_port() {
         /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# wait_for_port PORT: until somebody listens, ten seconds at most.
+# wait_for_port PORT: until somebody listens.
+connects() {
+        (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
 wait_for_port() {
-        local i
-        for i in $(seq 200); do
-                (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
-                sleep 0.05
-        done
+        eventually connects "$1" && return
         echo "# nobody listens on port $1"
         return 1
 }

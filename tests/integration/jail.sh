@@ -21,11 +21,7 @@ start() {
         "$vmm" run --kernel "$ASSETS/vmlinuz" --initrd "$TMPDIR/initrd" --memory 256M --engine translate \
                 --append "$KERNEL_LINE quiet" "$@" >"$log" 2>&1 </dev/null &
         pid=$!
-        for _ in $(seq 300); do
-                grep -q "guest: stays" "$log" && return
-                sleep 0.1
-        done
-        show "$log"
+        eventually grep -q "guest: stays" "$log" || show "$log"
 }
 
 status_line() {
@@ -33,11 +29,7 @@ status_line() {
 }
 
 gone() {
-        for _ in $(seq 100); do
-                [ -e "$1" ] || return 0
-                sleep 0.1
-        done
-        return 1
+        eventually not test -e "$1"
 }
 
 if "$vmm" run --jail required "${machine[@]}" --engine translate >"$log" 2>&1 </dev/null; then

@@ -54,6 +54,21 @@ show() {
         tr -d '\r' <"$1" | LC_ALL=C awk '{ gsub(/[^[:print:][:space:]]/, "?"); print "# | " $0 }'
 }
 
+# eventually COMMAND...: until it succeeds, so many seconds at most.
+EVENTUALLY=20
+eventually() {
+        local end=$((SECONDS + EVENTUALLY))
+        until "$@"; do
+                [ "$SECONDS" -lt "$end" ] || return
+                sleep 0.05
+        done
+}
+
+# not COMMAND...
+not() {
+        ! "$@"
+}
+
 # --- machines ------------------------------------------------------------------------------------------------------
 
 VM_TIMEOUT=${VM_TIMEOUT:-120}

@@ -97,10 +97,7 @@ mount -t sysfs none /sys 2>/dev/null
 say "$(address i)" 127.0.0.1 to-loopback
 say 127.0.0.1 "$(of i gateway)" from-loopback
 say "$(address i)" "$(of i gateway)" plain
-for _ in $(seq 40); do
-        [ -s "$TMPDIR/heard" ] && break
-        sleep 0.05
-done
+eventually test -s "$TMPDIR/heard"
 is "packets to and from the host's loopback are dropped" "$(paste -sd' ' "$TMPDIR/heard")" plain
 
 container e
@@ -132,10 +129,7 @@ nft delete table inet operator
 
 "$DRIVER" attach web vm - --tap --hold 3 >"$TMPDIR/vm" 2>&1 &
 vm=$!
-for _ in $(seq 100); do
-        [ -s "$TMPDIR/vm" ] && break
-        sleep 0.05
-done
+eventually test -s "$TMPDIR/vm"
 is "a virtual machine gets a tap on the bridge" "$(ip -o link show dev "$(of vm host)" | grep -oE 'master [^ ]*')" "master $(net ls | awk '$2 == "web" { print $4 }')"
 kill "$vm"
 wait "$vm" 2>/dev/null
@@ -150,10 +144,7 @@ guest() {
         rm -f "$TMPDIR/$name"
         "$DRIVER" attach "$network" "$name" "/proc/$guest/ns/net" --name "$name" --guest "$@" >"$TMPDIR/$name" 2>>"$TMPDIR/notices" &
         cable=$!
-        for _ in $(seq 100); do
-                grep -q '^cable' "$TMPDIR/$name" && break
-                sleep 0.05
-        done
+        eventually grep -q '^cable' "$TMPDIR/$name"
         inside "$guest" ip link set eth0 address "$(of "$name" mac)"
         inside "$guest" ip link set eth0 up
         inside "$guest" ip link set lo up
@@ -219,17 +210,14 @@ while True:
         pass
     time.sleep(0.05)' >"$TMPDIR/heard" &
 client=$!
-for _ in $(seq 100); do
-        [ -s "$TMPDIR/heard" ] && break
-        sleep 0.05
-done
+eventually test -s "$TMPDIR/heard"
 end "$old"
 net detach old
 attach other new "$new" -p 5300:53/udp
-for _ in $(seq 60); do
-        [ "$(tail -n 1 "$TMPDIR/heard")" = new ] && break
-        sleep 0.05
-done
+hears_new() {
+        [ "$(tail -n 1 "$TMPDIR/heard")" = new ]
+}
+eventually hears_new
 kill "$client"
 version=$(uname -r | awk -F. '{ print $1 * 1000 + $2 }')
 if [ "$version" -ge 6009 ]; then

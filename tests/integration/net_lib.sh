@@ -46,6 +46,11 @@ end() {
         done
 } 2>/dev/null
 
+# serves PID SS-OPTIONS ADDRESS: somebody listens there.
+serves() {
+        inside "$1" ss "$2" | grep -q "$3"
+}
+
 # inside PID COMMAND...: inside its network.
 inside() {
         local pid=$1
@@ -83,11 +88,7 @@ class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6 if ":" in sys.argv[3] else socket.AF_INET
 Server((sys.argv[3], int(sys.argv[1])), Handler).serve_forever()
 ' "$2" "$3" "${4:-0.0.0.0}" >/dev/null 2>&1 &
-        for _ in $(seq 100); do
-                inside "$1" ss -tln | grep -q ":$2 " && return
-                sleep 0.05
-        done
-        echo "# no server on port $2"
+        eventually serves "$1" -tln ":$2 " || echo "# no server on port $2"
 }
 
 # udp PID PORT CODE: a server inside; the Python CODE gets each question as `data` and answers with reply(bytes).
@@ -100,11 +101,7 @@ while True:
     data, peer = s.recvfrom(600)
     exec(sys.argv[2], {"data": data, "reply": lambda b: s.sendto(b, peer)})
 ' "$2" "$3" >/dev/null 2>&1 &
-        for _ in $(seq 100); do
-                inside "$1" ss -uln | grep -q "0.0.0.0:$2 " && return
-                sleep 0.05
-        done
-        echo "# no server on port $2/udp"
+        eventually serves "$1" -uln "0.0.0.0:$2 " || echo "# no server on port $2/udp"
 }
 
 # get ADDRESS:PORT: what a server there says, or nothing.

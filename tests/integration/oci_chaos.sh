@@ -29,12 +29,7 @@ done 2>/dev/null
 is "every one could be deleted" "$undeleted" 0
 [ ! -s "$TMPDIR/errors" ] || show "$TMPDIR/errors"
 is "no state is left" "$(ls "$TMPDIR/state")" ""
-for _ in $(seq 50); do
-        survivors=$(pgrep -fc "strata-oci.*$(name chaos)|sleep $mark")
-        [ "$survivors" = 0 ] && break
-        sleep 0.1
-done
-is "no process is left" "$survivors" 0
+ok "no process is left" eventually not pgrep -f "strata-oci.*$(name chaos)|sleep $mark"
 is "no control group is left" "$(find /sys/fs/cgroup -maxdepth 5 -type d -name "$(name chaos)*" 2>/dev/null)" ""
 is "no mount is left" "$(count_mounts)" "$mounts"
 

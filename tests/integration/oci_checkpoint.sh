@@ -17,15 +17,12 @@ sh_config "$count" 'c["root"]["readonly"] = False'
 counter() {
         cat "$bundle/rootfs/count"
 }
+differs_from() {
+        [ "$(counter)" != "$1" ]
+}
 # Whether the counter moves on.
 counts() {
-        local before _
-        before=$(counter)
-        for _ in $(seq 100); do
-                [ "$(counter)" != "$before" ] && return 0
-                sleep 0.05
-        done
-        return 1
+        eventually differs_from "$(counter)"
 }
 # refused NAME TEXT COMMAND...: it fails and says TEXT.
 refused() {
@@ -243,11 +240,10 @@ rm -rf "$image"
 ok "output to a file: checkpointed" checkpoint log
 ok "and restored" restore log
 size=$(stat -c %s "$TMPDIR/log.out")
-for _ in $(seq 100); do
-        [ "$(stat -c %s "$TMPDIR/log.out")" -gt "$size" ] && break
-        sleep 0.05
-done
-ok "output goes on in that file" test "$(stat -c %s "$TMPDIR/log.out")" -gt "$size"
+grew() {
+        [ "$(stat -c %s "$TMPDIR/log.out")" -gt "$size" ]
+}
+ok "output goes on in that file" eventually grew
 is "which has lost nothing" "$(sort -u "$TMPDIR/log.out")" line
 oci delete -f "$(name log)"
 
@@ -264,10 +260,7 @@ ok "volumes: checkpointed" checkpoint volume
 rm -rf "$TMPDIR/volume/in"
 echo second >"$TMPDIR/volume/file"
 ok "and restored, with mount points made again" restore volume
-for _ in $(seq 100); do
-        grep -q second "$bundle/rootfs/seen" && break
-        sleep 0.05
-done
+eventually grep -q second "$bundle/rootfs/seen"
 is "the volume is there" "$(cat "$bundle/rootfs/seen")" second
 is "nothing but the mount point was made in it" "$(cd "$TMPDIR/volume" && find . | sort | tr '\n' ' ')" ". ./file ./in ./in/ner "
 oci delete -f "$(name volume)"
@@ -326,12 +319,10 @@ done 2>/dev/null
 is "a runtime killed while it restores: all can be deleted" "$undeleted" 0
 [ ! -s "$TMPDIR/errors" ] || show "$TMPDIR/errors"
 is "no state is left" "$(ls "$TMPDIR/state")" ""
-for _ in $(seq 50); do
-        left=$(find /sys/fs/cgroup -maxdepth 5 -type d -name "$(name kill)*" 2>/dev/null)
-        [ -z "$left" ] && break
-        sleep 0.1
-done
-is "no control group is left" "$left" ""
+no_groups() {
+        [ -z "$(find /sys/fs/cgroup -maxdepth 5 -type d -name "$(name kill)*" 2>/dev/null)" ]
+}
+ok "no control group is left" eventually no_groups
 is "no mount is left" "$(grep -c "$TMPDIR" /proc/self/mountinfo)" 0
 before=$(counter)
 sleep 0.3

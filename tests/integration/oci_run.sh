@@ -31,11 +31,10 @@ oci resume "$(name life)"
 is "resume" "$(oci state "$(name life)" | grep -c '"running"')" 1
 ok "a running container is not deleted" bash -c "! $OCI --root $TMPDIR/state delete $(name life) 2>/dev/null"
 oci kill "$(name life)" KILL
-for _ in $(seq 100); do
-        oci state "$(name life)" | grep -q '"stopped"' && break
-        sleep 0.05
-done
-is "killed, it is stopped" "$(oci state "$(name life)" | grep -c '"stopped"')" 1
+stopped() {
+        oci state "$(name "$1")" | grep -q '"stopped"'
+}
+ok "killed, it is stopped" eventually stopped life
 ok "then it is deleted" oci delete "$(name life)"
 
 sh_config 'echo started'
@@ -44,21 +43,14 @@ oci_ids+=("$(name created)")
 is "create starts nothing" "$(cat "$TMPDIR/created.out")" ""
 is "created is a state" "$(oci state "$(name created)" | grep -c '"created"[^:]')" 1
 oci start "$(name created)"
-for _ in $(seq 100); do
-        grep -q started "$TMPDIR/created.out" && break
-        sleep 0.05
-done
+eventually grep -q started "$TMPDIR/created.out"
 is "start starts it" "$(cat "$TMPDIR/created.out")" started
 ok "a second start is refused" bash -c "! $OCI --root $TMPDIR/state start $(name created) 2>/dev/null"
 
 oci_ids+=("$(name term)")
 (cd "$bundle" && oci create "$(name term)" </dev/null >/dev/null 2>&1)
 oci kill "$(name term)" TERM
-for _ in $(seq 100); do
-        oci state "$(name term)" | grep -q '"stopped"' && break
-        sleep 0.05
-done
-is "a created container ends by SIGTERM" "$(oci state "$(name term)" | grep -c '"stopped"')" 1
+ok "a created container ends by SIGTERM" eventually stopped term
 oci delete "$(name term)"
 chmod 755 "$TMPDIR" "$bundle" # containers of other users must reach their root
 config 'l["namespaces"] += [{"type": "time"}, {"type": "user"}]; m = [{"containerID": 0, "hostID": 100000, "size": 65536}]; l["uidMappings"] = m; l["gidMappings"] = m; l["timeOffsets"] = {"monotonic": {"secs": 7000, "nanosecs": 5}}; p["args"] = ["/bin/grep", "monotonic", "/proc/self/timens_offsets"]'

@@ -28,6 +28,7 @@ WALL=${STRATA_ISOLATION:-container}
 in_vm() {
         [ "$WALL" = vm ]
 }
+! in_vm || EVENTUALLY=60 # machines boot meanwhile
 
 # differs REASON NAME...: promises that a machine does not make.
 differs() {
@@ -122,22 +123,14 @@ has() {
         return 1
 }
 
-# eventually COMMAND...: until it succeeds, ten seconds at most (a minute where machines boot meanwhile).
-eventually() {
-        local i n=200
-        in_vm && n=1200
-        for ((i = 0; i < n; i++)); do
-                "$@" && return
-                sleep 0.05
-        done
-        return 1
-}
-
 # state NAME: running, exited, ...
 state() {
         strata inspect -f '{{.State.Status}}' "$1"
 }
 
+is_ready() { # NAME: it said so
+        [ "$(strata logs "$1")" = ready ]
+}
 is_state() {
         [ "$(state "$1" 2>/dev/null)" = "$2" ]
 }

@@ -56,8 +56,8 @@ is "rm -f is content" "$status" 0
 strata run -d --name stubborn --network none busybox sh -c 'trap "" TERM; while :; do sleep 0.1; done' >/dev/null
 strata stop -t 0 stubborn >/dev/null
 is "stop -t kills" "$(strata inspect -f '{{.State.ExitCode}}' stubborn)" 137
-strata run -d --name hup --stop-signal HUP --network none busybox sh -c 'trap "exit 3" HUP; while :; do sleep 0.1; done' >/dev/null
-sleep 0.3
+strata run -d --name hup --stop-signal HUP --network none busybox sh -c 'trap "exit 3" HUP; echo ready; while :; do sleep 0.1; done' >/dev/null
+eventually is_ready hup
 strata stop hup >/dev/null
 is "--stop-signal" "$(strata inspect -f '{{.State.ExitCode}}' hup)" 3
 strata start hup >/dev/null
@@ -130,8 +130,8 @@ eventually grep -q ready "$TMPDIR/ready"
 kill -USR1 $client
 wait $client
 is "signals are passed on" $? 33
-strata run -d --rm --name kills --network none busybox sh -c 'trap "exit 4" INT; while :; do sleep 0.1; done' >/dev/null
-sleep 0.3
+strata run -d --rm --name kills --network none busybox sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' >/dev/null
+eventually is_ready kills
 strata wait kills >"$TMPDIR/wait" &
 sleep 0.2
 strata kill -s SIGINT kills >/dev/null

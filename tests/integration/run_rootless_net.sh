@@ -42,15 +42,6 @@ helpers() { # what of ours and of pasta runs for the user's networks
                 done
         } | wc -l
 }
-eventually() { # COMMAND...
-        for _ in $(seq 400); do
-                "$@" && return
-                sleep 0.05
-        done
-}
-not() {
-        ! "$@"
-}
 recovered() {
         strata ps >/dev/null
         [ "$(helpers)" = 0 ]
