@@ -156,11 +156,10 @@ struct tlb_set {
 /* What the translator knows of a space's program (translate/shadowing.c). */
 struct tlb_heat {
         u64 cr3;           /* of the program that this is about */
-        u32 ticks, blocks; /* in its user code; translated meanwhile */
+        u32 ticks;         /* in its user code */
         u32 ban, bans;     /* ticks that it may not have the shadow window; how often that was so */
         u32 in_row;        /* the latest ticks, so many, found it near this code: guest-physical address */
         u64 place;
-        bool looped;       /* that is why it got the window */
 };
 
 struct tlb_table {

@@ -374,7 +374,7 @@ GUEST_CODE(calls_all, 64,
            "jnz 1b\n"
            "out %eax, $0x10\n" STOP);
 
-/* A cache of two MiB instead of the default. */
+/* A cache of two MiB. */
 static void shrink_cache(struct cpu_guest *g)
 {
         struct interp_machine *m = g->machine;
@@ -426,24 +426,43 @@ static void evicted_code_is_translated_again(void **state)
         cpu_guest_free(&g);
 }
 
+/* Calls all functions so many times with a small cache. */
+static const struct code_memory *run_in_small_cache(struct cpu_guest *g, u8 rounds)
+{
+        struct code_memory *code;
+        u32 sum;
+
+        start(g, guest_calls_all, guest_calls_all_end);
+        code = &((struct interp_machine *)g->machine)->translator->code;
+        code->n_enough = SEGMENTS_FEW;
+        sum = put_functions(g);
+        assert_int_equal(guest_memory_write(g->memory, GUEST_CODE_AT + 3, &rounds, 1), 0);
+        run_to_end(g);
+        assert_int_equal((u32)g->out[0], rounds * sum);
+        assert_true(counter(g, COUNTER_CODE_EVICTIONS) > 0);
+        return code;
+}
+
 static void a_small_cache_grows_when_it_is_too_small(void **state)
 {
         struct cpu_guest g;
-        const struct translator *tr;
         const u8 rounds = 8;
-        u32 sum;
+        const struct code_memory *code = run_in_small_cache(&g, rounds);
 
-        start(&g, guest_calls_all, guest_calls_all_end);
-        tr = ((struct interp_machine *)g.machine)->translator;
-        ((struct interp_machine *)g.machine)->translator->code.n_used = SEGMENTS_FEW;
-        sum = put_functions(&g);
-        assert_int_equal(guest_memory_write(g.memory, GUEST_CODE_AT + 3, &rounds, 1), 0);
-        run_to_end(&g);
-        assert_int_equal((u32)g.out[0], rounds * sum);
-        assert_true(counter(&g, COUNTER_CODE_EVICTIONS) > 0);
-        assert_true(tr->code.n_used > 4);
-        assert_true(tr->code.n_used < tr->code.n_segments);
+        assert_true(code->n_used > SEGMENTS_FEW);
+        assert_true(code->n_used < code->n_segments);
+        assert_true(counter(&g, COUNTER_CODE_RETURNS) > 0);
         assert_true(counter(&g, COUNTER_BLOCKS_TRANSLATED) < rounds * FUNCTIONS);
+        cpu_guest_free(&g);
+}
+
+static void ever_new_code_makes_no_cache_grow(void **state)
+{
+        struct cpu_guest g;
+        const struct code_memory *code = run_in_small_cache(&g, 1);
+
+        assert_int_equal(code->n_used, SEGMENTS_FEW);
+        assert_true(counter(&g, COUNTER_CODE_RETURNS) < 10); /* the caller's */
         cpu_guest_free(&g);
 }
 
@@ -552,6 +571,7 @@ int main(void)
                 cmocka_unit_test(linked_jumps_follow_the_mapping),
                 cmocka_unit_test(evicted_code_is_translated_again),
                 cmocka_unit_test(a_small_cache_grows_when_it_is_too_small),
+                cmocka_unit_test(ever_new_code_makes_no_cache_grow),
                 cmocka_unit_test(nothing_is_translated_twice_while_there_is_room),
                 cmocka_unit_test(a_division_by_zero_is_where_it_is),
                 cmocka_unit_test(a_page_fault_is_where_it_is),

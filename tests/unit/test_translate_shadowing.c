@@ -8,9 +8,9 @@
 #define PLACE 0x100000ULL
 #define ELSEWHERE 0x10000ULL /* further on */
 #define LOOP 3u              /* ticks in a row at one place */
-#define LINES 400u           /* of the jump cache */
-#define LINES_WAIT 12u       /* ticks that a program with so many waits */
-#define BAN 8u               /* ticks, of a program of which a loop was all that was known */
+#define ENOUGH 6u            /* ticks anywhere in its code */
+#define BAD 25u              /* ticks in a row that go into host faults: they cost it the window */
+#define BAN 32u              /* ticks */
 
 struct fixture {
         struct cpu_guest guest;
@@ -68,18 +68,10 @@ static unsigned ticks_until_change(struct fixture *f, u64 gpa)
         return n;
 }
 
-static void use_jump_lines(struct fixture *f)
-{
-        for (unsigned i = 0; i < LINES; i++)
-                f->in->tlb.space->jump_lines.words[i / 64] |= BIT(i % 64);
-}
-
-static void a_loop_gets_the_window_whatever_ran_before(void **state)
+static void a_loop_gets_the_window_soon(void **state)
 {
         struct fixture *f = *state;
 
-        use_jump_lines(f);
-        count(f, COUNTER_BLOCKS_TRANSLATED, 5000);
         tick_at(f, PLACE + ELSEWHERE);
         assert_int_equal(ticks_until_change(f, PLACE), LOOP);
         shadowing_follow(f->in);
@@ -87,22 +79,23 @@ static void a_loop_gets_the_window_whatever_ran_before(void **state)
         assert_int_equal(counted(f, COUNTER_SHADOW_TAKES), 1);
 }
 
+/* New code is no reason to wait: it is translated once, here or there. */
 static void code_all_over_waits(void **state)
 {
         struct fixture *f = *state;
 
-        use_jump_lines(f);
-        for (unsigned i = 0; i < LINES_WAIT; i++)
+        for (unsigned i = 0; i < ENOUGH - 1; i++) {
+                count(f, COUNTER_BLOCKS_TRANSLATED, 100);
                 assert_false(tick_at(f, PLACE + i * ELSEWHERE));
+        }
         assert_true(tick_at(f, PLACE));
 }
 
 static void who_is_busy_begins_anew(void **state)
 {
-        static const unsigned what[] = { COUNTER_PAGE_FAULTS, COUNTER_TLB_FLUSHES, COUNTER_BLOCKS_TRANSLATED };
+        static const unsigned what[] = { COUNTER_PAGE_FAULTS, COUNTER_TLB_FLUSHES };
         struct fixture *f = *state;
 
-        use_jump_lines(f);
         for (unsigned i = 0; i < ARRAY_SIZE(what); i++) {
                 for (unsigned k = 0; k < LOOP - 1; k++)
                         assert_false(tick_at(f, PLACE));
@@ -126,10 +119,10 @@ static void the_kernels_ticks_end_a_row(void **state)
 {
         struct fixture *f = *state;
 
-        use_jump_lines(f);
-        for (unsigned i = 0; i < 6; i++) {
-                for (unsigned k = 0; k < LOOP - 1; k++)
+        for (unsigned i = 0; i < ENOUGH / 2; i++) {
+                if (i)
                         assert_false(tick_at(f, PLACE));
+                assert_false(tick_at(f, PLACE));
                 f->in->mode &= ~(u32)MODE_USER;
                 for (unsigned k = 0; k < 20; k++)
                         assert_false(k % 2 ? tick_at(f, PLACE) : shadowing_tick(f->in, NULL));
@@ -138,23 +131,42 @@ static void the_kernels_ticks_end_a_row(void **state)
         assert_true(tick_at(f, PLACE)); /* it has been enough in its own code */
 }
 
-/* After a loop there was other code after all. */
-static void who_meets_new_code_loses_it_for_a_while(void **state)
+/* A tick in which more than half of the time went into host faults. */
+static bool bad_tick(struct fixture *f)
+{
+        f->in->translate->watch.faults = 100;
+        return tick_at(f, PLACE);
+}
+
+static void whose_pages_cost_too_much_loses_it_for_a_while(void **state)
 {
         struct fixture *f = *state;
 
-        use_jump_lines(f);
+        for (unsigned n = 0; n < 2; n++) {
+                assert_int_equal(ticks_until_change(f, PLACE), n ? BAN + LOOP : LOOP);
+                shadowing_follow(f->in);
+                for (unsigned i = 0; i < BAD; i++) {
+                        assert_true(tlb_is_shadowed(&f->in->tlb));
+                        assert_int_equal(bad_tick(f), i == BAD - 1);
+                }
+                shadowing_follow(f->in);
+                assert_false(tlb_is_shadowed(&f->in->tlb));
+                assert_int_equal(counted(f, COUNTER_SHADOW_BANS), n + 1);
+        }
+        assert_int_equal(ticks_until_change(f, PLACE), 2 * BAN + LOOP);
+}
+
+static void who_only_translates_keeps_it(void **state)
+{
+        struct fixture *f = *state;
+
         assert_int_equal(ticks_until_change(f, PLACE), LOOP);
         shadowing_follow(f->in);
-        for (unsigned i = 0; i < LOOP; i++) {
-                assert_true(tlb_is_shadowed(&f->in->tlb));
+        for (unsigned i = 0; i < 2 * BAD; i++) {
                 count(f, COUNTER_TRANSLATE_CYCLES, 2000000);
-                assert_int_equal(tick_at(f, PLACE), i == LOOP - 1);
+                assert_false(tick_at(f, PLACE + i * ELSEWHERE));
         }
-        shadowing_follow(f->in);
-        assert_false(tlb_is_shadowed(&f->in->tlb));
-        assert_int_equal(counted(f, COUNTER_SHADOW_BANS), 1);
-        assert_int_equal(ticks_until_change(f, PLACE), BAN + LOOP);
+        assert_true(tlb_is_shadowed(&f->in->tlb));
 }
 
 static void ticks_are_far_apart_until_something_happens(void **state)
@@ -186,12 +198,13 @@ static void ticks_are_far_apart_until_something_happens(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                TEST(a_loop_gets_the_window_whatever_ran_before),
+                TEST(a_loop_gets_the_window_soon),
                 TEST(code_all_over_waits),
                 TEST(who_is_busy_begins_anew),
                 TEST(a_tick_in_what_the_loop_calls_counts),
                 TEST(the_kernels_ticks_end_a_row),
-                TEST(who_meets_new_code_loses_it_for_a_while),
+                TEST(whose_pages_cost_too_much_loses_it_for_a_while),
+                TEST(who_only_translates_keeps_it),
                 TEST(ticks_are_far_apart_until_something_happens),
         };
 

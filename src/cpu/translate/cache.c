@@ -10,7 +10,7 @@
         (sizeof(struct tblock) + BLOCK_LINKS_MAX * sizeof(struct link) + BLOCK_RECORDS_MAX * sizeof(struct record) + BLOCK_SITES_MAX * sizeof(u16))
 #define CODE_ALIGN 32u
 #define INT3 0xcc
-#define TURN_CYCLES (4 * 1000000000ULL) /* a second or two */
+#define RETURNED_SHARE 8 /* of the blocks of a segment: so many that were evicted before say that there is not room enough */
 
 /* ---- finding ---- */
 
@@ -138,11 +138,37 @@ static u64 new_epoch(struct translator *tr)
         return epoch;
 }
 
+/* The place where it is remembered that @block was evicted, and what stands there then. */
+static u32 *evicted(struct translator *tr, const struct tblock *block, u32 *ret_hash)
+{
+        const u64 hash = (block->gpa ^ (u64)block->mode << 40) * 0x9e3779b97f4a7c15ULL;
+
+        *ret_hash = (u32)hash | 1;
+        return &tr->evicted[hash >> (64 - EVICTED_BITS)];
+}
+
+/* @block is made: is that because it was evicted? */
+static bool returns(struct translator *tr, const struct tblock *block)
+{
+        u32 hash, *slot = evicted(tr, block, &hash);
+        const bool there = *slot == hash;
+
+        if (there)
+                *slot = 0;
+        return there;
+}
+
 /* Drops all of @segment and lets everybody forget its addresses. */
 static void drain(struct translator *tr, struct code_segment *segment)
 {
-        for (unsigned i = 0; i < segment->n_blocks; i++)
-                block_drop(tr, at_index(tr, segment, i));
+        for (unsigned i = 0; i < segment->n_blocks; i++) {
+                struct tblock *block = at_index(tr, segment, i);
+                u32 hash, *slot = evicted(tr, block, &hash);
+
+                if (!block->stale)
+                        *slot = hash;
+                block_drop(tr, block);
+        }
         segment->state = SEGMENT_DRAINING;
         segment->drained_at = new_epoch(tr);
 }
@@ -171,20 +197,18 @@ static void segment_empty(struct code_segment *segment)
         segment->code_used = segment->data_used = segment->code_ready = segment->data_ready = 0;
 }
 
-/* The segment to be taken behind @i. Whoever needs all of them anew again and again gets more. */
-static unsigned segment_after(struct code_memory *code, unsigned i)
+/* The segment to be taken when the filling one is full. Whoever had to make again what was evicted gets another one, so that a machine has as much as
+ * its code needs, and one that goes through ever new code no more than it began with. */
+static unsigned segment_after(struct code_memory *code)
 {
-        u64 now, since;
+        const bool again = code->n_returned * RETURNED_SHARE > code->segments[code->filling].n_blocks;
+        const unsigned next = code->hand;
 
-        if (i + 1 < code->n_used)
-                return i + 1;
-        now = __builtin_ia32_rdtsc();
-        since = now - code->turned_at;
-        code->turned_at = now;
-        if (code->n_used == code->n_segments || since > TURN_CYCLES)
-                return code->n_frozen;
-        code->n_used = MIN(2 * code->n_used - code->n_frozen, code->n_segments);
-        return i + 1;
+        code->n_returned = 0;
+        if (code->n_used < code->n_enough || (again && code->n_used < code->n_segments))
+                return code->n_used++;
+        code->hand = next + 1 < code->n_used ? next + 1 : code->n_frozen;
+        return next;
 }
 
 /* A segment with room for a block of any size; NULL while the next one is still being drained. One segment is drained ahead of need. */
@@ -198,7 +222,7 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
                 return segment;
         if (segment->state == SEGMENT_FILLING) {
                 segment_close(code, segment);
-                code->next = segment_after(code, code->filling);
+                code->next = segment_after(code);
         }
         segment = &code->segments[code->next];
         if (segment->state == SEGMENT_FULL)
@@ -211,8 +235,8 @@ static struct code_segment *segment_with_room(struct translator *tr, struct coun
         code->filling = code->next;
         segment_empty(segment);
         segment->state = SEGMENT_FILLING;
-        ahead = &code->segments[code->filling + 1 < code->n_used ? code->filling + 1 : code->n_frozen];
-        if (ahead->state == SEGMENT_FULL && code->n_used - code->n_frozen > 2)
+        ahead = &code->segments[code->hand];
+        if (ahead->state == SEGMENT_FULL && code->n_used >= code->n_enough && code->n_used - code->n_frozen > 2)
                 drain(tr, ahead);
         return segment;
 }
@@ -330,6 +354,10 @@ struct tblock *block_make(struct translator *tr, struct translate_request *req, 
         else if (req->notes)
                 translate_dump(trace_get_output(), req, t);
         block = add_block(tr, segment, req->run_at, key, t);
+        if (returns(tr, block)) {
+                tr->code.n_returned++;
+                counter_inc(counters, COUNTER_CODE_RETURNS);
+        }
         counter_inc(counters, COUNTER_BLOCKS_TRANSLATED);
         counter_add(counters, COUNTER_INSNS_TRANSLATED, block->n_instructions);
         counter_add(counters, COUNTER_CODE_BYTES, block->code_size);

@@ -81,7 +81,8 @@ int code_memory_init(struct code_memory *code, size_t size, bool runs, struct er
                 return err_set(err, ERR_NO_MEMORY, ENOMEM, "no memory for the translator");
         for (unsigned i = 0; i < code->n_segments; i++)
                 code->segments[i].index = code->indexes + (size_t)i * SEGMENT_BLOCKS_MAX;
-        code->n_used = code->n_segments;
+        code->n_used = 1;
+        code->n_enough = MIN(SEGMENTS_PLENTY, code->n_segments);
         code->hash_bits = BLOCK_HASH_BITS;
         code->segments[0].state = SEGMENT_FILLING;
         code->run = reserve();
@@ -206,8 +207,9 @@ int code_memory_freeze(struct code_memory *code, int fd, const struct frozen_cod
         if (r < 0)
                 return r;
         code->hash_bits = frozen->hash_bits;
-        code->filling = frozen->n_segments;
+        code->filling = code->hand = frozen->n_segments;
         code->segments[code->filling].state = SEGMENT_FILLING;
-        code->n_used = MIN(code->n_segments, frozen->n_segments + SEGMENTS_FEW);
+        code->n_used = frozen->n_segments + 1;
+        code->n_enough = MIN(code->n_segments, frozen->n_segments + SEGMENTS_FEW);
         return 0;
 }

@@ -31,7 +31,7 @@ static int translate_machine_create(struct guest_memory *memory, unsigned n_vcpu
         if (r < 0)
                 return r;
         m = machine;
-        r = translator_new(m, n_vcpus, CACHE_SIZE_DEFAULT, true, &m->translator, err);
+        r = translator_new(m, n_vcpus, MAX(memory->ram_size, SEGMENTS_PLENTY * SEGMENT_SIZE), true, &m->translator, err);
         if (r < 0) {
                 interp_machine_destroy(m);
                 return r;

@@ -23,11 +23,13 @@
 #include "internal.h"
 #include "mmu/shadow.h"
 
-#define CACHE_SIZE_DEFAULT (128 * MIB) /* virtual; memory as code is made */
 #define CODE_SPAN (1024 * MIB) /* from what runs to where it is written */
 #define SEGMENT_SIZE (1 * MIB)
 #define CODE_SEGMENTS_MAX (CODE_SPAN / SEGMENT_SIZE - 1)
-#define SEGMENTS_FEW 4u         /* what a machine with a library begins with besides */
+/* How many segments are taken before the first is taken again: more only where what was evicted is wanted again. */
+#define SEGMENTS_PLENTY 128u
+#define SEGMENTS_FEW 4u         /* by a machine with a library, besides that */
+#define EVICTED_BITS 17
 #define LIBRARY_SEGMENTS_MAX 64u
 #define SEGMENT_BLOCKS_MAX 8192u
 #define INDEX_SIZE (SEGMENT_BLOCKS_MAX * sizeof(code_ref)) /* of a segment */
@@ -108,7 +110,9 @@ struct code_memory {
         unsigned filling;
         unsigned next;          /* to be filled when that one is full */
         unsigned n_used;        /* segments that are taken in turn: from n_frozen up to this one */
-        u64 turned_at;          /* time stamp counter when the first of them was taken again */
+        unsigned n_enough;      /* before that many are used none is taken again */
+        unsigned hand;          /* the next one to be taken again */
+        unsigned n_returned;    /* blocks in the filling one that had been evicted */
         size_t huge_end;        /* huge pages were asked for up to here */
         struct frozen_page *own;
         u8 *spare;              /* executable pages that may take the place of the frozen ones */
@@ -147,6 +151,7 @@ struct translator {
         unsigned n_vcpus;
         u8 site_ranges[1u << SITE_SLOT_BITS];         /* written without the lock: hints */
         u64 dropped;                                  /* blocks, since a vCPU last counted them */
+        u32 evicted[1u << EVICTED_BITS];              /* hashes of the latest ones */
         bool jumps_in_line;
         bool has_extension[ZYDIS_ISA_EXT_MAX_VALUE + 1];
         struct translation scratch;                   /* under the lock */
@@ -154,7 +159,7 @@ struct translator {
         struct check_turns turns;                     /* check mode */
 };
 
-/* Not @runs: its code is only to be looked at, as a process that may make nothing executable can. */
+/* @cache_size: bytes, at most; virtual, memory as code is made. Not @runs: its code is only to be looked at, as a process that may make nothing executable can. */
 int translator_new(struct interp_machine *machine, unsigned n_vcpus, size_t cache_size, bool runs, struct translator **ret, struct err **err);
 struct translator *translator_free(struct translator *tr);
 
@@ -242,8 +247,8 @@ struct shadow_watch {
         bool quiet;              /* the next tick has time */
         u32 faults, guest_faults; /* host faults in the window since the last tick; of these, the guest's own */
         u64 fault_cycles;
-        u32 bad_ticks, bad_code_ticks, owner_idle;
-        u64 page_faults, flushes, blocks, translating; /* counters at the last tick */
+        u32 bad_ticks, owner_idle;
+        u64 page_faults, flushes; /* counters at the last tick */
 };
 
 struct translate_cpu {

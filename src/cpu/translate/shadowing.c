@@ -3,11 +3,12 @@
  * A window pays when an address space computes for a while with the same memory: showing a page costs a host fault and a system call or two, some ten
  * microseconds, its use nothing. Short-lived processes, and those that map and unmap, had better stay with the soft TLB, where a miss costs a
  * fraction of that. So spaces are watched: while guest code runs a timer ticks each millisecond, and a tick in user code counts for its space, unless the guest
- * faulted, flushed or met new code a lot meanwhile. With enough ticks, the more code the more, it gets the window; with a few that find it at the same
- * place, however much code it has run, since a loop is little code. Then the time that host faults and translation take is watched; where that is too
- * much, the space is banned for some ticks, twice as many each time. Ticks are fewer while there is nothing to watch.
+ * faulted or flushed a lot meanwhile. With enough ticks, or a few that find it at the same place, it gets the window. Then the time that host faults
+ * take is watched; where that is too much, the space is banned for some ticks, twice as many each time. Ticks are fewer while there is nothing to watch.
  *
- * The blocks of the window are others than those of the soft TLB (MODE_SHADOW): code is translated again when it first runs there, and both stay. */
+ * The blocks of the window are others than those of the soft TLB (MODE_SHADOW), and both stay. What a program has used before it gets the window is translated
+ * again when it runs there; new code is translated once, wherever the program is. So to wait, or to leave the window, because a program meets new code
+ * saves nothing: it would only have more to be made again later. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,42 +18,21 @@
 #include "runtime.h"
 
 #define TICK_NS 1000000
-#define QUIET_TICK_NS 8000000 /* while the window's owner runs and neither faults nor meets new code */
-#define HOT_TICKS 3u        /* in its user code, before a space may have the window; enough if they are in a row at the same place */
+#define QUIET_TICK_NS 8000000 /* while the window's owner runs and shows nothing */
+#define HOT_TICKS 6u        /* in its user code, before a space may have the window ... */
+#define LOOP_TICKS 3u       /* ... or so many in a row at the same place */
 #define SAME_PLACE 512u     /* bytes of code */
 #define IDLE_TICKS 4u       /* of others, before its owner may lose it */
 #define BUSY_FAULTS 12u     /* of the guest, or flushes, in a tick that therefore does not count */
-#define BUSY_BLOCKS 10u     /* likewise of blocks translated: the program still meets new code */
-#define BLOCKS_PER_TICK 64u /* that are translated in about a millisecond */
-#define LINES_PER_TICK 40u  /* of the jump cache: each stands for some blocks */
-#define BAD_SHARE 2         /* a tick is bad when more than its half goes into host faults and translation */
+#define BAD_SHARE 2         /* a tick is bad when more than its half goes into host faults */
 #define BAD_TICKS 24u       /* of them, before a space is banned: showing some MiB for the first time is less */
-#define BAD_CODE_TICKS 12u  /* likewise of those in which translation alone takes as much */
-#define BAD_LOOP_TICKS 2u   /* the same when a loop was all that was known of its code */
 #define GUEST_FAULTS_MAX 24u /* in a tick: leave the window at once */
 #define BAN_FIRST 32u
-#define BAN_FIRST_LOOP 8u   /* of such a space: between its loops a program allocates memory, or gets to other code */
 #define BAN_MAX 512u
 #define SIGNAL_CYCLES 15000u /* of a host fault beyond what is measured in its handler */
 #define PROCESS_PAGES_MAX 24000u /* of all windows: the host allows 65,530 mappings, a page may take two */
 #define FEW_PAGES 16u
 #define CYCLES_PER_TICK 2500000u /* about: 2.5 GHz */
-
-/* How much code a program uses, by what its jump cache holds. */
-static u32 jump_lines(const struct tlb_table *space)
-{
-        u32 lines = 0;
-
-        for (unsigned i = 0; i < ARRAY_SIZE(space->jump_lines.words); i++)
-                lines += (u32)__builtin_popcountll(space->jump_lines.words[i]);
-        return lines;
-}
-
-/* How many ticks a program must have been busy for: its code has to be made again, which should be the smaller part of what follows. */
-static u32 ticks_wanted(const struct tlb_table *space)
-{
-        return HOT_TICKS + space->heat.blocks / BLOCKS_PER_TICK + jump_lines(space) / LINES_PER_TICK;
-}
 
 /* Only ticks from now on count. */
 static void cool(struct tlb_heat *heat)
@@ -60,18 +40,16 @@ static void cool(struct tlb_heat *heat)
         heat->ticks = heat->in_row = 0;
 }
 
-/* A program that is found at one place time and again is in a loop there: hardly any code has to be made again for it, however much it has used before. */
-static bool is_hot(const struct tlb_table *space, u64 cr3)
+/* A program that is found at one place time and again is in a loop there: hardly any code has to be made again for it. */
+static bool is_hot(const struct tlb_heat *heat, u64 cr3)
 {
-        const struct tlb_heat *heat = &space->heat;
-
-        return heat->cr3 == cr3 && !heat->ban && (heat->in_row >= HOT_TICKS || heat->ticks >= ticks_wanted(space));
+        return heat->cr3 == cr3 && !heat->ban && (heat->in_row >= LOOP_TICKS || heat->ticks >= HOT_TICKS);
 }
 
 /* Should a space that has the window lose it? */
-static bool does_badly(const struct shadow_watch *w, bool looped)
+static bool does_badly(const struct shadow_watch *w)
 {
-        return w->bad_ticks > BAD_TICKS || w->bad_code_ticks > (looped ? BAD_LOOP_TICKS : BAD_CODE_TICKS) || w->guest_faults > GUEST_FAULTS_MAX;
+        return w->bad_ticks > BAD_TICKS || w->guest_faults > GUEST_FAULTS_MAX;
 }
 
 static u32 count_bad(u32 ticks, u64 cycles)
@@ -81,7 +59,7 @@ static u32 count_bad(u32 ticks, u64 cycles)
 
 static void ban(struct tlb_heat *heat)
 {
-        heat->ban = MIN((heat->looped ? BAN_FIRST_LOOP : BAN_FIRST) << heat->bans, BAN_MAX);
+        heat->ban = MIN(BAN_FIRST << heat->bans, BAN_MAX);
         heat->bans = MIN(heat->bans + 1, 8u);
         cool(heat);
 }
@@ -152,10 +130,11 @@ static void forget_faults(struct shadow_watch *w)
         w->fault_cycles = 0;
 }
 
-/* A tick that counts found the program in @block; if NULL, in what translated code calls. */
+/* A tick that counts found the program in @block; if NULL, in what translated code calls, the translator for one: then its code is new, and the sooner it
+ * has the window the less of it is made twice. */
 static void warm(struct tlb_heat *heat, const struct tblock *block)
 {
-        heat->ticks += block != NULL;
+        heat->ticks++;
         if (block && block->gpa - heat->place + SAME_PLACE > 2 * SAME_PLACE) {
                 heat->place = block->gpa;
                 heat->in_row = 0;
@@ -169,24 +148,18 @@ static void tick_of_user(struct interp *in, const struct tblock *block)
         struct shadow_watch *w = &t->watch;
         struct tlb_heat *heat = &in->tlb.space->heat;
         const u64 *counters = in->vcpu->counters.value;
-        const u64 page_faults = counters[COUNTER_PAGE_FAULTS], flushes = counters[COUNTER_TLB_FLUSHES], blocks = counters[COUNTER_BLOCKS_TRANSLATED];
+        const u64 page_faults = counters[COUNTER_PAGE_FAULTS], flushes = counters[COUNTER_TLB_FLUSHES];
         const bool busy = page_faults - w->page_faults > BUSY_FAULTS || flushes - w->flushes > BUSY_FAULTS;
-        const u64 translating = counters[COUNTER_TRANSLATE_CYCLES] - w->translating;
-        const u32 new_blocks = (u32)(blocks - w->blocks);
 
         if (heat->cr3 != in->cpu->paging.cr3)
                 *heat = (struct tlb_heat){ .cr3 = in->cpu->paging.cr3 };
-        heat->blocks += new_blocks;
         w->page_faults = page_faults;
         w->flushes = flushes;
-        w->blocks = blocks;
-        w->translating += translating;
         if (tlb_is_shadowed(&in->tlb)) {
                 w->owner_idle = 0;
-                w->bad_ticks = count_bad(w->bad_ticks, w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES + translating);
-                w->bad_code_ticks = count_bad(w->bad_code_ticks, translating);
-                w->change = does_badly(w, heat->looped);
-                w->quiet = !w->faults && !new_blocks;
+                w->bad_ticks = count_bad(w->bad_ticks, w->fault_cycles + (u64)w->faults * SIGNAL_CYCLES);
+                w->change = does_badly(w);
+                w->quiet = !w->faults;
                 forget_faults(w);
                 return;
         }
@@ -195,11 +168,9 @@ static void tick_of_user(struct interp *in, const struct tblock *block)
                 heat->ban--;
         else if (busy)
                 cool(heat);
-        else if (new_blocks <= BUSY_BLOCKS)
-                warm(heat, block);
         else
-                heat->in_row = 0;
-        w->change = is_hot(in->tlb.space, heat->cr3) && (!in->tlb.shadowed || w->owner_idle > IDLE_TICKS);
+                warm(heat, block);
+        w->change = is_hot(heat, heat->cr3) && (!in->tlb.shadowed || w->owner_idle > IDLE_TICKS);
 }
 
 bool shadowing_tick(struct interp *in, const struct tblock *block)
@@ -257,12 +228,11 @@ void shadowing_follow(struct interp *in)
                         ban(&in->tlb.space->heat);
                         shadow_drop(t->shadow, &in->tlb);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_BANS);
-                } else if (is_hot(in->tlb.space, in->cpu->paging.cr3)) {
-                        in->tlb.space->heat.looped = in->tlb.space->heat.ticks < ticks_wanted(in->tlb.space);
+                } else if (is_hot(&in->tlb.space->heat, in->cpu->paging.cr3)) {
                         shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_TAKES);
                 }
-                w->bad_ticks = w->bad_code_ticks = w->owner_idle = 0;
+                w->bad_ticks = w->owner_idle = 0;
                 forget_faults(w);
         }
         if (in->vcpu->shadow == SHADOW_ALWAYS && !tlb_is_shadowed(&in->tlb))
