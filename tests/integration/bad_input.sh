@@ -145,7 +145,7 @@ fi
 import socket, time
 s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(); print(s.getsockname()[1], flush=True); time.sleep(100)' >"$TMPDIR/port" &
 holder=$!
-for _ in 1 2 3 4 5 6 7 8 9 10; do [ -s "$TMPDIR/port" ] || sleep 0.3; done
+eventually test -s "$TMPDIR/port"
 refused "a gdb port in use" 125 "$(cat "$TMPDIR/port")" --kernel "$kernel" --gdb "$(cat "$TMPDIR/port")"
 kill $holder
 

@@ -114,9 +114,11 @@ fi
 
 # --- network
 if out=$(pod run "${pod_limits[@]}" -d --name web -p 127.0.0.1:8099:80 base:1 sh -c 'echo reply >/tmp/index.html; exec httpd -f -p 80 -h /tmp' 2>&1); then
-        sleep 0.5
         is "network: a container has an address on the bridge" "$(pod exec web sh -c 'ip -o -4 addr show eth0 | wc -l')" 1
-        is "network: a published port" "$(curl -sm 10 http://127.0.0.1:8099/index.html 2>&1)" reply
+        replies() {
+                [ "$(curl -sm 10 http://127.0.0.1:8099/index.html)" = reply ]
+        }
+        ok "network: a published port" eventually replies
         pod rm -f -t 0 web >/dev/null 2>&1
 else
         skip "network: a bridge" "podman has no bridges here: ${out##*$'\n'}"

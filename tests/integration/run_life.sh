@@ -130,13 +130,14 @@ eventually grep -q ready "$TMPDIR/ready"
 kill -USR1 $client
 wait $client
 is "signals are passed on" $? 33
-strata run -d --rm --name kills --network none busybox sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' >/dev/null
+strata run -d --name kills --network none busybox sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' >/dev/null
 eventually is_ready kills
 strata wait kills >"$TMPDIR/wait" &
 sleep 0.2
 strata kill -s SIGINT kills >/dev/null
 wait $!
 is "kill -s" "$(cat "$TMPDIR/wait")" 4
+strata rm kills >/dev/null
 
 # --- policies and health -----------------------------------------------------------------------------------------------------------
 
