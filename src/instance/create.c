@@ -11,6 +11,8 @@
 #include "network.h"
 #include "userns.h"
 
+#define RENAMING_MAX 300u /* two names (host.c) */
+
 static const char *const adjectives[] = { "amber", "ancient", "bold", "brave", "bright", "calm", "clear", "clever",
         "crisp", "curious", "daring", "deep", "eager", "early", "fair", "fearless", "fresh", "gentle", "golden",
         "grand", "happy", "hidden", "honest", "humble", "keen", "kind", "light", "lively", "lucky", "mellow", "merry",
@@ -225,25 +227,56 @@ int instance_create_to_start(struct instance_host *host, const struct image *ima
         return create(host, image, config, true, ret, err);
 }
 
+/* A rename has two names for a while, and notes which. All but @keep go (NULL: all). */
+static void drop_noted_names(struct instance *inst, const char *keep)
+{
+        _cleanup_free_ char *text = NULL;
+        char *rest, *name;
+
+        if (io_read_file(inst->dir, FILE_RENAMING, RENAMING_MAX, &text, NULL, NULL) < 0)
+                return;
+        for (rest = text; (name = strsep(&rest, " "));)
+                if (!keep || strcmp(name, keep) != 0)
+                        name_drop(inst->host, name, inst->id);
+        unlinkat(inst->dir, FILE_RENAMING, 0);
+}
+
+static int note_names(const struct instance *inst, const char *old, const char *name, struct err **err)
+{
+        char text[RENAMING_MAX];
+
+        snprintf(text, sizeof(text), "%s %s", old, name);
+        return launch_write_file(inst, FILE_RENAMING, text, err);
+}
+
+/* Without its configuration it is none any more: whoever comes later takes away the rest. It may have been renamed since @inst was read. What never
+ * had a configuration has a caller who has dropped its names, and holds their lock (recover.c). */
+static void drop_config_and_names(struct instance *inst)
+{
+        _cleanup_(instance_freep) struct instance *now = NULL;
+        _cleanup_close_ int lock = -1;
+
+        if (inst->config.name && host_lock(inst->host, true, &lock, NULL) == 0) {
+                if (instance_open(inst->host, inst->id, &now, NULL) == 0 && config_load(now, NULL) == 0)
+                        name_drop(inst->host, now->config.name, inst->id);
+                drop_noted_names(inst, NULL);
+                name_drop(inst->host, inst->config.name, inst->id);
+        }
+        unlinkat(inst->dir, "config.json", 0);
+}
+
 int instance_destroy(struct instance *inst, bool volumes, struct err **err)
 {
         struct instance_host *host = inst->host;
         char path[sizeof(DIR_INSTANCES) + ID_LEN + 2];
         int r;
 
-        /* Without its configuration it is none any more: whoever comes later takes away the rest. */
-        unlinkat(inst->dir, "config.json", 0);
+        drop_config_and_names(inst);
         if (volumes)
                 volumes_remove_anonymous(inst);
         r = image_instance_remove(host->images, inst->id, err);
         if (r < 0)
                 return r;
-        if (inst->config.name) {
-                _cleanup_close_ int lock = -1;
-
-                if (host_lock(host, true, &lock, NULL) == 0)
-                        name_drop(host, inst->config.name, inst->id);
-        }
         snprintf(path, sizeof(path), DIR_INSTANCES "/%s", inst->id);
         return io_remove_tree(host->fd, path, err);
 }
@@ -257,22 +290,25 @@ int instance_rename(struct instance *inst, const char *name, struct err **err)
         if (r == 0)
                 r = instance_lock(inst, true, &lock, err);
         if (r == 0)
-                r = config_load(inst, err);
-        if (r == 0)
                 r = host_lock(inst->host, true, &names, err);
+        if (r == 0) /* not before: with --rm it may go meanwhile */
+                r = config_load(inst, err);
         if (r < 0)
                 return r;
         old = inst->config.name;
         if (strcmp(old, name) == 0)
                 return err_set(err, ERR_USAGE, EINVAL, "its name is '%s' already", name);
-        r = name_take(inst->host, name, inst->id, err);
-        if (r < 0)
-                return r;
-        inst->config.name = arena_strdup(&inst->arena, name);
-        r = inst->config.name ? config_save(inst, err) : err_sys(err, ENOMEM, "renaming");
+        drop_noted_names(inst, old);
+        r = note_names(inst, old, name, err);
+        if (r == 0)
+                r = name_take(inst->host, name, inst->id, err);
+        if (r == 0) {
+                inst->config.name = arena_strdup(&inst->arena, name);
+                r = inst->config.name ? config_save(inst, err) : err_sys(err, ENOMEM, "renaming");
+        }
         if (r < 0)
                 inst->config.name = old;
-        name_drop(inst->host, r < 0 ? name : old, inst->id);
+        drop_noted_names(inst, inst->config.name);
         if (r == 0) {
                 network_rename(inst, old);
                 event_write(inst->host, "rename", inst, 0, old);

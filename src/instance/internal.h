@@ -144,6 +144,7 @@ int record_store(const struct instance *inst, const char *file, const struct rec
 /* --- launch.c --------------------------------------------------------------------------------------------------- */
 
 #define FILE_ERROR "error" /* why the last start failed */
+#define FILE_RENAMING "renaming" /* "OLD NEW", while both names are its */
 #define DIR_ROOTFS "rootfs" /* a mount point, in the mount namespaces of what runs */
 #define DIR_BOX    "box"   /* the runtime's state of a container */
 #define DIR_VM     "vm"    /* what belongs to a machine while it runs: vm.h */

@@ -134,4 +134,52 @@ is "rm -v takes anonymous volumes alone" "$(strata volume ls -q)" filled
 
 strata system check >"$TMPDIR/check" 2>&1
 is "nothing is wrong at the end" "$?" 0 || show "$TMPDIR/check"
+# --- those who clean up are killed ----------------------------------------------------------------------------------------
+
+mkdir "$TMPDIR/programs"
+ln -s "$(realpath "$BUILD")"/strata-* "$TMPDIR/programs/"
+cat >"$TMPDIR/programs/strata" <<END
+#!/bin/bash
+read -r kills <"$TMPDIR/kills"
+[ "\$1" = instance-clean ] && [ "\$kills" -gt 0 ] && echo \$((kills - 1)) >"$TMPDIR/kills" && kill -9 \$\$
+exec "$STRATA" "\$@"
+END
+chmod +x "$TMPDIR/programs/strata"
+groups_of() {
+        find /sys/fs/cgroup -maxdepth 2 -name "strata-$1"
+}
+no_groups_of() {
+        [ -z "$(groups_of "$1")" ]
+}
+ended_with() { # NAME CODE
+        [ "$(strata inspect -f '{{.State.Status}} {{.State.ExitCode}}' "$1")" = "exited $2" ]
+}
+for kills in 1 9; do
+        echo $kills >"$TMPDIR/kills"
+        id=$(STRATA_PROGRAMS=$TMPDIR/programs strata run -d --name cleaned --network none busybox sh -c 'exit 3')
+        ok "$kills of them: the supervisor has tried three times at most" eventually grep -qx $((kills > 3 ? kills - 3 : 0)) "$TMPDIR/kills"
+        ok "$kills of them: the container has ended with its status" eventually ended_with cleaned 3
+        ok "$kills of them: no group is left" eventually no_groups_of "$id"
+        ok "$kills of them: nothing is amiss" strata system check
+        strata rm cleaned >/dev/null
+done
+
+# --- a rename is killed -----------------------------------------------------------------------------------------------------
+
+id=$(strata create --name first --network none busybox true)
+# killed_rename OLD NEW: what it leaves when it has taken the new name.
+killed_rename() {
+        ln -s "$id" "$STRATA_ROOT/names/$2"
+        printf '%s %s' "$1" "$2" >"$STRATA_ROOT/instances/$id/renaming"
+}
+names_of() {
+        find "$STRATA_ROOT/names" -lname "$id" -printf '%f '
+}
+killed_rename first second
+strata rename first third >/dev/null
+is "a rename takes away what another left" "$(names_of)" "third "
+killed_rename third fourth
+strata rm third >/dev/null
+is "so does rm" "$(names_of)" ""
+
 done_testing

@@ -14,6 +14,7 @@
 #define BACKOFF_LAST  60000000000LL
 #define LONG_ENOUGH   10000000000LL /* a run of that length makes the backoff begin anew */
 #define SECOND        1000000000LL
+#define CLEANINGS_MAX 3u            /* begun by helpers, which may be killed, before what they leave is left */
 
 enum { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UNLESS_STOPPED };
 
@@ -121,18 +122,23 @@ void supervisor_event(struct supervisor *s, const char *action, s64 exit_code, c
 
 static void finish(struct supervisor *s)
 {
-        /* With --rm there is no directory any more, and this goes nowhere. */
-        supervisor_state(s, "exited", !s->policy.auto_remove);
-        sys_exit(0);
+        /* Where something is left "exiting" stays: so the next command takes it away (state_recover), or says why it cannot.
+         * With --rm there is no directory any more, and this goes nowhere. */
+        if (s->cleaned)
+                supervisor_state(s, "exited", !s->policy.auto_remove);
+        sys_exit(!s->cleaned);
 }
 
 /* Nothing runs; what is left is taken away by an attached command that offered to, or by one that we start. */
 void supervisor_cleaned(struct supervisor *s)
 {
-        if (s->cleaned && !clients_owe(s))
+        const bool over = s->cleaned || (!s->helper && s->cleanings == CLEANINGS_MAX);
+
+        if (over && !clients_owe(s))
                 finish(s);
-        if (s->cleaned || s->helper || clients_have_cleaner(s))
+        if (over || s->helper || clients_have_cleaner(s))
                 return;
+        s->cleanings++;
         s->helper = children_helper(s, HELPER_CLEAN, NULL);
         if (s->helper < 0)
                 finish(s);
@@ -348,7 +354,7 @@ static void child_ended(struct supervisor *s, int pid, int code, int status)
                 s->report = -1;
         } else if (pid == s->helper && s->phase == PHASE_CLEANING) {
                 s->helper = 0;
-                s->cleaned = true;
+                s->cleaned = code == CLD_EXITED && status == 0;
                 supervisor_cleaned(s);
         } else if (pid == s->health_child)
                 health_checked(s, code, status);

@@ -56,6 +56,7 @@ struct supervisor {
         bool stopping; /* by hand: the policy does not count */
         bool again;    /* by hand: start it at once */
         bool cleaned;
+        unsigned cleanings; /* that helpers of ours have begun */
         u32 size;              /* of the terminal, rows << 16 | columns */
         s64 started, finished; /* CLOCK_REALTIME */
         s64 restarts;
