@@ -11,7 +11,7 @@
 #include "network.h"
 #include "userns.h"
 
-#define RENAMING_MAX 300u /* two names (host.c) */
+#define RENAMING_MAX (2 * NAME_LEN_MAX + 2) /* two names, a blank, a NUL */
 
 static const char *const adjectives[] = { "amber", "ancient", "bold", "brave", "bright", "calm", "clear", "clever",
         "crisp", "curious", "daring", "deep", "eager", "early", "fair", "fearless", "fresh", "gentle", "golden",

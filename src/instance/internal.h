@@ -66,6 +66,7 @@ int host_each_id(struct instance_host *host,
 bool id_is_valid(const char *id);
 /* Random hexadecimal digits: @n of them and a NUL. */
 int random_hex(char *ret, size_t n, struct err **err);
+#define NAME_LEN_MAX 128
 int name_check(const char *name, struct err **err);
 /* Under host_lock. -EEXIST, ERR_BUSY when it is another's. */
 int name_take(struct instance_host *host, const char *name, const char *id, struct err **err);

@@ -145,11 +145,8 @@ read -r kills <"$TMPDIR/kills"
 exec "$STRATA" "\$@"
 END
 chmod +x "$TMPDIR/programs/strata"
-groups_of() {
-        find /sys/fs/cgroup -maxdepth 2 -name "strata-$1"
-}
 no_groups_of() {
-        [ -z "$(groups_of "$1")" ]
+        [ -z "$(find /sys/fs/cgroup -maxdepth 2 -name "strata-$1")" ]
 }
 ended_with() { # NAME CODE
         [ "$(strata inspect -f '{{.State.Status}} {{.State.ExitCode}}' "$1")" = "exited $2" ]

@@ -16,6 +16,7 @@ no_namespaces() {
         unshare -Ur bash -c 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"' - "$@"
 }
 
+EVENTUALLY=60 # machines boot meanwhile
 # start OPTION...: a machine in the background that stays; waits until its guest runs.
 start() {
         "$vmm" run --kernel "$ASSETS/vmlinuz" --initrd "$TMPDIR/initrd" --memory 256M --engine translate \

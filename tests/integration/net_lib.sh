@@ -127,15 +127,14 @@ ask() {
         inside "$pid" /usr/bin/python3 "$ROOT/tests/integration/net_ask.py" 127.0.0.11 "$@" | paste -sd' '
 }
 
+our_links() {
+        ip -o link | grep -oE ': (sv|st-|strata)[^:@]*'
+}
 # What is in the kernel and the store besides the definitions: for comparing with nothing.
 leftovers() {
-        local i
-        for i in $(seq 40); do # the kernel takes a namespace's interfaces away in its own time
-                ip -o link | grep -qE ': (sv|st-|strata)' || break
-                sleep 0.05
-        done
+        eventually not our_links >/dev/null # the kernel takes a namespace's interfaces away in its own time
         net check
-        ip -o link | grep -oE ': (sv|st-|strata)[^:@]*'
+        our_links
         nft list tables | grep strata
         find "$STRATA_NET_ROOT/run" \( -type f -o -type l \) -printf '%P\n'
         find "$STRATA_NET_ROOT/run" -mindepth 3 -type d -printf '%P\n'

@@ -19,17 +19,15 @@ mount -t tmpfs none /dev/net 2>/dev/null && mknod -m 666 /dev/net/tun c 10 200 |
 install -d -o 1000 -g 1000 "$TMPDIR/user"
 install -m 755 "$DRIVER" "$TMPDIR/user/driver"
 chmod o+x "$TMPDIR"
+# Is pid in a user namespace of its own, and mapped?
+is_apart() {
+        [ "$(readlink "/proc/$pid/ns/user")" != "$(readlink /proc/self/ns/user)" ] && grep -q ' 1000 ' "/proc/$pid/uid_map"
+}
 # namespace OPTION...: a process of that user in namespaces of its own; its number is in pid.
 namespace() {
         setpriv --reuid 1000 --regid 1000 --clear-groups unshare --user --map-root-user "$@" sleep 100 &
         pid=$!
-        local host
-        host=$(readlink /proc/self/ns/user)
-        for _ in $(seq 100); do
-                [ "$(readlink "/proc/$pid/ns/user")" != "$host" ] && grep -q ' 1000 ' "/proc/$pid/uid_map" && return
-                sleep 0.02
-        done
-        skip_all "no user namespaces for users here"
+        eventually is_apart || skip_all "no user namespaces for users here"
 }
 driver() {
         nsenter -t "$pid" -U -- "$TMPDIR/user/driver" "$@"

@@ -32,7 +32,7 @@ is "resume" "$(oci state "$(name life)" | grep -c '"running"')" 1
 ok "a running container is not deleted" bash -c "! $OCI --root $TMPDIR/state delete $(name life) 2>/dev/null"
 oci kill "$(name life)" KILL
 stopped() {
-        oci state "$(name "$1")" | grep -q '"stopped"'
+        [ "$(oci state "$(name "$1")" | grep -c '"stopped"')" = 1 ]
 }
 ok "killed, it is stopped" eventually stopped life
 ok "then it is deleted" oci delete "$(name life)"

@@ -130,14 +130,17 @@ eventually grep -q ready "$TMPDIR/ready"
 kill -USR1 $client
 wait $client
 is "signals are passed on" $? 33
-strata run -d --name kills --network none busybox sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' >/dev/null
+strata run -d --rm --name kills --network none busybox sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done' >/dev/null
 eventually is_ready kills
-strata wait kills >"$TMPDIR/wait" &
-sleep 0.2
+"$STRATA" wait kills >"$TMPDIR/wait" &
+waiter=$!
+is_connected() { # PID: to the supervisor
+        find "/proc/$1/fd" -lname 'socket:*' | grep -q .
+}
+eventually is_connected $waiter
 strata kill -s SIGINT kills >/dev/null
-wait $!
+wait $waiter
 is "kill -s" "$(cat "$TMPDIR/wait")" 4
-strata rm kills >/dev/null
 
 # --- policies and health -----------------------------------------------------------------------------------------------------------
 

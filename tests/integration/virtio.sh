@@ -76,15 +76,6 @@ own_passt() {
 }
 export VIRTIO_TEST=$$
 
-wait_for_line() {
-        local i
-        for ((i = 0; i < $3; i++)); do
-                grep -qF "$2" "$1" 2>/dev/null && return
-                sleep 1
-        done
-        return 1
-}
-
 # run_net KIND --net-value PROLOGUE OPTION...
 run_net() {
         local kind=$1 net=$2 prologue=$3
@@ -105,12 +96,8 @@ ip addr add 192.0.2.1/24 dev stratatap
 ip link set stratatap up
 # The host's half of the conversation: once the guest serves, ask it.
 ask_guest() {
-        local i
-        wait_for_line "$log" "guest: serving" 200 || return
-        for ((i = 0; i < 20; i++)); do
-                timeout 60 busybox wget -q -O "$TMPDIR/from-guest" http://192.0.2.2:8080/page && return
-                sleep 1
-        done
+        local EVENTUALLY=200
+        eventually grep -qF "guest: serving" "$log" && eventually timeout 60 busybox wget -q -O "$TMPDIR/from-guest" http://192.0.2.2:8080/page
 }
 ask_guest 2>/dev/null &
 asker=$!

@@ -9,6 +9,7 @@
  * Eviction does not stop the world. The oldest segment's blocks are dropped, the machine's epoch goes up and all vCPUs are kicked; each clears its
  * jump caches in its outer loop and says which epoch it has seen. When all have, or are not running guest code, nobody can hold an address in
  * the segment any more and it is used again. So does the lock-free lookup: what it has found stays readable until its vCPU is back in the outer loop.
+ * How many segments there are at most is found out: who has to make again what was evicted gets another one (cache.c).
  *
  * Locks: translator.lock (blocks, links, segments, writers of the hash) comes before interp_machine.lock; nobody waits for another vCPU with it held. */
 #pragma once

@@ -41,9 +41,11 @@ static void cool(struct tlb_heat *heat)
 }
 
 /* A program that is found at one place time and again is in a loop there: hardly any code has to be made again for it. */
-static bool is_hot(const struct tlb_heat *heat, u64 cr3)
+static bool is_hot(const struct interp *in)
 {
-        return heat->cr3 == cr3 && !heat->ban && (heat->in_row >= LOOP_TICKS || heat->ticks >= HOT_TICKS);
+        const struct tlb_heat *heat = &in->tlb.space->heat;
+
+        return heat->cr3 == in->cpu->paging.cr3 && !heat->ban && (heat->in_row >= LOOP_TICKS || heat->ticks >= HOT_TICKS);
 }
 
 /* Should a space that has the window lose it? */
@@ -170,7 +172,7 @@ static void tick_of_user(struct interp *in, const struct tblock *block)
                 cool(heat);
         else
                 warm(heat, block);
-        w->change = is_hot(heat, heat->cr3) && (!in->tlb.shadowed || w->owner_idle > IDLE_TICKS);
+        w->change = is_hot(in) && (!in->tlb.shadowed || w->owner_idle > IDLE_TICKS);
 }
 
 bool shadowing_tick(struct interp *in, const struct tblock *block)
@@ -228,7 +230,7 @@ void shadowing_follow(struct interp *in)
                         ban(&in->tlb.space->heat);
                         shadow_drop(t->shadow, &in->tlb);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_BANS);
-                } else if (is_hot(&in->tlb.space->heat, in->cpu->paging.cr3)) {
+                } else if (is_hot(in)) {
                         shadow_take(t->shadow, &in->tlb, &in->cpu->paging);
                         counter_inc(&in->vcpu->counters, COUNTER_SHADOW_TAKES);
                 }
